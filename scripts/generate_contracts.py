@@ -1,0 +1,84 @@
+"""Writes everything that is generated from the contracts: gRPC stubs and event JSON Schemas.
+
+`--check` writes nothing and exits 1, naming each file that differs from what would be written.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from services.contracts.events import EVENTS, Event
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+STUBS: Final = Path("services/contracts/rpc")
+SCHEMAS: Final = Path("proto/events")
+
+
+def grpc_stubs() -> dict[Path, str]:
+    """The stubs of every .proto, with imports that are absolute inside this package."""
+    protos = sorted((ROOT / "proto/millrace/v1").glob("*.proto"))
+    bin_folder = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "grpc_tools.protoc",
+                f"-I{ROOT / 'proto'}",
+                f"--plugin=protoc-gen-mypy={bin_folder / 'protoc-gen-mypy'}",
+                f"--plugin=protoc-gen-mypy_grpc={bin_folder / 'protoc-gen-mypy_grpc'}",
+                *(f"--{output}={folder}" for output in outputs),
+                *map(str, protos),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        return {
+            STUBS / made.name: made.read_text().replace("millrace.v1 import", "services.contracts.rpc import").replace(
+                "millrace.v1.", "services.contracts.rpc."
+            )
+            if made.suffix == ".pyi"
+            else made.read_text().replace("from millrace.v1 import", "from services.contracts.rpc import")
+            for made in sorted(Path(folder).rglob("*_pb2*"))
+        }
+
+
+def event_schema(event: type[Event]) -> dict[str, Any]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": event.type_name(),
+        **event.model_json_schema(mode="serialization"),
+    }
+
+
+def event_schemas() -> dict[Path, str]:
+    return {
+        SCHEMAS / f"{event.topic}.v{event.schema_version}.json": json.dumps(event_schema(event), indent=2) + "\n"
+        for event in EVENTS
+    }
+
+
+def main(arguments: list[str]) -> int:
+    wanted = {**grpc_stubs(), **event_schemas()}
+    known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS) for path in (ROOT / folder).glob("*[_.]*")}
+    strays = sorted(path for path in known - set(wanted) if path.name != "__init__.py" and path.suffix in {".py", ".pyi", ".json"})
+    stale = [path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
+    if "--check" in arguments:
+        for path in (*stale, *strays):
+            print(f"not up to date: {path} (run 'make contracts')")
+        return 1 if stale or strays else 0
+    for path in stale:
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(wanted[path])
+    for path in strays:
+        (ROOT / path).unlink()
+    print(f"{len(stale)} written, {len(strays)} removed, {len(wanted) - len(stale)} unchanged")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The words all rooms share: names, errors, events, artifacts and the generated gRPC stubs."""

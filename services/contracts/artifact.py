@@ -1,0 +1,79 @@
+"""What a model artifact is: a folder with these files, a hashed manifest and a signature.
+
+```
+millrace.json          this page's `ModelSpec`
+tokenizer.json         the tokenizer, for the `tokenizers` library
+fp32.onnx, int8.onnx   one self-contained graph a variant: no external data, no custom operators
+baseline.fp32.npy      float32 [rows, width]: pooled embeddings of the reference split, by that variant
+evaluation.json        the whole evaluation report
+manifest.json          `Manifest`: every other file with its size and SHA-256
+model.sig              OpenSSF model signature (key mode) over all files but itself
+```
+
+Each graph takes `input_ids` and `attention_mask` (int64 [batch, length]) and gives `logits`
+(float32 [batch, labels]) and `embedding` (float32 [batch, width], mean-pooled, unit length).
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.contracts.names import Identifier, Label, Sha256
+
+SPEC_FILE: Final = "millrace.json"
+TOKENIZER_FILE: Final = "tokenizer.json"
+EVALUATION_FILE: Final = "evaluation.json"
+MANIFEST_FILE: Final = "manifest.json"
+SIGNATURE_FILE: Final = "model.sig"
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+def graph_file(precision: Precision) -> str:
+    return f"{precision}.onnx"
+
+
+def baseline_file(precision: Precision) -> str:
+    return f"baseline.{precision}.npy"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ModelSpec(_Frozen):
+    """What a server needs to know to serve the artifact; `millrace.json`."""
+
+    task: str = "text-classification"
+    labels: list[Label] = Field(min_length=2)
+    max_length: int = Field(ge=8, le=8192, description="tokens, the two special ones included")
+    pad_token_id: int = 0
+    embedding_width: int = Field(ge=1)
+    base_model: str
+    variants: list[Precision] = Field(min_length=1)
+
+
+class ManifestFile(_Frozen):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Manifest(_Frozen):
+    """Every file of the artifact but the manifest and its signature, sorted by name."""
+
+    files: list[ManifestFile]
+
+
+class ArtifactRef(_Frozen):
+    """Where an artifact lies, and the one hash that fixes all of it."""
+
+    uri: str = Field(description="a folder in the artifact store")
+    digest: Sha256 = Field(description="SHA-256 of manifest.json's bytes")
+    signer: Identifier = Field(description="id of the key that signed the manifest")
+    size_bytes: int = Field(ge=0)

@@ -1,0 +1,147 @@
+"""What Millrace refuses, in one tree. The docstring of a refusal is its message.
+
+Refusal
+├── Invalid            the caller must change what was sent
+├── Unauthenticated    no key, or one that is not known
+├── Forbidden          a key that may not do this
+├── NotFound
+├── Conflict           the state does not allow it (never retried by clients)
+├── TooLarge
+├── Unsupported        the media type, format or operation is not one of ours
+├── Overloaded         a bounded queue is full; retry later
+├── Unavailable        a part that is needed does not answer; retry later
+└── TimedOut
+
+A room derives its own refusals from these in its `errors.py`. Each transport maps `kind` once
+(`kit/http.py`, `kit/rpc.py`); nothing here knows a status code.
+"""
+
+import re
+from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Kind(StrEnum):
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED = "unsupported"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    TIMED_OUT = "timed_out"
+    INTERNAL = "internal"
+
+
+class ErrorBody(BaseModel):
+    """The one shape of an error on every door: what, which field, and what to do about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    field: str | None = None
+    hint: str | None = None
+    retry_after_seconds: float | None = None
+
+
+class Refusal(Exception):
+    """The request was refused."""
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    hint: ClassVar[str | None] = None
+    field: ClassVar[str | None] = None
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, *, at: str | None = None, advice: str | None = None, **facts: object) -> None:
+        """`facts` fill the docstring; `at` names the offending field, `advice` replaces the class's hint."""
+        self.facts = facts
+        self.at = at if at is not None else self.field
+        template = advice if advice is not None else self.hint
+        self.advice = template.format(**facts) if template is not None else None
+        summary = (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(summary.format(**facts))
+
+    @property
+    def code(self) -> str:
+        """The class's name in snake case, stable for programs: `UnknownModel` is `unknown_model`."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def body(self) -> ErrorBody:
+        retry = self.facts.get("retry_after_seconds")
+        return ErrorBody(
+            code=self.code,
+            message=str(self),
+            field=self.at,
+            hint=self.advice,
+            retry_after_seconds=float(retry) if isinstance(retry, int | float) else None,
+        )
+
+
+class Invalid(Refusal):
+    """The request is not valid: {problem}."""
+
+    kind = Kind.INVALID
+
+
+class Unauthenticated(Refusal):
+    """A valid API key is needed."""
+
+    kind = Kind.UNAUTHENTICATED
+    hint = "send it as 'Authorization: Bearer KEY'; 'millrace status' shows the file that holds yours"
+
+
+class Forbidden(Refusal):
+    """This key may not do that."""
+
+    kind = Kind.FORBIDDEN
+
+
+class NotFound(Refusal):
+    """There is nothing here by that name."""
+
+    kind = Kind.NOT_FOUND
+
+
+class Conflict(Refusal):
+    """The present state does not allow that."""
+
+    kind = Kind.CONFLICT
+
+
+class TooLarge(Refusal):
+    """{what} is larger than the limit of {limit}."""
+
+    kind = Kind.TOO_LARGE
+
+
+class Unsupported(Refusal):
+    """{what} is not supported."""
+
+    kind = Kind.UNSUPPORTED
+
+
+class Overloaded(Refusal):
+    """{queued} requests are already waiting, which is the limit."""
+
+    kind = Kind.OVERLOADED
+    hint = "retry after the time given, or add a replica"
+    retryable = True
+
+
+class Unavailable(Refusal):
+    """{what} does not answer."""
+
+    kind = Kind.UNAVAILABLE
+    retryable = True
+
+
+class TimedOut(Refusal):
+    """The deadline of {seconds} seconds passed."""
+
+    kind = Kind.TIMED_OUT
+    retryable = True

@@ -1,0 +1,434 @@
+"""Every event, one class a topic. Frozen facts in the past tense, each with one owner.
+
+Consumers ignore unknown fields. A breaking change is a new class with a new `schema_version`, and golden
+files of both in `tests/contracts/`. `proto/events/` holds the JSON Schemas generated from here.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.names import (
+    DatasetName,
+    DeploymentName,
+    Label,
+    ModelName,
+    ReplicaId,
+    RequestId,
+    RolloutId,
+    RunId,
+    Sha256,
+    VersionNumber,
+)
+
+
+class Fact(BaseModel):
+    """A value inside an event: frozen, unknown fields ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Event(Fact):
+    """A fact worth telling. `topic` is where it is told; `key` is the name that must stay in order."""
+
+    topic: ClassVar[str]
+    schema_version: ClassVar[int] = 1
+    key_field: ClassVar[str]
+    compacted: ClassVar[bool] = False
+    owner: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        return str(getattr(self, self.key_field))
+
+    @classmethod
+    def type_name(cls) -> str:
+        """The CloudEvents type."""
+        return f"millrace.{cls.topic}.v{cls.schema_version}"
+
+
+# --- dataset.ready -----------------------------------------------------------------------------
+
+
+class Columns(Fact):
+    """Which column holds what."""
+
+    text: str = "text"
+    label: str = "label"
+    split: str | None = Field(default=None, description="train, test or reference; without it the trainer splits")
+    group: str | None = Field(default=None, description="rows of one group fall into one split")
+
+
+class Recipe(Fact):
+    """How to train. The defaults are the measured ones for short texts on two CPU cores."""
+
+    epochs: int = Field(default=2, ge=1, le=100)
+    batch_size: int = Field(default=16, ge=1, le=1024)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    head_learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    max_length: int = Field(default=64, ge=8, le=512, description="tokens")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    test_rows: int = Field(default=500, ge=20, le=1_000_000)
+    reference_rows: int = Field(default=500, ge=50, le=100_000)
+    train_rows: int | None = Field(default=None, ge=20, description="at most this many; all when unset")
+
+
+class DatasetReady(Event):
+    """A data set lies ready to be trained on. Published by the gateway or any outside producer."""
+
+    topic: ClassVar[str] = "dataset.ready"
+    key_field: ClassVar[str] = "dataset"
+    owner: ClassVar[str] = "gateway"
+
+    dataset: DatasetName
+    uri: str = Field(min_length=1, max_length=2000, description="file:// or a store's scheme; allowed roots only")
+    format: Literal["jsonl", "csv"] = "jsonl"
+    columns: Columns = Columns()
+    task: Literal["text-classification"] = "text-classification"
+    model: ModelName
+    recipe: Recipe = Recipe()
+    deploy: bool = Field(default=True, description="roll the model out once its gate has passed")
+
+
+# --- model.trained, training.failed ------------------------------------------------------------
+
+
+class Interval(Fact):
+    """A 95% confidence interval."""
+
+    low: float
+    high: float
+
+
+class SliceScore(Fact):
+    """Scores on one part of the test split."""
+
+    name: str = Field(description="'all', or the source of the rows: 'base', 'feedback'")
+    rows: int = Field(ge=0)
+    accuracy: float
+    macro_f1: float
+    macro_f1_ci95: Interval
+
+
+class Metrics(Fact):
+    """Of the variant that is to be served."""
+
+    slices: list[SliceScore] = Field(min_length=1)
+    tfidf_macro_f1: float = Field(description="TF-IDF with logistic regression on the same split")
+    train_rows: int = Field(ge=0)
+    test_rows: int = Field(ge=0)
+
+    def overall(self) -> SliceScore:
+        return next(part for part in self.slices if part.name == "all")
+
+
+class PairedCounts(Fact):
+    """The same test rows answered by the candidate and by the champion of that moment."""
+
+    name: str
+    both: int = Field(ge=0, description="both right")
+    candidate_only: int = Field(ge=0)
+    champion_only: int = Field(ge=0)
+    neither: int = Field(ge=0)
+
+
+class Comparison(Fact):
+    """Against the champion that served when the run began."""
+
+    champion: VersionNumber
+    slices: list[PairedCounts] = Field(min_length=1)
+
+
+class VariantReport(Fact):
+    """One precision of the model and what was measured of it."""
+
+    precision: Precision
+    size_bytes: int = Field(ge=0)
+    macro_f1: float
+    agreement: float = Field(description="share of test rows answered as fp32 answers them")
+    max_difference: float = Field(description="largest absolute difference of a logit to torch, padded batches included")
+    speedup: float = Field(description="fp32 time over this variant's time, one text at a time, one thread")
+    passed: bool
+    reason: str = ""
+
+
+class ModelTrained(Event):
+    """A run ended with an artifact worth judging. Published by the trainer alone, keyed by model."""
+
+    topic: ClassVar[str] = "model.trained"
+    key_field: ClassVar[str] = "model"
+    owner: ClassVar[str] = "trainer"
+
+    model: ModelName
+    run: RunId
+    dataset: DatasetName
+    data_hash: Sha256 = Field(description="SHA-256 of the prepared rows")
+    parent: VersionNumber | None = Field(default=None, description="the version whose drift asked for this run")
+    code_version: str
+    base_model: str
+    recipe: Recipe
+    artifact: ArtifactRef
+    variants: list[VariantReport] = Field(min_length=1)
+    metrics: Metrics
+    comparison: Comparison | None = None
+    deploy: bool = True
+
+
+class TrainingFailed(Event):
+    """A run ended without a model. Published by the trainer, keyed by model."""
+
+    topic: ClassVar[str] = "training.failed"
+    key_field: ClassVar[str] = "model"
+    owner: ClassVar[str] = "trainer"
+
+    model: ModelName
+    run: RunId
+    dataset: DatasetName
+    stage: str
+    code: str = Field(description="stable, for programs: one_class, missing_file, out_of_memory, ...")
+    reason: str
+    row: int | None = Field(default=None, description="the first offending row of the data set, counted from 1")
+    retryable: bool
+
+
+# --- deployment.changed, replica.reported ------------------------------------------------------
+
+
+class Role(StrEnum):
+    PRIMARY = "primary"
+    CANARY = "canary"
+    DRAINING = "draining"
+    """Gets no new traffic; stays loaded until its last request has ended."""
+
+
+class Target(Fact):
+    """One version that a deployment wants served."""
+
+    version: VersionNumber
+    artifact: ArtifactRef
+    precision: Precision
+    role: Role
+    weight: int = Field(ge=0, le=100, description="percent of the traffic")
+
+
+class RolloutStep(Fact):
+    """Where the rollout under way stands."""
+
+    rollout: RolloutId
+    version: VersionNumber
+    state: Literal["loading", "canary", "paused"]
+    step: int = Field(ge=0)
+    steps: int = Field(ge=1)
+
+
+class DeploymentChanged(Event):
+    """What ought to be served from now on. Published by the registry; the latest generation counts."""
+
+    topic: ClassVar[str] = "deployment.changed"
+    key_field: ClassVar[str] = "deployment"
+    compacted: ClassVar[bool] = True
+    owner: ClassVar[str] = "registry"
+
+    deployment: DeploymentName
+    model: ModelName
+    generation: int = Field(ge=1)
+    targets: list[Target]
+    mirror: float = Field(default=0.0, ge=0, le=1, description="share of requests the other version answers too, unseen")
+    rollout: RolloutStep | None = None
+    reason: str
+
+
+class ReplicaVersion(Fact):
+    """How far a replica is with one version."""
+
+    deployment: DeploymentName
+    model: ModelName
+    version: VersionNumber
+    state: Literal["loading", "ready", "failed"]
+    reason: str | None = None
+
+
+class ReplicaReported(Event):
+    """What a replica serves: on every change and as a heartbeat. Published by inference."""
+
+    topic: ClassVar[str] = "replica.reported"
+    key_field: ClassVar[str] = "replica"
+    compacted: ClassVar[bool] = True
+    owner: ClassVar[str] = "inference"
+
+    replica: ReplicaId
+    address: str = Field(description="host:port of its gRPC door")
+    sequence: int = Field(ge=1, description="grows by one a report; an older one is stale")
+    generations: dict[str, int] = Field(default_factory=dict, description="newest generation seen, by deployment")
+    versions: list[ReplicaVersion] = Field(default_factory=list)
+    capacity: int = Field(ge=1, description="requests it takes at once before refusing")
+    leaving: bool = False
+
+
+# --- inference.logged, feedback.received -------------------------------------------------------
+
+
+class InferenceRecord(Fact):
+    """One answered request."""
+
+    request: RequestId
+    version: VersionNumber
+    mirrored: bool = Field(default=False, description="answered for comparison only; no client saw it")
+    at: datetime
+    latency_ms: float = Field(ge=0)
+    tokens: int = Field(ge=0)
+    outcome: Literal["ok", "error"] = "ok"
+    label: Label | None = None
+    score: float | None = None
+    text: str | None = Field(default=None, description="the input, where sampling kept it")
+    embedding: str | None = Field(default=None, description="base64 of little-endian float16, where sampling kept it")
+
+
+class InferenceLogged(Event):
+    """A batch of answered requests. Published by inference, keyed by deployment."""
+
+    topic: ClassVar[str] = "inference.logged"
+    key_field: ClassVar[str] = "deployment"
+    owner: ClassVar[str] = "inference"
+
+    deployment: DeploymentName
+    model: ModelName
+    replica: ReplicaId
+    records: list[InferenceRecord] = Field(min_length=1)
+
+
+class FeedbackReceived(Event):
+    """Somebody said what the right answer was. Published by the gateway, keyed by deployment."""
+
+    topic: ClassVar[str] = "feedback.received"
+    key_field: ClassVar[str] = "deployment"
+    owner: ClassVar[str] = "gateway"
+
+    deployment: DeploymentName
+    request: RequestId
+    label: Label
+
+
+# --- drift.detected, rollout.judged, slo.breached ----------------------------------------------
+
+
+class Window(Fact):
+    """Consecutive requests that were judged together."""
+
+    number: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    opened: datetime
+    closed: datetime
+
+
+class DriftDetected(Event):
+    """The traffic no longer looks like what the version learned from. Published by the monitor, keyed by model."""
+
+    topic: ClassVar[str] = "drift.detected"
+    key_field: ClassVar[str] = "model"
+    owner: ClassVar[str] = "monitor"
+
+    model: ModelName
+    deployment: DeploymentName
+    version: VersionNumber
+    test: Literal["mmd-rbf"]
+    statistic: float
+    p_value: float
+    alpha: float
+    consecutive: int = Field(ge=1, description="windows in a row below alpha")
+    window: Window
+    baseline_rows: int
+    requests_since_quiet: int = Field(ge=0, description="requests answered since the last quiet window closed")
+
+
+class Verdict(StrEnum):
+    PROMOTE = "promote"
+    HOLD = "hold"
+    ROLL_BACK = "roll_back"
+
+
+class Evidence(Fact):
+    """One indicator's sequential test; `e_value` >= 1/alpha decides against the candidate (or for it)."""
+
+    indicator: Literal["correctness", "errors", "latency"]
+    pairs: int = Field(ge=0, description="observations the test has used")
+    candidate: float = Field(description="the candidate's rate: right answers, errors or slow answers")
+    champion: float
+    e_value_worse: float
+    e_value_safe: float
+    alpha: float
+    decision: Literal["worse", "safe", "undecided"]
+
+
+class RolloutJudged(Event):
+    """What the evidence says of a canary. Published by the monitor, keyed by deployment."""
+
+    topic: ClassVar[str] = "rollout.judged"
+    key_field: ClassVar[str] = "deployment"
+    owner: ClassVar[str] = "monitor"
+
+    deployment: DeploymentName
+    rollout: RolloutId
+    version: VersionNumber
+    step: int = Field(ge=0)
+    verdict: Verdict
+    requests: int = Field(ge=0, description="the candidate's requests in this step")
+    evidence: list[Evidence]
+    reason: str
+
+
+class SloBreached(Event):
+    """An objective burns its error budget too fast. Published by the monitor, keyed by deployment."""
+
+    topic: ClassVar[str] = "slo.breached"
+    key_field: ClassVar[str] = "deployment"
+    owner: ClassVar[str] = "monitor"
+
+    deployment: DeploymentName
+    version: VersionNumber
+    indicator: Literal["errors", "latency"]
+    objective: float = Field(description="the share of good requests that was promised")
+    burn_rate: float = Field(description="1 uses the budget up exactly by the end of its period")
+    window_seconds: float
+    requests: int
+
+
+# --- registry.history --------------------------------------------------------------------------
+
+
+class RegistryFact(Event):
+    """One line of the registry's history. Published in order, kept for ever."""
+
+    topic: ClassVar[str] = "registry.history"
+    key_field: ClassVar[str] = "stream"
+    owner: ClassVar[str] = "registry"
+
+    sequence: int = Field(ge=1)
+    stream: str
+    kind: str
+    payload: dict[str, Any]
+    actor: str
+    reason: str
+    at: datetime
+    previous_hash: str
+    hash: str
+
+
+EVENTS: Final[tuple[type[Event], ...]] = (
+    DatasetReady,
+    ModelTrained,
+    TrainingFailed,
+    DeploymentChanged,
+    ReplicaReported,
+    InferenceLogged,
+    FeedbackReceived,
+    DriftDetected,
+    RolloutJudged,
+    SloBreached,
+    RegistryFact,
+)
+
+BY_TOPIC: Final[dict[str, type[Event]]] = {event.topic: event for event in EVENTS}

@@ -1,0 +1,1 @@
+"""Generated gRPC messages and stubs; `make contracts` writes them from `proto/`."""
