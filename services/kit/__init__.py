@@ -1,0 +1,1 @@
+"""Plumbing without business words: every room stands on it, it knows none of them."""

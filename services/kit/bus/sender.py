@@ -1,0 +1,11 @@
+"""What sending promises, to the relay and to the dead letters."""
+
+from typing import Protocol
+
+from services.kit.envelope import Message
+
+
+class Sender(Protocol):
+    async def send(self, messages: list[Message]) -> None:
+        """Returns once the broker has all of them, in this order for each key. Raises Unavailable."""
+        ...

@@ -1,0 +1,89 @@
+"""Sending: one idempotent producer, rebuilt when it breaks."""
+
+import asyncio
+from typing import Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from services.contracts.errors import TooLarge, Unavailable
+from services.kit.envelope import MAX_EVENT_BYTES, Message
+
+SEND_SECONDS: Final = 10.0
+
+
+class BrokerDown(Unavailable):
+    """The broker does not answer."""
+
+    hint = "see the runbook 'OutboxStuck' when this lasts"
+
+
+class EventWriter:
+    """Sends messages with `acks=all` and an idempotent producer; order holds per key."""
+
+    def __init__(self, bootstrap_servers: str, client: str) -> None:
+        self._servers = bootstrap_servers
+        self._client = client
+        self._producer: AIOKafkaProducer | None = None
+        self._building = asyncio.Lock()
+
+    async def send(self, messages: list[Message]) -> None:
+        """Returns once the broker has all of them. Raises BrokerDown, TooLarge."""
+        for message in messages:
+            if len(message.value or b"") > MAX_EVENT_BYTES:
+                raise TooLarge(what=f"the event for {message.topic}", limit=f"{MAX_EVENT_BYTES} bytes")
+        producer = await self._connected()
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                waiting = [
+                    await producer.send(
+                        message.topic,
+                        value=message.value,
+                        key=message.key,
+                        headers=[(name, value.encode()) for name, value in message.headers],
+                    )
+                    for message in messages
+                ]
+                await asyncio.gather(*waiting)
+        except (KafkaError, TimeoutError, OSError) as error:
+            await self._discard(producer)
+            raise BrokerDown from error
+
+    async def close(self) -> None:
+        if self._producer is not None:
+            await self._discard(self._producer)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._building:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._servers,
+                    client_id=self._client,
+                    acks="all",
+                    enable_idempotence=True,
+                    request_timeout_ms=int(SEND_SECONDS * 1000),
+                    max_request_size=MAX_EVENT_BYTES + 100_000,
+                )
+                try:
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await producer.start()
+                except (KafkaError, TimeoutError, OSError) as error:
+                    await _stop(producer)
+                    raise BrokerDown from error
+                self._producer = producer
+            return self._producer
+
+    async def _discard(self, producer: AIOKafkaProducer) -> None:
+        """After some errors a producer stays dead (aiokafka #1017), so a broken one is never used again."""
+        if self._producer is producer:
+            self._producer = None
+        await _stop(producer)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Ends the producer; one whose broker is gone is left after two seconds."""
+    try:
+        async with asyncio.timeout(2.0):
+            await producer.stop()
+    except (KafkaError, TimeoutError, OSError):
+        return

@@ -1,0 +1,180 @@
+"""The life of a service: parts open in order, run until a signal, and close in reverse, each within a limit."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvloop
+
+from services.contracts.errors import Refusal
+from services.kit import log, telemetry
+from services.kit.artifacts import ArtifactStore
+from services.kit.auth import Keyring, ensure_keys, read_key
+from services.kit.bus.control import ControlBus
+from services.kit.bus.delivery import Delivery, Subscription
+from services.kit.bus.writer import EventWriter
+from services.kit.clock import SystemClock
+from services.kit.http import App, HttpServer, Operations
+from services.kit.ids import SystemIds
+from services.kit.log import logger
+from services.kit.rpc import RpcServer
+from services.kit.settings import ServiceSettings
+from services.kit.sql.database import Database
+from services.kit.sql.relay import Relay
+
+CLOSE_SECONDS: Final = 12.0
+OPEN_TRIES_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    open: Callable[[], Awaitable[None]]
+    close: Callable[[], Awaitable[None]]
+
+
+class Service:
+    """What a room's `app.py` wires: the common parts are made here, its own are added in the order they open."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.name = settings.service
+        self.clock = SystemClock()
+        self.ids = SystemIds()
+        ensure_keys(settings.keys_folder)
+        self.keyring = Keyring(settings.keys_folder, self.clock)
+        self.service_key = read_key(settings.keys_folder)
+        self.artifacts = ArtifactStore(settings.artifact_root(), settings.keys_folder)
+        self.writer = EventWriter(settings.kafka_bootstrap_servers, f"millrace-{self.name}")
+        self.checks: dict[str, Callable[[], bool]] = {"started": lambda: self._started}
+        self._started = False
+        self._parts: list[_Part] = []
+        self._failed = asyncio.Event()
+        self.part("event writer", close=self.writer.close)
+
+    def part(
+        self,
+        name: str,
+        *,
+        open: Callable[[], Awaitable[None]] | None = None,  # noqa: A002 - the pair's natural name
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Something that is opened and closed."""
+        self._parts.append(_Part(name, open or _nothing, close or _nothing))
+
+    def runs(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Something that runs until it is cancelled. If it ends by itself, the service stops with exit code 1."""
+        task: asyncio.Task[None] | None = None
+
+        async def begin() -> None:
+            nonlocal task
+            task = asyncio.create_task(run(), name=name)
+            task.add_done_callback(self._ended)
+
+        async def end() -> None:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+        self.part(name, open=begin, close=end)
+
+    def database(self, database: Database) -> None:
+        """Opens the database, waiting for it as long as it takes, and relays its outbox."""
+
+        async def open_when_there() -> None:
+            while True:
+                try:
+                    await database.open()
+                    return
+                except Refusal as refusal:
+                    logger.warning("waiting: %s", refusal)
+                    await self.clock.sleep(OPEN_TRIES_SECONDS)
+
+        self.part("database", open=open_when_there, close=database.close)
+        self.runs("relay", Relay(database, self.writer, self.clock).run)
+
+    def delivery(self, subscriptions: list[Subscription]) -> Delivery:
+        return Delivery(subscriptions, self.writer, self.clock)
+
+    def listens(self, subscriptions: list[Subscription]) -> None:
+        """Handles these control events; ready only while connected to the broker."""
+        bus = ControlBus(self.delivery(subscriptions), self.settings.kafka_bootstrap_servers, self.name, self.clock)
+        self.checks["broker"] = bus.connected.is_set
+        self.runs("control bus", bus.run)
+
+    def grpc(self) -> RpcServer:
+        """The service's gRPC server; add servicers to it before the service runs."""
+        server = RpcServer(self.keyring, self.settings.host, self.settings.grpc_port)
+        self.part("gRPC", open=server.open, close=server.close)
+        return server
+
+    def http(self, app: App | None = None) -> HttpServer:
+        """Health, readiness and metrics, and the room's own app inside."""
+        server = HttpServer(Operations(self.keyring, self.checks, app), self.settings.host, self.settings.http_port)
+        self.part("HTTP", open=server.open, close=server.close)
+        return server
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit code."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        opened: list[_Part] = []
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._failed.wait())]
+        try:
+            for part in self._parts:
+                await part.open()
+                opened.append(part)
+            self._started = True
+            logger.info("%s has started", self.name)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._started = False
+            for wait in waits:
+                wait.cancel()
+            for part in reversed(opened):
+                await _close(part)
+        logger.info("%s has stopped", self.name)
+        return 1 if self._failed.is_set() else 0
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        logger.error("%s ended", task.get_name(), exc_info=task.exception())
+        self._failed.set()
+
+
+async def _nothing() -> None:
+    return
+
+
+async def _close(part: _Part) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await part.close()
+    except Exception:  # noqa: BLE001 - the other parts must be closed all the same
+        logger.exception("%s did not close", part.name)
+
+
+def main(settings: type[ServiceSettings], build: Callable[[Any], Service]) -> int:
+    """What every room's `__main__` calls: settings, telemetry, run."""
+    name = settings.service
+    log.start(name)
+    try:
+        loaded = settings.load()
+    except Refusal as refusal:
+        print(f"millrace {name}: {refusal} {refusal.advice or ''}", file=sys.stderr)
+        return 2
+    spans = telemetry.start(name, loaded.traces_folder)
+
+    async def live() -> int:
+        return await build(loaded).run()
+
+    try:
+        return uvloop.run(live())
+    finally:
+        spans.shutdown()

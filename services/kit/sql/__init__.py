@@ -1,0 +1,1 @@
+"""Durable state: one database a room, SQLite or PostgreSQL."""
