@@ -52,10 +52,10 @@ class ErrorBody(BaseModel):
 class Refusal(Exception):
     """The request was refused."""
 
-    kind: ClassVar[Kind] = Kind.INTERNAL
+    kind: Kind = Kind.INTERNAL
     hint: ClassVar[str | None] = None
     field: ClassVar[str | None] = None
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, *, at: str | None = None, advice: str | None = None, **facts: object) -> None:
         """`facts` fill the docstring; `at` names the offending field, `advice` replaces the class's hint."""
@@ -145,3 +145,23 @@ class TimedOut(Refusal):
 
     kind = Kind.TIMED_OUT
     retryable = True
+
+
+class Relayed(Refusal):
+    """Another service refused."""
+
+    def __init__(self, kind: Kind, body: ErrorBody) -> None:
+        super().__init__()
+        self.kind = kind
+        self.retryable = kind in (Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT)
+        self._body = body
+
+    @property
+    def code(self) -> str:
+        return self._body.code
+
+    def body(self) -> ErrorBody:
+        return self._body
+
+    def __str__(self) -> str:
+        return self._body.message

@@ -149,7 +149,9 @@ class VariantReport(Fact):
     size_bytes: int = Field(ge=0)
     macro_f1: float
     agreement: float = Field(description="share of test rows answered as fp32 answers them")
-    max_difference: float = Field(description="largest absolute difference of a logit to torch, padded batches included")
+    max_difference: float = Field(
+        description="largest absolute difference of a logit to torch, padded batches included"
+    )
     speedup: float = Field(description="fp32 time over this variant's time, one text at a time, one thread")
     passed: bool
     reason: str = ""
@@ -236,7 +238,9 @@ class DeploymentChanged(Event):
     model: ModelName
     generation: int = Field(ge=1)
     targets: list[Target]
-    mirror: float = Field(default=0.0, ge=0, le=1, description="share of requests the other version answers too, unseen")
+    mirror: float = Field(
+        default=0.0, ge=0, le=1, description="share of requests the other version answers too, unseen"
+    )
     rollout: RolloutStep | None = None
     reason: str
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 NEAR: Final = 0.8
@@ -43,11 +44,11 @@ def first_likes(texts: Sequence[str], threshold: float = NEAR) -> list[int | Non
 
 def _terms(text: str) -> frozenset[str]:
     words = normalised(text).split()
-    return frozenset(words) | {f"{left} {right}" for left, right in zip(words, words[1:], strict=False)}
+    return frozenset(words) | {f"{left} {right}" for left, right in pairwise(words)}
 
 
 def _prefix_length(size: int, threshold: float) -> int:
-    """How many of the rarest terms suffice: the overlap needed with the smallest possible partner is threshold^2 * size."""
+    """How many of the rarest terms suffice: the smallest possible partner must share threshold^2 * size terms."""
     return size - math.ceil(threshold * threshold * size) + 1 if size else 0
 
 

@@ -540,21 +540,38 @@ class RolloutPolicy(_message.Message):
     step_timeout_seconds: _builtins.float
     mirror: _builtins.float
     @_builtins.property
-    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """percent for the canary, step by step; none: unset"""
+
     def __init__(
         self,
         *,
         weights: _abc.Iterable[_builtins.int] | None = ...,
-        bake_seconds: _builtins.float = ...,
-        minimum_requests: _builtins.int = ...,
-        step_timeout_seconds: _builtins.float = ...,
-        mirror: _builtins.float = ...,
+        bake_seconds: _builtins.float | None = ...,
+        minimum_requests: _builtins.int | None = ...,
+        step_timeout_seconds: _builtins.float | None = ...,
+        mirror: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake_seconds", b"bake_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__bake_seconds: _TypeAlias = _typing.Literal["bake_seconds"]  # noqa: Y015
+    _WhichOneofArgType__bake_seconds: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__minimum_requests: _TypeAlias = _typing.Literal["minimum_requests"]  # noqa: Y015
+    _WhichOneofArgType__minimum_requests: _TypeAlias = _typing.Literal["_minimum_requests", b"_minimum_requests"]  # noqa: Y015
+    _WhichOneofReturnType__mirror: _TypeAlias = _typing.Literal["mirror"]  # noqa: Y015
+    _WhichOneofArgType__mirror: _TypeAlias = _typing.Literal["_mirror", b"_mirror"]  # noqa: Y015
+    _WhichOneofReturnType__step_timeout_seconds: _TypeAlias = _typing.Literal["step_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__step_timeout_seconds: _TypeAlias = _typing.Literal["_step_timeout_seconds", b"_step_timeout_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bake_seconds) -> _WhichOneofReturnType__bake_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum_requests) -> _WhichOneofReturnType__minimum_requests | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mirror) -> _WhichOneofReturnType__mirror | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_timeout_seconds) -> _WhichOneofReturnType__step_timeout_seconds | None: ...
 
 Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 

@@ -1,7 +1,7 @@
 """The history: facts numbered from 1 and chained by SHA-256, so that none can be changed or dropped unseen."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -94,3 +94,8 @@ async def verified(work: SqlUnitOfWork) -> AsyncIterator[Entry]:
                 raise BrokenHistory(sequence=sequence, problem="its hash does not fit")
             previous = entry.hash
             yield entry
+
+
+def fold_hash(hashes: Iterable[str]) -> str:
+    """One SHA-256 over many, in their order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic.operations import Operations
 from sqlmodel import Field, SQLModel
 
 
@@ -113,7 +112,7 @@ class HistoryHeadRow(SQLModel, table=True):
 KIT_TABLES: Final = (InboxRow, OutboxRow, TimerRow, JobRow, HistoryRow, HistoryHeadRow)
 
 
-def create_first(op: Operations) -> None:
+def create_first(op: Any) -> None:
     """The kit's tables as of every room's first migration."""
     op.create_table(
         "inbox",
@@ -148,7 +147,7 @@ def create_first(op: Operations) -> None:
     _create_history(op)
 
 
-def _create_job(op: Operations) -> None:
+def _create_job(op: Any) -> None:
     op.create_table(
         "job",
         sa.Column("id", sa.String(), primary_key=True),
@@ -168,7 +167,7 @@ def _create_job(op: Operations) -> None:
     op.create_index("ix_job_state", "job", ["state"])
 
 
-def _create_history(op: Operations) -> None:
+def _create_history(op: Any) -> None:
     op.create_table(
         "history",
         sa.Column("sequence", BigKey, primary_key=True, autoincrement=False),

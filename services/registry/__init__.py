@@ -1,0 +1,1 @@
+"""Versions, aliases, gates, deployments, rollouts and rollback, remembered as one history."""

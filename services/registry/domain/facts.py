@@ -1,0 +1,227 @@
+"""What can happen to a model, as lines of the registry's history. Who, why and when stand in the row beside it.
+
+A fact is never changed or removed once it is written: histories outlive this code. A new field needs a default.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
+
+from services.contracts.artifact import Precision
+from services.contracts.events import Evidence, Fact, ModelTrained, Verdict
+from services.contracts.names import (
+    DatasetName,
+    DeploymentName,
+    ModelName,
+    Name,
+    ReplicaId,
+    RolloutId,
+    RunId,
+    VersionNumber,
+)
+from services.registry.domain.policy import RolloutPolicy
+
+
+class Check(Fact):
+    """One question of the gate: what was measured, and the limit it was held against."""
+
+    name: str
+    passed: bool
+    detail: str
+    value: float
+    limit: float
+
+
+class Gate(Fact):
+    """What the gate said of a version, check by check."""
+
+    passed: bool
+    champion: VersionNumber | None = Field(description="who served when it was judged")
+    checks: tuple[Check, ...]
+
+
+class ModelFact(Fact):
+    """A fact about one model, which is one stream of the history."""
+
+    model: ModelName
+
+
+class RunFailed(ModelFact):
+    kind: Literal["run_failed"] = "run_failed"
+    run: RunId
+    dataset: DatasetName
+    stage: str
+    code: str
+    retryable: bool
+
+
+class VersionRegistered(ModelFact):
+    """A run's result got a number. `trained` is its whole lineage."""
+
+    kind: Literal["version_registered"] = "version_registered"
+    version: VersionNumber
+    precision: Precision = Field(description="the variant that is to be served")
+    trained: ModelTrained
+
+
+class VersionPassed(ModelFact):
+    kind: Literal["version_passed"] = "version_passed"
+    version: VersionNumber
+    gate: Gate
+
+
+class VersionRefused(ModelFact):
+    kind: Literal["version_refused"] = "version_refused"
+    version: VersionNumber
+    gate: Gate
+
+
+class VersionDrifted(ModelFact):
+    """The traffic of a version left what it had learned from."""
+
+    kind: Literal["version_drifted"] = "version_drifted"
+    version: VersionNumber
+    test: str
+    statistic: float
+    p_value: float
+
+
+class AliasMoved(ModelFact):
+    kind: Literal["alias_moved"] = "alias_moved"
+    alias: Name
+    before: VersionNumber | None
+    after: VersionNumber | None = Field(description="none when the alias was taken away")
+
+
+class DeploymentFact(ModelFact):
+    deployment: DeploymentName
+
+
+class RolloutFact(DeploymentFact):
+    rollout: RolloutId
+    version: VersionNumber
+
+
+class DeploymentCreated(DeploymentFact):
+    kind: Literal["deployment_created"] = "deployment_created"
+
+
+class RolloutStarted(RolloutFact):
+    """Replicas are to load the version; it gets no traffic yet."""
+
+    kind: Literal["rollout_started"] = "rollout_started"
+    policy: RolloutPolicy
+    gate_skipped: bool = False
+    returning: bool = Field(default=False, description="the way back to the version before, which is no longer loaded")
+
+
+class RolloutLoaded(RolloutFact):
+    """The version is ready; the first canary step begins."""
+
+    kind: Literal["rollout_loaded"] = "rollout_loaded"
+    replica: ReplicaId
+
+
+class VerdictRecorded(RolloutFact):
+    """The latest verdict on this step changed, but does not move the rollout yet."""
+
+    kind: Literal["verdict_recorded"] = "verdict_recorded"
+    step: int
+    verdict: Verdict
+    requests: int
+    evidence: tuple[Evidence, ...] = ()
+
+
+class StepBaked(RolloutFact):
+    """The least time of the step is over; a promote verdict moves it on at once from now."""
+
+    kind: Literal["step_baked"] = "step_baked"
+    step: int
+
+
+class RolloutAdvanced(RolloutFact):
+    kind: Literal["rollout_advanced"] = "rollout_advanced"
+    step: int
+    evidence: tuple[Evidence, ...] = ()
+
+
+class RolloutPaused(RolloutFact):
+    kind: Literal["rollout_paused"] = "rollout_paused"
+
+
+class RolloutResumed(RolloutFact):
+    kind: Literal["rollout_resumed"] = "rollout_resumed"
+
+
+class RolloutPromoted(RolloutFact):
+    """The version has all the traffic; the one before drains."""
+
+    kind: Literal["rollout_promoted"] = "rollout_promoted"
+    evidence: tuple[Evidence, ...] = ()
+
+
+class RolloutRolledBack(RolloutFact):
+    """The version has no traffic any more; what served before serves on."""
+
+    kind: Literal["rollout_rolled_back"] = "rollout_rolled_back"
+    evidence: tuple[Evidence, ...] = ()
+
+
+class DeploymentRolledBack(DeploymentFact):
+    """The version before took all traffic back at once: it was still loaded."""
+
+    kind: Literal["deployment_rolled_back"] = "deployment_rolled_back"
+    before: VersionNumber
+    after: VersionNumber
+
+
+class TargetDropped(DeploymentFact):
+    """A drained version need not stay loaded any longer."""
+
+    kind: Literal["target_dropped"] = "target_dropped"
+    version: VersionNumber
+
+
+AnyFact: TypeAlias = Annotated[
+    RunFailed
+    | VersionRegistered
+    | VersionPassed
+    | VersionRefused
+    | VersionDrifted
+    | AliasMoved
+    | DeploymentCreated
+    | RolloutStarted
+    | RolloutLoaded
+    | VerdictRecorded
+    | StepBaked
+    | RolloutAdvanced
+    | RolloutPaused
+    | RolloutResumed
+    | RolloutPromoted
+    | RolloutRolledBack
+    | DeploymentRolledBack
+    | TargetDropped,
+    Field(discriminator="kind"),
+]
+
+_ANY: Final[TypeAdapter[AnyFact]] = TypeAdapter(AnyFact)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One line to be written: the fact, who decided it, and why."""
+
+    fact: AnyFact
+    actor: str
+    reason: str
+
+
+def payload(fact: AnyFact) -> dict[str, Any]:
+    """The fact as plain JSON values, without its kind, which has a column of its own."""
+    return fact.model_dump(mode="json", exclude={"kind"})
+
+
+def parse(kind: str, payload: dict[str, Any]) -> AnyFact:
+    """The fact that `payload` was made from. Raises pydantic's ValidationError on a kind or field that is unknown."""
+    return _ANY.validate_python({**payload, "kind": kind})

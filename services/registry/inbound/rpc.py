@@ -1,0 +1,137 @@
+"""`millrace.v1.RegistryService`: each method turns its message into a command and calls a handler."""
+
+from typing import Any, Final, TypeAlias
+
+from services.contracts.errors import Invalid
+from services.contracts.names import DEFAULT_TENANT
+from services.contracts.rpc import registry_pb2 as wire
+from services.contracts.rpc import registry_pb2_grpc
+from services.contracts.rpc.common_pb2 import Page
+from services.kit.auth import Principal, present_principal
+from services.kit.rpc import RpcServer
+from services.registry import handlers
+from services.registry.domain.commands import (
+    PauseRollout,
+    PromoteRollout,
+    ResumeRollout,
+    RollBack,
+    SetAlias,
+    StartRollout,
+)
+from services.registry.inbound import convert
+from services.registry.ports import Ports
+
+SERVICE: Final = "millrace.v1.RegistryService"
+DEFAULT_PAGE: Final = 50
+LARGEST_PAGE: Final = 200
+MAX_REASON: Final = 500
+
+_MoveType: TypeAlias = type[PauseRollout | ResumeRollout | PromoteRollout | RollBack]
+
+
+class ReasonTooLong(Invalid):
+    """The reason is longer than {limit} characters."""
+
+    field = "reason"
+
+
+def serve(server: RpcServer, ports: Ports) -> None:
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryRpc(ports), SERVICE)
+
+
+class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def ListModels(self, request: wire.ListModelsRequest, context: Any) -> wire.ListModelsResponse:
+        size = _page_size(request.page)
+        states = await handlers.list_models(_tenant(), self._ports, after=request.page.page_token, limit=size)
+        following = states[-1].model if len(states) == size else ""
+        return wire.ListModelsResponse(models=[convert.model(state) for state in states], next_page_token=following)
+
+    async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:
+        return convert.model(await handlers.get_model(_tenant(), request.model, self._ports))
+
+    async def GetVersion(self, request: wire.GetVersionRequest, context: Any) -> wire.Version:
+        state = await handlers.get_model(_tenant(), request.model, self._ports)
+        return convert.version(state, state.resolve(request.version))
+
+    async def SetAlias(self, request: wire.SetAliasRequest, context: Any) -> wire.Model:
+        command = SetAlias(request.alias, request.version or None, _actor(), _reason(request.reason))
+        return convert.model(await handlers.set_alias(request.model, command, _tenant(), self._ports))
+
+    async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
+        size = _page_size(request.page)
+        found = await handlers.list_deployments(_tenant(), self._ports, after=request.page.page_token, limit=size)
+        made = [convert.deployment(state.deployment(known.name), known.model, state) for known, state in found]
+        following = found[-1][0].name if len(found) == size else ""
+        return wire.ListDeploymentsResponse(deployments=made, next_page_token=following)
+
+    async def GetDeployment(self, request: wire.GetDeploymentRequest, context: Any) -> wire.Deployment:
+        state = await handlers.get_deployment(_tenant(), request.deployment, self._ports)
+        return convert.deployment(state.deployment(request.deployment), state.model, state)
+
+    async def StartRollout(self, request: wire.StartRolloutRequest, context: Any) -> wire.Deployment:
+        command = StartRollout(
+            deployment=request.deployment,
+            version=1,
+            actor=_actor(),
+            reason=_reason(request.reason),
+            skip_gate=request.skip_gate,
+            policy=convert.rollout_policy(request.policy, self._ports.rules.rollout),
+        )
+        state = await handlers.start_rollout(
+            request.deployment, request.version, command, _tenant(), self._ports, dry_run=request.dry_run
+        )
+        return convert.deployment(state.deployment(request.deployment), state.model, state)
+
+    async def PauseRollout(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
+        return await self._move(PauseRollout, request)
+
+    async def ResumeRollout(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
+        return await self._move(ResumeRollout, request)
+
+    async def PromoteRollout(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
+        return await self._move(PromoteRollout, request)
+
+    async def RollBack(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
+        return await self._move(RollBack, request)
+
+    async def ListHistory(self, request: wire.ListHistoryRequest, context: Any) -> wire.ListHistoryResponse:
+        lines = await handlers.list_history(
+            _tenant(),
+            self._ports,
+            stream=request.stream,
+            after=request.after_sequence,
+            limit=min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+        )
+        return wire.ListHistoryResponse(entries=[convert.history_entry(line) for line in lines])
+
+    async def _move(self, move: _MoveType, request: wire.MoveRolloutRequest) -> wire.Deployment:
+        command = move(deployment=request.deployment, actor=_actor(), reason=_reason(request.reason))
+        state = await handlers.move_rollout(command, _tenant(), self._ports)
+        return convert.deployment(state.deployment(request.deployment), state.model, state)
+
+
+def _principal() -> Principal | None:
+    return present_principal.get()
+
+
+def _tenant() -> str:
+    principal = _principal()
+    return principal.tenant if principal else DEFAULT_TENANT
+
+
+def _actor() -> str:
+    principal = _principal()
+    return principal.actor if principal else "unknown"
+
+
+def _reason(text: str) -> str:
+    if len(text) > MAX_REASON:
+        raise ReasonTooLong(limit=MAX_REASON)
+    return text or "no reason given"
+
+
+def _page_size(page: Page) -> int:
+    return min(page.page_size or DEFAULT_PAGE, LARGEST_PAGE)

@@ -1,0 +1,1 @@
+"""What the registry stands on: its database and the artifact store."""

@@ -1,0 +1,148 @@
+"""The registry's transactions on SQL, and the rebuilding of its tables from the history."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.contracts.events import RegistryFact, ReplicaReported
+from services.kit.sql import history
+from services.kit.sql.history import Entry
+from services.kit.sql.work import SqlUnitOfWork, columns
+from services.registry.domain import Decided, ModelState, canonical_json, evolve, parse, payload, state_hash
+from services.registry.outbound.tables import PROJECTION, DeploymentRow, ModelRow, ReplicaRow
+from services.registry.ports import HistoryLine, KnownDeployment
+
+_STREAM = "model/"
+
+
+class RegistryTx(SqlUnitOfWork):
+    """`registry.ports.Tx`."""
+
+    async def model(self, tenant: str, name: str) -> ModelState:
+        table = columns(ModelRow)
+        here = sa.and_(table.c.tenant == tenant, table.c.name == name)
+        row = (await self.execute(sa.select(table.c.state).where(here).with_for_update())).one_or_none()
+        return ModelState.model_validate_json(row.state) if row else ModelState(model=name)
+
+    async def record(self, tenant: str, decided: Decided, at: datetime) -> None:
+        stream = _STREAM + decided.fact.model
+        entry = await history.append(
+            self,
+            tenant=tenant,
+            stream=stream,
+            kind=decided.fact.kind,
+            payload=payload(decided.fact),
+            actor=decided.actor,
+            reason=decided.reason,
+            at=at,
+        )
+        await self.emit(_published(entry), tenant=tenant)
+
+    async def keep(self, tenant: str, state: ModelState) -> None:
+        row = {"tenant": tenant, "name": state.model, "state": canonical_json(state), "state_hash": state_hash(state)}
+        await self.upsert(ModelRow, row, keys=["tenant", "name"])
+        for deployment in state.deployments.values():
+            values: dict[str, Any] = {"tenant": tenant, "name": deployment.name, "model": state.model}
+            values |= {"generation": deployment.generation, "changed_at": deployment.changed_at}
+            await self.upsert(DeploymentRow, values, keys=["tenant", "name"])
+
+    async def models(self, tenant: str, *, after: str, limit: int) -> list[ModelState]:
+        table = columns(ModelRow)
+        query = sa.select(table.c.state).where(table.c.tenant == tenant, table.c.name > after).order_by(table.c.name)
+        states = [ModelState.model_validate_json(row.state) for row in await self.execute(query.limit(limit))]
+        return [state for state in states if state.versions]
+
+    async def deployments(self, tenant: str, *, after: str = "", limit: int = 10_000) -> list[KnownDeployment]:
+        table = columns(DeploymentRow)
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.name > after).order_by(table.c.name)
+        return [_known(row) for row in await self.execute(query.limit(limit))]
+
+    async def all_deployments(self) -> list[tuple[str, KnownDeployment]]:
+        table = columns(DeploymentRow)
+        rows = await self.execute(sa.select(table).order_by(table.c.tenant, table.c.name))
+        return [(row.tenant, _known(row)) for row in rows]
+
+    async def deployment(self, tenant: str, name: str) -> KnownDeployment | None:
+        table = columns(DeploymentRow)
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.name == name)
+        row = (await self.execute(query)).one_or_none()
+        return _known(row) if row else None
+
+    async def hear(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
+        table = columns(ReplicaRow)
+        here = sa.and_(table.c.tenant == tenant, table.c.replica == report.replica)
+        last = (await self.execute(sa.select(table.c.sequence).where(here))).scalar_one_or_none()
+        if last is not None and report.sequence <= last:
+            return False
+        row: dict[str, Any] = {"tenant": tenant, "replica": report.replica, "sequence": report.sequence}
+        row |= {"report": report.model_dump_json(), "leaving": report.leaving, "heard_at": at}
+        await self.upsert(ReplicaRow, row, keys=["tenant", "replica"])
+        return True
+
+    async def live_replicas(self, tenant: str, since: datetime) -> Sequence[ReplicaReported]:
+        table = columns(ReplicaRow)
+        live = sa.and_(table.c.tenant == tenant, table.c.heard_at >= since, table.c.leaving.is_(False))
+        rows = await self.execute(sa.select(table.c.report).where(live).order_by(table.c.replica))
+        return [ReplicaReported.model_validate_json(row.report) for row in rows]
+
+    async def history(self, tenant: str, *, stream: str, after: int, limit: int) -> list[HistoryLine]:
+        found = await history.entries(self, stream=stream, after=after, limit=limit)
+        return [
+            HistoryLine(entry.sequence, entry.kind, entry.actor, entry.reason, entry.at, dict(entry.payload))
+            for entry in found
+            if entry.tenant == tenant
+        ]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What the history says, against what the tables said."""
+
+    facts: int
+    models: int
+    hash: str
+    differing: list[str]
+    """Models whose table row was not what their history gives."""
+
+
+async def rebuild(tx: RegistryTx, *, keep: bool) -> Rebuilt:
+    """Folds the verified history; with `keep` the tables are dropped and written anew. Raises BrokenHistory."""
+    states: dict[tuple[str, str], ModelState] = {}
+    facts = 0
+    async for entry in history.verified(tx):
+        facts += 1
+        fact = parse(entry.kind, dict(entry.payload))
+        before = states.get((entry.tenant, fact.model), ModelState(model=fact.model))
+        states[entry.tenant, fact.model] = evolve(before, Decided(fact, entry.actor, entry.reason), entry.at)
+    table = columns(ModelRow)
+    stored = {(row.tenant, row.name): row.state_hash for row in await tx.execute(sa.select(table))}
+    folded = {key: state_hash(state) for key, state in states.items()}
+    differing = sorted("/".join(key) for key in {*stored, *folded} if stored.get(key) != folded.get(key))
+    if keep:
+        for projection in PROJECTION:
+            await tx.execute(sa.delete(columns(projection)))
+        for (tenant, _), state in sorted(states.items()):
+            await tx.keep(tenant, state)
+    total = history.fold_hash(folded[key] for key in sorted(folded))
+    return Rebuilt(facts=facts, models=len(states), hash=total, differing=differing)
+
+
+def _published(entry: Entry) -> RegistryFact:
+    return RegistryFact(
+        sequence=entry.sequence,
+        stream=entry.stream,
+        kind=entry.kind,
+        payload=dict(entry.payload),
+        actor=entry.actor,
+        reason=entry.reason,
+        at=entry.at,
+        previous_hash=entry.previous_hash,
+        hash=entry.hash,
+    )
+
+
+def _known(row: Any) -> KnownDeployment:
+    return KnownDeployment(row.name, row.model, row.generation, row.changed_at)

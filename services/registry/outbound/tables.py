@@ -1,0 +1,46 @@
+"""The tables that are read from: a projection of the history, and the replicas last heard of."""
+
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from services.kit.sql.tables import UtcDateTime
+
+
+class ModelRow(SQLModel, table=True):
+    """The state of one model, as its canonical JSON."""
+
+    __tablename__ = "registry_model"
+    tenant: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    state: str = Field(sa_type=sa.Text)
+    state_hash: str
+
+
+class DeploymentRow(SQLModel, table=True):
+    """Which model a deployment serves."""
+
+    __tablename__ = "registry_deployment"
+    tenant: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    model: str
+    generation: int
+    changed_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReplicaRow(SQLModel, table=True):
+    """The latest report of a replica; not part of the history."""
+
+    __tablename__ = "registry_replica"
+    tenant: str = Field(primary_key=True)
+    replica: str = Field(primary_key=True)
+    sequence: int = Field(sa_type=sa.BigInteger)
+    report: str = Field(sa_type=sa.Text)
+    leaving: bool
+    heard_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+TABLES: Final = (ModelRow, DeploymentRow, ReplicaRow)
+PROJECTION: Final = (ModelRow, DeploymentRow)
