@@ -1,4 +1,4 @@
-"""Writes everything that is generated from the contracts: gRPC stubs and event JSON Schemas.
+"""Writes everything that is generated from the contracts: gRPC stubs, event JSON Schemas, asyncapi.json, openapi.json.
 
 `--check` writes nothing and exits 1, naming each file that differs from what would be written.
 """
@@ -7,12 +7,18 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from services.contracts.events import EVENTS, Event
-
 ROOT: Final = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from scripts.asyncapi import document as asyncapi_document  # noqa: E402  (the repository is put on the path above)
+from services.contracts.events import EVENTS, Event  # noqa: E402
+from services.gateway.openapi import document as openapi_document  # noqa: E402
+
 STUBS: Final = Path("services/contracts/rpc")
 SCHEMAS: Final = Path("proto/events")
 
@@ -38,9 +44,9 @@ def grpc_stubs() -> dict[Path, str]:
             stderr=subprocess.DEVNULL,
         )
         return {
-            STUBS / made.name: made.read_text().replace("millrace.v1 import", "services.contracts.rpc import").replace(
-                "millrace.v1.", "services.contracts.rpc."
-            )
+            STUBS / made.name: made.read_text()
+            .replace("millrace.v1 import", "services.contracts.rpc import")
+            .replace("millrace.v1.", "services.contracts.rpc.")
             if made.suffix == ".pyi"
             else made.read_text().replace("from millrace.v1 import", "from services.contracts.rpc import")
             for made in sorted(Path(folder).rglob("*_pb2*"))
@@ -62,10 +68,19 @@ def event_schemas() -> dict[Path, str]:
     }
 
 
+def documents() -> dict[Path, str]:
+    """The documents of the doors that are no gRPC: topics and REST."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    made = {"asyncapi": asyncapi_document(version), "openapi": openapi_document()}
+    return {Path(f"proto/{name}.json"): json.dumps(document, indent=2) + "\n" for name, document in made.items()}
+
+
 def main(arguments: list[str]) -> int:
-    wanted = {**grpc_stubs(), **event_schemas()}
+    wanted = {**grpc_stubs(), **event_schemas(), **documents()}
     known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS) for path in (ROOT / folder).glob("*[_.]*")}
-    strays = sorted(path for path in known - set(wanted) if path.name != "__init__.py" and path.suffix in {".py", ".pyi", ".json"})
+    strays = sorted(
+        path for path in known - set(wanted) if path.name != "__init__.py" and path.suffix in {".py", ".pyi", ".json"}
+    )
     stale = [path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
     if "--check" in arguments:
         for path in (*stale, *strays):

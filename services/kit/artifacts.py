@@ -6,8 +6,10 @@ the manifest against the reference, and the signature against the key that this 
 
 import asyncio
 import hashlib
+import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from services.kit.auth import SIGNING_KEY_FILE, VERIFYING_KEY_FILE
 CHUNK: Final = 1024 * 1024
 SIGNING_SECONDS: Final = 60.0
 MAX_ARTIFACT_BYTES: Final = 20 * 1024**3
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 class ArtifactRefused(Invalid):
@@ -86,7 +89,8 @@ class ArtifactStore:
 
     def _check_uri(self, ref: ArtifactRef) -> None:
         inside = ref.uri.removeprefix(self._root + "/")
-        if inside == ref.uri or ".." in inside.split("/"):
+        plain = all(_SEGMENT.fullmatch(segment) for segment in inside.split("/"))
+        if inside == ref.uri or not plain or "::" in inside:  # fsspec reads :: as another store behind this one
             raise ArtifactRefused(digest=ref.digest[:12], problem="it lies outside the artifact store")
 
     async def _check_signature(self, folder: Path, ref: ArtifactRef) -> None:
@@ -113,9 +117,19 @@ class ArtifactStore:
             raise ArtifactStoreDown from error
 
     def _download(self, ref: ArtifactRef, target: Path) -> None:
-        partial = target.with_name(target.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        """Into a folder of its own first: two may fetch the same one at once."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as folder:
+            partial = Path(folder) / target.name
+            partial.mkdir()
+            self._download_into(partial, ref)
+            try:
+                partial.replace(target)
+            except OSError:
+                if not target.exists():
+                    raise
+
+    def _download_into(self, partial: Path, ref: ArtifactRef) -> None:
         try:
             store, path = fsspec.core.url_to_fs(ref.uri)
             manifest = self._manifest(store, path, ref)
@@ -127,7 +141,6 @@ class ArtifactStore:
             raise ArtifactRefused(digest=ref.digest[:12], problem="a file of it is missing") from error
         except OSError as error:
             raise ArtifactStoreDown from error
-        partial.replace(target)
 
     def _read_checked(self, ref: ArtifactRef, name: str) -> bytes:
         try:

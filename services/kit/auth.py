@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.contracts.errors import Unauthenticated
 from services.contracts.names import DEFAULT_TENANT
 from services.kit.clock import Clock
+from services.kit.log import logger
 
 PREFIX: Final = "mr"
 API_KEY_FILE: Final = "api-key"
@@ -82,7 +83,10 @@ def ensure_keys(folder: Path) -> None:
 
 
 class Keyring:
-    """Tells who a key belongs to; follows changes of its file within a second."""
+    """Tells who a key belongs to; follows changes of its file within a second.
+
+    While the file cannot be read, what it said before holds. Raises the reason only when that is so at the start.
+    """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._file = folder / KEYRING_FILE
@@ -92,7 +96,7 @@ class Keyring:
         self._remembered: OrderedDict[str, Principal] = OrderedDict()
         self._stamp = 0
         self._look_again = 0.0
-        self._follow_file()
+        self._read_file()
 
     def authenticate(self, authorization: str | None) -> Principal:
         """From an `Authorization: Bearer KEY` header. Raises Unauthenticated."""
@@ -117,14 +121,20 @@ class Keyring:
         if self._clock.monotonic() < self._look_again:
             return
         self._look_again = self._clock.monotonic() + RELOAD_SECONDS
+        try:
+            self._read_file()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.error("the keyring cannot be read, its former keys hold: %s", error)
+
+    def _read_file(self) -> None:
         stamp = self._file.stat().st_mtime_ns
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         self._by_id = {
             entry["id"]: (entry["hash"], Principal(entry["id"], KeyRole(entry["role"]), entry["tenant"]))
             for entry in orjson.loads(self._file.read_bytes())["keys"]
         }
+        self._stamp = stamp
         self._remembered.clear()
 
 

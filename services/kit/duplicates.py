@@ -49,7 +49,8 @@ def _terms(text: str) -> frozenset[str]:
 
 def _prefix_length(size: int, threshold: float) -> int:
     """How many of the rarest terms suffice: the smallest possible partner must share threshold^2 * size terms."""
-    return size - math.ceil(threshold * threshold * size) + 1 if size else 0
+    needed = math.ceil(threshold * threshold * size - 1e-9)  # 0.8 * 0.8 * 25 is a little more than 16
+    return size - needed + 1 if size else 0
 
 
 def _cosine(left: frozenset[str], right: frozenset[str]) -> float:

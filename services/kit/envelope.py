@@ -136,8 +136,8 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
         source=attributes.get("source", "external")[:200],
         time=_time(attributes.get("time"), received_at),
         tenant=_tenant(attributes.get("tenant", DEFAULT_TENANT), message.topic),
-        causation=attributes.get("causationid", ""),
-        correlation=attributes.get("correlationid", ""),
+        causation=attributes.get("causationid", "")[:200],
+        correlation=attributes.get("correlationid", "")[:200],
         trace=_trace(message, attributes),
     )
 
@@ -158,11 +158,16 @@ def _json(message: Message) -> dict[str, Any]:
 
 def _event(expected: type[Event], data: object) -> Event:
     try:
-        return expected.model_validate_json(orjson.dumps(data))
+        content = orjson.dumps(data)
+    except orjson.JSONEncodeError as error:  # it reads deeper nesting than it writes
+        raise MalformedEvent(topic=expected.topic, problem="it is nested too deep") from error
+    try:
+        return expected.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise MalformedEvent(topic=expected.topic, problem=f"{where}: {first['msg']}", at=where) from error
+        told = f"{where}: {first['msg']}" if where else first["msg"]
+        raise MalformedEvent(topic=expected.topic, problem=told[:500], at=where or None) from error
 
 
 def _event_id(attributes: Mapping[str, str], message: Message) -> str:
@@ -171,9 +176,12 @@ def _event_id(attributes: Mapping[str, str], message: Message) -> str:
             raise MalformedEvent(topic=message.topic, problem="id is missing", at="id")
         return "sha256-" + hashlib.sha256((message.key or b"") + b"\n" + (message.value or b"")).hexdigest()
     try:
-        return _EVENT_ID.validate_python(attributes["id"])
+        chosen = _EVENT_ID.validate_python(attributes["id"])
     except ValidationError as error:
         raise MalformedEvent(topic=message.topic, problem="id must have 1 to 200 characters", at="id") from error
+    if not chosen.isprintable():
+        raise MalformedEvent(topic=message.topic, problem="id holds characters that cannot be printed", at="id")
+    return chosen
 
 
 def _tenant(name: str, topic: str) -> str:
@@ -184,11 +192,12 @@ def _tenant(name: str, topic: str) -> str:
 
 
 def _time(text: str | None, received_at: datetime) -> datetime:
+    """In UTC. A time that cannot be read, or that no calendar holds in UTC, is replaced by the receiver's."""
     try:
         stamp = datetime.fromisoformat(text) if text else received_at
-    except ValueError:
+        return stamp.astimezone(UTC) if stamp.tzinfo else stamp.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return received_at
-    return stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)
 
 
 def _trace(message: Message, attributes: Mapping[str, str]) -> dict[str, str]:

@@ -23,11 +23,18 @@ def _base32(value: int, digits: int) -> str:
 
 
 class SystemIds:
-    """48 bits of milliseconds and 80 random bits, as in a ULID (github.com/ulid/spec)."""
+    """48 bits of milliseconds and 80 random bits, as in a monotonic ULID (github.com/ulid/spec).
+
+    Within one millisecond, and after a clock that was set back, the last number plus one.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
 
     def new(self, kind: str) -> str:
         milliseconds = time.time_ns() // 1_000_000
-        return f"{kind}-{_base32(milliseconds, 10)}{_base32(int.from_bytes(os.urandom(10)), 16)}"
+        self._last = max(self._last + 1, milliseconds << 80 | int.from_bytes(os.urandom(10)))
+        return f"{kind}-{_base32(self._last, 26)}"
 
     def seed(self) -> int:
         return int.from_bytes(os.urandom(4)) & 0x7FFFFFFF

@@ -48,7 +48,7 @@ _OPTIONS: Final = (
 def rich_status(refusal: Refusal) -> status_pb2.Status:
     """`google.rpc.Status` with ErrorInfo, and BadRequest, Help-like hint and RetryInfo where they apply."""
     body = refusal.body()
-    info = error_details_pb2.ErrorInfo(reason=body.code, domain=ERROR_DOMAIN)
+    info = error_details_pb2.ErrorInfo(reason=body.code, domain=ERROR_DOMAIN, metadata={"kind": refusal.kind.value})
     if body.hint:
         info.metadata["hint"] = body.hint
     details: list[Any] = [info]
@@ -65,6 +65,12 @@ def rich_status(refusal: Refusal) -> status_pb2.Status:
         wrapped.Pack(detail)
         packed.append(wrapped)
     return status_pb2.Status(code=STATUS[refusal.kind].value[0], message=body.message, details=packed)
+
+
+class InternalError(Refusal):
+    """Something went wrong inside."""
+
+    hint = "the service's log has the trace"
 
 
 async def abort(context: Any, refusal: Refusal) -> None:
@@ -106,6 +112,11 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                     return await behaviour(request, context)
             except Refusal as refusal:
                 await abort(context, refusal)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # noqa: BLE001 - it ends the call, and tells nothing of the inside
+                logger.exception("%s failed", method)
+                await abort(context, InternalError())
 
         return answer
 
@@ -121,6 +132,11 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                     yield message
             except Refusal as refusal:
                 await abort(context, refusal)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # noqa: BLE001 - as above
+                logger.exception("%s failed", method)
+                await abort(context, InternalError())
 
         return answers
 
@@ -138,6 +154,12 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
             yield
 
 
+class PortTaken(Unavailable):
+    """The gRPC port {port} cannot be listened on."""
+
+    hint = "another process has it; choose another one, or 0 for any free one"
+
+
 class RpcServer:
     """One gRPC server: the room's services, health and reflection behind one interceptor."""
 
@@ -146,9 +168,10 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
-        if not self.port:
-            raise Unavailable(what=f"the gRPC port {port}")
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise PortTaken(port=port) from error
         self.address = f"{host}:{self.port}"
 
     def add(self, register: Callable[[Any, Any], None], servicer: Any, service_name: str) -> None:
@@ -202,19 +225,24 @@ def metadata(key: str) -> tuple[tuple[str, str], ...]:
 def refusal_from(error: grpc.aio.AioRpcError) -> Refusal:
     """The refusal that the other service raised, as it was."""
     kind = KIND.get(error.code(), Kind.INTERNAL)
-    body = ErrorBody(code=kind.value, message=error.details() or "the call failed")
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
-            body = _body_of(status_pb2.Status.FromString(value), body)
-    return Relayed(kind, body)
+            return _relayed(status_pb2.Status.FromString(value), kind)
+    return Relayed(kind, ErrorBody(code=kind.value, message=error.details() or "the call failed"))
 
 
-def _body_of(status: status_pb2.Status, plain: ErrorBody) -> ErrorBody:
-    code, hint, field = plain.code, None, None
+def _relayed(status: status_pb2.Status, kind: Kind) -> Relayed:
+    """Several kinds share a status code, so a service of ours says its kind."""
+    code, hint, field, retry = kind.value, None, None, None
     for detail in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        info, bad, again = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             code, hint = info.reason, info.metadata.get("hint")
+            said = info.metadata.get("kind", "")
+            kind = Kind(said) if said in set(Kind) else kind
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
-    return ErrorBody(code=code, message=status.message, field=field, hint=hint)
+        elif detail.Unpack(again):
+            retry = again.retry_delay.ToMilliseconds() / 1000
+    body = ErrorBody(code=code, message=status.message, field=field, hint=hint, retry_after_seconds=retry)
+    return Relayed(kind, body)

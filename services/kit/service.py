@@ -125,21 +125,29 @@ class Service:
             loop.add_signal_handler(number, stop.set)
         opened: list[_Part] = []
         waits = [asyncio.create_task(stop.wait()), asyncio.create_task(self._failed.wait())]
+        opening = asyncio.create_task(self._open_parts(opened))
         try:
-            for part in self._parts:
-                await part.open()
-                opened.append(part)
-            self._started = True
-            logger.info("%s has started", self.name)
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([opening, *waits], return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._started = False
-            for wait in waits:
-                wait.cancel()
+            for task in (opening, *waits):
+                task.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
             for part in reversed(opened):
                 await _close(part)
         logger.info("%s has stopped", self.name)
         return 1 if self._failed.is_set() else 0
+
+    async def _open_parts(self, opened: list[_Part]) -> None:
+        """In order; a signal may break it off, for instance while the database is away."""
+        for part in self._parts:
+            await part.open()
+            opened.append(part)
+        self._started = True
+        logger.info("%s has started", self.name)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

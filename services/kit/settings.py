@@ -5,11 +5,12 @@ starts with a room's prefix and is no setting of it is refused, so that a typing
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import AliasChoices, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from services.contracts.errors import Invalid
 
@@ -59,7 +60,7 @@ class ServiceSettings(BaseSettings):
         return self.home.resolve() / "traces"
 
     def artifact_root(self) -> str:
-        return self.artifact_store or (self.home.resolve() / "artifacts").as_uri()
+        return self.artifact_store or f"file://{self.home.resolve() / 'artifacts'}"  # fsspec decodes no %20
 
     def sql_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_folder / 'state.db'}"
@@ -67,19 +68,25 @@ class ServiceSettings(BaseSettings):
     @model_validator(mode="after")
     def _no_open_door(self) -> Self:
         if self.environment == "production" and not (self.keys_folder / "keyring.json").exists():
-            raise ValueError("production needs MILLRACE_HOME/keys/keyring.json; make keys before the first start")
+            problem = "production needs MILLRACE_HOME/keys/keyring.json; make keys before the first start"
+            raise BadSettings(key="MILLRACE_ENVIRONMENT", problem=problem)
         return self
 
     @classmethod
     def load(cls) -> Self:
         """From the environment. Raises BadSettings, which names the key."""
         prefix = str(cls.model_config.get("env_prefix", ""))
-        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        own = (name for name, field in cls.model_fields.items() if field.validation_alias is None)
+        known = {f"{prefix}{name}".upper() for name in own}
         for key in sorted(os.environ):
             if prefix and key.upper().startswith(prefix) and key.upper() not in known:
                 raise BadSettings(key=key, problem="there is no such setting")
         try:
             return cls()
+        except SettingsError as error:  # a value that ought to be JSON is not
+            named = re.search(r'field "(\w+)"', str(error))
+            key = f"{prefix}{named[1]}".upper() if named else prefix
+            raise BadSettings(key=key, problem="it is not JSON") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             key = str(first["loc"][0]) if first["loc"] else "environment"

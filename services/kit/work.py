@@ -70,7 +70,7 @@ class UnitOfWork(Protocol):
         ...
 
     async def emit(self, event: Event, *, cause: Cause | None = None, tenant: str | None = None) -> str:
-        """Leaves the event for the relay and returns its id.
+        """Leaves the event for the relay and returns its id. Raises TooLarge.
 
         Tenant, causation and correlation come from `cause`; the trace context is the present one.
         """

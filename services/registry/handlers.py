@@ -103,6 +103,8 @@ async def move_rollout(move: Move, tenant: str, ports: Ports, *, dry_run: bool =
     async with ports.store.reading() if dry_run else ports.store.transaction() as tx:
         model = await _model_of(tx, tenant, move.deployment)
         state = await tx.model(tenant, model)
+        if not state.versions:
+            raise UnknownDeployment(deployment=move.deployment)
         if dry_run:
             now = ports.clock.now()
             for decided in decide(state, move, at=now, rules=ports.rules):

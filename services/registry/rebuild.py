@@ -1,7 +1,7 @@
 """Rebuilds the registry's tables from its history and compares the state hashes.
 
-With `--check` nothing is written. Exits 0 when tables and history agreed, 1 when they did not, 3 when the
-history itself is broken.
+With `--check` no table is rewritten. Exits 0 when tables and history agreed, 1 when they did not, 2 when it could
+not be told (settings, no database), 3 when the history itself is broken.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from dataclasses import asdict
 import orjson
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.contracts.errors import Refusal
 from services.kit.clock import SystemClock
 from services.kit.ids import SystemIds
 from services.kit.sql.database import Database
@@ -48,6 +49,9 @@ def main(arguments: list[str]) -> int:
     except BrokenHistory as broken:
         print(f"{broken} {broken.advice}", file=sys.stderr)
         return 3
+    except Refusal as refusal:
+        print(f"{refusal} {refusal.advice or ''}", file=sys.stderr)
+        return 2
     if options.json:
         print(orjson.dumps(asdict(rebuilt)).decode())
     else:

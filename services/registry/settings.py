@@ -1,11 +1,11 @@
 """The registry's knobs: `MILLRACE_REGISTRY_...`."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.settings import BadSettings, ServiceSettings
 from services.registry.domain import GatePolicy, RolloutPolicy, Rules
 
 
@@ -28,8 +28,17 @@ class RegistrySettings(ServiceSettings):
     replica_timeout_seconds: float = Field(default=15.0, gt=0, description="a silent replica counts as gone")
     settle_seconds: float = Field(default=10.0, gt=0, description="after which a replica that is behind is told again")
 
+    @model_validator(mode="after")
+    def _rules_are_sensible(self) -> Self:
+        try:
+            self.rules()
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            name = "STEP_TIMEOUT_SECONDS" if "step_timeout" in problem else "CANARY_WEIGHTS"
+            raise BadSettings(key=f"MILLRACE_REGISTRY_{name}", problem=problem) from error
+        return self
+
     def rules(self) -> Rules:
-        """Raises pydantic's ValidationError when the canary's weights do not grow from 1 to 99."""
         return Rules(
             gate=GatePolicy(
                 minimum_test_rows=self.gate_minimum_test_rows,

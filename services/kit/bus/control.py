@@ -8,7 +8,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
 from services.kit.bus.delivery import Delivery
-from services.kit.bus.lag import observe_lag
+from services.kit.bus.lag import has_connection, observe_lag
 from services.kit.clock import Clock
 from services.kit.envelope import Message
 from services.kit.log import logger
@@ -19,8 +19,8 @@ STOP_SECONDS: Final = 3.0
 
 
 def to_message(record: Any) -> Message:
-    """From an aiokafka record; header bytes that are not UTF-8 are replaced, not refused."""
-    headers = tuple((name, value.decode("utf-8", "replace")) for name, value in record.headers or ())
+    """From an aiokafka record; header bytes that are not UTF-8 are replaced, not refused, a null is nothing."""
+    headers = tuple((name, (value or b"").decode("utf-8", "replace")) for name, value in record.headers or ())
     return Message(topic=record.topic, key=record.key, value=record.value, headers=headers)
 
 
@@ -37,6 +37,7 @@ class ControlBus:
         self._service = service
         self._clock = clock
         self.connected = asyncio.Event()
+        """Follows the connection to the broker, some seconds late."""
 
     async def run(self) -> None:
         while True:
@@ -53,9 +54,8 @@ class ControlBus:
             subscriber(self._handle)
             try:
                 await broker.start()
-                self.connected.set()
                 while True:
-                    observe_lag(getattr(subscriber, "consumer", None))
+                    self._observe(getattr(subscriber, "consumer", None))
                     await self._clock.sleep(LAG_SECONDS)
             except (KafkaError, OSError) as error:
                 logger.warning("no broker yet: %s", error)
@@ -63,6 +63,13 @@ class ControlBus:
                 self.connected.clear()
                 await _stop(broker)
             await self._clock.sleep(RETRY_SECONDS)
+
+    def _observe(self, consumer: Any) -> None:
+        if has_connection(consumer):
+            self.connected.set()
+        else:
+            self.connected.clear()
+        observe_lag(consumer)
 
     async def _handle(self, body: Any, message: KafkaMessage) -> None:
         try:

@@ -8,17 +8,17 @@ Either way the partition advances only after the message was handled or its dead
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Refusal, TooLarge
 from services.contracts.events import Event
 from services.kit import telemetry
 from services.kit.bus.sender import Sender
 from services.kit.clock import Clock
-from services.kit.envelope import Envelope, Message, decode
+from services.kit.envelope import MAX_EVENT_BYTES, Envelope, Message, decode
 from services.kit.log import logger
 
 E = TypeVar("E", bound=Event)
@@ -27,6 +27,7 @@ TRIES: Final = 5
 PAUSES_SECONDS: Final = (0.1, 0.3, 0.9, 2.0)
 AWAY_PAUSE_SECONDS: Final = 2.0
 DLQ_SUFFIX: Final = ".dlq"
+CUT_KEY_BYTES: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,28 @@ class Delivery:
                 await self._clock.sleep(PAUSES_SECONDS[failures - 1])
 
     async def bury(self, message: Message, error: Exception, *, tries: int) -> None:
-        """Sends the original bytes, key and headers to the dead-letter topic, with the reason beside them."""
+        """Sends the original bytes, key and headers to the dead-letter topic, with the reason beside them.
+
+        What no broker would take back with the reason added is cut, without its headers; `dlq-cut` is its size.
+        """
         code = error.code if isinstance(error, Refusal) else type(error).__name__
         reason = str(error) if isinstance(error, Refusal) else "an internal error; the service's log has it"
         logger.error("dead letter on %s: %s: %s", message.topic, code, error, exc_info=error if tries else None)
-        headers = {**dict(message.headers), "dlq-topic": message.topic, "dlq-code": code, "dlq-tries": str(tries)}
-        headers |= {"dlq-reason": reason[:500], "dlq-at": self._clock.now().isoformat()}
-        dead = Message(message.topic + DLQ_SUFFIX, message.key, message.value, tuple(headers.items()))
-        await self._dead_letters.send([dead])
+        told = {"dlq-topic": message.topic, "dlq-code": code, "dlq-tries": str(tries)}
+        told |= {"dlq-reason": reason[:500], "dlq-at": self._clock.now().isoformat()}
+        headers = tuple({**dict(message.headers), **told}.items())
+        dead = Message(message.topic + DLQ_SUFFIX, message.key, message.value, headers)
+        try:
+            await self._dead_letters.send([dead])
+        except TooLarge:
+            await self._dead_letters.send([_cut(dead, told)])
         telemetry.DEAD_LETTERS.labels(message.topic, code).inc()
+
+
+def _cut(dead: Message, told: dict[str, str]) -> Message:
+    key, value = dead.key or b"", dead.value or b""
+    headers = tuple({**told, "dlq-cut": str(len(value))}.items())
+    return replace(dead, key=key[:CUT_KEY_BYTES], value=value[: MAX_EVENT_BYTES // 2], headers=headers)
 
 
 def process_attributes(topic: str, event_id: str) -> dict[str, str]:

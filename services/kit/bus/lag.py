@@ -1,8 +1,13 @@
-"""How far a consumer is behind, as a metric."""
+"""How far a consumer is behind, as a metric, and whether it has a broker at all."""
 
 from typing import Any
 
 from services.kit import telemetry
+
+
+def has_connection(consumer: Any) -> bool:
+    """Whether any connection to a broker stands; asks the broker nothing."""
+    return consumer is not None and any(link.connected() for link in consumer._client._conns.values())
 
 
 def observe_lag(consumer: Any) -> None:

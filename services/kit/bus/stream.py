@@ -82,14 +82,16 @@ class BatchReader:
     async def deliver(self, messages: Sequence[Message]) -> None:
         """One batch through decoding, handling and, where it fails, the dead letters."""
         envelopes: list[Envelope[Event]] = []
+        understood: list[Message] = []
         for message in messages:
             try:
                 envelopes.append(decode(message, self._clock.now()))
+                understood.append(message)
             except Refusal as refusal:
                 await self._delivery.bury(message, refusal, tries=0)
         if envelopes:
             with telemetry.EVENT_SECONDS.labels(self._event.topic).time():
-                await self._attempt(envelopes, messages)
+                await self._attempt(envelopes, understood)
             telemetry.EVENTS_HANDLED.labels(self._event.topic).inc(len(envelopes))
 
     async def _attempt(self, envelopes: Sequence[Envelope[Event]], messages: Sequence[Message]) -> None:
@@ -130,7 +132,10 @@ class LatestReader:
     async def run(self) -> None:
         while True:
             consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._servers, client_id=self._client, enable_auto_commit=False
+                bootstrap_servers=self._servers,
+                client_id=self._client,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",  # a broker that lost its topics begins again, and so do we
             )
             try:
                 await consumer.start()

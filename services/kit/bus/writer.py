@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from services.contracts.errors import TooLarge, Unavailable
 from services.kit.envelope import MAX_EVENT_BYTES, Message
@@ -31,7 +31,7 @@ class EventWriter:
         """Returns once the broker has all of them. Raises BrokerDown, TooLarge."""
         for message in messages:
             if len(message.value or b"") > MAX_EVENT_BYTES:
-                raise TooLarge(what=f"the event for {message.topic}", limit=f"{MAX_EVENT_BYTES} bytes")
+                raise _too_large(message.topic)
         producer = await self._connected()
         try:
             async with asyncio.timeout(SEND_SECONDS):
@@ -45,6 +45,8 @@ class EventWriter:
                     for message in messages
                 ]
                 await asyncio.gather(*waiting)
+        except MessageSizeTooLargeError as error:  # key and headers count as well; the producer is sound
+            raise _too_large(messages[0].topic) from error
         except (KafkaError, TimeoutError, OSError) as error:
             await self._discard(producer)
             raise BrokerDown from error
@@ -78,6 +80,10 @@ class EventWriter:
         if self._producer is producer:
             self._producer = None
         await _stop(producer)
+
+
+def _too_large(topic: str) -> TooLarge:
+    return TooLarge(what=f"the event for {topic}", limit=f"{MAX_EVENT_BYTES} bytes")
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

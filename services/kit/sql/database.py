@@ -1,14 +1,15 @@
 """One room's database: opening it, its transactions, and telling the relay that something was committed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,6 +19,8 @@ from services.kit.sql.migrate import upgrade
 BUSY_TIMEOUT_MS: Final = 5_000
 POOL_WAIT_SECONDS: Final = 5.0
 READ_ONLY: Final = "millrace_read_only"
+"""The execution option of a connection that only reads."""
+MIGRATION_LOCK: Final = 0x6D696772  # "migr"
 
 
 class DatabaseDown(Unavailable):
@@ -39,15 +42,18 @@ class Database:
         self._one_writer = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connects and brings the schema up to date. Raises DatabaseDown."""
+        """Connects and brings the schema up to date, one process at a time. Raises DatabaseDown."""
         if self.is_sqlite:
             path = sa.make_url(self.url).database
             if path and path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = self._build_engine()
-        async with self._connection() as connection:
+        engine = self._engine or self._build_engine()
+        async with _connection(engine, {}) as connection:
+            if not self.is_sqlite:
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             await connection.run_sync(upgrade, self.migrations)
             await connection.commit()
+        self._engine = engine
 
     async def close(self) -> None:
         if self._engine is not None:
@@ -85,15 +91,11 @@ class Database:
     async def _connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:
         if self._engine is None:
             raise DatabaseDown
-        try:
-            async with self._engine.connect() as connection:
-                yield await connection.execution_options(**{READ_ONLY: read_only})
-        except (OperationalError, InterfaceError, OSError, TimeoutError) as error:
-            raise DatabaseDown from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseDown from error
-            raise
+        options: dict[str, Any] = {READ_ONLY: read_only}
+        if read_only and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"
+        async with _connection(self._engine, options) as connection:
+            yield connection
 
     def _build_engine(self) -> AsyncEngine:
         if not self.is_sqlite:
@@ -104,6 +106,38 @@ class Database:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
+
+
+@asynccontextmanager
+async def _connection(engine: AsyncEngine, options: dict[str, Any]) -> AsyncIterator[AsyncConnection]:
+    async with AsyncExitStack() as stack:
+        with _connecting():
+            connection = await stack.enter_async_context(engine.connect())
+            connection = await connection.execution_options(**options)
+        with _asking():
+            yield connection
+
+
+@contextmanager
+def _connecting() -> Iterator[None]:
+    """The drivers raise errors of their own while a server starts or stops; whatever it is, there is no connection."""
+    try:
+        yield
+    except Exception as error:
+        raise DatabaseDown from error
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Only what the database raised means that it is away; an OSError of the block itself stays what it is."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolExhausted) as error:
+        raise DatabaseDown from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseDown from error
+        raise
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

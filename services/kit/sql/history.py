@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -61,10 +61,10 @@ async def append(
     """Adds a fact at the end. Writers wait for each other on the head's row, so the numbers have no gap."""
     head = columns(HistoryHeadRow)
     await work.insert_once(HistoryHeadRow, {"id": 1, "sequence": 0, "hash": GENESIS})
-    row = (await work.execute(sa.select(head).where(head.c.id == 1).with_for_update())).one()
+    row = (await work.execute(work.lock(sa.select(head).where(head.c.id == 1)))).one()
     sequence = row.sequence + 1
     fact: dict[str, Any] = {"tenant": tenant, "stream": stream, "kind": kind, "payload": dict(payload)}
-    fact |= {"actor": actor, "reason": reason, "at": at}
+    fact |= {"actor": actor, "reason": reason, "at": at.astimezone(UTC)}
     made = Entry(sequence=sequence, previous_hash=row.hash, hash=entry_hash(row.hash, sequence, fact), **fact)
     values = {**fact, "sequence": sequence, "previous_hash": row.hash, "hash": made.hash}
     await work.execute(sa.insert(columns(HistoryRow)).values(values))
@@ -72,17 +72,26 @@ async def append(
     return made
 
 
-async def entries(work: SqlUnitOfWork, *, stream: str = "", after: int = 0, limit: int = PAGE) -> list[Entry]:
-    """At most `limit` facts after number `after`, in order; of one stream where one is named."""
+async def entries(
+    work: SqlUnitOfWork, *, tenant: str = "", stream: str = "", after: int = 0, limit: int = PAGE
+) -> list[Entry]:
+    """At most `limit` facts after number `after`, in order; of one tenant and one stream where they are named."""
     t = columns(HistoryRow)
     query = sa.select(t).where(t.c.sequence > after).order_by(t.c.sequence).limit(limit)
+    if tenant:
+        query = query.where(t.c.tenant == tenant)
     if stream:
         query = query.where(t.c.stream == stream)
     return [Entry(**row._mapping) for row in await work.execute(query)]
 
 
 async def verified(work: SqlUnitOfWork) -> AsyncIterator[Entry]:
-    """All facts in order, each checked against the chain. Raises BrokenHistory at the first that does not fit."""
+    """All facts in order, each checked against the chain, and the last against the head.
+
+    Raises BrokenHistory at the first that does not fit. In a writing transaction nobody appends meanwhile.
+    """
+    table = columns(HistoryHeadRow)
+    head = (await work.execute(work.lock(sa.select(table).where(table.c.id == 1)))).one_or_none()
     previous, sequence = GENESIS, 0
     while page := await entries(work, after=sequence):
         for entry in page:
@@ -94,6 +103,8 @@ async def verified(work: SqlUnitOfWork) -> AsyncIterator[Entry]:
                 raise BrokenHistory(sequence=sequence, problem="its hash does not fit")
             previous = entry.hash
             yield entry
+    if (sequence, previous) != ((head.sequence, head.hash) if head else (0, GENESIS)):
+        raise BrokenHistory(sequence=sequence, problem="it is not the one that was written last")
 
 
 def fold_hash(hashes: Iterable[str]) -> str:

@@ -6,11 +6,14 @@ sends the event again; receivers know it by its id.
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 from opentelemetry.trace import SpanKind
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.errors import Refusal
 from services.kit import telemetry
@@ -31,7 +34,7 @@ ADVISORY_LOCK: Final = 0x6D696C6C  # "mill"
 
 
 class Relay:
-    """A part of a service: runs until it is cancelled."""
+    """A part of a service: runs until it is cancelled. While the database or the broker is away it waits."""
 
     def __init__(self, database: Database, sender: Sender, clock: Clock) -> None:
         self._database = database
@@ -39,21 +42,22 @@ class Relay:
         self._clock = clock
 
     async def run(self) -> None:
-        async with self._sole_relay():
-            pause = FIRST_PAUSE_SECONDS
-            while True:
-                self._database.committed.clear()
-                try:
-                    sent = await self.send_pending()
-                    pause = FIRST_PAUSE_SECONDS
-                except Refusal as refusal:
-                    logger.warning("the relay waits %.1f s: %s", pause, refusal)
-                    await self._clock.sleep(pause)
-                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-                    continue
-                if not sent:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._database.committed.wait(), IDLE_SECONDS)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with self._sole_relay() as still_sole:
+                    while True:
+                        self._database.committed.clear()
+                        await still_sole()
+                        sent = await self.send_pending()
+                        pause = FIRST_PAUSE_SECONDS
+                        if not sent:
+                            with contextlib.suppress(TimeoutError):
+                                await asyncio.wait_for(self._database.committed.wait(), IDLE_SECONDS)
+            except Refusal as refusal:
+                logger.warning("the relay waits %.1f s: %s", pause, refusal)
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def send_pending(self) -> int:
         """Sends one batch; how many events it held. Raises Unavailable, then everything is still in the outbox."""
@@ -76,19 +80,36 @@ class Relay:
         return len(rows)
 
     @contextlib.asynccontextmanager
-    async def _sole_relay(self) -> Any:
-        """On PostgreSQL an advisory lock, held as long as its connection; a SQLite file has one service anyway."""
+    async def _sole_relay(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """On PostgreSQL an advisory lock, held as long as its connection; a SQLite file has one service anyway.
+
+        What it yields raises DatabaseDown when that connection, and with it the lock, is gone.
+        """
         if self._database.is_sqlite:
-            yield
+            yield _nothing
             return
         while True:
             async with self._database.read() as session:
-                connection = await session.connection()
-                lock = sa.select(sa.func.pg_try_advisory_lock(ADVISORY_LOCK))
-                if (await connection.execute(lock)).scalar_one():
-                    yield
+                if await _ask(session, sa.func.pg_try_advisory_lock(ADVISORY_LOCK)):
+                    try:
+                        yield lambda: _ask(session, sa.literal(1))
+                    finally:
+                        with contextlib.suppress(SQLAlchemyError):
+                            await _ask(session, sa.func.pg_advisory_unlock(ADVISORY_LOCK))
                     return
             await self._clock.sleep(LONGEST_PAUSE_SECONDS)
+
+
+async def _ask(session: AsyncSession, question: sa.ColumnElement[Any]) -> Any:
+    """The answer; no transaction stays open, which would keep PostgreSQL from cleaning up."""
+    connection = await session.connection()
+    answer = (await connection.execute(sa.select(question))).scalar_one()
+    await session.rollback()
+    return answer
+
+
+async def _nothing() -> None:
+    return
 
 
 def _created(row: Any) -> datetime:

@@ -10,12 +10,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.contracts.errors import TooLarge
 from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
 from services.kit import telemetry
 from services.kit.clock import Clock
-from services.kit.envelope import Cause, Envelope, Origin, encode
+from services.kit.envelope import MAX_EVENT_BYTES, Cause, Envelope, Origin, encode
 from services.kit.ids import Ids
+from services.kit.sql.database import READ_ONLY
 from services.kit.sql.tables import InboxRow, JobRow, OutboxRow, TimerRow
 from services.kit.work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
 
@@ -57,6 +59,21 @@ class SqlUnitOfWork:
         connection = await self.session.connection()
         return await connection.execute(statement)
 
+    def lock(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Locks the rows that are read until the transaction ends; not in one that only reads."""
+        return query if self._reads_only() else query.with_for_update()
+
+    async def lock_name(self, name: str) -> bool:
+        """Locks what has no row yet, until the transaction ends. False where nobody else can be writing."""
+        if self.session.get_bind().dialect.name == "sqlite" or self._reads_only():
+            return False
+        await self.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+        return True
+
+    def _reads_only(self) -> bool:
+        bind = self.session.get_bind()
+        return isinstance(bind, sa.Connection) and bool(bind.get_execution_options().get(READ_ONLY, False))
+
     async def upsert(self, table: type[SQLModel], values: dict[str, Any], *, keys: Sequence[str]) -> None:
         """Inserts the row, or replaces the one that has these keys."""
         statement: Any = self._insert(table).values(values)
@@ -97,6 +114,8 @@ class SqlUnitOfWork:
             trace=telemetry.current_carrier(),
         )
         message = encode(envelope)
+        if len(message.value or b"") > MAX_EVENT_BYTES:  # the relay could never send it, nor anything behind it
+            raise TooLarge(what=f"the event for {message.topic}", limit=f"{MAX_EVENT_BYTES} bytes")
         row = {
             "tenant": envelope.tenant,
             "topic": message.topic,

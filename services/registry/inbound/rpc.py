@@ -2,8 +2,10 @@
 
 from typing import Any, Final, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
+
 from services.contracts.errors import Invalid
-from services.contracts.names import DEFAULT_TENANT
+from services.contracts.names import DEFAULT_TENANT, Name
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
 from services.contracts.rpc.common_pb2 import Page
@@ -26,11 +28,25 @@ DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200
 MAX_REASON: Final = 500
 
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+
 _MoveType: TypeAlias = type[PauseRollout | ResumeRollout | PromoteRollout | RollBack]
+
+
+class InvalidName(Invalid):
+    """The {what} is not a name."""
+
+    hint = "lower-case letters, digits, dots, dashes and underscores, at most 63"
 
 
 class ReasonTooLong(Invalid):
     """The reason is longer than {limit} characters."""
+
+    field = "reason"
+
+
+class ReasonUnprintable(Invalid):
+    """The reason holds characters that cannot be printed."""
 
     field = "reason"
 
@@ -45,35 +61,37 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListModels(self, request: wire.ListModelsRequest, context: Any) -> wire.ListModelsResponse:
         size = _page_size(request.page)
-        states = await handlers.list_models(_tenant(), self._ports, after=request.page.page_token, limit=size)
+        states = await handlers.list_models(_tenant(), self._ports, after=_after(request.page), limit=size)
         following = states[-1].model if len(states) == size else ""
         return wire.ListModelsResponse(models=[convert.model(state) for state in states], next_page_token=following)
 
     async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:
-        return convert.model(await handlers.get_model(_tenant(), request.model, self._ports))
+        return convert.model(await handlers.get_model(_tenant(), _name(request.model, "model"), self._ports))
 
     async def GetVersion(self, request: wire.GetVersionRequest, context: Any) -> wire.Version:
-        state = await handlers.get_model(_tenant(), request.model, self._ports)
+        state = await handlers.get_model(_tenant(), _name(request.model, "model"), self._ports)
         return convert.version(state, state.resolve(request.version))
 
     async def SetAlias(self, request: wire.SetAliasRequest, context: Any) -> wire.Model:
-        command = SetAlias(request.alias, request.version or None, _actor(), _reason(request.reason))
-        return convert.model(await handlers.set_alias(request.model, command, _tenant(), self._ports))
+        model, alias = _name(request.model, "model"), _name(request.alias, "alias")
+        command = SetAlias(alias, request.version or None, _actor(), _reason(request.reason))
+        return convert.model(await handlers.set_alias(model, command, _tenant(), self._ports))
 
     async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
         size = _page_size(request.page)
-        found = await handlers.list_deployments(_tenant(), self._ports, after=request.page.page_token, limit=size)
+        found = await handlers.list_deployments(_tenant(), self._ports, after=_after(request.page), limit=size)
         made = [convert.deployment(state.deployment(known.name), known.model, state) for known, state in found]
         following = found[-1][0].name if len(found) == size else ""
         return wire.ListDeploymentsResponse(deployments=made, next_page_token=following)
 
     async def GetDeployment(self, request: wire.GetDeploymentRequest, context: Any) -> wire.Deployment:
-        state = await handlers.get_deployment(_tenant(), request.deployment, self._ports)
+        name = _name(request.deployment, "deployment")
+        state = await handlers.get_deployment(_tenant(), name, self._ports)
         return convert.deployment(state.deployment(request.deployment), state.model, state)
 
     async def StartRollout(self, request: wire.StartRolloutRequest, context: Any) -> wire.Deployment:
         command = StartRollout(
-            deployment=request.deployment,
+            deployment=_name(request.deployment, "deployment"),
             version=1,
             actor=_actor(),
             reason=_reason(request.reason),
@@ -101,14 +119,15 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         lines = await handlers.list_history(
             _tenant(),
             self._ports,
-            stream=request.stream,
+            stream=_stream(request.stream),
             after=request.after_sequence,
             limit=min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
         )
         return wire.ListHistoryResponse(entries=[convert.history_entry(line) for line in lines])
 
     async def _move(self, move: _MoveType, request: wire.MoveRolloutRequest) -> wire.Deployment:
-        command = move(deployment=request.deployment, actor=_actor(), reason=_reason(request.reason))
+        deployment = _name(request.deployment, "deployment")
+        command = move(deployment=deployment, actor=_actor(), reason=_reason(request.reason))
         state = await handlers.move_rollout(command, _tenant(), self._ports)
         return convert.deployment(state.deployment(request.deployment), state.model, state)
 
@@ -127,9 +146,27 @@ def _actor() -> str:
     return principal.actor if principal else "unknown"
 
 
+def _name(text: str, what: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        raise InvalidName(what=what, at=what) from error
+
+
+def _stream(text: str) -> str:
+    """`model/NAME`, or empty for all."""
+    return text and f"model/{_name(text.removeprefix('model/'), 'stream')}"
+
+
+def _after(page: Page) -> str:
+    return page.page_token and _name(page.page_token, "page_token")
+
+
 def _reason(text: str) -> str:
     if len(text) > MAX_REASON:
         raise ReasonTooLong(limit=MAX_REASON)
+    if "\0" in text:  # PostgreSQL stores none
+        raise ReasonUnprintable
     return text or "no reason given"
 
 

@@ -1,6 +1,7 @@
 """The registry's transactions on SQL, and the rebuilding of its tables from the history."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +25,10 @@ class RegistryTx(SqlUnitOfWork):
     async def model(self, tenant: str, name: str) -> ModelState:
         table = columns(ModelRow)
         here = sa.and_(table.c.tenant == tenant, table.c.name == name)
-        row = (await self.execute(sa.select(table.c.state).where(here).with_for_update())).one_or_none()
+        query = self.lock(sa.select(table.c.state).where(here))
+        row = (await self.execute(query)).one_or_none()
+        if row is None and await self.lock_name(f"{tenant}/{name}"):  # nothing was there to lock
+            row = (await self.execute(query)).one_or_none()
         return ModelState.model_validate_json(row.state) if row else ModelState(model=name)
 
     async def record(self, tenant: str, decided: Decided, at: datetime) -> None:
@@ -51,9 +55,16 @@ class RegistryTx(SqlUnitOfWork):
 
     async def models(self, tenant: str, *, after: str, limit: int) -> list[ModelState]:
         table = columns(ModelRow)
-        query = sa.select(table.c.state).where(table.c.tenant == tenant, table.c.name > after).order_by(table.c.name)
-        states = [ModelState.model_validate_json(row.state) for row in await self.execute(query.limit(limit))]
-        return [state for state in states if state.versions]
+        query = sa.select(table.c.name, table.c.state).where(table.c.tenant == tenant).order_by(table.c.name)
+        found: list[ModelState] = []
+        while len(found) < limit:
+            page = (await self.execute(query.where(table.c.name > after).limit(limit))).all()
+            states = [ModelState.model_validate_json(row.state) for row in page]
+            found += [state for state in states if state.versions]
+            if len(page) < limit:
+                break
+            after = page[-1].name
+        return found[:limit]
 
     async def deployments(self, tenant: str, *, after: str = "", limit: int = 10_000) -> list[KnownDeployment]:
         table = columns(DeploymentRow)
@@ -89,11 +100,10 @@ class RegistryTx(SqlUnitOfWork):
         return [ReplicaReported.model_validate_json(row.report) for row in rows]
 
     async def history(self, tenant: str, *, stream: str, after: int, limit: int) -> list[HistoryLine]:
-        found = await history.entries(self, stream=stream, after=after, limit=limit)
+        found = await history.entries(self, tenant=tenant, stream=stream, after=after, limit=limit)
         return [
             HistoryLine(entry.sequence, entry.kind, entry.actor, entry.reason, entry.at, dict(entry.payload))
             for entry in found
-            if entry.tenant == tenant
         ]
 
 
@@ -105,7 +115,7 @@ class Rebuilt:
     models: int
     hash: str
     differing: list[str]
-    """Models whose table row was not what their history gives."""
+    """Models, as tenant/name, whose table rows were not what their history gives."""
 
 
 async def rebuild(tx: RegistryTx, *, keep: bool) -> Rebuilt:
@@ -117,10 +127,9 @@ async def rebuild(tx: RegistryTx, *, keep: bool) -> Rebuilt:
         fact = parse(entry.kind, dict(entry.payload))
         before = states.get((entry.tenant, fact.model), ModelState(model=fact.model))
         states[entry.tenant, fact.model] = evolve(before, Decided(fact, entry.actor, entry.reason), entry.at)
-    table = columns(ModelRow)
-    stored = {(row.tenant, row.name): row.state_hash for row in await tx.execute(sa.select(table))}
     folded = {key: state_hash(state) for key, state in states.items()}
-    differing = sorted("/".join(key) for key in {*stored, *folded} if stored.get(key) != folded.get(key))
+    stored, expected = await _stored_rows(tx), _expected_rows(states)
+    differing = sorted("/".join(key) for key in {*stored, *expected} if stored.get(key) != expected.get(key))
     if keep:
         for projection in PROJECTION:
             await tx.execute(sa.delete(columns(projection)))
@@ -128,6 +137,27 @@ async def rebuild(tx: RegistryTx, *, keep: bool) -> Rebuilt:
             await tx.keep(tenant, state)
     total = history.fold_hash(folded[key] for key in sorted(folded))
     return Rebuilt(facts=facts, models=len(states), hash=total, differing=differing)
+
+
+_Rows = dict[tuple[str, str], set[tuple[object, ...]]]
+
+
+async def _stored_rows(tx: RegistryTx) -> _Rows:
+    """Every row of the projection, by tenant and model."""
+    rows: _Rows = defaultdict(set)
+    for row in await tx.execute(sa.select(columns(ModelRow))):
+        rows[row.tenant, row.name].add((row.state, row.state_hash))
+    for row in await tx.execute(sa.select(columns(DeploymentRow))):
+        rows[row.tenant, row.model].add((row.name, row.generation, row.changed_at))
+    return rows
+
+
+def _expected_rows(states: Mapping[tuple[str, str], ModelState]) -> _Rows:
+    rows: _Rows = {}
+    for key, state in states.items():
+        served = {(item.name, item.generation, item.changed_at) for item in state.deployments.values()}
+        rows[key] = {(canonical_json(state), state_hash(state)), *served}
+    return rows
 
 
 def _published(entry: Entry) -> RegistryFact:

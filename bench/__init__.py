@@ -1,0 +1,1 @@
+"""The benchmark suite: the figures that the shape of Millrace decides, beside their aims and peers."""

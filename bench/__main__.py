@@ -1,0 +1,43 @@
+"""`make bench`: every figure in one run, as a table and in `bench/results/latest.json`. No figure fails it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import events, idle, serving
+from bench.fleet import running_fleet
+from bench.report import Figure, keep, machine, show
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=["events", "fleet"], help="one half of it")
+    parser.add_argument("--out", type=Path, default=Path("bench/results/latest.json"))
+    options = parser.parse_args()
+    facts = machine()
+    figures: list[Figure] = []
+    if options.only != "fleet":
+        _say("an event from one service to the next")
+        figures += events.measure()
+    if options.only != "events":
+        _say("starting a fleet")
+        with running_fleet() as fleet:
+            figures += idle.start(fleet)
+            _say("training and deploying a model to ask")
+            texts = serving.deploy(fleet)
+            _say("idle")
+            figures += idle.cost(fleet)
+            _say("classification, in turn with a bare loop")
+            figures += serving.measure(fleet, texts)
+    show(figures)
+    keep(figures, facts, options.out)
+    _say(f"kept in {options.out}")
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""An event from its acceptance in one service to its handling in the next.
+
+Accepted: the transaction that holds the outbox row has committed. Handled: the receiver's transaction, with its
+inbox row, has committed. Both databases are SQLite with synchronous=FULL, the broker is the embedded one; relay,
+producer and consumer are those of the services. One event at a time, so that queueing hides nothing.
+"""
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from bench.fleet import embedded_broker
+from bench.report import Figure, at_most
+from services.contracts.events import FeedbackReceived
+from services.kit.bus.control import ControlBus
+from services.kit.bus.delivery import Delivery, on
+from services.kit.bus.writer import EventWriter
+from services.kit.clock import SystemClock
+from services.kit.envelope import Envelope
+from services.kit.ids import SystemIds
+from services.kit.sql.database import Database
+from services.kit.sql.relay import Relay
+from services.kit.sql.store import SqlStore
+from services.kit.sql.work import SqlUnitOfWork
+from services.registry.app import MIGRATIONS
+
+WARM_UP: Final = 20
+EVENTS: Final = 400
+LIMIT_SECONDS: Final = 10.0
+
+
+def measure() -> list[Figure]:
+    with embedded_broker() as bootstrap:
+        seconds = asyncio.run(_latencies(bootstrap))
+    milliseconds = sorted(second * 1000 for second in seconds)
+    p99 = milliseconds[int(len(milliseconds) * 0.99)]
+    section = "event, accepted to handled"
+    note = f"{len(milliseconds)} events, one at a time"
+    return [
+        at_most(section, "p50", statistics.median(milliseconds), "ms", 10, note),
+        at_most(section, "p99", p99, "ms", 40, note),
+    ]
+
+
+async def _latencies(bootstrap: str) -> list[float]:
+    clock = SystemClock()
+    handled: asyncio.Queue[float] = asyncio.Queue(maxsize=1)
+    with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
+        async with _store(Path(folder) / "sender") as sender, _store(Path(folder) / "receiver") as receiver:
+
+            async def handle(envelope: Envelope[FeedbackReceived]) -> None:
+                async with receiver.transaction() as tx:
+                    await tx.first_sight(envelope)
+                await handled.put(clock.monotonic())
+
+            writer = EventWriter(bootstrap, "bench")
+            delivery = Delivery([on(FeedbackReceived, handle)], writer, clock)
+            bus = ControlBus(delivery, bootstrap, "bench", clock)
+            tasks = [asyncio.create_task(run()) for run in (Relay(sender.database, writer, clock).run, bus.run)]
+            try:
+                await asyncio.wait_for(bus.connected.wait(), LIMIT_SECONDS)
+                return [await _one(sender, handled, clock, number) for number in range(WARM_UP + EVENTS)][WARM_UP:]
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await writer.close()
+
+
+async def _one(sender: SqlStore[Any], handled: "asyncio.Queue[float]", clock: SystemClock, number: int) -> float:
+    async with sender.transaction() as tx:
+        await tx.emit(FeedbackReceived(deployment="bench", request=f"req-{number}", label="a"))
+    accepted = clock.monotonic()
+    return await asyncio.wait_for(handled.get(), LIMIT_SECONDS) - accepted
+
+
+@asynccontextmanager
+async def _store(folder: Path) -> AsyncIterator[SqlStore[SqlUnitOfWork]]:
+    database = Database(f"sqlite+aiosqlite:///{folder / 'state.db'}", MIGRATIONS)
+
+    def begin(session: AsyncSession) -> SqlUnitOfWork:
+        return SqlUnitOfWork(session, clock=SystemClock(), ids=SystemIds(), source="bench")
+
+    await database.open()
+    try:
+        yield SqlStore(database, begin)
+    finally:
+        await database.close()

@@ -1,0 +1,163 @@
+"""The AsyncAPI 3.0 document of all topics, made from the event classes.
+
+Payloads are not repeated: each message refers to its JSON Schema in `proto/events/`. Who consumes a topic is the one
+thing that the classes do not say; it stands here, and `tests/contracts` compares it with what the rooms subscribe to.
+"""
+
+from typing import Any, Final, TypeAlias
+
+from services.contracts.events import EVENTS, Event
+
+Document: TypeAlias = dict[str, Any]
+
+CONSUMERS: Final[dict[str, tuple[str, ...]]] = {
+    "dataset.ready": ("trainer",),
+    "model.trained": ("registry",),
+    "training.failed": ("registry", "monitor"),
+    "deployment.changed": ("inference", "gateway", "monitor"),
+    "replica.reported": ("registry", "gateway"),
+    "inference.logged": ("monitor", "trainer"),
+    "feedback.received": ("monitor", "trainer"),
+    "drift.detected": ("trainer", "registry"),
+    "rollout.judged": ("registry",),
+    "slo.breached": ("registry",),
+    "registry.history": (),
+}
+
+RETENTION_EVER: Final = -1
+
+HEADERS: Final[Document] = {
+    "type": "object",
+    "description": "CloudEvents 1.0, binary mode. A producer outside may leave all of them out and send plain JSON.",
+    "properties": {
+        "ce_specversion": {"type": "string", "const": "1.0"},
+        "ce_id": {"type": "string", "description": "unique; an event seen before has no second effect"},
+        "ce_source": {"type": "string", "description": "/millrace/<service>, or the producer's own"},
+        "ce_type": {"type": "string", "description": "millrace.<topic>.v<version>"},
+        "ce_subject": {"type": "string", "description": "the record's key"},
+        "ce_time": {"type": "string", "format": "date-time"},
+        "ce_tenant": {"type": "string", "default": "default"},
+        "ce_causationid": {"type": "string", "description": "id of the event that caused this one"},
+        "ce_correlationid": {"type": "string", "description": "the story that this event belongs to"},
+        "content-type": {"type": "string", "const": "application/json"},
+        "traceparent": {"type": "string", "description": "W3C trace context"},
+        "tracestate": {"type": "string"},
+    },
+}
+
+DEAD_HEADERS: Final[Document] = {
+    "type": "object",
+    "description": "The original headers, and why the record is here.",
+    "properties": {
+        "dlq-topic": {"type": "string", "description": "where the record came from"},
+        "dlq-code": {"type": "string", "description": "stable, for programs"},
+        "dlq-reason": {"type": "string", "description": "for people"},
+        "dlq-tries": {"type": "string", "description": "how often it was tried; 0 when it could not be read"},
+        "dlq-at": {"type": "string", "format": "date-time"},
+    },
+}
+
+
+def identifier(topic: str) -> str:
+    """A topic's name as a component key: `dataset.ready` is `datasetReady`."""
+    first, *rest = topic.split(".")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def summary(event: type[Event]) -> str:
+    return (event.__doc__ or "").strip().splitlines()[0]
+
+
+def channel(event: type[Event]) -> Document:
+    policy: Document = {"cleanup.policy": ["compact" if event.compacted else "delete"]}
+    if event.topic == "registry.history":
+        policy["retention.ms"] = RETENTION_EVER
+    return {
+        "address": event.topic,
+        "title": event.topic,
+        "description": f"{summary(event)} The record's key is `{event.key_field}`.",
+        "messages": {event.__name__: {"$ref": f"#/components/messages/{event.__name__}"}},
+        "bindings": {"kafka": {"topicConfiguration": policy, "bindingVersion": "0.5.0"}},
+    }
+
+
+def dead_letters(event: type[Event]) -> Document:
+    return {
+        "address": f"{event.topic}.dlq",
+        "title": f"{event.topic}.dlq",
+        "description": f"Records of `{event.topic}` that could not be handled: original bytes, key and headers.",
+        "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
+    }
+
+
+def message(event: type[Event]) -> Document:
+    return {
+        "name": event.__name__,
+        "title": event.type_name(),
+        "summary": summary(event),
+        "contentType": "application/json",
+        "headers": {"$ref": "#/components/schemas/CloudEventHeaders"},
+        "payload": {"$ref": f"./events/{event.topic}.v{event.schema_version}.json"},
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": f"the event's `{event.key_field}`"},
+                "bindingVersion": "0.5.0",
+            }
+        },
+    }
+
+
+def operations(event: type[Event]) -> Document:
+    """One `send` for the owner and one `receive` for each consumer, tagged with the room."""
+    name = identifier(event.topic)
+    parties = [(event.owner, "send"), *((room, "receive") for room in CONSUMERS[event.topic])]
+    return {
+        f"{room}.{action}.{name}": {
+            "action": action,
+            "channel": {"$ref": f"#/channels/{name}"},
+            "title": f"{room} {action}s {event.topic}",
+            "tags": [{"name": room}],
+            "messages": [{"$ref": f"#/channels/{name}/messages/{event.__name__}"}],
+        }
+        for room, action in parties
+    }
+
+
+def document(version: str) -> Document:
+    """The whole document; `version` is the product's."""
+    channels: Document = {}
+    for event in EVENTS:
+        channels[identifier(event.topic)] = channel(event)
+        channels[f"{identifier(event.topic)}Dlq"] = dead_letters(event)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Millrace",
+            "version": version,
+            "description": "One topic a fact. Consumers ignore unknown fields; a breaking change is a new version.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "kafka": {
+                "host": "{bootstrap}",
+                "protocol": "kafka",
+                "description": "KAFKA_BOOTSTRAP_SERVERS, or what `millrace status` shows for the embedded default",
+                "variables": {"bootstrap": {"default": "localhost:9092"}},
+            }
+        },
+        "channels": channels,
+        "operations": {name: operation for event in EVENTS for name, operation in operations(event).items()},
+        "components": {
+            "messages": {
+                **{event.__name__: message(event) for event in EVENTS},
+                "DeadLetter": {
+                    "name": "DeadLetter",
+                    "summary": "A record as it came, whatever it was.",
+                    "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+                    "payload": {},
+                },
+            },
+            "schemas": {"CloudEventHeaders": HEADERS, "DeadLetterHeaders": DEAD_HEADERS},
+        },
+    }

@@ -1,0 +1,1 @@
+"""The subcommands of `millrace`, one file a subject."""

@@ -1,0 +1,98 @@
+"""`millrace models ...`: what the registry knows of models and their versions."""
+
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.session import Json, Session, command, subcommands
+
+app = subcommands(help="Models and their versions.")
+
+ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
+
+
+@app.command("list")
+@command
+def list_models(as_json: Json = False) -> None:
+    """Show every model."""
+    session = Session(as_json=as_json)
+    told = session.rest().get("/models")
+    session.out.data(told, lambda document: session.out.table(
+        ["model", "versions", "champion"],
+        [(model["name"], len(model["versions"]), model["aliases"].get("champion")) for model in document["models"]],
+        empty="no models yet; millrace datasets push FILE --model NAME trains one",
+    ))  # fmt: skip
+    if told["models"]:
+        session.out.next(f"millrace models show {told['models'][0]['name']}")
+
+
+@app.command("show")
+@command
+def show(
+    model: ModelArgument,
+    version: Annotated[str, typer.Argument(help="A number or an alias, such as 2 or @champion.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show a model's versions, or one version with its gate, variants and lineage."""
+    session = Session(as_json=as_json)
+    rest = session.rest()
+    if version:
+        session.out.data(rest.get(f"/models/{model}/versions/{version}"), lambda told: _show_version(session, told))
+        return
+    told = rest.get(f"/models/{model}")
+    session.out.data(told, lambda document: session.out.table(
+        ["version", "status", "macro F1", "95% CI", "TF-IDF", "precision", "run", "parent", "aliases"],
+        [_row(one) for one in document["versions"]],
+    ))  # fmt: skip
+    if told["versions"]:
+        session.out.next(f"millrace models show {model} {told['versions'][-1]['number']}")
+
+
+def overall(version: dict[str, Any]) -> dict[str, Any]:
+    """The scores over all test rows."""
+    found: dict[str, Any] = next((part for part in version.get("slices", []) if part["name"] == "all"), {})
+    return found
+
+
+def interval(scores: dict[str, Any]) -> str:
+    bounds = scores.get("macro_f1_ci95")
+    return f"{bounds['low']:.3f}..{bounds['high']:.3f}" if bounds else ""
+
+
+def _row(version: dict[str, Any]) -> tuple[object, ...]:
+    scores = overall(version)
+    return (
+        version["number"],
+        version["status"],
+        scores.get("macro_f1"),
+        interval(scores),
+        version["tfidf_macro_f1"],
+        version["precision"],
+        version["run"],
+        version["parent"] or None,
+        ", ".join(f"@{alias}" for alias in version["aliases"]),
+    )
+
+
+def _show_version(session: Session, told: dict[str, Any]) -> None:
+    lineage = ("model", "number", "status", "precision", "run", "dataset", "data_hash", "code_version", "base_model")
+    for name in (*lineage, "parent", "registered_at"):
+        session.out.text(f"{name:<14} {told.get(name) or '-'}")
+    session.out.text("")
+    session.out.table(
+        ["slice", "rows", "accuracy", "macro F1", "95% CI"],
+        [(part["name"], part["rows"], part["accuracy"], part["macro_f1"], interval(part)) for part in told["slices"]],
+    )
+    session.out.table(
+        ["variant", "KiB", "macro F1", "agreement", "speedup", "passed"],
+        [
+            (one["precision"], one["size_kib"], one["macro_f1"], one["agreement"], one["speedup"], one["passed"])
+            for one in told["variants"]
+        ],
+    )
+    checks = told.get("gate", {}).get("checks", [])
+    session.out.table(
+        ["check", "passed", "value", "limit", "what it says"],
+        [(one["name"], one["passed"], one["value"], one["limit"], one["detail"]) for one in checks],
+        empty="the gate has not judged it",
+    )

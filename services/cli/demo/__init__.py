@@ -1,0 +1,1 @@
+"""The demonstration: real text, real services, the whole story from one command."""

@@ -1,0 +1,234 @@
+"""The demo from beginning to end: the data, the services, the chapters, the summary."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final
+
+from opentelemetry.sdk.trace import TracerProvider
+
+from services.cli.commands.fleet import describe
+from services.cli.demo import chapters, closing, folder
+from services.cli.demo.corpus import build
+from services.cli.demo.doors import OutsideProducer, RestDoor
+from services.cli.demo.errors import StoryBroke
+from services.cli.demo.log import EventLog, Recorder
+from services.cli.demo.stage import Stage
+from services.cli.demo.summary import Summary, Told
+from services.cli.demo.traffic import Mix, Traffic
+from services.cli.demo.view import Filter, View, view_for
+from services.cli.errors import CliError
+from services.cli.home import Home
+from services.cli.launcher import launch
+from services.cli.launcher.fleet import BrokerKind
+from services.cli.launcher.ports import answers
+from services.cli.launcher.state import READY, FleetState
+from services.cli.launcher.topics import load_topics
+from services.cli.rest import address_and_key
+from services.cli.session import Session
+from services.cli.telling import in_words, version_of
+from services.cli.watching import Seen
+from services.kit import telemetry
+from services.kit.clock import Clock, SystemClock
+from services.kit.ids import SystemIds
+
+MODEL: Final = "library-topics"
+SEED: Final = 0
+SETTINGS: Final = {
+    # A rollout in seconds instead of an hour; what it takes to decide stays the same.
+    "MILLRACE_REGISTRY_BAKE_SECONDS": "3",
+    "MILLRACE_REGISTRY_MINIMUM_REQUESTS": "30",
+    "MILLRACE_REGISTRY_STEP_TIMEOUT_SECONDS": "150",
+    "MILLRACE_REGISTRY_MIRROR": "1.0",
+    "MILLRACE_REGISTRY_DRAIN_SECONDS": "5",
+    "MILLRACE_INFERENCE_DRAIN_GRACE_SECONDS": "2",
+    "MILLRACE_TRAINER_MINIMUM_FEEDBACK": "400",
+}
+"""What the demo sets, unless the environment says otherwise."""
+
+
+async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bool) -> None:
+    """Plays the story and writes its summary. Raises CliError when it does not go as it should."""
+    clock, home = SystemClock(), session.home
+    fresh, started = folder.begin(home), clock.now()
+    provider = telemetry.start("demo", home.traces)
+    view = view_for(clock)
+    try:
+        async with _running(home, launch.Wanted(broker, bootstrap, detach=keep, settings=_settings()), view, clock):
+            summary = await _tell(session, view, clock, fresh=fresh, started=started, broker=broker, flush=provider)
+            view.close()
+            _show(session, summary)
+            if keep:
+                folder.belongs_to_user(home)
+                await _show_doors(session, home)
+            else:
+                session.out.next("make demo KEEP=1", "millrace up --detach", f"millrace trace {summary.trace_id}")
+    finally:
+        view.close()
+        provider.shutdown()
+
+
+def _settings() -> dict[str, str]:
+    return {name: value for name, value in SETTINGS.items() if name not in os.environ}
+
+
+@asynccontextmanager
+async def _running(home: Home, wanted: launch.Wanted, view: View, clock: Clock) -> AsyncIterator[None]:
+    """The fleet, up while the block runs; a detached one is left up afterwards, to be looked at."""
+    ready: set[str] = set()
+
+    def progress(state: FleetState) -> None:
+        for part in state.parts:
+            if part.state == READY and part.name not in ready:
+                ready.add(part.name)
+                view.note(f"{part.name} is ready{f' ({state.broker})' if part.name == 'broker' else ''}")
+
+    view.chapter(0, "five services and a broker start")
+    view.progress("starting")
+    try:
+        await launch.start(home, wanted, clock, progress)
+    except launch.LaunchFailed as failed:
+        raise CliError(str(failed), hint="millrace doctor", code="start_failed") from failed
+    try:
+        yield
+    finally:
+        if not wanted.detach:
+            view.progress("stopping")
+            await launch.stop(home, clock, lambda _: None)
+
+
+async def _tell(
+    session: Session,
+    view: View,
+    clock: Clock,
+    *,
+    fresh: bool,
+    started: datetime,
+    broker: str,
+    flush: TracerProvider,
+) -> Summary:
+    home = session.home
+    state = launch.running_state(home)
+    if state is None:
+        raise StoryBroke("the services stopped")
+    timeline: list[Told] = []
+    log = EventLog(_News(view, timeline))
+    topics = [topic.name for topic in load_topics()]
+    recorder = Recorder(state.endpoints["kafka"], topics, log)
+    door: RestDoor | None = None
+    try:
+        with telemetry.span("demo"):
+            trace_id = telemetry.current_trace_id()
+            url, key = address_and_key(home)
+            model = MODEL if fresh else await _free_name(url, key)
+            door = RestDoor(url, key, model)
+            corpus = await asyncio.to_thread(build, SEED)
+            stage = Stage(
+                home=home.root,
+                model=model,
+                endpoints=state.endpoints,
+                key=key,
+                corpus=corpus,
+                clock=clock,
+                ids=SystemIds(),
+                log=log,
+                view=view,
+                door=door,
+                producer=OutsideProducer(state.endpoints["kafka"]),
+                traffic=Traffic(door, Mix.of(corpus.quiet, corpus.shifted, SEED), clock),
+            )
+            found = await _chapters(stage)
+        flush.force_flush()
+        view.chapter(5, "what happened")
+        summary = await closing.collect(
+            stage, found, timeline, home=home, broker=broker, trace_id=trace_id, started=started
+        )
+        summary.write(home.demo / "summary.json")
+        return summary
+    finally:
+        recorder.close()
+        if door is not None:
+            await door.close()
+
+
+async def _free_name(url: str, key: str) -> str:
+    """In a folder that others use too, a model of its own."""
+    door = RestDoor(url, key, MODEL)
+    try:
+        taken = {model["name"] for model in (await door.get("/models", page_size=200))["models"]}
+    finally:
+        await door.close()
+    return next(name for number in range(1, 10_000) if (name := f"{MODEL}-{number}") not in taken)
+
+
+async def _chapters(stage: Stage) -> closing.Findings:
+    view = stage.view
+    view.chapter(1, "real text becomes a model")
+    first = await chapters.train_first(stage)
+    view.chapter(2, "the model is served")
+    clients = await chapters.serve_first(stage, first)
+    async with stage.traffic.flowing():
+        view.chapter(3, "the traffic drifts, and the loop closes")
+        quiet = await chapters.stay_quiet(stage, first.number)
+        drift, drifted = await chapters.drift(stage, first.number)
+        second, recovery = await chapters.recover(stage, first.number, drifted)
+        view.chapter(4, "a bad version is refused, forced in, and rolled back")
+        bad = await chapters.refuse_bad(stage)
+        rollback = await chapters.force_bad(stage, bad)
+    if stage.traffic.totals.failed:
+        raise StoryBroke(f"{stage.traffic.totals.failed} requests failed: {'; '.join(stage.traffic.totals.failures)}")
+    return closing.Findings([first, second, bad], clients, quiet, drift, recovery, rollback)
+
+
+class _News:
+    """Shows what is news, and keeps it for the timeline."""
+
+    def __init__(self, view: View, timeline: list[Told]) -> None:
+        self._view = view
+        self._timeline = timeline
+        self._filter = Filter()
+
+    def __call__(self, event: Seen) -> None:
+        if not self._filter.is_news(event):
+            return
+        self._view.event(event)
+        self._timeline.append(
+            Told(
+                time=event.time,
+                topic=event.topic,
+                source=event.source,
+                version=version_of(event),
+                words=in_words(event),
+            )
+        )
+
+
+def _show(session: Session, summary: Summary) -> None:
+    from rich.console import Console
+
+    width = Console(stderr=True).width
+    session.out.data(
+        summary.model_dump(mode="json"),
+        lambda _: print("\n".join(closing.closing_lines(summary, session.home, max(width, 100)))),
+    )
+
+
+async def _show_doors(session: Session, home: Home) -> None:
+    """The addresses, only once each of them answers."""
+    state = launch.running_state(home)
+    if state is None:
+        raise StoryBroke("the services stopped")
+    told = await describe(home, state)
+    silent = [name for name, part in told["services"].items() if part["health"] != "ready"]
+    for name in ("grpc", "kafka"):
+        host, _, port = state.endpoints[name].split(",")[0].rpartition(":")
+        if not answers(host, int(port)):
+            silent.append(name)
+    if silent:
+        raise StoryBroke(f"these do not answer: {', '.join(silent)}")
+    for name, address in told["endpoints"].items():
+        session.out.say(f"{name:<8} {address}")
+    session.out.say(f"API key  {told['api_key_file']}")
+    session.out.next("millrace status", f"millrace infer {MODEL} TEXT", "millrace events tail", "millrace down")

@@ -1,0 +1,98 @@
+"""What the supervisor runs: the broker and the five services, their ports and their environment."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from services.cli.home import Home
+from services.cli.launcher.ports import LOOPBACK, next_free
+from services.cli.launcher.processes import QUIET_MATH
+
+BrokerKind = Literal["embedded", "kafka", "external"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """A service and the ports it gets when they are free."""
+
+    name: str
+    http_port: int
+    grpc_port: int
+
+
+ROOMS: Final = (
+    Room("registry", 8120, 8121),
+    Room("trainer", 8110, 8111),
+    Room("monitor", 8140, 8141),
+    Room("inference", 8130, 8131),
+    Room("gateway", 8080, 8081),
+)
+
+STOP_ORDER: Final = (("gateway",), ("trainer", "inference", "monitor"), ("registry",))
+"""The door closes first; the registry hears the last reports; the broker (not listed) ends last."""
+
+UPSTREAMS: Final = {
+    "gateway": ("registry", "trainer", "monitor"),
+    "trainer": ("registry",),
+}
+"""Who calls whom over gRPC, as MILLRACE_<ROOM>_<UPSTREAM>_ADDRESS."""
+
+
+def choose_ports() -> list[Room]:
+    """Each room with ports that are free now: the preferred one or the next above it."""
+    taken: set[int] = set()
+    chosen: list[Room] = []
+    for room in ROOMS:
+        http = next_free(room.http_port, taken)
+        taken.add(http)
+        grpc = next_free(room.grpc_port, taken)
+        taken.add(grpc)
+        chosen.append(Room(room.name, http, grpc))
+    return chosen
+
+
+def broker_command(kind: BrokerKind, home: Home, bootstrap: str) -> list[str]:
+    """The broker's process; for one that runs elsewhere, a process that makes the topics and ends."""
+    if kind == "external":
+        return [sys.executable, "-m", "services.cli.launcher.kafka", "--topics-of", bootstrap]
+    ready = ["--ready-file", str(home.broker_file)]
+    data = ["--data", str(home.data / "kafka")] if kind == "kafka" else []
+    return [sys.executable, "-m", f"services.cli.launcher.{kind}", *ready, *data]
+
+
+def service_command(room: Room) -> list[str]:
+    return [sys.executable, "-m", f"services.{room.name}"]
+
+
+def service_environment(
+    room: Room, rooms: list[Room], *, home: Home, bootstrap: str, outside: Mapping[str, str]
+) -> dict[str, str]:
+    """The supervisor's own environment, and on top of it what only the launcher knows."""
+    mine = f"MILLRACE_{room.name.upper()}"
+    environment = {
+        **QUIET_MATH,
+        **outside,
+        "MILLRACE_HOME": str(home.root),
+        "MILLRACE_HOST": LOOPBACK,
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+        f"{mine}_HTTP_PORT": str(room.http_port),
+        f"{mine}_GRPC_PORT": str(room.grpc_port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    for other in rooms:
+        if other.name in UPSTREAMS.get(room.name, ()):
+            environment[f"{mine}_{other.name.upper()}_ADDRESS"] = f"{LOOPBACK}:{other.grpc_port}"
+    return environment
+
+
+def endpoints(rooms: list[Room], bootstrap: str) -> dict[str, str]:
+    """The doors for people and programs."""
+    gateway = next(room for room in rooms if room.name == "gateway")
+    rest = f"http://{LOOPBACK}:{gateway.http_port}"
+    return {
+        "rest": rest,
+        "openapi": f"{rest}/openapi.json",
+        "grpc": f"{LOOPBACK}:{gateway.grpc_port}",
+        "kafka": bootstrap,
+    }

@@ -1,0 +1,124 @@
+"""Talking REST to the gateway."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from services.cli.errors import CliError, Exit, NotRunning
+from services.cli.home import Home
+from services.cli.launcher.launch import running_state
+
+if TYPE_CHECKING:
+    import httpx
+
+BASE: Final = "/api/v1"
+TIMEOUT_SECONDS: Final = 35.0
+FOLLOW_SECONDS: Final = 3600.0
+
+
+def address_and_key(home: Home, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The gateway's URL and an API key: of what runs here, or MILLRACE_URL and MILLRACE_API_KEY(_FILE) for elsewhere.
+
+    Raises NotRunning.
+    """
+    url = environment.get("MILLRACE_URL", "")
+    if not url:
+        state = running_state(home)
+        if state is None or "rest" not in state.endpoints:
+            raise NotRunning
+        url = state.endpoints["rest"]
+    return url, _key(home, environment)
+
+
+def _key(home: Home, environment: Mapping[str, str]) -> str:
+    if key := environment.get("MILLRACE_API_KEY"):
+        return key
+    file = environment.get("MILLRACE_API_KEY_FILE") or str(home.api_key_file)
+    try:
+        with open(file, encoding="utf-8") as opened:  # noqa: PTH123 - a name from the environment
+            return opened.read().strip()
+    except FileNotFoundError:
+        raise CliError(f"there is no API key at {file}", hint="set MILLRACE_API_KEY_FILE", code="no_key") from None
+
+
+class Rest:
+    """The gateway's control plane and classification. Every refusal becomes a CliError."""
+
+    def __init__(self, url: str, key: str, transport: "httpx.BaseTransport | None" = None) -> None:
+        import httpx
+
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url + BASE,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=TIMEOUT_SECONDS,
+            transport=transport,
+            trust_env=False,  # a proxy of the environment is not for the loopback interface
+        )
+
+    def get(self, path: str, **query: object) -> Any:
+        """Query values that are None or empty are left out."""
+        return self._call("GET", path, params={name: str(value) for name, value in query.items() if value})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        return self._call("POST", path, json=dict(body or {}), headers=dict(headers or {}))
+
+    def lines(self, path: str, *, follow: bool, **query: object) -> Iterator[Any]:
+        """The JSON objects of a streamed answer, as they come."""
+        import httpx
+
+        params = {
+            **{name: str(value) for name, value in query.items() if value},
+            **({"follow": "true"} if follow else {}),
+        }
+        try:
+            seconds = FOLLOW_SECONDS if follow else TIMEOUT_SECONDS
+            with self._http.stream("GET", path, params=params, timeout=seconds) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise refused(answer)
+                for line in answer.iter_lines():
+                    yield _line(line, answer)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        import httpx
+
+        try:
+            answer = self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if answer.status_code >= 400:
+            raise refused(answer)
+        return answer.json()
+
+    def _unreachable(self, error: Exception) -> CliError:
+        message = f"the gateway at {self._url} does not answer ({type(error).__name__})"
+        return CliError(message, hint="millrace status", code="unreachable", status=Exit.NOT_RUNNING)
+
+
+def _line(line: str, answer: "httpx.Response") -> Any:
+    told = json.loads(line)
+    if isinstance(told, dict) and set(told) == {"error"}:
+        raise _refusal(told["error"], answer.status_code)
+    return told
+
+
+def refused(answer: "httpx.Response") -> CliError:
+    """From an error answer; one that is not in the house's shape is told by its status."""
+    try:
+        told = answer.json()["error"]
+        return _refusal(told, answer.status_code)
+    except (ValueError, KeyError, TypeError):
+        return CliError(f"the gateway answered {answer.status_code}", code=f"http_{answer.status_code}")
+
+
+def _refusal(told: Mapping[str, Any], status_code: int) -> CliError:
+    field = f" (field {told['field']})" if told.get("field") else ""
+    status = {404: Exit.NOT_FOUND, 503: Exit.NOT_RUNNING}.get(status_code, Exit.FAILED)
+    return CliError(f"{told['message']}{field}", hint=told.get("hint") or "", code=told["code"], status=status)

@@ -1,0 +1,83 @@
+"""Wiring, and only wiring."""
+
+import random
+
+from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc
+from services.gateway.domain.routing import RoutingTable
+from services.gateway.inbound.events import subscriptions
+from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http.classify import ClassifyDoor
+from services.gateway.inbound.http.control import ControlDoor
+from services.gateway.inbound.http.door import RestDoor
+from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.openapi import document
+from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
+from services.gateway.outbound.store import MIGRATIONS, store
+from services.gateway.outbound.upstreams import ServiceLines
+from services.gateway.ports import Ports
+from services.gateway.settings import GatewaySettings
+from services.kit.bus.stream import LatestReader
+from services.kit.service import Service
+from services.kit.sql.database import Database
+
+
+def build(settings: GatewaySettings) -> Service:
+    service = Service(settings)
+    database = Database(settings.sql_url(), MIGRATIONS)
+    replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
+    mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
+    upstreams = ServiceLines(
+        {
+            REGISTRY.full_name: settings.registry_address,
+            TRAINER.full_name: settings.trainer_address,
+            MONITOR.full_name: settings.monitor_address,
+        }
+    )
+    ports = Ports(
+        store=store(database, service.clock, service.ids),
+        clock=service.clock,
+        ids=service.ids,
+        routes=RoutingTable(stale_after_seconds=settings.stale_after_seconds),
+        routes_read=lambda: reader.caught_up.is_set(),  # noqa: PLW0108 - the reader is made below, and needs the ports
+        replicas=replicas,
+        mirrors=mirrors,
+        generator=random.Random(service.ids.seed()),
+        policy=settings.policy(),
+    )
+    reader = LatestReader(
+        {subscription.event: subscription.handle for subscription in subscriptions(ports)},
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client="millrace-gateway",
+        clock=service.clock,
+    )
+    service.checks["routes"] = reader.caught_up.is_set
+    service.database(database)
+    service.part("upstreams", close=upstreams.close)
+    service.part("replicas", close=replicas.close)
+    service.part("mirrors", close=mirrors.close)
+    service.runs("routes", reader.run)
+    _open_doors(service, settings, ports, upstreams)
+    return service
+
+
+def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:
+    sampler = Sampler(settings.trace_ratio, ports.generator)
+    limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
+    seconds, follow = settings.request_seconds, settings.follow_seconds
+    rpc = service.grpc()
+    rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayRpc(ports), GATEWAY.full_name)
+    inference = InferenceRpc(ports, sampler, request_seconds=seconds)
+    rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
+    forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
+    rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
+    service.http(
+        RestDoor(
+            service.keyring,
+            settings.hosts(),
+            ClassifyDoor(ports, sampler, limits, request_seconds=seconds),
+            ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow),
+            document,
+        )
+    )

@@ -1,0 +1,143 @@
+"""What clients may ask for, and the limits of it. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from services.contracts.errors import Refusal
+from services.contracts.events import Event
+from services.contracts.names import Identifier, Name
+from services.gateway.errors import BadField, Malformed
+
+MAX_TEXTS: Final = 64
+MAX_STICKY_KEY_CHARS: Final = 200
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 200
+
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
+_IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(Identifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, within which tenant, and the key that makes asking twice harmless (or nothing)."""
+
+    tenant: str
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Texts to be labelled. `deadline` is a moment of the monotonic clock."""
+
+    tenant: str
+    deployment: str
+    texts: Sequence[str]
+    request: str
+    deadline: float
+    sticky_key: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The likeliest label of one text, and the labels' probabilities, the likeliest first."""
+
+    label: str
+    score: float
+    scores: tuple[LabelScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a replica said; one prediction a text, in the texts' order."""
+
+    request_id: str
+    deployment: str
+    model: str
+    version: int
+    predictions: tuple[Prediction, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The event is on disk and will have its effect once."""
+
+    event_id: str
+    trace_id: str
+
+
+def check_texts(texts: Sequence[str], *, limit_chars: int) -> None:
+    """Raises BadField or Malformed, which name the text by its place."""
+    if not 1 <= len(texts) <= MAX_TEXTS:
+        raise BadField(name="texts", problem=f"send 1 to {MAX_TEXTS} texts", at="texts")
+    for place, text in enumerate(texts):
+        if not text or text.isspace():
+            raise BadField(name=f"texts[{place}]", problem="it is empty", at=f"texts[{place}]")
+        if len(text) > limit_chars:
+            problem = f"it has {len(text)} characters, more than the limit of {limit_chars}"
+            raise BadField(name=f"texts[{place}]", problem=problem, at=f"texts[{place}]")
+        if "\x00" in text:
+            raise Malformed(problem="a text holds a NUL character", at=f"texts[{place}]")
+
+
+def check_sticky_key(key: str) -> None:
+    _check_short(key, "sticky_key", MAX_STICKY_KEY_CHARS)
+
+
+def check_idempotency_key(key: str) -> None:
+    _check_short(key, "idempotency-key", MAX_IDEMPOTENCY_KEY_CHARS)
+
+
+def check_request_id(request: str) -> None:
+    """Raises BadField unless it has the shape of an identifier."""
+    try:
+        _IDENTIFIER.validate_python(request)
+    except ValidationError as error:
+        raise bad_field(error, "request_id") from error
+
+
+def check_name(name: str, at: str) -> None:
+    """Raises Malformed unless it is a name; so nothing else reaches a path, a topic key or another service."""
+    try:
+        _NAME.validate_python(name)
+    except ValidationError as error:
+        problem = "a name has lower-case letters, digits, '.', '-' and '_', at most 63 of them"
+        raise Malformed(problem=problem, at=at) from error
+
+
+def check_identifier(identifier: str, at: str) -> None:
+    """Raises Malformed unless it has the shape of an identifier."""
+    try:
+        _IDENTIFIER.validate_python(identifier)
+    except ValidationError as error:
+        problem = "an identifier has letters, digits, '.', '_', ':' and '-', at most 128 of them"
+        raise Malformed(problem=problem, at=at) from error
+
+
+def bad_field(error: ValidationError, field: str = "") -> Refusal:
+    """The first problem that pydantic found, in our own shape."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(map(str, first["loc"])) or field
+    return BadField(name=name, problem=first["msg"], at=name)
+
+
+def fingerprint(event: Event) -> str:
+    """SHA-256 of what the event says: equal for equal requests, whichever door they came by."""
+    return hashlib.sha256(f"{event.type_name()}\n{event.model_dump_json()}".encode()).hexdigest()
+
+
+def _check_short(value: str, field: str, limit: int) -> None:
+    if len(value) > limit:
+        raise BadField(name=field, problem=f"it has more than {limit} characters", at=field)
+    if not value.isprintable():
+        raise Malformed(problem="it holds control characters", at=field)

@@ -1,0 +1,227 @@
+"""The routing table: which version answers a request, and which replica has it ready.
+
+Pure: it is told of events and of the time (seconds of a monotonic clock), and asked for plans.
+Weights come from the registry (`DeploymentChanged`, the latest generation counts), readiness from the
+replicas (`ReplicaReported`, the highest sequence counts).
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from services.contracts.events import DeploymentChanged, ReplicaReported, Role, Target
+from services.gateway.errors import UnknownDeployment
+
+Trace = Mapping[str, str]
+"""`traceparent` and `tracestate`, as an event's envelope carries them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which versions may answer one request, the chosen one first."""
+
+    deployment: str
+    model: str
+    generation: int
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One inference process and the versions it has ready."""
+
+    id: str
+    address: str
+    sequence: int
+    capacity: int
+    leaving: bool
+    heard_at: float
+    ready: frozenset[tuple[str, int]]
+
+
+@dataclass(slots=True)
+class _Deployment:
+    event: DeploymentChanged
+    shares: tuple[tuple[float, int], ...]
+    fallback: int | None
+    introduced: dict[int, Trace] = field(default_factory=dict)
+    served: set[int] = field(default_factory=set)
+
+
+class RoutingTable:
+    """What ought to be served, and who is ready to serve it.
+
+    A replica unheard of for `stale_after_seconds` is used only when no fresh one is left: silence may be
+    the broker's fault, and its stream tells whether it lives.
+    """
+
+    def __init__(self, *, stale_after_seconds: float) -> None:
+        self._stale_after_seconds = stale_after_seconds
+        self._deployments: dict[tuple[str, str], _Deployment] = {}
+        self._replicas: dict[str, Replica] = {}
+        self._ready: dict[tuple[str, int], tuple[Replica, ...]] = {}
+        self._turn = 0
+
+    # --- what the events say
+
+    def deployment_changed(self, tenant: str, event: DeploymentChanged, trace: Trace) -> bool:
+        """Takes the event's weights; False, and no change, when a generation as late is known already."""
+        known = self._deployments.get((tenant, event.deployment))
+        if known is not None and known.event.generation >= event.generation:
+            return False
+        entry = _Deployment(event=event, shares=_shares(event.targets), fallback=_primary(event.targets))
+        for target in event.targets:
+            entry.introduced[target.version] = known.introduced.get(target.version, trace) if known else trace
+        if known is not None:
+            entry.served = known.served & set(entry.introduced)
+        self._deployments[tenant, event.deployment] = entry
+        return True
+
+    def replica_reported(self, event: ReplicaReported, *, at: float) -> bool:
+        """Takes the report; False, and no change, when it is older than one taken already.
+
+        A replica that was silent for so long that it counts as gone may begin its sequence anew. Two
+        replicas cannot stand at one address: the later report drives the earlier replica out.
+        """
+        known = self._replicas.get(event.replica)
+        if known is not None and known.sequence >= event.sequence and not self.is_stale(known, at=at):
+            return False
+        for other in [r for r in self._replicas.values() if r.address == event.address and r.id != event.replica]:
+            del self._replicas[other.id]
+        ready = frozenset((part.deployment, part.version) for part in event.versions if part.state == "ready")
+        self._replicas[event.replica] = Replica(
+            id=event.replica,
+            address=event.address,
+            sequence=event.sequence,
+            capacity=event.capacity,
+            leaving=event.leaving,
+            heard_at=at,
+            ready=ready,
+        )
+        self._index()
+        return True
+
+    def forget(self, replica: str) -> None:
+        """Drops a replica that is gone for good; a later report brings it back."""
+        if self._replicas.pop(replica, None) is not None:
+            self._index()
+
+    def _index(self) -> None:
+        ready: dict[tuple[str, int], list[Replica]] = {}
+        for replica in self._replicas.values():
+            if not replica.leaving:
+                for served in replica.ready:
+                    ready.setdefault(served, []).append(replica)
+        self._ready = {served: tuple(replicas) for served, replicas in ready.items()}
+
+    # --- what a request asks
+
+    def knows(self, tenant: str, deployment: str) -> bool:
+        return (tenant, deployment) in self._deployments
+
+    def is_stale(self, replica: Replica, *, at: float) -> bool:
+        return at - replica.heard_at > self._stale_after_seconds
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Every replica that has reported and was not forgotten, leaving ones too."""
+        return tuple(self._replicas.values())
+
+    def plan(self, tenant: str, deployment: str, *, ticket: float) -> Plan:
+        """The versions to try for the ticket in [0, 1): the one the weights give it, then the primary.
+
+        A canary takes the tickets from 0 on, so that a growing weight keeps those it had.
+        Raises UnknownDeployment.
+        """
+        entry = self._entry(tenant, deployment)
+        chosen = next((version for limit, version in entry.shares if ticket < limit), entry.fallback)
+        versions = [version for version in (chosen, entry.fallback) if version is not None]
+        return Plan(
+            deployment=deployment,
+            model=entry.event.model,
+            generation=entry.event.generation,
+            versions=tuple(dict.fromkeys(versions)),
+        )
+
+    def pick(
+        self,
+        deployment: str,
+        version: int,
+        *,
+        at: float,
+        load: Callable[[str], int | None],
+        without: Collection[str] = (),
+    ) -> Replica | None:
+        """The least loaded replica that has the version ready; None when there is none to ask.
+
+        `load` gives the requests waiting on a replica, or None for one that cannot be reached.
+        Equally loaded replicas take turns.
+        """
+        replicas = self._ready.get((deployment, version), ())
+        self._turn += 1
+        best: Replica | None = None
+        best_rank = (True, 0)
+        for place in range(len(replicas)):
+            replica = replicas[(self._turn + place) % len(replicas)]
+            waiting = load(replica.id)
+            if waiting is None or replica.id in without:
+                continue
+            rank = (self.is_stale(replica, at=at), waiting)
+            if best is None or rank < best_rank:
+                best, best_rank = replica, rank
+        return best
+
+    def mirror_of(self, tenant: str, deployment: str, version: int, *, ticket: float) -> int | None:
+        """The version that answers too, unseen, what `version` answered; None when none should.
+
+        `ticket` in [0, 1) is drawn anew for this: the event's `mirror` is the share of those that do.
+        """
+        entry = self._deployments.get((tenant, deployment))
+        if entry is None or ticket >= entry.event.mirror:
+            return None
+        others = (t.version for t in entry.event.targets if t.role is not Role.DRAINING and t.version != version)
+        return next(others, None)
+
+    # --- the first request that a version serves
+
+    def claim_first(self, tenant: str, deployment: str, version: int) -> Trace | None:
+        """The trace of the change that brought the version, to whoever serves it first; None to the others."""
+        entry = self._deployments.get((tenant, deployment))
+        if entry is None or version in entry.served or version not in entry.introduced:
+            return None
+        entry.served.add(version)
+        return entry.introduced[version] or None
+
+    def release_first(self, tenant: str, deployment: str, version: int) -> None:
+        """Gives the claim back: the first request failed."""
+        entry = self._deployments.get((tenant, deployment))
+        if entry is not None:
+            entry.served.discard(version)
+
+    def _entry(self, tenant: str, deployment: str) -> _Deployment:
+        entry = self._deployments.get((tenant, deployment))
+        if entry is None:
+            raise UnknownDeployment(deployment=deployment)
+        return entry
+
+
+def sticky_ticket(deployment: str, key: str) -> float:
+    """A ticket in [0, 1) that is the same for the same key on every gateway, and even over keys."""
+    digest = hashlib.blake2b(f"{deployment}\x00{key}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest) / 2**56
+
+
+def _shares(targets: list[Target]) -> tuple[tuple[float, int], ...]:
+    """Upper limits of each version's tickets, canaries first; empty when nothing has a weight."""
+    weighted = [target for target in targets if target.weight > 0 and target.role is not Role.DRAINING]
+    weighted.sort(key=lambda target: (target.role is Role.PRIMARY, target.version))
+    total = sum(target.weight for target in weighted)
+    shares: list[tuple[float, int]] = []
+    passed = 0
+    for target in weighted:
+        passed += target.weight
+        shares.append((passed / total, target.version))
+    return tuple(shares)
+
+
+def _primary(targets: list[Target]) -> int | None:
+    return next((target.version for target in targets if target.role is Role.PRIMARY), None)

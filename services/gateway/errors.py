@@ -1,0 +1,136 @@
+"""What the gateway refuses.
+
+Refusal
+├── Invalid      Malformed, BadField, KeyReused
+├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
+├── NotFound     UnknownRoute, UnknownDeployment
+├── Unsupported  MethodNotAllowed, UnsupportedMedia
+├── TooLarge     BodyTooLarge
+├── Overloaded   ReplicaFull
+├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
+├── TimedOut     SlowBody
+└── ServiceBroken
+"""
+
+from services.contracts.errors import (
+    Forbidden,
+    Invalid,
+    NotFound,
+    Overloaded,
+    Refusal,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
+
+
+class Malformed(Invalid):
+    """The request cannot be read: {problem}."""
+
+
+class BadField(Invalid):
+    """The field '{name}' is not valid: {problem}."""
+
+
+class KeyReused(Invalid):
+    """This idempotency key was used before, with another request."""
+
+    field = "idempotency-key"
+    hint = "send a new key with each new request, and the same key only with the same request"
+
+
+class ForeignHost(Forbidden):
+    """The host '{host}' is not one of this gateway's names."""
+
+    field = "host"
+    hint = "add the name to MILLRACE_GATEWAY_ALLOWED_HOSTS if it is yours"
+
+
+class ForeignOrigin(Forbidden):
+    """Pages of the origin '{origin}' may not call this gateway."""
+
+    field = "origin"
+    hint = "add its host to MILLRACE_GATEWAY_ALLOWED_HOSTS if it is yours"
+
+
+class RoleTooWeak(Forbidden):
+    """A key with the role '{role}' may not do that."""
+
+    hint = "use a key with the role '{needed}'"
+
+
+class UnknownRoute(NotFound):
+    """There is no such path."""
+
+    hint = "GET /openapi.json lists every path"
+
+
+class UnknownDeployment(NotFound):
+    """No deployment is named '{deployment}'."""
+
+    field = "deployment"
+    hint = "GET /api/v1/deployments lists them"
+
+
+class MethodNotAllowed(Unsupported):
+    """The method {method} is not supported on this path."""
+
+    hint = "supported here: {allowed}"
+
+
+class UnsupportedMedia(Unsupported):
+    """The {header} '{value}' is not supported."""
+
+    hint = "send application/json, as it is or with gzip"
+
+
+class BodyTooLarge(TooLarge):
+    """The body is larger than the limit of {limit} bytes."""
+
+
+class ReplicaFull(Overloaded):
+    """{queued} requests are already waiting on each replica, which is the limit."""
+
+
+class OutboxFull(Unavailable):
+    """{waiting} events wait for the broker already, which is the limit."""
+
+    hint = "retry after the time given; see the runbook 'OutboxStuck' when this lasts"
+
+
+class DeploymentNotReady(Unavailable):
+    """No replica is ready to serve '{deployment}'."""
+
+    field = "deployment"
+    hint = "retry after the time given; GET /api/v1/deployments/{deployment} shows its rollout"
+
+
+class RoutesNotRead(Unavailable):
+    """The gateway has not read its routing table yet."""
+
+    hint = "retry after the time given"
+
+
+class ReplicaLost(Unavailable):
+    """The replica went away before it answered."""
+
+
+class ReplicaSilent(Unavailable):
+    """The replica did not answer within {seconds} seconds."""
+
+
+class ServiceSilent(Unavailable):
+    """The {service} does not answer."""
+
+    hint = "retry after the time given; 'millrace status' shows each service's health"
+
+
+class ServiceBroken(Refusal):
+    """The {service} failed inside."""
+
+    hint = "its log has the trace"
+
+
+class SlowBody(TimedOut):
+    """The body did not arrive within {seconds} seconds."""

@@ -1,0 +1,236 @@
+"""The gateway's use cases: classify, announce a data set, send feedback, follow the routing events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Final
+
+from opentelemetry import trace
+
+from services.contracts.errors import Kind, Refusal
+from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
+from services.gateway.domain.requests import (
+    Accepted,
+    Answer,
+    Caller,
+    Classify,
+    check_idempotency_key,
+    check_request_id,
+    check_sticky_key,
+    check_texts,
+    fingerprint,
+)
+from services.gateway.domain.routing import Replica, sticky_ticket
+from services.gateway.errors import DeploymentNotReady, KeyReused, OutboxFull, RoutesNotRead, UnknownDeployment
+from services.gateway.ports import Ports, Question, Receipt
+from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
+from services.kit import telemetry
+from services.kit.envelope import Envelope
+
+ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
+"""Failures of one replica that another may not share: classifying twice harms nothing."""
+
+PATIENT: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
+"""Of those, the ones that pass by themselves: a replica restarts, or has not loaded the version yet."""
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What was tried for one request, and how it failed."""
+
+    failed: set[tuple[str, int]] = field(default_factory=set)
+    hard_failures: int = 0
+    last: Refusal | None = None
+
+    def note(self, replica: Replica, version: int, refusal: Refusal) -> None:
+        self.failed.add((replica.id, version))
+        self.hard_failures += refusal.kind not in PATIENT
+        self.last = refusal
+
+
+async def classify(command: Classify, ports: Ports) -> Answer:
+    """Answers with the version that the weights (or the sticky key) choose.
+
+    A failing replica is left for another, a failing canary for the primary; where no replica is ready the
+    request waits `ready_wait_seconds` for one. Raises UnknownDeployment, DeploymentNotReady, and what the
+    replica refuses.
+    """
+    started = ports.clock.monotonic()
+    version, outcome = 0, "internal"
+    try:
+        answer = await _classify(command, ports)
+        version, outcome = answer.version, "ok"
+        return answer
+    except Refusal as refusal:
+        outcome = refusal.code
+        raise
+    finally:
+        known = command.deployment if ports.routes.knows(command.tenant, command.deployment) else ""
+        REQUESTS.labels(known, version, outcome).inc()
+        REQUEST_SECONDS.labels(known).observe(ports.clock.monotonic() - started)
+
+
+async def _classify(command: Classify, ports: Ports) -> Answer:
+    check_texts(command.texts, limit_chars=ports.policy.text_limit_chars)
+    check_request_id(command.request)
+    check_sticky_key(command.sticky_key)
+    if not ports.routes.knows(command.tenant, command.deployment):
+        raise _unknown(command.deployment, ports)
+    ticket = sticky_ticket(command.deployment, command.sticky_key) if command.sticky_key else ports.generator.random()
+    give_up_at = min(command.deadline, ports.clock.monotonic() + ports.policy.ready_wait_seconds)
+    attempts = _Attempts()
+    while True:
+        choice = _choose(command, ticket, attempts, ports)
+        if choice is None:
+            await _wait_for_a_replica(command, attempts, give_up_at, ports)
+            continue
+        replica, version = choice
+        try:
+            answer = await _ask(command, replica, version, ports)
+        except Refusal as refusal:
+            if refusal.kind not in ELSEWHERE:
+                raise
+            attempts.note(replica, version, refusal)
+            if attempts.hard_failures >= ports.policy.attempts:
+                raise
+            RETRIES.labels(refusal.code).inc()
+            continue
+        _mirror(command, answer.version, ports)
+        return answer
+
+
+def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
+    plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket)
+    now = ports.clock.monotonic()
+    for version in plan.versions:
+        without = {replica for replica, failed in attempts.failed if failed == version}
+        replica = ports.routes.pick(plan.deployment, version, at=now, load=ports.replicas.waiting, without=without)
+        if replica is not None:
+            return replica, version
+    return None
+
+
+async def _wait_for_a_replica(command: Classify, attempts: _Attempts, give_up_at: float, ports: Ports) -> None:
+    """Returns after a moment, with the slate clean; raises when there is nothing to wait for."""
+    last = attempts.last
+    if last is not None and last.kind is Kind.OVERLOADED:
+        raise last
+    if ports.clock.monotonic() >= give_up_at:
+        raise DeploymentNotReady(
+            deployment=command.deployment, retry_after_seconds=ports.policy.retry_after_seconds
+        ) from last
+    await ports.clock.sleep(ports.policy.ready_poll_seconds)
+    attempts.failed.clear()
+
+
+async def _ask(command: Classify, replica: Replica, version: int, ports: Ports) -> Answer:
+    question = Question(
+        deployment=command.deployment,
+        version=version,
+        request=command.request,
+        texts=command.texts,
+        traceparent=command.traceparent,
+        deadline=command.deadline,
+    )
+    brought_by = ports.routes.claim_first(command.tenant, command.deployment, version)
+    if brought_by is None:
+        return await ports.replicas.ask(replica.id, question)
+    try:
+        return await _ask_first(question, replica, brought_by, ports)
+    except BaseException:
+        ports.routes.release_first(command.tenant, command.deployment, version)
+        raise
+
+
+async def _ask_first(question: Question, replica: Replica, brought_by: Mapping[str, str], ports: Ports) -> Answer:
+    """Asks inside the trace of the rollout, so that its story ends with the first answer."""
+    request_span = trace.get_current_span().get_span_context()
+    attributes: dict[str, str | int | float | bool] = {
+        "millrace.deployment": question.deployment,
+        "millrace.version": question.version,
+    }
+    with telemetry.span(FIRST_REQUEST, parent=brought_by, attributes=attributes) as opened:
+        if request_span.is_valid:
+            opened.add_link(request_span)
+        inside = telemetry.current_carrier().get("traceparent", question.traceparent)
+        return await ports.replicas.ask(replica.id, replace(question, traceparent=inside))
+
+
+def _mirror(command: Classify, answered_by: int, ports: Ports) -> None:
+    version = ports.routes.mirror_of(command.tenant, command.deployment, answered_by, ticket=ports.generator.random())
+    if version is None:
+        return
+    now = ports.clock.monotonic()
+    replica = ports.routes.pick(command.deployment, version, at=now, load=ports.replicas.waiting)
+    if replica is not None:
+        question = Question(
+            deployment=command.deployment,
+            version=version,
+            request=command.request,
+            texts=command.texts,
+            traceparent=command.traceparent,
+            deadline=command.deadline,
+            mirrored=True,
+        )
+        ports.mirrors.send(replica.id, question)
+
+
+async def announce_dataset(event: DatasetReady, caller: Caller, ports: Ports) -> Accepted:
+    """Publishes that a data set lies ready. Raises KeyReused or OutboxFull."""
+    return await _accept(event, caller, ports)
+
+
+async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -> Accepted:
+    """Publishes the right label of an answered request. Raises UnknownDeployment, KeyReused or OutboxFull."""
+    if not ports.routes.knows(caller.tenant, event.deployment):
+        raise _unknown(event.deployment, ports)
+    return await _accept(event, caller, ports)
+
+
+async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
+    """Event and receipt commit together, so a repeated key gives the first answer even after a crash."""
+    key = caller.idempotency_key
+    check_idempotency_key(key)
+    async with ports.store.transaction() as tx:
+        if key:
+            now = ports.clock.now()
+            await tx.forget_receipts(now - timedelta(hours=ports.policy.receipt_hours))
+            earlier = await tx.reserve(caller.tenant, key, fingerprint(event), at=now)
+            if earlier is not None:
+                return _repeated(earlier, event)
+        waiting = await tx.waiting_events()
+        if waiting >= ports.policy.outbox_limit:
+            raise OutboxFull(waiting=waiting, retry_after_seconds=ports.policy.outbox_retry_seconds)
+        event_id = await tx.emit(event, tenant=caller.tenant)
+        accepted = Accepted(event_id=event_id, trace_id=telemetry.current_trace_id())
+        if key:
+            await tx.settle(caller.tenant, key, accepted)
+        return accepted
+
+
+def _repeated(earlier: Receipt, event: Event) -> Accepted:
+    if earlier.fingerprint != fingerprint(event):
+        raise KeyReused
+    return earlier.accepted
+
+
+def _unknown(deployment: str, ports: Ports) -> Refusal:
+    """Before the table is read, not to know a deployment says nothing about it."""
+    if ports.routes_read():
+        return UnknownDeployment(deployment=deployment)
+    return RoutesNotRead(retry_after_seconds=ports.policy.retry_after_seconds)
+
+
+async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
+    """Takes the weights; a generation that is known already changes nothing."""
+    ports.routes.deployment_changed(envelope.tenant, envelope.event, envelope.trace)
+
+
+async def follow_replica(envelope: Envelope[ReplicaReported], ports: Ports) -> None:
+    """Takes the report, keeps a line to each replica, and forgets those both silent and unreachable."""
+    now = ports.clock.monotonic()
+    ports.routes.replica_reported(envelope.event, at=now)
+    for replica in ports.routes.replicas():
+        if ports.routes.is_stale(replica, at=now) and ports.replicas.waiting(replica.id) is None:
+            ports.routes.forget(replica.id)
+    ports.replicas.keep(ports.routes.replicas())

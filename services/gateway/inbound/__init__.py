@@ -1,0 +1,1 @@
+"""Wire forms in: each becomes the same command for the same handler."""

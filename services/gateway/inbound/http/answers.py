@@ -1,0 +1,51 @@
+"""How a refusal leaves by the REST door, and the one server span of a request that is traced."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from opentelemetry.trace import Span, SpanKind
+
+from services.contracts.errors import Refusal
+from services.gateway.errors import BodyTooLarge, Malformed, MethodNotAllowed, SlowBody
+from services.kit import telemetry
+from services.kit.http import STATUS, Header, problem
+
+ONLY_HTTP: Final[Mapping[type[Refusal], int]] = {Malformed: 400, MethodNotAllowed: 405, SlowBody: 408}
+"""Statuses that no other transport tells apart."""
+
+CLOSING: Final = (BodyTooLarge, SlowBody)
+"""The rest of the body is not read, so the connection cannot be used again."""
+
+
+def status_of(refusal: Refusal) -> int:
+    return ONLY_HTTP.get(type(refusal), STATUS[refusal.kind])
+
+
+def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    """Status, body and headers: the kit's shape, with what only HTTP knows."""
+    _, body, headers = problem(refusal)
+    if isinstance(refusal, MethodNotAllowed):
+        headers.append((b"allow", str(refusal.facts["allowed"]).encode()))
+    if isinstance(refusal, CLOSING):
+        headers.append((b"connection", b"close"))
+    return status_of(refusal), body, headers
+
+
+@contextmanager
+def server_span(verb: str, route: str, path: str, parent: Mapping[str, str], *, status: int = 200) -> Iterator[Span]:
+    """The span of one request, by OpenTelemetry's HTTP conventions 1.41; `status` is the one of success."""
+    attributes = {
+        "http.request.method": verb,
+        "http.route": route,
+        "url.path": path,
+        "url.scheme": "http",
+        "network.protocol.name": "http",
+    }
+    with telemetry.span(f"{verb} {route}", kind=SpanKind.SERVER, parent=parent, attributes=attributes) as opened:
+        try:
+            yield opened
+        except Refusal as refusal:
+            opened.set_attribute("http.response.status_code", status_of(refusal))
+            raise
+        opened.set_attribute("http.response.status_code", status)

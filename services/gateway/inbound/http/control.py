@@ -1,0 +1,171 @@
+"""The control plane: each REST route becomes its gRPC method, here or at the service that owns it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from google.protobuf.message import Message
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.access import check_role
+from services.gateway.domain.requests import Caller
+from services.gateway.errors import Malformed, MethodNotAllowed, UnknownRoute
+from services.gateway.handlers import announce_dataset, send_feedback
+from services.gateway.inbound import translate
+from services.gateway.inbound.http.answers import refused, server_span
+from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.routes import GATEWAY, ROUTES, Route, check_parameter
+from services.gateway.inbound.http.transcode import build_request, new_message, read_query, render
+from services.gateway.ports import Ports, Upstreams
+from services.kit import telemetry
+from services.kit.auth import Principal
+from services.kit.http import JSON, Header, Receive, Scope, Send, respond
+
+NDJSON: Final = (b"content-type", b"application/x-ndjson")
+MAX_QUERY_FIELDS: Final = 20
+
+Local = Callable[[Any, Caller, Ports], Awaitable[Message]]
+
+
+async def _announce(request: Any, caller: Caller, ports: Ports) -> Message:
+    return translate.accepted(await announce_dataset(translate.dataset_ready(request), caller, ports))
+
+
+async def _feedback(request: Any, caller: Caller, ports: Ports) -> Message:
+    return translate.accepted(await send_feedback(translate.feedback_received(request), caller, ports))
+
+
+LOCAL: Final[Mapping[str, Local]] = {"AnnounceDataset": _announce, "SendFeedback": _feedback}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One REST request on its way."""
+
+    route: Route
+    headers: Mapping[bytes, str]
+    principal: Principal
+    request: Message
+
+    @property
+    def method(self) -> str:
+        return f"/{self.route.service.full_name}/{self.route.rpc.name}"
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """The caller's own key goes on, so that the owner of the method knows who asks."""
+        return [("authorization", self.headers.get(b"authorization", "")), *telemetry.current_carrier().items()]
+
+
+class ControlDoor:
+    """Every route of the table but the hot one."""
+
+    def __init__(
+        self, ports: Ports, upstreams: Upstreams, limits: BodyLimits, *, request_seconds: float, follow_seconds: float
+    ) -> None:
+        self._ports = ports
+        self._upstreams = upstreams
+        self._limits = limits
+        self._request_seconds = request_seconds
+        self._follow_seconds = follow_seconds
+
+    async def serve(
+        self, path: str, scope: Scope, headers: Mapping[bytes, str], principal: Principal, receive: Receive, send: Send
+    ) -> None:
+        route, parameters = match(scope["method"], path)
+        check_role(principal, route.rpc.name)
+        for name, value in parameters.items():
+            check_parameter(name, value)
+        parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
+        with server_span(route.verb, route.path, path, parent, status=route.status):
+            sent = await self._sent(route, scope, headers, receive)
+            call = _Call(route, headers, principal, build_request(route, parameters, sent))
+            await self._answer(call, receive, send)
+
+    async def _sent(self, route: Route, scope: Scope, headers: Mapping[bytes, str], receive: Receive) -> dict[str, Any]:
+        query = _query(scope)
+        if not route.has_body:
+            return read_query(route, query)
+        if query:
+            raise Malformed(problem="this path takes no query parameters", at=query[0][0][:100])
+        return await read_json(receive, headers, self._limits)
+
+    async def _answer(self, call: _Call, receive: Receive, send: Send) -> None:
+        trace = [(b"traceparent", telemetry.current_carrier().get("traceparent", "").encode())]
+        if call.route.rpc.server_streaming:
+            await _stream(self._lines(call), receive, send, trace)
+            return
+        if call.route.service is GATEWAY:
+            key = call.headers.get(b"idempotency-key", "")
+            caller = Caller(tenant=call.principal.tenant, idempotency_key=key)
+            answer = await LOCAL[call.route.rpc.name](call.request, caller, self._ports)
+        else:
+            sent = call.request.SerializeToString()
+            told = await self._upstreams.call(call.method, sent, call.metadata(), seconds=self._request_seconds)
+            answer = new_message(call.route.answer)
+            answer.ParseFromString(told)
+        await respond(send, call.route.status, render(answer), [JSON, *trace])
+
+    async def _lines(self, call: _Call) -> AsyncIterator[bytes]:
+        sent = call.request.SerializeToString()
+        seconds = self._follow_seconds if getattr(call.request, "follow", False) else self._request_seconds
+        async for told in self._upstreams.stream(call.method, sent, call.metadata(), seconds=seconds):
+            answer = new_message(call.route.answer)
+            answer.ParseFromString(told)
+            yield render(answer) + b"\n"
+
+
+def match(verb: str, path: str) -> tuple[Route, dict[str, str]]:
+    """The route and its path parameters. Raises UnknownRoute or MethodNotAllowed."""
+    found = [(route, hit) for route in ROUTES if (hit := route.pattern.fullmatch(path))]
+    for route, hit in found:
+        if route.verb == verb:
+            return route, hit.groupdict()
+    if not found:
+        raise UnknownRoute
+    raise MethodNotAllowed(method=verb[:20], allowed=", ".join(sorted({route.verb for route, _ in found})))
+
+
+def _query(scope: Scope) -> list[tuple[str, str]]:
+    try:
+        text = scope.get("query_string", b"").decode("ascii")
+        pairs = parse_qsl(
+            text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MAX_QUERY_FIELDS
+        )
+    except ValueError as error:
+        raise Malformed(problem="the query cannot be parsed", at="query") from error
+    return pairs
+
+
+async def _stream(lines: AsyncIterator[bytes], receive: Receive, send: Send, headers: list[Header]) -> None:
+    """Sends lines until they end or the client is gone. Raises what refused the first line."""
+    sending = asyncio.create_task(_send_lines(lines, send, headers))
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+    finally:
+        for task in (sending, gone):
+            task.cancel()
+        await asyncio.gather(sending, gone, return_exceptions=True)
+
+
+async def _send_lines(lines: AsyncIterator[bytes], send: Send, headers: list[Header]) -> None:
+    """Before the first line an error is a status; after it the last line says it: never a silent end."""
+    first = await anext(lines, b"")
+    await send({"type": "http.response.start", "status": 200, "headers": [NDJSON, *headers]})
+    await send({"type": "http.response.body", "body": first, "more_body": True})
+    try:
+        async for line in lines:
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+    except Refusal as refusal:
+        _, body, _ = refused(refusal)
+        await send({"type": "http.response.body", "body": body + b"\n", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

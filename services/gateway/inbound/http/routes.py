@@ -1,0 +1,165 @@
+"""The REST paths: one table over the gRPC methods, from which doors, checks and openapi.json are made."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+
+from services.contracts.rpc import gateway_pb2, inference_pb2, monitor_pb2, registry_pb2, trainer_pb2
+from services.gateway.domain.requests import check_identifier, check_name
+
+BASE: Final = "/api/v1"
+
+REGISTRY: Final = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
+TRAINER: Final = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"]
+MONITOR: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"]
+GATEWAY: Final = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"]
+INFERENCE: Final = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One method of one path, and the gRPC method it stands for.
+
+    Path parameters fill the request's fields of the same name; the rest comes from the query of a GET and
+    from the JSON body of anything else. `required` must be sent, `hidden` fields are not for clients.
+    """
+
+    verb: str
+    path: str
+    rpc: MethodDescriptor
+    summary: str
+    required: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    status: int = 200
+    idempotent_by_key: bool = False
+    pattern: re.Pattern[str] = field(init=False)
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = re.findall(r"{(\w+)}", self.path)
+        expression = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
+        object.__setattr__(self, "pattern", re.compile(expression))
+        object.__setattr__(self, "parameters", tuple(names))
+
+    @property
+    def request(self) -> Descriptor:
+        return self.rpc.input_type
+
+    @property
+    def answer(self) -> Descriptor:
+        return self.rpc.output_type
+
+    @property
+    def service(self) -> ServiceDescriptor:
+        return self.rpc.containing_service
+
+    @property
+    def has_body(self) -> bool:
+        return self.verb != "GET"
+
+
+def _route(
+    verb: str,
+    path: str,
+    service: ServiceDescriptor,
+    method: str,
+    summary: str,
+    *,
+    required: tuple[str, ...] = (),
+    hidden: tuple[str, ...] = (),
+    status: int = 200,
+    idempotent_by_key: bool = False,
+) -> Route:
+    rpc = service.methods_by_name[method]
+    return Route(verb, BASE + path, rpc, summary, required, hidden, status, idempotent_by_key)
+
+
+_DEPLOYMENT: Final = "/deployments/{deployment}"
+
+ROUTES: Final[tuple[Route, ...]] = (
+    _route("GET", "/models", REGISTRY, "ListModels", "Every model, its versions and aliases."),
+    _route("GET", "/models/{model}", REGISTRY, "GetModel", "One model."),
+    _route(
+        "GET", "/models/{model}/versions/{version}", REGISTRY, "GetVersion", "One version, by number or by '@alias'."
+    ),
+    _route(
+        "PUT",
+        "/models/{model}/aliases/{alias}",
+        REGISTRY,
+        "SetAlias",
+        "Points an alias at a version.",
+        required=("version",),
+    ),
+    _route("GET", "/deployments", REGISTRY, "ListDeployments", "Every deployment."),
+    _route("GET", _DEPLOYMENT, REGISTRY, "GetDeployment", "One deployment, what it serves and its latest rollout."),
+    _route(
+        "POST",
+        f"{_DEPLOYMENT}/rollouts",
+        REGISTRY,
+        "StartRollout",
+        "Starts to roll a version out.",
+        required=("version",),
+    ),
+    _route("POST", f"{_DEPLOYMENT}/rollouts:pause", REGISTRY, "PauseRollout", "Holds the rollout at its present step."),
+    _route("POST", f"{_DEPLOYMENT}/rollouts:resume", REGISTRY, "ResumeRollout", "Goes on with a paused rollout."),
+    _route(
+        "POST", f"{_DEPLOYMENT}/rollouts:promote", REGISTRY, "PromoteRollout", "Ends the canary: all traffic moves."
+    ),
+    _route(
+        "POST", f"{_DEPLOYMENT}:rollback", REGISTRY, "RollBack", "Ends the rollout, or returns to the version before."
+    ),
+    _route("GET", "/history", REGISTRY, "ListHistory", "The registry's facts, in order."),
+    _route("GET", "/runs", TRAINER, "ListRuns", "Training runs, the newest first."),
+    _route("GET", "/runs/{run}", TRAINER, "GetRun", "One run."),
+    _route("GET", "/runs/{run}/logs", TRAINER, "GetRunLogs", "The run's log: one JSON object a line."),
+    _route("POST", "/runs/{run}:cancel", TRAINER, "CancelRun", "Stops a run."),
+    _route("GET", "/datasets", TRAINER, "ListDatasets", "The data sets that were announced."),
+    _route(
+        "POST",
+        "/datasets",
+        GATEWAY,
+        "AnnounceDataset",
+        "Announces a data set: it will be trained on.",
+        required=("dataset", "uri", "model"),
+        status=202,
+        idempotent_by_key=True,
+    ),
+    _route("GET", "/datasets/{dataset}", TRAINER, "GetDataset", "One data set."),
+    _route(
+        "POST",
+        f"{_DEPLOYMENT}/classify",
+        INFERENCE,
+        "Classify",
+        "Classifies 1 to 64 texts.",
+        required=("texts",),
+        hidden=("version", "mirrored"),
+    ),
+    _route(
+        "POST",
+        f"{_DEPLOYMENT}/feedback",
+        GATEWAY,
+        "SendFeedback",
+        "Says what the right label of an answered request was.",
+        required=("request_id", "label"),
+        status=202,
+        idempotent_by_key=True,
+    ),
+    _route("GET", f"{_DEPLOYMENT}/health", MONITOR, "GetHealth", "Errors, latency and accuracy of each version."),
+    _route("GET", f"{_DEPLOYMENT}/windows", MONITOR, "ListWindows", "The drift windows, the newest first."),
+    _route("GET", f"{_DEPLOYMENT}/verdicts", MONITOR, "ListVerdicts", "The canary verdicts, the newest first."),
+)
+
+
+def _check_version(reference: str, at: str) -> None:
+    check_name(reference.removeprefix("@"), at)
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {"run": check_identifier, "version": _check_version}
+
+
+def check_parameter(name: str, value: str) -> None:
+    """Raises Malformed unless the path parameter has the shape of what it names."""
+    _CHECKS.get(name, check_name)(value, name)

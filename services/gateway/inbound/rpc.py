@@ -1,0 +1,179 @@
+"""The gRPC doors: the gateway's own services, and a forwarder for those of the other services."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from services.contracts.errors import ErrorBody, Kind, Refusal, Unauthenticated
+from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
+from services.gateway.domain.access import check_role
+from services.gateway.domain.requests import Caller
+from services.gateway.handlers import announce_dataset, classify, send_feedback
+from services.gateway.inbound import translate
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.ports import Metadata, Ports, Upstreams
+from services.kit import telemetry
+from services.kit.auth import Principal, present_principal
+from services.kit.log import logger
+
+STREAM_IN_FLIGHT: Final = 64
+"""Requests of one client stream that are worked on at once; more wait unread."""
+
+
+def _admitted(method: str) -> Principal:
+    """Who calls, if that role may. Raises RoleTooWeak."""
+    principal = present_principal.get()
+    if principal is None:
+        raise Unauthenticated
+    check_role(principal, method)
+    return principal
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
+
+
+def _seconds(context: Any, limit: float) -> float:
+    """What the caller's deadline leaves, within our own limit."""
+    left = context.time_remaining()
+    return limit if left is None else max(0.0, min(float(left), limit))
+
+
+class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def AnnounceDataset(self, request: gateway_pb2.AnnounceDatasetRequest, context: Any) -> gateway_pb2.Accepted:
+        caller = self._caller("AnnounceDataset", context)
+        return translate.accepted(await announce_dataset(translate.dataset_ready(request), caller, self._ports))
+
+    async def SendFeedback(self, request: gateway_pb2.SendFeedbackRequest, context: Any) -> gateway_pb2.Accepted:
+        caller = self._caller("SendFeedback", context)
+        return translate.accepted(await send_feedback(translate.feedback_received(request), caller, self._ports))
+
+    def _caller(self, method: str, context: Any) -> Caller:
+        principal = _admitted(method)
+        return Caller(tenant=principal.tenant, idempotency_key=_metadata(context).get("idempotency-key", ""))
+
+
+class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
+    """Classification for gRPC clients, one by one or on a stream."""
+
+    def __init__(self, ports: Ports, sampler: Sampler, *, request_seconds: float) -> None:
+        self._ports = ports
+        self._sampler = sampler
+        self._request_seconds = request_seconds
+
+    async def Classify(self, request: inference_pb2.ClassifyRequest, context: Any) -> inference_pb2.ClassifyResponse:
+        principal = _admitted("Classify")
+        traceparent = telemetry.current_carrier().get("traceparent", "")
+        return await self._answer(request, principal, traceparent, _seconds(context, self._request_seconds))
+
+    async def Stream(  # type: ignore[override]
+        self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
+    ) -> None:
+        principal = _admitted("Stream")
+        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+        writing = asyncio.Lock()  # gRPC takes one write at a time
+
+        async def serve(request: inference_pb2.StreamRequest) -> None:
+            try:
+                answer = await self._answer_streamed(request, principal)
+                async with writing:
+                    await context.write(answer)
+            finally:
+                room.release()
+
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                await room.acquire()
+                group.create_task(serve(request))
+
+    async def _answer_streamed(
+        self, request: inference_pb2.StreamRequest, principal: Principal
+    ) -> inference_pb2.StreamResponse:
+        sampling = self._sampler.decide(request.traceparent or None)
+        traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
+        seconds = min(request.deadline_ms / 1000 or self._request_seconds, self._request_seconds)
+        try:
+            response = await self._answer(request.classify, principal, traceparent, seconds)
+            return inference_pb2.StreamResponse(id=request.id, response=response)
+        except Refusal as refusal:
+            return inference_pb2.StreamResponse(id=request.id, failure=_failure(refusal.kind, refusal.body()))
+        except Exception:  # noqa: BLE001 - one request of many; the stream goes on
+            logger.exception("a request on a stream failed inside")
+            body = ErrorBody(code="internal", message="Something went wrong inside.")
+            return inference_pb2.StreamResponse(id=request.id, failure=_failure(Kind.INTERNAL, body))
+
+    async def _answer(
+        self, request: inference_pb2.ClassifyRequest, principal: Principal, traceparent: str, seconds: float
+    ) -> inference_pb2.ClassifyResponse:
+        deadline = self._ports.clock.monotonic() + seconds
+        command = translate.classify_command(
+            request, tenant=principal.tenant, ids=self._ports.ids, deadline=deadline, traceparent=traceparent
+        )
+        return translate.classify_response(await classify(command, self._ports))
+
+
+def _failure(kind: Kind, body: ErrorBody) -> inference_pb2.Failure:
+    return inference_pb2.Failure(
+        kind=kind.value, code=body.code, message=body.message, field=body.field or "", hint=body.hint or ""
+    )
+
+
+class Forwarder(grpc.GenericRpcHandler):
+    """Passes the methods of other services on, as bytes: authenticated here, judged by their owner.
+
+    The caller's own key and the trace go along, so that the owner knows who asks.
+    """
+
+    def __init__(
+        self,
+        services: Collection[ServiceDescriptor],
+        upstreams: Upstreams,
+        *,
+        request_seconds: float,
+        follow_seconds: float,
+    ) -> None:
+        self._methods: Mapping[str, MethodDescriptor] = {
+            f"/{service.full_name}/{method.name}": method for service in services for method in service.methods
+        }
+        self._upstreams = upstreams
+        self._request_seconds = request_seconds
+        self._follow_seconds = follow_seconds
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+        method = self._methods.get(path)
+        if method is None:
+            return None
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(path, method))
+        return grpc.unary_unary_rpc_method_handler(self._unary(path, method))
+
+    def _unary(self, path: str, method: MethodDescriptor) -> Any:
+        async def forward(request: bytes, context: Any) -> bytes:
+            _admitted(method.name)
+            seconds = _seconds(context, self._request_seconds)
+            return await self._upstreams.call(path, request, self._passed_on(context), seconds=seconds)
+
+        return forward
+
+    def _streaming(self, path: str, method: MethodDescriptor) -> Any:
+        async def forward(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            _admitted(method.name)
+            seconds = _seconds(context, self._follow_seconds)
+            async for answer in self._upstreams.stream(path, request, self._passed_on(context), seconds=seconds):
+                yield answer
+
+        return forward
+
+    def _passed_on(self, context: Any) -> Metadata:
+        sent = _metadata(context)
+        trace = telemetry.current_carrier() or {
+            name: sent[name] for name in ("traceparent", "tracestate") if name in sent
+        }
+        return [("authorization", sent.get("authorization", "")), *trace.items()]

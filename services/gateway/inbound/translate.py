@@ -1,0 +1,116 @@
+"""Between protobuf messages and what the handlers know; the same for REST and gRPC."""
+
+from typing import Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from services.contracts.events import Columns, DatasetReady, FeedbackReceived, Recipe
+from services.contracts.rpc import gateway_pb2, inference_pb2
+from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
+from services.gateway.errors import BadField, Malformed
+from services.kit.ids import Ids
+
+_COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column")
+
+
+def dataset_ready(request: gateway_pb2.AnnounceDatasetRequest) -> DatasetReady:
+    """Raises BadField or Malformed, naming the request's field."""
+    _check_uri(request.uri)
+    columns = {name.removesuffix("_column"): getattr(request, name) for name in _COLUMNS if getattr(request, name)}
+    try:
+        return DatasetReady(
+            dataset=request.dataset,
+            uri=request.uri,
+            format=request.format or "jsonl",
+            columns=Columns(**columns),
+            model=request.model,
+            recipe=_recipe(request.recipe_json),
+            deploy=not request.hold_back,
+        )
+    except ValidationError as error:
+        raise bad_field(error) from error
+
+
+def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackReceived:
+    """Raises BadField, naming the request's field."""
+    check_name(request.deployment, "deployment")
+    try:
+        return FeedbackReceived(deployment=request.deployment, request=request.request_id, label=request.label)
+    except ValidationError as error:
+        names = {"request": "request_id"}
+        loc = str(error.errors()[0]["loc"][0])
+        raise BadField(name=names.get(loc, loc), problem=error.errors()[0]["msg"], at=names.get(loc, loc)) from error
+
+
+def accepted(value: Accepted) -> gateway_pb2.Accepted:
+    return gateway_pb2.Accepted(event_id=value.event_id, trace_id=value.trace_id)
+
+
+def classify_command(
+    request: inference_pb2.ClassifyRequest, *, tenant: str, ids: Ids, deadline: float, traceparent: str
+) -> Classify:
+    """Raises BadField or Malformed."""
+    check_name(request.deployment, "deployment")
+    for name in ("version", "mirrored"):
+        if getattr(request, name):
+            raise BadField(name=name, problem="it is set between gateway and replica only", at=name)
+    return Classify(
+        tenant=tenant,
+        deployment=request.deployment,
+        texts=tuple(request.texts),
+        request=request.request_id or ids.new("req"),
+        deadline=deadline,
+        sticky_key=request.sticky_key,
+        traceparent=traceparent,
+    )
+
+
+def classify_response(answer: Answer) -> inference_pb2.ClassifyResponse:
+    predictions = [
+        inference_pb2.Prediction(
+            label=prediction.label,
+            score=prediction.score,
+            scores=[inference_pb2.LabelScore(label=part.label, score=part.score) for part in prediction.scores],
+        )
+        for prediction in answer.predictions
+    ]
+    return inference_pb2.ClassifyResponse(
+        request_id=answer.request_id,
+        deployment=answer.deployment,
+        model=answer.model,
+        version=answer.version,
+        predictions=predictions,
+        tokens=answer.tokens,
+    )
+
+
+def _check_uri(uri: str) -> None:
+    """Its shape only: which roots are allowed is the trainer's to say, since it is the one who reads."""
+    if not uri.isprintable():
+        raise Malformed(problem="it holds control characters", at="uri")
+    scheme, separator, path = uri.partition("://")
+    if not separator or not scheme.isalnum():
+        raise BadField(name="uri", problem="it must be a URL such as file:///data/texts.jsonl", at="uri")
+    if ".." in path.replace("\\", "/").split("/"):
+        raise BadField(name="uri", problem="it must not contain '..'", at="uri")
+
+
+def _recipe(text: str) -> Recipe:
+    if not text:
+        return Recipe()
+    try:
+        sent: Any = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(problem="it is not JSON", at="recipe_json") from error
+    if not isinstance(sent, dict):
+        raise BadField(name="recipe_json", problem="it must be a JSON object", at="recipe_json")
+    for name in sent.keys() - Recipe.model_fields.keys():
+        at = f"recipe_json.{name}"[:200]
+        raise BadField(name=at, problem="there is no such field", at=at)
+    try:
+        return Recipe.model_validate(sent)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = f"recipe_json.{first['loc'][0]}"
+        raise BadField(name=at, problem=first["msg"], at=at) from error

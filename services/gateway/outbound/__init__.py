@@ -1,0 +1,1 @@
+"""What the handlers' ports stand for: the database, the replicas, the other services."""

@@ -1,0 +1,77 @@
+"""The other services' gRPC doors: bytes in, bytes out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import grpc
+
+from services.contracts.errors import Refusal
+from services.gateway.errors import ServiceBroken, ServiceSilent
+from services.gateway.ports import Metadata
+from services.gateway.telemetry import FORWARDED
+from services.kit.rpc import channel, refusal_from
+
+DETAILS: Final = "grpc-status-details-bin"
+RETRY_AFTER_SECONDS: Final = 1.0
+_UNTOLD: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+
+
+class ServiceLines:
+    """One channel a service, opened with its first call. `addresses` goes by the services' protobuf names."""
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        self._addresses = addresses
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def call(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> bytes:
+        service = _service(method)
+        call: Any = self._channel(service).unary_unary(method)
+        try:
+            answer: bytes = await call(request, metadata=tuple(metadata), timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _refused(service, error) from error
+        FORWARDED.labels(_short(service), "ok").inc()
+        return answer
+
+    async def stream(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> AsyncIterator[bytes]:
+        service = _service(method)
+        open_call: Any = self._channel(service).unary_stream(method)
+        call = open_call(request, metadata=tuple(metadata), timeout=seconds)
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _refused(service, error) from error
+        finally:
+            call.cancel()
+        FORWARDED.labels(_short(service), "ok").inc()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(opened.close() for opened in self._channels.values()))
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        if service not in self._channels:
+            self._channels[service] = channel(self._addresses[service])
+        return self._channels[service]
+
+
+def _service(method: str) -> str:
+    return method.strip("/").partition("/")[0]
+
+
+def _short(service: str) -> str:
+    """`millrace.v1.RegistryService` is the registry."""
+    return service.rpartition(".")[2].removesuffix("Service").lower()
+
+
+def _refused(service: str, error: grpc.aio.AioRpcError) -> Refusal:
+    """What the service said; where gRPC speaks for it, words of ours that tell nothing of the inside."""
+    told = any(name == DETAILS for name, _ in error.trailing_metadata() or ())
+    refusal = refusal_from(error)
+    if not told and error.code() is grpc.StatusCode.UNAVAILABLE:
+        refusal = ServiceSilent(service=_short(service), retry_after_seconds=RETRY_AFTER_SECONDS)
+    elif not told and error.code() in _UNTOLD:
+        refusal = ServiceBroken(service=_short(service))
+    FORWARDED.labels(_short(service), refusal.code).inc()
+    return refusal

@@ -1,0 +1,40 @@
+"""The gateway's span and metric names, and how to read them."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FIRST_REQUEST: Final = "millrace.first_request"
+"""Span: the first request that a version served; a child of the change that brought the version."""
+
+REQUESTS: Final = Counter(
+    "millrace_gateway_requests",
+    "Classification requests by the version that answered and how it ended ('ok', or the refusal's code).",
+    ["deployment", "version", "outcome"],
+)
+REQUEST_SECONDS: Final = Histogram(
+    "millrace_gateway_request_seconds",
+    "From the whole request being read to its answer, waiting and retries included.",
+    ["deployment"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+RETRIES: Final = Counter(
+    "millrace_gateway_retries",
+    "Attempts that failed on one replica and were made again elsewhere, by the first failure's code.",
+    ["code"],
+)
+MIRRORS: Final = Counter(
+    "millrace_gateway_mirrored",
+    "Requests mirrored to another version: 'answered', 'failed', or 'dropped' since too many were under way.",
+    ["outcome"],
+)
+STREAMS: Final = Gauge(
+    "millrace_gateway_replica_streams",
+    "Replicas with an open stream; below the number of replicas: some are unreachable.",
+)
+FORWARDED: Final = Counter(
+    "millrace_gateway_forwarded",
+    "Control-plane calls passed on to another service, by its answer.",
+    ["service", "code"],
+)
+HTTP_REFUSED: Final = Counter("millrace_gateway_http_refused", "REST requests that were refused, by code.", ["code"])

@@ -1,0 +1,158 @@
+"""Wiring, and only wiring."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from services.contracts.artifact import Precision
+from services.contracts.events import ReplicaReported
+from services.contracts.rpc import inference_pb2_grpc
+from services.inference.domain.batching import Limits
+from services.inference.domain.records import Sampling
+from services.inference.domain.roster import Roster
+from services.inference.handlers import restore
+from services.inference.inbound.events import followed
+from services.inference.inbound.rpc import SERVICE_NAME, InferenceRpc
+from services.inference.outbound.artifacts import CachedArtifacts
+from services.inference.outbound.crew import TaskCrew
+from services.inference.outbound.engine import Device, OrtEngine, cuda_is_there
+from services.inference.outbound.logs import Logging, LogWriter
+from services.inference.outbound.pool import WorkerPool
+from services.inference.outbound.remembered import RememberedDeployments, ReportSequence
+from services.inference.outbound.reporter import ReplicaReporter, Reporting
+from services.inference.outbound.sandbox import Sandbox
+from services.inference.ports import Bounds, Ports
+from services.inference.settings import InferenceSettings
+from services.inference.telemetry import QUEUED, observe_batch, observe_request
+from services.kit.bus.stream import LatestReader
+from services.kit.service import Service
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What the settings come to on this machine."""
+
+    device: Device
+    workers: int
+    limits: Limits
+
+
+def build(settings: InferenceSettings) -> Service:
+    service = Service(settings)
+    machine = _machine(settings)
+    pool = _pool(service, machine)
+    crew, log = TaskCrew(), _log(service, settings)
+    rpc_server = service.grpc()
+    roster = Roster()
+    address = _advertised(settings, rpc_server.port)
+    reporter = _reporter(service, settings, roster, address)
+    ports = Ports(
+        roster=roster,
+        engines=pool,
+        artifacts=CachedArtifacts(service.artifacts, settings.data_folder / "artifacts"),
+        checker=Sandbox(rows=machine.limits.rows, seconds=settings.check_seconds),
+        remembered=RememberedDeployments(settings.data_folder / "deployments.json"),
+        crew=crew,
+        reporter=reporter,
+        log=log,
+        clock=service.clock,
+        ids=service.ids,
+        bounds=Bounds(
+            characters_per_token=settings.characters_per_token, drain_grace_seconds=settings.drain_grace_seconds
+        ),
+        observe=observe_request,
+    )
+    rpc = InferenceRpc(ports, settings.load_seconds)
+    rpc_server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, rpc, SERVICE_NAME)
+    service.part("streams", close=rpc.close)
+    service.part("bringing up", open=partial(restore, ports), close=crew.close)
+    _follow(service, settings, ports, reporter)
+    service.http()
+    return service
+
+
+def _machine(settings: InferenceSettings) -> _Machine:
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if cuda_is_there() else "cpu"
+    cores = len(os.sched_getaffinity(0))
+    rows, tokens, workers = (64, 32_768, 2) if device == "cuda" else (8, 1_024, cores)
+    limits = Limits(
+        capacity=settings.capacity_texts,
+        rows=settings.batch_rows or rows,
+        tokens=settings.batch_tokens or tokens,
+        padding=settings.batch_padding,
+    )
+    return _Machine(device, settings.workers or workers, limits)
+
+
+def _pool(service: Service, machine: _Machine) -> WorkerPool:
+    def load(folder: Path, precision: Precision) -> OrtEngine:
+        return OrtEngine.load(folder, precision, machine.device)
+
+    pool = WorkerPool(
+        machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=observe_batch
+    )
+    QUEUED.set_function(lambda: pool.queued)
+    service.part("engines", open=pool.start, close=pool.stop)
+    return pool
+
+
+def _log(service: Service, settings: InferenceSettings) -> LogWriter:
+    log = LogWriter(
+        Logging(
+            replica=settings.replica,
+            writer=service.writer,
+            clock=service.clock,
+            ids=service.ids,
+            sampling=Sampling(text=settings.log_text, embedding=settings.log_embedding),
+            seconds=settings.log_seconds,
+            records=settings.log_records,
+            capacity=settings.log_capacity,
+        )
+    )
+    service.part("last answers logged", close=log.close)
+    service.runs("log of answers", log.run)
+    return log
+
+
+def _reporter(service: Service, settings: InferenceSettings, roster: Roster, address: str) -> ReplicaReporter:
+    def build_report(sequence: int, leaving: bool) -> ReplicaReported:
+        return roster.report(
+            replica=settings.replica,
+            address=address,
+            sequence=sequence,
+            capacity=settings.capacity_texts,
+            leaving=leaving,
+        )
+
+    reporting = Reporting(
+        writer=service.writer,
+        clock=service.clock,
+        ids=service.ids,
+        sequence=ReportSequence(settings.data_folder / "sequence.json", service.clock.now),
+        heartbeat_seconds=settings.heartbeat_seconds,
+    )
+    return ReplicaReporter(build_report, reporting)
+
+
+def _follow(service: Service, settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
+    reader = LatestReader(
+        followed(ports),
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client=f"millrace-{settings.replica}",
+        clock=service.clock,
+    )
+    # Closed in reverse: first no new wish is heard, then the house is told, then the streams end.
+    service.part("farewell", close=reporter.leave)
+    service.runs("reports", reporter.run)
+    service.runs("registry's wishes", reader.run)
+    service.checks["deployments known"] = lambda: reader.caught_up.is_set() or bool(ports.roster.deployments)
+    service.checks["primaries loaded"] = lambda: ports.roster.ready
+
+
+def _advertised(settings: InferenceSettings, port: int) -> str:
+    """What the gateway connects to: an address to listen on everywhere is none to call."""
+    host = settings.advertised_host or settings.host
+    return f"{host}:{port}"

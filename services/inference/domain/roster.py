@@ -1,0 +1,196 @@
+"""What is wanted, what is held, and what to do about the difference. No clock, no files, no threads."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
+from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, move, wanted_by
+from services.inference.errors import UnknownDeployment, VersionNotServed
+
+
+@dataclass(frozen=True, slots=True)
+class BringUp:
+    """Fetch, check, load and warm this version."""
+
+    wanted: Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Stop bringing this version up; nothing wants it any more."""
+
+    key: VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Unload this version once its last request has ended."""
+
+    key: VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Reinstate:
+    """Wanted again before it was unloaded: it serves on."""
+
+    key: VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Failed and not wanted any more: drop the entry."""
+
+    key: VersionKey
+
+
+Action: TypeAlias = BringUp | Abandon | Retire | Reinstate | Forget
+
+
+def decide(wanted: Iterable[Wanted], held: Iterable[Held]) -> list[Action]:
+    """What brings `held` to `wanted`: releases first, then bring-ups with primaries before canaries.
+
+    A version whose role is draining is wanted only as long as it is loaded: it is never brought up for that.
+    """
+    present = {entry.key: entry for entry in held}
+    needed = {item.key: item for item in wanted if item.role is not Role.DRAINING}
+    actions: list[Action] = []
+    for key, entry in present.items():
+        if key in needed:
+            if entry.state is State.DRAINING:
+                actions.append(Reinstate(key))
+        elif entry.state is State.READY:
+            actions.append(Retire(key))
+        elif entry.state in COMING_UP:
+            actions.append(Abandon(key))
+        elif entry.state is State.FAILED:
+            actions.append(Forget(key))
+    missing = [item for key, item in needed.items() if key not in present or _may_try_again(present[key])]
+    missing.sort(key=lambda item: item.role is not Role.PRIMARY)
+    return actions + [BringUp(item) for item in missing]
+
+
+def _may_try_again(entry: Held) -> bool:
+    return entry.state is State.FAILED and entry.retryable
+
+
+@dataclass(slots=True)
+class Roster:
+    """One replica's view: the newest generation of each deployment, and every version it holds."""
+
+    deployments: dict[str, DeploymentChanged] = field(default_factory=dict)
+    held: dict[VersionKey, Held] = field(default_factory=dict)
+    in_flight: dict[VersionKey, int] = field(default_factory=dict)
+    last_used: dict[VersionKey, float] = field(default_factory=dict)
+    """Monotonic seconds of the latest request's end."""
+
+    def adopt(self, changed: DeploymentChanged) -> bool:
+        """Takes a deployment's newest wish; False when a generation at least as new is known already."""
+        known = self.deployments.get(changed.deployment)
+        if known is not None and known.generation >= changed.generation:
+            return False
+        self.deployments[changed.deployment] = changed
+        return True
+
+    def plan(self) -> list[Action]:
+        wanted = [item for changed in self.deployments.values() for item in wanted_by(changed)]
+        return decide(wanted, self.held.values())
+
+    def begin(self, wanted: Wanted) -> None:
+        """An entry for a version to bring up; a failed one starts over with its attempts at zero."""
+        self.held[wanted.key] = Held(wanted)
+
+    def move(self, key: VersionKey, to: State, *, reason: str | None = None, retryable: bool = False) -> None:
+        """Raises IllegalMove. A version that became unloaded leaves the roster."""
+        moved = move(self.held[key], to, reason=reason, retryable=retryable)
+        if to is State.UNLOADED:
+            self.forget(key)
+        else:
+            self.held[key] = moved
+
+    def forget(self, key: VersionKey) -> None:
+        self.held.pop(key, None)
+        self.last_used.pop(key, None)
+
+    def route(self, deployment: str, version: int) -> Held:
+        """The loaded version that answers; version 0 asks for the primary.
+
+        Raises UnknownDeployment, or VersionNotServed when the deployment is known but that version is not
+        ready here. A draining version still answers: requests routed to it just before the change are on their way.
+        """
+        changed = self.deployments.get(deployment)
+        if changed is None:
+            raise UnknownDeployment(deployment=deployment)
+        number = version or _primary(changed)
+        serving = [
+            entry
+            for entry in self.held.values()
+            if entry.key.deployment == deployment and entry.key.version == number and entry.serves
+        ]
+        if not serving:
+            raise VersionNotServed(version=number or "?", deployment=deployment, retry_after_seconds=1)
+        return min(serving, key=lambda entry: entry.state is State.DRAINING)
+
+    def enter(self, key: VersionKey) -> None:
+        """A request begins on this version."""
+        self.in_flight[key] = self.in_flight.get(key, 0) + 1
+
+    def leave(self, key: VersionKey, now: float) -> None:
+        """A request ended on this version."""
+        left = self.in_flight[key] - 1
+        if left:
+            self.in_flight[key] = left
+        else:
+            del self.in_flight[key]
+        self.last_used[key] = now
+
+    def idle_for(self, key: VersionKey, now: float, since: float) -> float:
+        """Seconds without a request, counted from `since` at the earliest; 0 while one is running."""
+        if key in self.in_flight:
+            return 0.0
+        return now - max(since, self.last_used.get(key, since))
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that ought to take traffic here is loaded, or has been refused for good."""
+        return not any(entry.state in COMING_UP and entry.wanted.role is Role.PRIMARY for entry in self.held.values())
+
+    def report(self, *, replica: str, address: str, sequence: int, capacity: int, leaving: bool) -> ReplicaReported:
+        """What this replica tells the house now, in the order deployment, version."""
+        versions = [
+            ReplicaVersion(
+                deployment=entry.key.deployment,
+                model=entry.wanted.model,
+                version=entry.key.version,
+                state=state,
+                reason=entry.reason,
+            )
+            for entry in sorted(self.held.values(), key=lambda entry: (entry.key.deployment, entry.key.version))
+            if (state := entry.reported_state) is not None
+        ]
+        return ReplicaReported(
+            replica=replica,
+            address=address,
+            sequence=sequence,
+            generations={name: changed.generation for name, changed in sorted(self.deployments.items())},
+            versions=versions,
+            capacity=capacity,
+            leaving=leaving,
+        )
+
+    def refresh_roles(self) -> None:
+        """Copies the newest roles onto the entries that are held already."""
+        for changed in self.deployments.values():
+            for item in wanted_by(changed):
+                entry = self.held.get(item.key)
+                if entry is not None:
+                    self.held[item.key] = replace(entry, wanted=item)
+
+
+def _primary(changed: DeploymentChanged) -> int:
+    """The primary's number; without one (the first rollout), the only version that takes or will take traffic."""
+    for role in (Role.PRIMARY, Role.CANARY):
+        for target in changed.targets:
+            if target.role is role:
+                return target.version
+    return 0

@@ -1,0 +1,38 @@
+"""What an engine takes and gives, in plain values: no arrays leave the engine."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to one text."""
+
+    scores: list[float]
+    """Probabilities in the order of the version's labels; they sum to 1."""
+    embedding: bytes
+    """The pooled embedding as little-endian float16 values."""
+    tokens: int
+    """Tokens read, special ones included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a loaded version says of itself."""
+
+    labels: list[str]
+    max_length: int
+    device: str
+    """cpu or cuda."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """One engine call, for the metrics."""
+
+    rows: int
+    tokens: int
+    padding: float
+    """Share of the computed tokens that was padding, 0 to 1."""
+    engine_seconds: float
+    longest_wait_seconds: float
+    """From the oldest row's arrival to the start of the call."""

@@ -1,0 +1,1 @@
+"""Doors: events from the registry and the gRPC service."""

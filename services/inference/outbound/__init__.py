@@ -1,0 +1,1 @@
+"""ONNX Runtime, the artifact checks, the files kept on disk and what is sent out."""

@@ -1,0 +1,115 @@
+"""Sends answers as `inference.logged`, in batches, beside the requests and never in their way."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from services.contracts.errors import Refusal
+from services.inference.domain.records import Answered, LogBuffer, Sampling, to_events
+from services.inference.outbound.reporter import SOURCE
+from services.inference.telemetry import LOG_DROPPED
+from services.kit.bus.sender import Sender
+from services.kit.clock import Clock
+from services.kit.envelope import Envelope, encode
+from services.kit.ids import Ids
+from services.kit.log import logger
+
+FAREWELL_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Logging:
+    """How the log is written."""
+
+    replica: str
+    writer: Sender
+    clock: Clock
+    ids: Ids
+    sampling: Sampling
+    seconds: float
+    records: int
+    capacity: int
+
+
+class LogWriter:
+    """Bounded: while the broker is away the oldest answers are given up, and counted."""
+
+    def __init__(self, logging: Logging) -> None:
+        self._with = logging
+        self._buffer = LogBuffer(logging.capacity)
+        self._some = asyncio.Event()
+        self._many = asyncio.Event()
+        self._counted = 0
+
+    def add(self, answered: Answered) -> None:
+        """Never waits and never fails."""
+        self._buffer.add(answered)
+        self._some.set()
+        if len(self._buffer) >= self._with.records:
+            self._many.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._some.wait()
+            await self._more_or_time()
+            try:
+                await self.flush()
+            except Refusal as refusal:
+                logger.warning("%s answers wait to be logged: %s", len(self._buffer), refusal)
+                await self._with.clock.sleep(self._with.seconds)
+
+    async def flush(self) -> None:
+        """Sends all that waits. Raises a retryable refusal when the broker is away; what was not sent waits on."""
+        try:
+            while len(self._buffer):
+                await self._send(self._buffer.take(self._with.records))
+            self._some.clear()
+        finally:
+            if len(self._buffer) < self._with.records:
+                self._many.clear()
+            self._count_drops()
+
+    async def close(self) -> None:
+        """Sends what waits, for three seconds at most."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.flush()
+        except (TimeoutError, Refusal) as error:
+            logger.warning("%s answers were not logged: %s", len(self._buffer), error)
+
+    async def _send(self, answers: list[Answered]) -> None:
+        now = self._with.clock.now()
+        # One event stands for many requests: it belongs to the first of their traces that is kept.
+        trace = next(({"traceparent": answered.trace} for answered in answers if answered.trace), {})
+        events = to_events(answers, replica=self._with.replica, sampling=self._with.sampling)
+        messages = [
+            encode(Envelope(id=self._with.ids.new("event"), event=event, source=SOURCE, time=now, trace=trace))
+            for event in events
+        ]
+        try:
+            await self._with.writer.send(messages)
+        except asyncio.CancelledError:
+            self._buffer.put_back(answers)
+            raise
+        except Refusal as refusal:
+            if not refusal.retryable:
+                logger.error("%s answers cannot be logged: %s", len(answers), refusal)
+                LOG_DROPPED.inc(len(answers))
+                return
+            self._buffer.put_back(answers)
+            raise
+
+    async def _more_or_time(self) -> None:
+        waits = [
+            asyncio.ensure_future(self._many.wait()),
+            asyncio.ensure_future(self._with.clock.sleep(self._with.seconds)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _count_drops(self) -> None:
+        LOG_DROPPED.inc(self._buffer.dropped - self._counted)
+        self._counted = self._buffer.dropped

@@ -1,0 +1,92 @@
+"""Tells the house what this replica serves: on every change, and as a heartbeat."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from services.contracts.errors import Refusal
+from services.contracts.events import ReplicaReported
+from services.inference.outbound.remembered import ReportSequence
+from services.kit import telemetry
+from services.kit.bus.sender import Sender
+from services.kit.clock import Clock
+from services.kit.envelope import Envelope, encode
+from services.kit.ids import Ids
+from services.kit.log import logger
+
+SOURCE: Final = "millrace-inference"
+FAREWELL_SECONDS: Final = 2.0
+AWAY_PAUSE_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """What a report needs that the roster does not know."""
+
+    writer: Sender
+    clock: Clock
+    ids: Ids
+    sequence: ReportSequence
+    heartbeat_seconds: float
+
+
+class ReplicaReporter:
+    """Sends the newest state, never an older one; a report that could not be sent is made anew and sent again.
+
+    `build(sequence, leaving)` makes the report at the moment of sending.
+    """
+
+    def __init__(self, build: Callable[[int, bool], ReplicaReported], reporting: Reporting) -> None:
+        self._build = build
+        self._with = reporting
+        self._changed = asyncio.Event()
+        self._trace: dict[str, str] = {}
+
+    def changed(self) -> None:
+        """A report goes out soon, in the trace that is present now."""
+        self._trace = telemetry.current_carrier() or self._trace
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            self._changed.clear()
+            trace, self._trace = self._trace, {}
+            try:
+                await self._send(trace, leaving=False)
+            except Refusal as refusal:
+                logger.warning("the report of this replica waits: %s", refusal)
+                self._trace = self._trace or trace
+                await self._with.clock.sleep(AWAY_PAUSE_SECONDS)
+                continue
+            await self._change_or_heartbeat()
+
+    async def leave(self) -> None:
+        """The last report: nothing should be routed here any more. Gives up after two seconds."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._send({}, leaving=True)
+        except (TimeoutError, Refusal) as error:
+            logger.warning("leaving without a word: %s", error)
+
+    async def _send(self, trace: dict[str, str], *, leaving: bool) -> None:
+        sequence = await self._with.sequence.take()
+        envelope = Envelope(
+            id=self._with.ids.new("event"),
+            event=self._build(sequence, leaving),
+            source=SOURCE,
+            time=self._with.clock.now(),
+            trace=trace,
+        )
+        await self._with.writer.send([encode(envelope)])
+
+    async def _change_or_heartbeat(self) -> None:
+        waits = [
+            asyncio.ensure_future(self._changed.wait()),
+            asyncio.ensure_future(self._with.clock.sleep(self._with.heartbeat_seconds)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

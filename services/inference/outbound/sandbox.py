@@ -1,0 +1,71 @@
+"""Runs `checking` in its own process and turns what comes back, or does not, into a verdict."""
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import services
+from services.contracts.artifact import Precision
+from services.inference.errors import ArtifactRefused, CheckBroken
+from services.kit.log import logger
+
+ANSWER_BYTES: Final = 64 * 1024
+_KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+
+
+class Sandbox:
+    """The checks of `services/inference/outbound/checking.py`, each run in a limited child process."""
+
+    def __init__(self, *, rows: int, seconds: float) -> None:
+        self._rows = rows
+        self._seconds = seconds
+
+    async def check(self, folder: Path, precision: Precision) -> None:
+        """Raises ArtifactRefused with the first check that failed, and CheckBroken when the process could not run."""
+        arguments = ("-m", "services.inference.outbound.checking", str(folder), precision.value, str(self._rows))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env=_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=ANSWER_BYTES,
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(self._seconds):
+                said, complained = await process.communicate()
+        except TimeoutError as error:
+            raise ArtifactRefused("too_slow", f"its checks did not end within {self._seconds:g} seconds") from error
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        _judge(process.returncode or 0, said, complained)
+
+
+def _environment() -> dict[str, str]:
+    """No secret of the service reaches a process that opens a stranger's file."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    root = str(Path(services.__file__).parents[1])
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
+
+
+def _judge(exit_code: int, said: bytes, complained: bytes) -> None:
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    if exit_code == 0 and lines:
+        answer = json.loads(lines[-1])
+        if not answer["ok"]:
+            raise ArtifactRefused(answer["code"], answer["reason"])
+        return
+    logger.warning("the artifact check ended with %s: %s", exit_code, complained[-2000:].decode("utf-8", "replace"))
+    if exit_code < 0:
+        raise ArtifactRefused("crashed", f"checking it was stopped by signal {-exit_code}")
+    if b"MemoryError" in complained or b"bad_alloc" in complained:
+        raise ArtifactRefused("too_much_memory", "it needs more memory than its size allows")
+    raise CheckBroken

@@ -1,0 +1,158 @@
+"""What the handlers need from outside, each with its promise."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.events import DeploymentChanged
+from services.inference.domain.records import Answered
+from services.inference.domain.roster import Roster
+from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.versions import VersionKey
+from services.kit.clock import Clock
+from services.kit.ids import Ids
+
+
+class Engine(Protocol):
+    """Scores one batch on the calling thread; never queues, never retries. Any number of threads may call it."""
+
+    @property
+    def loaded(self) -> Loaded: ...
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut at the model's maximum length."""
+        ...
+
+    def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
+        """Scores of each row of token ids, in their order."""
+        ...
+
+    def warm(self, rows: int) -> None:
+        """Runs batches of up to `rows` rows, short and long, so that the first request waits for nothing."""
+        ...
+
+
+class Engines(Protocol):
+    """The loaded versions and the one bounded queue before them."""
+
+    @property
+    def queued(self) -> int:
+        """Texts that wait or run."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Texts held at once before more are refused."""
+        ...
+
+    async def load(self, key: VersionKey, folder: Path, precision: Precision) -> None:
+        """Raises ArtifactRefused when the engine cannot open it. It answers from now on."""
+        ...
+
+    async def warm(self, key: VersionKey) -> None: ...
+
+    async def unload(self, key: VersionKey) -> None:
+        """Frees it; nothing happens when it is not loaded."""
+        ...
+
+    def loaded(self, key: VersionKey) -> Loaded: ...
+
+    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+        """Answers in the order of `texts`; `deadline` is in monotonic seconds.
+
+        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed.
+        """
+        ...
+
+
+class Artifacts(Protocol):
+    """The artifact store with a local copy."""
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        """A folder whose files, hash and signature have been checked.
+
+        Raises a refusal for good when they do not fit, and Unavailable when the store does not answer.
+        """
+        ...
+
+    async def prune(self, keep: set[str]) -> None:
+        """Drops the local copies of every artifact but those with these digests."""
+        ...
+
+
+class Checker(Protocol):
+    async def check(self, folder: Path, precision: Precision) -> None:
+        """Raises ArtifactRefused when the variant must not be loaded here; Unavailable when that cannot be told."""
+        ...
+
+
+class Remembered(Protocol):
+    """The newest known deployments, kept over restarts, so that a replica serves without broker and registry."""
+
+    async def load(self) -> list[DeploymentChanged]:
+        """What was saved last; nothing when there is none or it cannot be read."""
+        ...
+
+    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
+        """Returns once it is on disk; after a crash it is there whole or not at all."""
+        ...
+
+
+class Crew(Protocol):
+    """Owns the work that goes on beside the requests: one job a version at a time."""
+
+    def start(self, key: VersionKey, work: Coroutine[Any, Any, None]) -> None:
+        """Replaces what was going on for this version."""
+        ...
+
+    async def stop(self, key: VersionKey) -> None:
+        """Returns once nothing goes on for this version any more."""
+        ...
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Held while bringing a version up, so that only one takes memory and cores from serving."""
+        ...
+
+
+class Reporter(Protocol):
+    def changed(self) -> None:
+        """Something happened that the house should know: a report goes out soon, in the present trace."""
+        ...
+
+
+class Log(Protocol):
+    def add(self, answered: Answered) -> None:
+        """Takes an answer for `inference.logged`; never waits and never fails."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one request may ask for, and how patient the bring-up and the draining are."""
+
+    texts: int = 64
+    characters_per_token: int = 32
+    default_deadline_seconds: float = 30.0
+    longest_deadline_seconds: float = 60.0
+    bring_up_attempts: int = 6
+    drain_grace_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Ports:
+    roster: Roster
+    engines: Engines
+    artifacts: Artifacts
+    checker: Checker
+    remembered: Remembered
+    crew: Crew
+    reporter: Reporter
+    log: Log
+    clock: Clock
+    ids: Ids
+    bounds: Bounds
+    observe: Callable[[str, int, str, float], None]
+    """Called with deployment, version, outcome and seconds of each request that reached a version."""

@@ -1,0 +1,52 @@
+"""What can be set of inference, as MILLRACE_INFERENCE_...; units are in the names."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.contracts.names import ReplicaId
+from services.kit.settings import ServiceSettings
+
+
+class InferenceSettings(ServiceSettings):
+    """One replica."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "inference"
+
+    replica: ReplicaId = Field(default="inference-0", description="this replica's name; no two may share one")
+    advertised_host: str = Field(default="", description="what others reach it by; the host it listens on when empty")
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto takes CUDA where there is a device"
+    )
+    workers: int = Field(default=0, ge=0, le=256, description="engine threads; 0: one a core, or 2 on CUDA")
+    batch_rows: int = Field(default=0, ge=0, le=1024, description="texts of a batch; 0: 8 on a CPU, 64 on CUDA")
+    batch_tokens: int = Field(
+        default=0, ge=0, le=1_048_576, description="tokens of a batch, padding included; 0: 1,024 or 32,768"
+    )
+    batch_padding: float = Field(default=0.15, ge=0, le=1, description="share of a batch that may be padding")
+    capacity_texts: int = Field(default=512, ge=64, le=100_000, description="texts held before more are refused")
+    characters_per_token: int = Field(
+        default=32, ge=4, le=10_000, description="a text longer than this times the model's tokens is refused"
+    )
+
+    check_seconds: float = Field(default=120.0, gt=0, le=3600, description="limit on checking one artifact")
+    drain_grace_seconds: float = Field(
+        default=5.0, ge=0, le=3600, description="how long an unwanted version must have been idle to be unloaded"
+    )
+    heartbeat_seconds: float = Field(default=3.0, gt=0, le=300, description="between two reports without a change")
+    load_seconds: float = Field(default=0.5, gt=0, le=60, description="between two messages of load on a stream")
+
+    log_seconds: float = Field(default=0.5, gt=0, le=1, description="an answer waits at most this long to be logged")
+    log_records: int = Field(default=100, ge=1, le=1000, description="records of one inference.logged event")
+    log_capacity: int = Field(default=20_000, ge=1, description="answers kept while the broker is away")
+    log_text: float = Field(default=1.0, ge=0, le=1, description="share of requests whose text is logged")
+    log_embedding: float = Field(default=1.0, ge=0, le=1, description="share of requests whose embedding is logged")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.host in ("0.0.0.0", "::") and not self.advertised_host:  # noqa: S104 - compared, not bound
+            raise ValueError("a replica that listens everywhere needs MILLRACE_INFERENCE_ADVERTISED_HOST")
+        return self

@@ -1,0 +1,1 @@
+"""Watches what is served: drift of the inputs, quality against a champion, and objectives of service."""

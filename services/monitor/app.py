@@ -1,0 +1,46 @@
+"""Wires the monitor."""
+
+from functools import partial
+
+from services.contracts.events import InferenceLogged
+from services.contracts.rpc import monitor_pb2_grpc
+from services.kit.bus.stream import BatchReader
+from services.kit.service import Service
+from services.kit.timers import TimerLoop
+from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.inbound.events import records, subscriptions, timers
+from services.monitor.inbound.rpc import SERVICE, MonitorRpc
+from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
+from services.monitor.outbound.store import open_store
+from services.monitor.ports import Ports
+from services.monitor.settings import MonitorSettings
+
+
+def build(settings: MonitorSettings) -> Service:
+    """The whole service; nothing is open before it runs."""
+    service = Service(settings)
+    store = open_store(settings.sql_url(), clock=service.clock, ids=service.ids, source=f"millrace/{service.name}")
+    ports = Ports(
+        store=store,
+        clock=service.clock,
+        baselines=StoredBaselines(service.artifacts),
+        offload=on_a_thread,
+        policy=settings.policy(),
+    )
+    service.database(store.database)
+    service.part("upkeep", open=partial(begin_upkeep, ports))
+    service.runs("timers", TimerLoop(store, timers(ports), service.clock).run)
+    controls = subscriptions(ports)
+    reader = BatchReader(
+        InferenceLogged,
+        records(ports),
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        service=service.name,
+        delivery=service.delivery(controls),
+        clock=service.clock,
+    )
+    service.listens(controls)
+    service.runs("inference.logged", reader.run)
+    service.grpc().add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(ports), SERVICE)
+    service.http()
+    return service

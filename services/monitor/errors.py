@@ -1,0 +1,22 @@
+"""What the monitor refuses. Transports map `kind`.
+
+NotFound
+└── UnknownDeployment
+Invalid
+└── BaselineRefused
+"""
+
+from services.contracts.errors import Invalid, NotFound
+
+
+class UnknownDeployment(NotFound):
+    """There is no deployment named {deployment}."""
+
+    hint = "'millrace deployments list' shows those there are"
+    field = "deployment"
+
+
+class BaselineRefused(Invalid):
+    """The baseline of version {version} cannot be used: {problem}."""
+
+    hint = "train the version again; until then its traffic is not tested for drift"

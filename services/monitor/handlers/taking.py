@@ -1,0 +1,131 @@
+"""What comes in: answered requests, labels, changes of deployments, failed runs."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
+from services.kit import telemetry
+from services.kit.envelope import Envelope
+from services.monitor import telemetry as names
+from services.monitor.domain.intake import Intake
+from services.monitor.domain.ledger import Known
+from services.monitor.domain.watching import Place, Rollout, Story, Watch, followed, rollout_of
+from services.monitor.handlers.drifting import fill_window
+from services.monitor.handlers.judging import schedule_judgement
+from services.monitor.ports import Ports, Tx
+
+
+async def take_records(envelopes: Sequence[Envelope[InferenceLogged]], ports: Ports) -> None:
+    """Takes batches of answered requests; what was taken before changes nothing."""
+    for chunk in _chunks(envelopes, ports.policy.chunk_records):
+        async with ports.store.transaction() as tx:
+            by_place: dict[Place, list[Envelope[InferenceLogged]]] = defaultdict(list)
+            for envelope in chunk:
+                if await tx.first_sight(envelope):
+                    by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope)
+            for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
+                await _take_group(place, by_place[place], tx, ports)
+
+
+async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: Tx, ports: Ports) -> None:
+    await tx.alone(place)
+    records = [record for envelope in group for record in envelope.event.records]
+    watch, rollout = await tx.watch(place), await tx.rollout(place)
+    intake = _intake(await tx.known(place, {record.request for record in records}), watch, rollout, ports)
+    for record in records:
+        intake.add(record)
+        names.RECORDS.labels(record.outcome).inc()
+    names.RECORDS.labels("repeated").inc(intake.repeated)
+    names.SAMPLES_LEFT_OUT.labels("unreadable").inc(intake.unreadable)
+    await tx.add_answers(place, intake.answers)
+    await _keep_news(place, intake, rollout, tx, ports)
+    if watch is not None and intake.arrivals:
+        await fill_window(watch, intake, group[-1].id, tx, ports)
+
+
+async def take_feedback(envelope: Envelope[FeedbackReceived], ports: Ports) -> None:
+    """Joins a label to the answers of its request, known or still to come."""
+    event, place = envelope.event, Place(envelope.tenant, envelope.event.deployment)
+    async with ports.store.transaction() as tx:
+        if not await tx.first_sight(envelope):
+            return
+        await tx.alone(place)
+        rollout = await tx.rollout(place)
+        intake = _intake(await tx.known(place, {event.request}), None, rollout, ports)
+        answered = event.request in intake.known and bool(intake.known[event.request].answers)
+        if not intake.label(event.request, event.label):
+            return
+        await tx.add_truth(place, event.request, event.label)
+        await _keep_news(place, intake, rollout, tx, ports)
+    names.FEEDBACK.labels("joined" if answered else "early").inc()
+
+
+async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
+    """Watches what serves now; when another version serves, its windows begin afresh."""
+    event, place = envelope.event, Place(envelope.tenant, envelope.event.deployment)
+    story = Story(envelope.id, envelope.story, telemetry.current_carrier() or dict(envelope.trace))
+    async with ports.store.transaction() as tx:
+        if not await tx.first_sight(envelope):
+            return
+        await tx.alone(place)
+        before = await tx.watch(place)
+        watch = followed(before, place, event, story)
+        if watch is None:
+            return
+        await tx.save_watch(watch)
+        if before is not None and before.version != watch.version:
+            await tx.drop_samples(place)
+            await tx.drop_untested(place)
+        await _follow_rollout(watch, envelope, story, tx, ports)
+
+
+async def _follow_rollout(
+    watch: Watch, envelope: Envelope[DeploymentChanged], story: Story, tx: Tx, ports: Ports
+) -> None:
+    present = await tx.rollout(watch.place)
+    rollout = rollout_of(present, watch, envelope.event, at=envelope.time, story=story)
+    if rollout is None:
+        await tx.drop_rollout(watch.place)
+    elif rollout is not present:
+        # Answers may have been heard of before this change was.
+        known = await tx.known_since(watch.place, rollout.contest.since)
+        await schedule_judgement(rollout.caught_up(known), tx, ports)
+
+
+async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports) -> None:
+    async with ports.store.transaction() as tx:
+        if not await tx.first_sight(envelope):
+            return
+    names.TRAINING_FAILED.labels(envelope.event.model, envelope.event.code).inc()
+
+
+def _chunks(envelopes: Sequence[Envelope[InferenceLogged]], records: int) -> Iterator[list[Envelope[InferenceLogged]]]:
+    """Runs of envelopes with about `records` records each, so that no transaction grows without bound."""
+    chunk: list[Envelope[InferenceLogged]] = []
+    size = 0
+    for envelope in envelopes:
+        chunk.append(envelope)
+        size += len(envelope.event.records)
+        if size >= records:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _intake(known: dict[str, Known], watch: Watch | None, rollout: Rollout | None, ports: Ports) -> Intake:
+    return Intake(
+        known=known,
+        contest=rollout.contest if rollout is not None else None,
+        watched=watch.watched.version if watch is not None and watch.watched is not None else None,
+        slow_ms=ports.policy.slow_ms,
+        now=ports.clock.now(),
+    )
+
+
+async def _keep_news(place: Place, intake: Intake, rollout: Rollout | None, tx: Tx, ports: Ports) -> None:
+    await tx.count(place, intake.counts)
+    if rollout is not None:
+        changed = rollout.with_news(intake.tally, [answer for _, answer in intake.answers])
+        if changed != rollout:
+            await schedule_judgement(changed, tx, ports)

@@ -1,0 +1,1 @@
+"""The monitor's doors: events, timers and gRPC."""

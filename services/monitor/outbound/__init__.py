@@ -1,0 +1,1 @@
+"""The monitor's database and its reader of baselines."""

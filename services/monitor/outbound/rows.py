@@ -1,0 +1,213 @@
+"""Between the tables' rows and the domain's values."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.events import Evidence, Verdict
+from services.monitor.domain.drift import DriftTest, WindowVerdict
+from services.monitor.domain.ledger import Answer, Contest, Tally
+from services.monitor.domain.sequential import Arm, Outcomes, Pairs
+from services.monitor.domain.slo import Counts
+from services.monitor.domain.watching import (
+    ClosedWindow,
+    Place,
+    Rollout,
+    RolloutVerdict,
+    Story,
+    Told,
+    Watch,
+    Watched,
+)
+from services.monitor.domain.windows import Sample, encode_embedding, read_embedding
+
+Values = dict[str, Any]
+
+
+def of_place(place: Place) -> Values:
+    return {"tenant": place.tenant, "deployment": place.deployment}
+
+
+def of_watch(watch: Watch) -> Values:
+    watched = watch.watched
+    return {
+        **of_place(watch.place),
+        "model": watch.model,
+        "generation": watch.generation,
+        "watched": watched
+        and {
+            "version": watched.version,
+            "artifact": watched.artifact.model_dump(mode="json"),
+            "precision": watched.precision.value,
+        },
+        "story": asdict(watch.story),
+        "window": watch.window,
+        "answered": watch.answered,
+        "low_windows": watch.low_windows,
+        "since_quiet": watch.since_quiet,
+        "told": watch.told,
+    }
+
+
+def to_watch(row: Any) -> Watch:
+    watched = row.watched and Watched(
+        version=row.watched["version"],
+        artifact=ArtifactRef.model_validate(row.watched["artifact"]),
+        precision=Precision(row.watched["precision"]),
+    )
+    return Watch(
+        place=Place(row.tenant, row.deployment),
+        model=row.model,
+        generation=row.generation,
+        watched=watched,
+        story=Story(**row.story),
+        window=row.window,
+        answered=row.answered,
+        low_windows=row.low_windows,
+        since_quiet=row.since_quiet,
+        told=row.told,
+    )
+
+
+def of_rollout(rollout: Rollout) -> Values:
+    told = rollout.told
+    return {
+        **of_place(rollout.place),
+        "rollout": rollout.id,
+        "candidate": rollout.contest.candidate,
+        "champion": rollout.contest.champion,
+        "since": rollout.contest.since,
+        "mirrors": rollout.mirrors,
+        "step": rollout.step,
+        "step_since": rollout.step_since,
+        "requests": rollout.requests,
+        "tally": asdict(rollout.tally),
+        "story": asdict(rollout.story),
+        "judging": rollout.judging,
+        "told": told and {**asdict(told), "at": told.at.isoformat()},
+    }
+
+
+def to_rollout(row: Any) -> Rollout:
+    return Rollout(
+        place=Place(row.tenant, row.deployment),
+        id=row.rollout,
+        contest=Contest(row.candidate, row.champion, row.since),
+        mirrors=row.mirrors,
+        step=row.step,
+        step_since=row.step_since,
+        story=Story(**row.story),
+        requests=row.requests,
+        tally=Tally(**{name: _outcomes(value) for name, value in row.tally.items()}),
+        judging=row.judging,
+        told=row.told and _told(row.told),
+    )
+
+
+def _outcomes(values: Values) -> Outcomes:
+    return Outcomes(Pairs(**values["pairs"]), Arm(**values["candidate"]), Arm(**values["champion"]))
+
+
+def _told(values: Values) -> Told:
+    return Told(**{**values, "verdict": Verdict(values["verdict"]), "at": datetime.fromisoformat(values["at"])})
+
+
+def of_answer(place: Place, request: str, answer: Answer) -> Values:
+    """Written out: this runs once a request, and `asdict` copies what need not be copied."""
+    return {
+        **of_place(place),
+        "request": request,
+        "version": answer.version,
+        "mirrored": answer.mirrored,
+        "at": answer.at,
+        "ok": answer.ok,
+        "slow": answer.slow,
+        "label": answer.label,
+    }
+
+
+def to_answer(row: Any) -> Answer:
+    return Answer(row.version, row.mirrored, row.at, row.ok, row.slow, row.label)
+
+
+def of_counts(counts: Counts) -> Values:
+    values = {name: getattr(counts, name) for name in ("requests", "errors", "slow", "labelled", "right")}
+    return {**values, "histogram": {str(bucket): count for bucket, count in sorted(counts.histogram.items())}}
+
+
+def to_counts(row: Any) -> Counts:
+    histogram = {int(bucket): count for bucket, count in row.histogram.items()}
+    return Counts(row.requests, row.errors, row.slow, row.labelled, row.right, histogram)
+
+
+def of_sample(place: Place, window: int, position: int, sample: Sample) -> Values:
+    return {
+        **of_place(place),
+        "window": window,
+        "position": position,
+        "request": sample.request,
+        "at": sample.at,
+        "text_key": sample.text_key,
+        "embedding": encode_embedding(sample.embedding_D),
+    }
+
+
+def to_sample(row: Any) -> Sample:
+    return Sample(row.request, row.at, read_embedding(row.embedding), row.text_key)
+
+
+def of_window(window: ClosedWindow) -> Values:
+    return {
+        **of_place(window.place),
+        "number": window.number,
+        "version": window.version,
+        "rows": window.rows,
+        "answered": window.answered,
+        "opened": window.opened,
+        "closed": window.closed,
+        "verdict": window.verdict and window.verdict.value,
+        "test": window.test and asdict(window.test),
+    }
+
+
+def to_window(row: Any) -> ClosedWindow:
+    return ClosedWindow(
+        place=Place(row.tenant, row.deployment),
+        number=row.number,
+        version=row.version,
+        rows=row.rows,
+        answered=row.answered,
+        opened=row.opened,
+        closed=row.closed,
+        verdict=row.verdict and WindowVerdict(row.verdict),
+        test=row.test and DriftTest(**row.test),
+    )
+
+
+def of_verdict(told: RolloutVerdict) -> Values:
+    return {
+        **of_place(told.place),
+        "rollout": told.rollout,
+        "version": told.version,
+        "step": told.step,
+        "verdict": told.verdict.value,
+        "reason": told.reason,
+        "requests": told.requests,
+        "evidence": [part.model_dump(mode="json") for part in told.evidence],
+        "at": told.at,
+    }
+
+
+def to_verdict(row: Any) -> RolloutVerdict:
+    return RolloutVerdict(
+        place=Place(row.tenant, row.deployment),
+        rollout=row.rollout,
+        version=row.version,
+        step=row.step,
+        verdict=Verdict(row.verdict),
+        reason=row.reason,
+        requests=row.requests,
+        evidence=tuple(Evidence.model_validate(part) for part in row.evidence),
+        at=row.at,
+    )

@@ -1,0 +1,230 @@
+"""The monitor's queries, on SQLite and PostgreSQL alike."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from services.contracts.events import InferenceLogged
+from services.kit.clock import Clock
+from services.kit.ids import Ids
+from services.kit.sql.database import Database
+from services.kit.sql.store import SqlStore
+from services.kit.sql.tables import InboxRow
+from services.kit.sql.work import SqlUnitOfWork, columns
+from services.monitor.domain.ledger import Answer, Known
+from services.monitor.domain.slo import Counts, Indicator
+from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
+from services.monitor.domain.windows import Sample
+from services.monitor.outbound import rows
+from services.monitor.outbound.tables import (
+    AnswerRow,
+    BreachRow,
+    MinuteRow,
+    RolloutRow,
+    SampleRow,
+    TruthRow,
+    VerdictRow,
+    WatchRow,
+    WindowRow,
+)
+from services.monitor.ports import Minute, Retention
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+PLACE: Final = ["tenant", "deployment"]
+IN_LIST: Final = 500
+"""Names a query: both databases take more, none gets faster."""
+
+Condition: TypeAlias = sa.ColumnElement[bool]
+
+
+def at(table: type[SQLModel], place: Place) -> Condition:
+    c = columns(table).c
+    return sa.and_(c.tenant == place.tenant, c.deployment == place.deployment)
+
+
+class MonitorTx(SqlUnitOfWork):
+    """`ports.Tx` on SQL; see there for the promises."""
+
+    async def _first(self, table: type[SQLModel], condition: Condition) -> Any:
+        return (await self.execute(sa.select(columns(table)).where(condition))).first()
+
+    async def _drop(self, table: type[SQLModel], condition: Condition) -> None:
+        await self.execute(sa.delete(columns(table)).where(condition))
+
+    async def alone(self, place: Place) -> None:
+        if self.session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+            name = f"monitor/{place.tenant}/{place.deployment}"
+            await self.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+
+    # --- what is watched
+
+    async def watch(self, place: Place) -> Watch | None:
+        row = await self._first(WatchRow, at(WatchRow, place))
+        return rows.to_watch(row) if row is not None else None
+
+    async def watches(self) -> list[Watch]:
+        table = columns(WatchRow)
+        found = await self.execute(sa.select(table).order_by(table.c.tenant, table.c.deployment))
+        return [rows.to_watch(row) for row in found]
+
+    async def save_watch(self, watch: Watch) -> None:
+        await self.upsert(WatchRow, rows.of_watch(watch), keys=PLACE)
+
+    async def rollout(self, place: Place) -> Rollout | None:
+        row = await self._first(RolloutRow, at(RolloutRow, place))
+        return rows.to_rollout(row) if row is not None else None
+
+    async def save_rollout(self, rollout: Rollout) -> None:
+        await self.upsert(RolloutRow, rows.of_rollout(rollout), keys=PLACE)
+
+    async def drop_rollout(self, place: Place) -> None:
+        await self._drop(RolloutRow, at(RolloutRow, place))
+
+    # --- requests
+
+    async def known(self, place: Place, requests: Iterable[str]) -> dict[str, Known]:
+        found: dict[str, Known] = defaultdict(Known)
+        a, t = columns(AnswerRow), columns(TruthRow)
+        wanted = sorted(set(requests))
+        for start in range(0, len(wanted), IN_LIST):
+            some = wanted[start : start + IN_LIST]
+            mine = sa.select(a).where(at(AnswerRow, place), a.c.request.in_(some)).order_by(a.c.at, a.c.version)
+            for row in await self.execute(mine):
+                found[row.request] = found[row.request].with_answer(rows.to_answer(row))
+            for row in await self.execute(sa.select(t).where(at(TruthRow, place), t.c.request.in_(some))):
+                found[row.request] = found[row.request].with_truth(row.label)
+        return dict(found)
+
+    async def known_since(self, place: Place, since: datetime) -> list[Known]:
+        a = columns(AnswerRow)
+        names = await self.execute(sa.select(a.c.request).where(at(AnswerRow, place), a.c.at >= since).distinct())
+        known = await self.known(place, names.scalars())
+        return [known[name] for name in sorted(known)]
+
+    async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
+        if answers:
+            values = [rows.of_answer(place, request, answer) for request, answer in answers]
+            await self._insert_many(AnswerRow, values)
+
+    async def add_truth(self, place: Place, request: str, label: str) -> None:
+        values = {**rows.of_place(place), "request": request, "label": label, "at": self._clock.now()}
+        await self.insert_once(TruthRow, values)
+
+    async def _insert_many(self, table: type[SQLModel], values: list[dict[str, Any]]) -> None:
+        connection = await self.session.connection()
+        await connection.execute(sa.insert(columns(table)), values)
+
+    async def count(self, place: Place, counts: Mapping[Minute, Counts]) -> None:
+        keys = [*PLACE, "version", "minute"]
+        m = columns(MinuteRow)
+        for (version, minute), added in sorted(counts.items()):
+            row = await self._first(
+                MinuteRow, sa.and_(at(MinuteRow, place), m.c.version == version, m.c.minute == minute)
+            )
+            total = added if row is None else rows.to_counts(row) + added
+            values = {**rows.of_place(place), "version": version, "minute": minute, **rows.of_counts(total)}
+            await self.upsert(MinuteRow, values, keys=keys)
+
+    async def counts(self, place: Place, since: datetime) -> dict[int, Counts]:
+        m = columns(MinuteRow)
+        found: dict[int, Counts] = defaultdict(Counts)
+        for row in await self.execute(sa.select(m).where(at(MinuteRow, place), m.c.minute >= since)):
+            found[row.version] += rows.to_counts(row)
+        return dict(found)
+
+    # --- windows
+
+    async def samples(self, place: Place, window: int) -> tuple[Sample, ...]:
+        s = columns(SampleRow)
+        query = sa.select(s).where(at(SampleRow, place), s.c.window == window).order_by(s.c.position)
+        return tuple(rows.to_sample(row) for row in await self.execute(query))
+
+    async def add_samples(self, place: Place, window: int, first: int, samples: Sequence[Sample]) -> None:
+        if samples:
+            numbered = enumerate(samples, start=first)
+            values = [rows.of_sample(place, window, position, sample) for position, sample in numbered]
+            await self._insert_many(SampleRow, values)
+
+    async def drop_samples(self, place: Place, window: int | None = None) -> None:
+        mine = at(SampleRow, place)
+        await self._drop(SampleRow, mine if window is None else sa.and_(mine, columns(SampleRow).c.window == window))
+
+    async def save_window(self, window: ClosedWindow) -> None:
+        await self.upsert(WindowRow, rows.of_window(window), keys=[*PLACE, "number"])
+
+    async def window(self, place: Place, number: int) -> ClosedWindow | None:
+        row = await self._first(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.number == number))
+        return rows.to_window(row) if row is not None else None
+
+    async def untested(self, place: Place) -> list[int]:
+        w = columns(WindowRow)
+        query = sa.select(w.c.number).where(at(WindowRow, place), w.c.verdict.is_(None)).order_by(w.c.number)
+        return list((await self.execute(query)).scalars())
+
+    async def drop_untested(self, place: Place) -> None:
+        await self._drop(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.verdict.is_(None)))
+
+    async def tested_windows(self, place: Place, limit: int) -> list[ClosedWindow]:
+        w = columns(WindowRow)
+        mine = sa.and_(at(WindowRow, place), w.c.verdict.is_not(None))
+        query = sa.select(w).where(mine).order_by(w.c.number.desc()).limit(limit)
+        return [rows.to_window(row) for row in await self.execute(query)]
+
+    # --- verdicts and objectives
+
+    async def add_verdict(self, verdict: RolloutVerdict) -> None:
+        await self._insert_many(VerdictRow, [rows.of_verdict(verdict)])
+
+    async def verdicts(self, place: Place, limit: int) -> list[RolloutVerdict]:
+        v = columns(VerdictRow)
+        query = sa.select(v).where(at(VerdictRow, place)).order_by(v.c.id.desc()).limit(limit)
+        return [rows.to_verdict(row) for row in await self.execute(query)]
+
+    async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
+        found = await self.execute(sa.select(columns(BreachRow)).where(at(BreachRow, place)))
+        return {(row.version, Indicator(row.indicator)) for row in found}
+
+    async def set_breached(self, place: Place, version: int, indicator: Indicator, *, breached: bool) -> None:
+        b = columns(BreachRow)
+        if breached:
+            key = {**rows.of_place(place), "version": version, "indicator": indicator.value}
+            await self.insert_once(BreachRow, key)
+        else:
+            mine = sa.and_(at(BreachRow, place), b.c.version == version, b.c.indicator == indicator.value)
+            await self._drop(BreachRow, mine)
+
+    # --- retention
+
+    async def forget(self, now: datetime, retention: Retention) -> None:
+        answers_before = now - timedelta(hours=retention.answer_hours)
+        await self._drop(AnswerRow, columns(AnswerRow).c.at < answers_before)
+        await self._drop(TruthRow, columns(TruthRow).c.at < answers_before)
+        await self._drop(MinuteRow, columns(MinuteRow).c.minute < now - timedelta(hours=retention.minute_hours))
+        inbox = columns(InboxRow)
+        old = inbox.c.handled_at < now - timedelta(hours=retention.inbox_hours)
+        await self._drop(InboxRow, sa.and_(inbox.c.topic == InferenceLogged.topic, old))
+        for watch in await self.watches():
+            await self._keep_newest(AnswerRow, "at", watch.place, retention.answers)
+            await self._keep_newest(TruthRow, "at", watch.place, retention.answers)
+            await self._keep_newest(WindowRow, "number", watch.place, retention.windows)
+            await self._keep_newest(VerdictRow, "id", watch.place, retention.verdicts)
+
+    async def _keep_newest(self, table: type[SQLModel], order: str, place: Place, most: int) -> None:
+        column, mine = columns(table).c[order], at(table, place)
+        newest_to_go = sa.select(column).where(mine).order_by(column.desc()).offset(most).limit(1)
+        limit = (await self.execute(newest_to_go)).scalar()
+        if limit is not None:
+            await self._drop(table, sa.and_(mine, column <= limit))
+
+
+MonitorStore: TypeAlias = SqlStore[MonitorTx]
+
+
+def open_store(url: str, *, clock: Clock, ids: Ids, source: str) -> MonitorStore:
+    """The store on the database at `url`; open its `database` before use."""
+    return SqlStore(Database(url, MIGRATIONS), lambda session: MonitorTx(session, clock=clock, ids=ids, source=source))

@@ -1,0 +1,167 @@
+"""What the handlers need of the world."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from services.kit.clock import Clock
+from services.kit.work import UnitOfWork
+from services.monitor.domain.drift import DriftPolicy, Floats
+from services.monitor.domain.ledger import Answer, Known
+from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
+from services.monitor.domain.verdicts import JudgingPolicy
+from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch, Watched
+from services.monitor.domain.windows import Sample
+
+T = TypeVar("T")
+
+Minute = tuple[int, datetime]
+"""A version, and the start of a minute."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much is kept. Answers wait for late labels and twins; minutes feed objectives and health."""
+
+    answer_hours: float = 24.0
+    answers: int = 50_000
+    minute_hours: float = 24.0
+    inbox_hours: float = 72.0
+    windows: int = 500
+    verdicts: int = 500
+
+
+class Tx(UnitOfWork, Protocol):
+    """Everything is asked for by place, so that no tenant sees another's."""
+
+    async def alone(self, place: Place) -> None:
+        """Until this transaction ends no other one that asks the same changes the place: labels and answers that
+        arrive at one moment would miss each other."""
+        ...
+
+    async def watch(self, place: Place) -> Watch | None: ...
+    async def watches(self) -> list[Watch]: ...
+    async def save_watch(self, watch: Watch) -> None: ...
+
+    async def rollout(self, place: Place) -> Rollout | None:
+        """The one that is being judged."""
+        ...
+
+    async def save_rollout(self, rollout: Rollout) -> None:
+        """Replaces whatever rollout the place had."""
+        ...
+
+    async def drop_rollout(self, place: Place) -> None: ...
+
+    async def known(self, place: Place, requests: Iterable[str]) -> dict[str, Known]:
+        """What is known of each of these requests; those never heard of are left out."""
+        ...
+
+    async def known_since(self, place: Place, since: datetime) -> list[Known]:
+        """All requests answered from then on."""
+        ...
+
+    async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
+        """Each a request and a version's first answer to it."""
+        ...
+
+    async def add_truth(self, place: Place, request: str, label: str) -> None: ...
+
+    async def count(self, place: Place, counts: Mapping[Minute, Counts]) -> None:
+        """Adds to the minutes."""
+        ...
+
+    async def counts(self, place: Place, since: datetime) -> dict[int, Counts]:
+        """Sums by version over the minutes that began at or after `since`."""
+        ...
+
+    async def samples(self, place: Place, window: int) -> tuple[Sample, ...]:
+        """In the order they came."""
+        ...
+
+    async def add_samples(self, place: Place, window: int, first: int, samples: Sequence[Sample]) -> None:
+        """`first` is the position of the first of them in its window."""
+        ...
+
+    async def drop_samples(self, place: Place, window: int | None = None) -> None:
+        """Of one window, or of all."""
+        ...
+
+    async def save_window(self, window: ClosedWindow) -> None: ...
+    async def window(self, place: Place, number: int) -> ClosedWindow | None: ...
+
+    async def untested(self, place: Place) -> list[int]:
+        """Numbers of the closed windows that wait for their test, in order."""
+        ...
+
+    async def drop_untested(self, place: Place) -> None: ...
+
+    async def tested_windows(self, place: Place, limit: int) -> list[ClosedWindow]:
+        """The newest first."""
+        ...
+
+    async def add_verdict(self, verdict: RolloutVerdict) -> None: ...
+
+    async def verdicts(self, place: Place, limit: int) -> list[RolloutVerdict]:
+        """The newest first."""
+        ...
+
+    async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
+        """Versions and indicators whose breach was told and that have not recovered."""
+        ...
+
+    async def set_breached(self, place: Place, version: int, indicator: Indicator, *, breached: bool) -> None: ...
+
+    async def forget(self, now: datetime, retention: Retention) -> None:
+        """Drops what is older, or more, than is kept."""
+        ...
+
+
+class Store(Protocol):
+    def transaction(self) -> AbstractAsyncContextManager[Tx]: ...
+
+    def reading(self) -> AbstractAsyncContextManager[Tx]:
+        """The same queries without a write lock."""
+        ...
+
+
+class Baselines(Protocol):
+    """The embeddings that versions learned from."""
+
+    async def load(self, watched: Watched) -> Floats:
+        """float32 [rows, width]. Raises BaselineRefused, and Unavailable while the artifact store is away."""
+        ...
+
+
+class Offload(Protocol):
+    """Runs work that would hold up the event loop somewhere else."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T: ...
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the monitor judges."""
+
+    drift: DriftPolicy
+    judging: JudgingPolicy
+    objectives: tuple[Objective, ...]
+    burn: BurnPolicy
+    retention: Retention
+    slow_ms: float
+    judge_seconds: float
+    repeat_seconds: float
+    upkeep_seconds: float
+    health_seconds: float
+    chunk_records: int
+
+
+@dataclass(frozen=True)
+class Ports:
+    store: Store
+    clock: Clock
+    baselines: Baselines
+    offload: Offload
+    policy: Policy

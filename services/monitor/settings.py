@@ -1,0 +1,104 @@
+"""The monitor's knobs. Units stand in the names; the defaults are the measured ones."""
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.kit.settings import ServiceSettings
+from services.monitor.domain.drift import DriftPolicy
+from services.monitor.domain.sequential import Limits
+from services.monitor.domain.slo import BurnPolicy, Indicator, Objective
+from services.monitor.domain.verdicts import JudgingPolicy
+from services.monitor.ports import Policy, Retention
+
+
+class MonitorSettings(ServiceSettings):
+    """`MILLRACE_MONITOR_...`"""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_MONITOR_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "monitor"
+
+    window_rows: int = Field(default=200, ge=20, le=5_000, description="different inputs a window")
+    permutations: int = Field(default=200, ge=20, le=10_000)
+    drift_alpha: float = Field(default=0.01, gt=0, le=0.2, description="a window at or below it is suspect")
+    consecutive_windows: int = Field(default=2, ge=1, le=20, description="suspect windows in a row that are drift")
+    baseline_rows: int = Field(default=500, ge=50, le=5_000, description="a larger baseline is thinned to these")
+
+    verdict_alpha: float = Field(default=0.01, gt=0, le=0.2, description="error rate of each indicator's test")
+    minimum_requests: int = Field(default=30, ge=0, description="the candidate's in a step before it is promoted")
+    require_labels: bool = Field(default=True, description="only labelled feedback promotes")
+    correctness_margin: float = Field(default=0.08, gt=0, lt=1, description="loss of accuracy that is tolerated")
+    errors_tolerance: float = Field(default=0.01, ge=0, lt=1, description="more errors than this are worse")
+    errors_margin: float = Field(default=0.05, gt=0, lt=1)
+    latency_tolerance: float = Field(default=0.05, ge=0, lt=1, description="more slow answers than this are worse")
+    latency_margin: float = Field(default=0.10, gt=0, lt=1)
+    judge_seconds: float = Field(default=0.5, ge=0, description="the least time between two looks at a canary")
+    repeat_seconds: float = Field(default=2.0, gt=0, description="how often a growing promotion is told again")
+
+    slow_ms: float = Field(default=500.0, gt=0, description="an answer above it is slow")
+    good_errors_share: float = Field(default=0.99, gt=0, lt=1, description="promised share without error")
+    good_latency_share: float = Field(default=0.95, gt=0, lt=1, description="promised share that is not slow")
+    fast_burn: float = Field(default=14.4, gt=0, description="burn rate in both windows that is a breach")
+    burn_long_seconds: float = Field(default=3600.0, ge=60)
+    burn_short_seconds: float = Field(default=300.0, ge=60)
+    burn_minimum_requests: int = Field(default=50, ge=1)
+    upkeep_seconds: float = Field(default=15.0, gt=0, description="between two checks of the objectives")
+    health_seconds: float = Field(default=3600.0, ge=60, description="how far back health looks")
+
+    answer_hours: float = Field(default=24.0, gt=0, description="how long answers wait for their labels")
+    answers: int = Field(default=50_000, ge=1_000, description="kept of a deployment")
+    minute_hours: float = Field(default=24.0, gt=0)
+    inbox_hours: float = Field(default=72.0, gt=0, description="how long a repeated batch is recognised")
+    windows: int = Field(default=500, ge=10, description="kept of a deployment")
+    verdicts: int = Field(default=500, ge=10, description="kept of a deployment")
+    chunk_records: int = Field(default=1_000, ge=1, description="records a transaction")
+
+    @model_validator(mode="after")
+    def _judges_sensibly(self) -> "MonitorSettings":
+        self.policy()
+        return self
+
+    def policy(self) -> Policy:
+        """Raises ValueError where two settings contradict each other."""
+        return Policy(
+            drift=DriftPolicy(
+                window_rows=self.window_rows,
+                permutations=self.permutations,
+                alpha=self.drift_alpha,
+                consecutive=self.consecutive_windows,
+                baseline_rows=self.baseline_rows,
+            ),
+            judging=self._judging(),
+            objectives=(
+                Objective(Indicator.ERRORS, self.good_errors_share),
+                Objective(Indicator.LATENCY, self.good_latency_share),
+            ),
+            burn=BurnPolicy(
+                self.fast_burn, self.burn_long_seconds, self.burn_short_seconds, self.burn_minimum_requests
+            ),
+            retention=Retention(
+                answer_hours=self.answer_hours,
+                answers=self.answers,
+                minute_hours=self.minute_hours,
+                inbox_hours=self.inbox_hours,
+                windows=self.windows,
+                verdicts=self.verdicts,
+            ),
+            slow_ms=self.slow_ms,
+            judge_seconds=self.judge_seconds,
+            repeat_seconds=self.repeat_seconds,
+            upkeep_seconds=self.upkeep_seconds,
+            health_seconds=self.health_seconds,
+            chunk_records=self.chunk_records,
+        )
+
+    def _judging(self) -> JudgingPolicy:
+        alpha = self.verdict_alpha
+        return JudgingPolicy(
+            minimum_requests=self.minimum_requests,
+            require_labels=self.require_labels,
+            correctness=Limits(alpha, tolerance=0.0, margin=self.correctness_margin),
+            errors=Limits(alpha, self.errors_tolerance, self.errors_margin),
+            latency=Limits(alpha, self.latency_tolerance, self.latency_margin),
+        )

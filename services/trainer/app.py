@@ -1,0 +1,113 @@
+"""The trainer, wired."""
+
+from pathlib import Path
+from typing import Final
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.kit import telemetry
+from services.kit.bus.stream import BatchReader
+from services.kit.jobs import Worker
+from services.kit.service import Service
+from services.kit.sql.database import Database
+from services.kit.sql.store import SqlStore
+from services.kit.timers import TimerLoop
+from services.kit.work import Job
+from services.trainer import handlers
+from services.trainer.domain.spec import Limits
+from services.trainer.inbound import events, rpc
+from services.trainer.outbound.executor import ChildProcesses, RunPolicy
+from services.trainer.outbound.registry import RegistryChampions
+from services.trainer.outbound.store import TrainerTx
+from services.trainer.outbound.workspace import Workspace
+from services.trainer.ports import Ports, Store
+from services.trainer.settings import TrainerSettings
+
+MIGRATIONS: Final = Path(__file__).parent / "outbound" / "migrations"
+
+
+def build(settings: TrainerSettings) -> Service:
+    """The whole service; nothing is open before it runs."""
+    service = Service(settings)
+    database = Database(settings.sql_url(), MIGRATIONS)
+
+    def begin(session: AsyncSession) -> TrainerTx:
+        return TrainerTx(session, clock=service.clock, ids=service.ids, source="millrace/trainer")
+
+    async def work(job: Job) -> None:
+        await handlers.work_run(job, ports)
+
+    store = SqlStore(database, begin)
+    champions = RegistryChampions(settings.registry_address, service.service_key, settings.registry_seconds)
+    worker = Worker(
+        store,
+        work,
+        kind=handlers.RUN_JOB,
+        owner=service.ids.new("worker"),
+        lease_seconds=settings.lease_seconds,
+        clock=service.clock,
+    )
+    ports = _ports(settings, service, store, champions, worker)
+    service.database(database)
+    service.part("registry", close=champions.close)
+    rpc.serve(service.grpc(), ports)
+    _listen(settings, service, ports)
+    service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
+    service.runs("worker", worker.run)
+    service.http()
+    return service
+
+
+def _ports(
+    settings: TrainerSettings, service: Service, store: Store, champions: RegistryChampions, worker: Worker
+) -> Ports:
+    executor = ChildProcesses(Workspace(settings.data_folder / "runs"), service.artifacts, run_policy(settings))
+    return Ports(
+        store=store,
+        clock=service.clock,
+        ids=service.ids,
+        champions=champions,
+        executor=executor,
+        logs=executor,
+        retraining=settings.retraining(),
+        wake=worker.wake.set,
+        lease_seconds=settings.lease_seconds,
+        attempts=settings.attempts,
+        retry_seconds=settings.retry_seconds,
+        kept_examples=settings.kept_examples,
+        code_version=telemetry.VERSION,
+    )
+
+
+def _listen(settings: TrainerSettings, service: Service, ports: Ports) -> None:
+    subscriptions = events.subscriptions(ports)
+    service.listens(subscriptions)
+    delivery = service.delivery(subscriptions)
+    for event, handle in events.batches(ports).items():
+        reader = BatchReader(
+            event,
+            handle,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            service=service.name,
+            delivery=delivery,
+            clock=service.clock,
+        )
+        service.runs(event.topic, reader.run)
+
+
+def run_policy(settings: TrainerSettings) -> RunPolicy:
+    return RunPolicy(
+        roots=settings.roots(),
+        base_model=settings.base_model,
+        limits=Limits(
+            max_bytes=settings.dataset_bytes,
+            max_rows=settings.dataset_rows,
+            memory_mib=settings.memory_mib or None,
+        ),
+        threads=settings.run_threads(),
+        checkpoint_steps=settings.checkpoint_steps,
+        frozen_layers=settings.frozen_layers,
+        stop_seconds=settings.stop_seconds,
+        runs_kept=settings.runs_kept,
+        traces_folder=settings.traces_folder,
+    )

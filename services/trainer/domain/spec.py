@@ -1,0 +1,169 @@
+"""What a run is told and what it tells: the JSON files of a run folder.
+
+```
+run.json          `RunSpec`: all that the run depends on
+progress.jsonl    `Progress`, one a line, appended
+result.json       `RunResult`, written last, when the run succeeded
+failure.json      `Failure`, when it did not
+artifact/         the model, as `services/contracts/artifact.py` lays it out, without manifest and signature
+```
+"""
+
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.contracts.artifact import Precision
+from services.contracts.events import Columns, Comparison, Metrics, Recipe, VariantReport
+from services.contracts.names import DatasetName, Label, ModelName, RunId, Sha256, VersionNumber
+
+RUN_FILE: Final = "run.json"
+PROGRESS_FILE: Final = "progress.jsonl"
+RESULT_FILE: Final = "result.json"
+FAILURE_FILE: Final = "failure.json"
+LOG_FILE: Final = "run.log"
+ARTIFACT_FOLDER: Final = "artifact"
+PARENT_VARIABLE: Final = "MILLRACE_RUN_PARENT_PID"
+TRACES_VARIABLE: Final = "MILLRACE_RUN_TRACES_FOLDER"
+"""Environment of the child process: who must stay alive for it, and where its spans are kept."""
+DEFAULT_BASE_MODEL: Final = "all-MiniLM-L6-v2"
+
+BASE: Final = "base"
+FEEDBACK: Final = "feedback"
+"""The sources of rows, and the names of their slices in the scores."""
+
+
+class Stage(StrEnum):
+    """In the order in which they run."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+    COMPRESS = "compress"
+    PACKAGE = "package"
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    TEST = "test"
+    REFERENCE = "reference"
+
+
+class ExitCode(IntEnum):
+    """How the child process ended."""
+
+    SUCCEEDED = 0
+    INTERNAL = 1
+    USAGE = 2
+    DATA_REFUSED = 3
+    OUT_OF_MEMORY = 4
+    INTERRUPTED = 5
+    """Told to stop: the checkpoint is written, there is neither result nor failure."""
+    QUALITY_REFUSED = 6
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Champion(_Frozen):
+    """The version to be compared with: a verified artifact folder and the precision that is served of it."""
+
+    version: VersionNumber
+    folder: Path
+    precision: Precision
+
+
+class Limits(_Frozen):
+    """Bounds on what a data set may cost."""
+
+    max_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    max_rows: int = Field(default=500_000, ge=1)
+    max_text_characters: int = Field(default=20_000, ge=1, description="a longer text is refused")
+    max_labels: int = Field(default=1000, ge=2)
+    min_rows_per_label: int = Field(default=10, ge=1, description="after cleaning")
+    near_duplicate_rows: int = Field(default=100_000, ge=0, description="above it only exact duplicates are removed")
+    memory_mib: int | None = Field(default=None, ge=1, description="resident memory of the run's process")
+
+
+class Splitting(_Frozen):
+    """How rows without an explicit split are dealt out."""
+
+    largest_share: float = Field(
+        default=0.25, gt=0, lt=0.5, description="of the base rows, for test and reference each"
+    )
+    feedback_test_share: float = Field(default=0.2, ge=0, lt=0.5)
+    feedback_reference_share: float = Field(default=0.2, ge=0, lt=0.5)
+    reference_feedback_weight: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="least share of feedback in the reference rows: it stands for today's traffic",
+    )
+
+
+class Gates(_Frozen):
+    """What a variant must hold to be served."""
+
+    parity: float = Field(default=1e-3, gt=0, description="largest difference of a logit between torch and fp32 ONNX")
+    int8_agreement: float = Field(default=0.95, ge=0, le=1)
+    int8_f1_loss: float = Field(default=0.02, ge=0, le=1)
+    int8_speedup: float = Field(default=1.0, ge=0)
+
+
+class RunSpec(_Frozen):
+    """All that a run depends on: the same spec over the same files gives the same model."""
+
+    run: RunId
+    model: ModelName
+    dataset: DatasetName
+    data: Path
+    format: Literal["jsonl", "csv"] = "jsonl"
+    columns: Columns = Columns()
+    feedback: Path | None = Field(default=None, description="jsonl of `text` and `label`: labelled traffic")
+    recipe: Recipe = Recipe()
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    champion: Champion | None = None
+    limits: Limits = Limits()
+    splitting: Splitting = Splitting()
+    gates: Gates = Gates()
+    threads: int = Field(default=1, ge=1, le=256)
+    checkpoint_steps: int = Field(default=40, ge=1)
+    frozen_layers: int = Field(default=0, ge=0, description="lowest encoder layers that keep their weights")
+
+
+class Progress(_Frozen):
+    """One step forward."""
+
+    at: datetime
+    stage: Stage
+    fraction: float = Field(ge=0, le=1, description="of the stage")
+    message: str
+    numbers: dict[str, float] = Field(default_factory=dict)
+
+
+class Failure(_Frozen):
+    """Why a run ended without a model."""
+
+    stage: Stage
+    code: str
+    reason: str
+    row: int | None = None
+    retryable: bool
+
+
+class RunResult(_Frozen):
+    """What a finished run has to tell."""
+
+    run: RunId
+    data_hash: Sha256
+    base_model: str
+    labels: list[Label]
+    metrics: Metrics
+    variants: list[VariantReport]
+    comparison: Comparison | None
+    seconds: dict[Stage, float] = Field(description="of this process; a stage that was skipped took none")

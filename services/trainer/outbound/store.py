@@ -1,0 +1,177 @@
+"""The trainer's transactions on SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from services.contracts.artifact import ArtifactRef
+from services.contracts.events import DatasetReady, InferenceRecord
+from services.kit.sql import history
+from services.kit.sql.work import SqlUnitOfWork, columns
+from services.trainer.domain.datasets import Dataset, Example
+from services.trainer.domain.runs import Run, RunFact, RunStatus
+from services.trainer.domain.spec import Failure, RunResult
+from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextRow
+
+_STREAM = "run/"
+_PLACE = ["tenant", "deployment", "request"]
+
+
+class TrainerTx(SqlUnitOfWork):
+    """`trainer.ports.Tx`."""
+
+    # --- data sets
+
+    async def dataset(self, tenant: str, name: str) -> Dataset | None:
+        t = columns(DatasetRow)
+        row = (await self.execute(sa.select(t).where(t.c.tenant == tenant, t.c.name == name))).one_or_none()
+        return _dataset(row) if row else None
+
+    async def latest_dataset(self, tenant: str, model: str) -> Dataset | None:
+        t = columns(DatasetRow)
+        here = sa.select(t).where(t.c.tenant == tenant, t.c.model == model)
+        row = (await self.execute(here.order_by(t.c.announced_at.desc(), t.c.name).limit(1))).one_or_none()
+        return _dataset(row) if row else None
+
+    async def save_dataset(self, dataset: Dataset) -> None:
+        row = {
+            "tenant": dataset.tenant,
+            "name": dataset.announced.dataset,
+            "model": dataset.announced.model,
+            "announced": dataset.announced.model_dump(mode="json"),
+            "announced_at": dataset.announced_at,
+            "latest_run": dataset.latest_run,
+        }
+        await self.upsert(DatasetRow, row, keys=["tenant", "name"])
+
+    async def datasets(self, tenant: str, *, after: str, limit: int) -> list[Dataset]:
+        t = columns(DatasetRow)
+        query = sa.select(t).where(t.c.tenant == tenant, t.c.name > after).order_by(t.c.name).limit(limit)
+        return [_dataset(row) for row in await self.execute(query)]
+
+    # --- runs
+
+    async def run(self, tenant: str, run: str) -> Run | None:
+        t = columns(RunRow)
+        query = sa.select(t).where(t.c.tenant == tenant, t.c.id == run).with_for_update()
+        row = (await self.execute(query)).one_or_none()
+        return _run(row) if row else None
+
+    async def save_run(self, run: Run, facts: Sequence[RunFact], *, actor: str, reason: str, at: datetime) -> None:
+        for fact in facts:
+            await history.append(
+                self,
+                tenant=run.tenant,
+                stream=_STREAM + run.id,
+                kind=fact.kind,
+                payload=fact.model_dump(mode="json"),
+                actor=actor,
+                reason=reason,
+                at=at,
+            )
+        row = {name: getattr(run, name) for name in RunRow.model_fields}
+        row |= {
+            name: value.model_dump(mode="json") if value is not None else None
+            for name, value in (("failure", run.failure), ("artifact", run.artifact), ("result", run.result))
+        }
+        await self.upsert(RunRow, row, keys=["tenant", "id"])
+
+    async def runs(self, tenant: str, *, model: str, status: str, before: str, limit: int) -> list[Run]:
+        t = columns(RunRow)
+        query = sa.select(t).where(t.c.tenant == tenant).order_by(t.c.id.desc()).limit(limit)
+        for column, value in ((t.c.model, model), (t.c.status, status)):
+            if value:
+                query = query.where(column == value)
+        if before:
+            query = query.where(t.c.id < before)
+        return [_run(row) for row in await self.execute(query)]
+
+    # --- labelled traffic
+
+    async def keep_texts(
+        self, tenant: str, deployment: str, model: str, records: Sequence[InferenceRecord], *, most: int
+    ) -> None:
+        rows = [
+            {
+                "tenant": tenant,
+                "deployment": deployment,
+                "request": record.request,
+                "model": model,
+                "text": record.text,
+                "at": record.at,
+            }
+            for record in records
+        ]
+        statement = self._insert(TextRow).values(rows).on_conflict_do_nothing(index_elements=_PLACE)
+        await self.execute(statement)
+        await self._forget(TextRow, tenant, deployment, most)
+
+    async def keep_labels(
+        self, tenant: str, deployment: str, labels: Sequence[tuple[str, str]], at: datetime, *, most: int
+    ) -> None:
+        latest = dict(labels)  # one statement must not touch a row twice
+        rows = [
+            {"tenant": tenant, "deployment": deployment, "request": request, "label": label, "at": at}
+            for request, label in latest.items()
+        ]
+        statement = self._insert(LabelRow).values(rows)
+        statement = statement.on_conflict_do_update(
+            index_elements=_PLACE, set_={"label": statement.excluded.label, "at": statement.excluded.at}
+        )
+        await self.execute(statement)
+        await self._forget(LabelRow, tenant, deployment, most)
+
+    async def labelled(self, tenant: str, model: str, since: datetime, until: datetime, limit: int) -> list[Example]:
+        text, label = columns(TextRow), columns(LabelRow)
+        same = sa.and_(*(text.c[name] == label.c[name] for name in _PLACE))
+        query = (
+            sa.select(text.c.text, label.c.label)
+            .join(label, same)
+            .where(text.c.tenant == tenant, text.c.model == model, text.c.at >= since, text.c.at <= until)
+            .where(label.c.at <= until)
+            .order_by(text.c.at.desc(), text.c.request.desc())
+            .limit(limit)
+        )
+        return [Example(row.text, row.label) for row in (await self.execute(query)).all()[::-1]]
+
+    async def _forget(self, table: type[SQLModel], tenant: str, deployment: str, most: int) -> None:
+        """Drops what was kept before the latest `most`."""
+        t = columns(table)
+        here = sa.and_(t.c.tenant == tenant, t.c.deployment == deployment)
+        oldest_kept = (
+            sa.select(t.c.position)
+            .where(here)
+            .order_by(t.c.position.desc())
+            .limit(1)
+            .offset(most - 1)
+            .scalar_subquery()
+        )
+        await self.execute(sa.delete(t).where(here, t.c.position < oldest_kept))
+
+
+def _dataset(row: Any) -> Dataset:
+    return Dataset(row.tenant, DatasetReady.model_validate(row.announced), row.announced_at, row.latest_run)
+
+
+def _run(row: Any) -> Run:
+    return Run(
+        id=row.id,
+        tenant=row.tenant,
+        model=row.model,
+        dataset=row.dataset,
+        cause=row.cause,
+        created_at=row.created_at,
+        parent=row.parent,
+        status=RunStatus(row.status),
+        progress=row.progress,
+        attempt=row.attempt,
+        failed_attempts=row.failed_attempts,
+        failure=Failure.model_validate(row.failure) if row.failure else None,
+        artifact=ArtifactRef.model_validate(row.artifact) if row.artifact else None,
+        result=RunResult.model_validate(row.result) if row.result else None,
+        ended_at=row.ended_at,
+        trace_id=row.trace_id,
+    )

@@ -1,0 +1,76 @@
+"""The trainer's tables: data sets, runs, and the labelled traffic that a retraining learns from."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from services.kit.sql.tables import BigKey, UtcDateTime
+
+
+class DatasetRow(SQLModel, table=True):
+    """A data set as it was last announced."""
+
+    __tablename__ = "trainer_dataset"
+    tenant: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    model: str = Field(index=True)
+    announced: dict[str, Any] = Field(sa_type=sa.JSON)
+    announced_at: datetime = Field(sa_type=UtcDateTime)
+    latest_run: str
+
+
+class RunRow(SQLModel, table=True):
+    """A run as its facts made it."""
+
+    __tablename__ = "trainer_run"
+    tenant: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    model: str
+    dataset: str
+    cause: str
+    parent: int | None = None
+    status: str = Field(index=True)
+    progress: float
+    attempt: int
+    failed_attempts: int
+    failure: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    artifact: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    result: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    trace_id: str
+
+
+class TextRow(SQLModel, table=True):
+    """A text that a client asked about."""
+
+    __tablename__ = "trainer_text"
+    __table_args__ = (
+        sa.Index("ux_trainer_text_request", "tenant", "deployment", "request", unique=True),
+        sa.Index("ix_trainer_text_model", "tenant", "model", "at"),
+    )
+    position: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
+    tenant: str
+    deployment: str
+    request: str
+    model: str
+    text: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class LabelRow(SQLModel, table=True):
+    """What somebody said the right answer to a request was."""
+
+    __tablename__ = "trainer_label"
+    __table_args__ = (sa.Index("ux_trainer_label_request", "tenant", "deployment", "request", unique=True),)
+    position: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
+    tenant: str
+    deployment: str
+    request: str
+    label: str
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+TABLES: Final = (DatasetRow, RunRow, TextRow, LabelRow)

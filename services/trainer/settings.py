@@ -1,0 +1,64 @@
+"""The trainer's knobs: `MILLRACE_TRAINER_...`."""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.kit.settings import ServiceSettings
+from services.trainer.domain.datasets import RetrainingPolicy
+from services.trainer.domain.spec import DEFAULT_BASE_MODEL
+
+
+class TrainerSettings(ServiceSettings):
+    """What may be read, what a run may cost, and when a drift is answered."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_TRAINER_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "trainer"
+
+    registry_address: str = Field(default="127.0.0.1:8121", description="host:port of the registry's gRPC door")
+    registry_seconds: float = Field(default=10.0, gt=0, description="the longest the registry is waited for")
+    data_roots: str = Field(
+        default="", description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home"
+    )
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: the machine's cores, at most 4")
+    frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
+    checkpoint_steps: int = Field(default=40, ge=1, le=100_000)
+    memory_mib: int = Field(default=0, ge=0, description="resident memory of a run; 0 for no limit")
+    dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, description="the largest data set")
+    dataset_rows: int = Field(default=500_000, ge=100)
+
+    lease_seconds: float = Field(default=10.0, gt=0, description="after which a silent worker's run is taken up again")
+    stop_seconds: float = Field(
+        default=5.0, gt=0, description="a run may take to write its checkpoint when told to stop"
+    )
+    attempts: int = Field(default=3, ge=1, le=100, description="failed attempts a run is given")
+    retry_seconds: float = Field(
+        default=2.0, ge=0, description="before the second attempt; twice that before the third"
+    )
+    runs_kept: int = Field(default=20, ge=1, description="folders of ended runs")
+
+    minimum_feedback: int = Field(default=300, ge=20, description="labelled texts of the new kind that answer a drift")
+    most_feedback: int = Field(default=5_000, ge=20, description="the latest ones that a run learns from")
+    feedback_poll_seconds: float = Field(default=1.0, gt=0)
+    feedback_patience_hours: float = Field(default=24.0 * 7, gt=0, description="a drift is left unanswered after it")
+    kept_examples: int = Field(default=20_000, ge=100, description="texts kept of a deployment's traffic")
+
+    def roots(self) -> tuple[Path, ...]:
+        """Resolved, so that a link cannot lead out of them."""
+        named = [Path(name) for name in self.data_roots.split(os.pathsep) if name]
+        return tuple(root.resolve() for root in named or (self.home / "datasets", self.home / "demo"))
+
+    def run_threads(self) -> int:
+        return self.threads or min(4, os.cpu_count() or 1)
+
+    def retraining(self) -> RetrainingPolicy:
+        return RetrainingPolicy(
+            minimum_examples=self.minimum_feedback,
+            most_examples=self.most_feedback,
+            poll_seconds=self.feedback_poll_seconds,
+            patience_seconds=self.feedback_patience_hours * 3600,
+        )

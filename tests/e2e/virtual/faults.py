@@ -1,0 +1,82 @@
+"""Killing rooms at the moments that matter, drawn from a seed, and a database that a kill leaves as it was."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.kit.sql.database import Database
+
+
+class Killed(BaseException):  # no handler may catch it
+    """The process is gone, in the middle of what it did."""
+
+
+class Faults:
+    """Draws who is killed; `share` of the transactions end so. A share of zero kills nobody."""
+
+    def __init__(self, seed: int, share: float = 0.0) -> None:
+        self._generator = random.Random(seed)
+        self.share = share
+        self.kills: list[tuple[str, str]] = []
+
+    def strikes(self, room: str, moment: str) -> bool:
+        if self._generator.random() >= self.share:
+            return False
+        self.kills.append((room, moment))
+        return True
+
+
+class FragileDatabase(Database):
+    """A room's own database, whose room may be killed before or after each commit.
+
+    Once killed, the same object does nothing more: whatever code of the dead room still runs changes nothing.
+    """
+
+    def __init__(self, url: str, migrations: Path, room: str, faults: Faults) -> None:
+        super().__init__(url, migrations)
+        self.busy = 0
+        """Connections in use: while there are any, something goes on in another thread."""
+        self.dead = False
+        self._room = room
+        self._faults = faults
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        async with super().write() as session:
+            yield session
+            self._strike("before the commit")
+        self._strike("after the commit")
+
+    @asynccontextmanager
+    async def _connection(self, *, read_only: bool = False) -> AsyncIterator[AsyncConnection]:
+        if self.dead:
+            raise Killed
+        self.busy += 1
+        try:
+            async with super()._connection(read_only=read_only) as connection:
+                yield connection
+        finally:
+            self.busy -= 1
+
+    def _build_engine(self) -> AsyncEngine:
+        """Nobody cuts the power here, so nothing needs to be synced."""
+        engine = super()._build_engine()
+        event.listen(engine.sync_engine, "connect", _unsynced)
+        return engine
+
+    def _strike(self, moment: str) -> None:
+        if self._faults.strikes(self._room, moment):
+            self.dead = True
+            raise Killed
+
+
+def _unsynced(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()

@@ -1,0 +1,111 @@
+"""What outlives the rooms' processes: their files, the bus, the clock, chance, and the settings of the story."""
+
+import shutil
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from services.inference.outbound.remembered import ReportSequence
+from services.kit.bus.memory import MemoryBus
+from services.kit.envelope import Message
+from services.kit.ids import SeededIds
+from tests.e2e.virtual.clock import HouseClock
+from tests.e2e.virtual.engines import KeptDeployments
+from tests.e2e.virtual.faults import Faults, FragileDatabase
+from tests.e2e.virtual.serving import DirectReplicas
+from tests.e2e.virtual.shelf import Shelf
+
+TENANT: Final = "default"
+MODEL: Final = "chapters"
+REPLICA: Final = "inference-0"
+
+REGISTRY: Final = {
+    "canary_weights": (10, 50),
+    "bake_seconds": 5.0,
+    "minimum_requests": 30,
+    "step_timeout_seconds": 90.0,
+    "mirror": 1.0,
+    "drain_seconds": 4.0,
+    "gate_minimum_test_rows": 100,
+}
+MONITOR: Final = {"window_rows": 100, "minimum_requests": 30, "slow_ms": 500.0}
+TRAINER: Final = {"minimum_feedback": 60, "lease_seconds": 10.0}
+
+
+class Bus(MemoryBus):
+    """May say every batch twice, as a relay does that was killed after sending; `sent` tells each message once."""
+
+    def __init__(self, *, echo: bool) -> None:
+        super().__init__()
+        self._echo = echo
+
+    async def send(self, messages: list[Message]) -> None:
+        await super().send(messages)
+        if self._echo:
+            self._waiting.extend(messages)
+
+    def latest(self, topics: list[str]) -> list[Message]:
+        """What a reader of compacted topics finds at their beginning: the newest message of each key, in order."""
+        newest = {(message.topic, message.key): message for message in self.sent if message.topic in topics}
+        kept = {id(message) for message in newest.values()}
+        return [message for message in self.sent if id(message) in kept]
+
+
+class CountedReports(ReportSequence):
+    """The numbers of a replica's reports, as its file would keep them over a restart."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), datetime.now)  # neither is touched: the numbers stay in memory
+        self._given = 0
+
+    async def take(self) -> int:
+        self._given += 1
+        return self._given
+
+
+@dataclass
+class Ground:
+    """One house's own."""
+
+    folder: Path
+    seed: int
+    faults: Faults
+    bus: Bus
+    templates: Path
+    """Databases that were migrated and never used: one migration a room serves all houses."""
+    clock: HouseClock = field(default_factory=HouseClock)
+    replicas: DirectReplicas = field(default_factory=DirectReplicas)
+    remembered: KeptDeployments = field(default_factory=KeptDeployments)
+    sequence: CountedReports = field(default_factory=CountedReports)
+
+    def __post_init__(self) -> None:
+        self.shelf = Shelf(self.folder / "artifacts")
+        self._ids: dict[str, SeededIds] = {}
+
+    def ids(self, room: str) -> SeededIds:
+        """A room's source of names: what it gave out is not given out again after a restart."""
+        return self._ids.setdefault(room, SeededIds(self.seed))
+
+    @property
+    def data(self) -> Path:
+        """Where data sets lie."""
+        return self.folder / "datasets"
+
+    async def database(self, room: str, migrations: Path) -> FragileDatabase:
+        """The room's database, open."""
+        path = self.folder / f"{room}.db"
+        if not path.exists():
+            shutil.copyfile(await self._template(room, migrations), path)
+        database = FragileDatabase(f"sqlite+aiosqlite:///{path}", migrations, room, self.faults)
+        await database.open()
+        database.committed.set()  # what an earlier process left behind is looked at first
+        return database
+
+    async def _template(self, room: str, migrations: Path) -> Path:
+        template = self.templates / f"{room}.db"
+        if not template.exists():
+            made = FragileDatabase(f"sqlite+aiosqlite:///{template}", migrations, room, Faults(0))
+            await made.open()
+            await made.close()
+        return template

@@ -1,0 +1,255 @@
+"""The house: five rooms on one ground, driven one step after another until nothing is left to do, then to the next moment.
+
+There is one driver; whatever runs beside it (a run that trains, a version that loads, the replica's reports) sleeps on
+the virtual clock, and is let run only between the driver's steps. So the same seed gives the same story.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from services.contracts.errors import Refusal
+from services.contracts.events import FeedbackReceived
+from services.gateway import handlers as gateway
+from services.gateway.domain.requests import Caller, Classify
+from services.kit.bus.delivery import Delivery
+from services.kit.envelope import Message
+from tests.e2e.virtual import rooms
+from tests.e2e.virtual.faults import Killed
+from tests.e2e.virtual.ground import MODEL, TENANT, Ground
+from tests.e2e.virtual.room import Room
+from tests.e2e.virtual.world import Text
+
+T = TypeVar("T")
+
+CALM_TURNS: Final = 12
+"""So many turns of the event loop with nothing in another thread, and whoever could run has run."""
+RESTLESS_TURNS: Final = 500
+POLL_SECONDS: Final = 0.5
+WORKER_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as its client saw it."""
+
+    request: str
+    text: Text
+    version: int
+    label: str
+
+
+class Doorway(Delivery):
+    """A room's group on the bus, whoever runs the room at the moment."""
+
+    def __init__(self, house: "House", name: str) -> None:
+        super().__init__([], house.ground.bus, house.ground.clock)
+        self._house = house
+        self._name = name
+
+    @property
+    def topics(self) -> list[str]:
+        return self._house.room(self._name).delivery.topics
+
+    async def deliver(self, message: Message) -> None:
+        await self._house.surely(self._name, lambda room: room.delivery.deliver(message))
+
+
+class House:
+    """`open` before use, `close` after; between the two it is driven by one task."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.asked: list[Asked] = []
+        self.failed: list[str] = []
+        """Requests that a client got no answer to, and why."""
+        self.restarts: list[str] = []
+        self._working: asyncio.Task[bool] | None = None
+        self._worker_looked_at = float("-inf")
+
+    async def open(self) -> None:
+        self.ground.clock.driver = asyncio.current_task()
+        self.gateway = await rooms.build_gateway(self.ground)
+        self.trainer = await rooms.build_trainer(self.ground, lambda: self.registry.ports)
+        self.registry = await rooms.build_registry(self.ground)
+        self.inference = rooms.build_inference(self.ground)
+        self.monitor = await rooms.build_monitor(self.ground)
+        self.ground.bus.join([Doorway(self, room.name) for room in self._rooms])
+        for room in self._rooms:
+            await self.surely(room.name, lambda room: room.opened())
+        await self.settle()
+
+    async def close(self) -> None:
+        await self._stop_working()
+        for room in self._rooms:
+            await room.closed()
+            if room.database is not None:
+                await room.database.close()
+
+    @property
+    def _rooms(self) -> list[Room]:
+        """In the order in which they are driven."""
+        homes = (self.gateway, self.trainer, self.registry, self.inference, self.monitor)
+        return [home.room for home in homes]
+
+    def room(self, name: str) -> Room:
+        return next(room for room in self._rooms if room.name == name)
+
+    # --- what is asked of it
+
+    async def ask(self, text: Text) -> Asked | None:
+        """One request of a client; None when it failed."""
+        request = f"req-{len(self.asked) + len(self.failed) + 1}"
+        deadline = self.ground.clock.monotonic() + 30.0
+        try:
+            command = Classify(TENANT, MODEL, (text.body,), request, deadline)
+            answer = await gateway.classify(command, self.gateway.ports)
+        except Refusal as refusal:
+            self.failed.append(f"{request}: {refusal}")
+            return None
+        await self.gateway.mirrors.ask_all()
+        asked = Asked(request, text, answer.version, answer.predictions[0].label)
+        self.asked.append(asked)
+        return asked
+
+    async def label(self, asked: Asked) -> None:
+        """Tells the right label; a client that got no answer tells it again with the same key."""
+        event = FeedbackReceived(deployment=MODEL, request=asked.request, label=asked.text.label)
+        caller = Caller(TENANT, idempotency_key=f"label-{asked.request}")
+        await self.surely("gateway", lambda _: gateway.send_feedback(event, caller, self.gateway.ports))
+
+    async def say(self, message: Message) -> None:
+        """A producer outside puts a message on the bus."""
+        await self.ground.bus.send([message])
+        await self.settle()
+
+    # --- how it moves
+
+    async def settle(self) -> None:
+        """Returns once nothing is pending: nothing unsent, undelivered or due."""
+        for _ in range(RESTLESS_TURNS):
+            await self._quiet()
+            if not await self._turn():
+                return
+        raise AssertionError("the house does not come to rest")
+
+    async def advance(self, seconds: float) -> None:
+        """Lets time pass, from one due moment to the next."""
+        end = self.ground.clock.now() + timedelta(seconds=seconds)
+        await self.settle()
+        while (left := (end - self.ground.clock.now()).total_seconds()) > 0:
+            await self._move(left)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str, limit_seconds: float = 600.0) -> None:
+        """Lets time pass until the condition holds. Fails, naming `what`, after the limit of virtual time."""
+        end = self.ground.clock.now() + timedelta(seconds=limit_seconds)
+        await self.settle()
+        while not await condition():
+            assert self.ground.clock.now() < end, f"not within {limit_seconds:g} s: {what}"
+            await self._move(limit_seconds)
+
+    async def surely(self, name: str, step: Callable[[Room], Awaitable[T]]) -> T:
+        """The outcome of the step; a room that is killed in it is started again, and does it again."""
+        while True:
+            try:
+                return await step(self.room(name))
+            except Killed:
+                await self.restart(name)
+
+    async def restart(self, name: str) -> None:
+        """The room's process ends as it is, and another begins with what its database and the bus remember."""
+        while True:
+            self.restarts.append(name)
+            old = self.room(name)
+            if name == "trainer":
+                await self._stop_working()
+            await old.closed()
+            if old.database is not None:
+                await old.database.close()
+            try:
+                await self._build(name)
+                await self.room(name).opened()
+                break
+            except Killed:
+                continue
+        if name in ("gateway", "inference"):  # they follow compacted topics from the beginning
+            fresh = self.room(name).delivery
+            for message in self.ground.bus.latest(fresh.topics):
+                await fresh.deliver(message)
+
+    async def _build(self, name: str) -> None:
+        match name:
+            case "gateway":
+                self.gateway = await rooms.build_gateway(self.ground)
+            case "trainer":
+                self.trainer = await rooms.build_trainer(self.ground, lambda: self.registry.ports)
+            case "registry":
+                self.registry = await rooms.build_registry(self.ground)
+            case "inference":
+                self.inference = rooms.build_inference(self.ground)
+            case "monitor":
+                self.monitor = await rooms.build_monitor(self.ground)
+
+    async def _move(self, limit: float) -> None:
+        """To the next moment at which something is due, at most `limit` seconds away."""
+        if self.ground.faults.strikes("inference", "between two requests"):
+            await self.inference.log.flush()  # answers that wait in memory are lost in a kill; the story wants them all
+            await self.restart("inference")
+            await self.settle()
+        now = self.ground.clock.now()
+        waits = [(room.next_due - now).total_seconds() for room in self._rooms if room.next_due is not None]
+        if (sleeper := self.ground.clock.seconds_to_next_sleeper()) is not None:
+            waits.append(sleeper)
+        ahead = [wait for wait in waits if wait > 0]
+        await self.ground.clock.advance(max(1e-6, min([limit, *ahead])))
+        await self.settle()
+
+    async def _turn(self) -> int:
+        """Each room sends, hears, and handles what is due, in a fixed order; how much there was to do."""
+        moved = 0
+        for room in self._rooms:
+            moved += await self.surely(room.name, lambda room: room.tell())
+        moved += await self.ground.bus.deliver_all()
+        now = self.ground.clock.now()
+        for room in self._rooms:
+            moved += await self.surely(room.name, lambda room: room.handle_due(now))
+        moved += await self._work()
+        for room in self._rooms:
+            if room.is_dead:  # killed in what it did beside the driver
+                await self.restart(room.name)
+                moved += 1
+        return moved + sum(room.database is not None and room.database.committed.is_set() for room in self._rooms)
+
+    # --- what goes on beside the driver
+
+    async def _quiet(self) -> None:
+        """Returns once everything beside the driver has ended or sleeps."""
+        calm = 0
+        while calm < CALM_TURNS:
+            busy = any(room.database is not None and room.database.busy for room in self._rooms)
+            calm = 0 if busy else calm + 1
+            await asyncio.sleep(0)
+
+    async def _work(self) -> int:
+        """Lets the trainer's worker look for a job, and collects the one that it has ended."""
+        now, worker = self.ground.clock.monotonic(), self.trainer.worker
+        if self._working is None and (worker.wake.is_set() or now - self._worker_looked_at >= WORKER_SECONDS):
+            worker.wake.clear()
+            self._worker_looked_at = now
+            self._working = asyncio.ensure_future(worker.run_one())
+            await self._quiet()
+        if self._working is None or not self._working.done():
+            return 0
+        ended, self._working = self._working, None
+        with suppress(Killed):
+            return int(ended.result())
+        return 0
+
+    async def _stop_working(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+            self._working = None

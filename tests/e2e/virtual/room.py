@@ -1,0 +1,67 @@
+"""A room as its app wires it, but driven one step at a time."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from services.kit.bus.delivery import Delivery
+from services.kit.sql.relay import Relay
+from services.kit.sql.tables import TimerRow
+from services.kit.sql.work import columns
+from services.kit.timers import TimerLoop
+from tests.e2e.virtual.faults import FragileDatabase
+
+
+async def _nothing() -> None:
+    return
+
+
+@dataclass
+class Room:
+    """What one service runs. `database`, `relay` and `timers` where it has them."""
+
+    name: str
+    delivery: Delivery
+    database: FragileDatabase | None = None
+    relay: Relay | None = None
+    timers: TimerLoop | None = None
+    opened: Callable[[], Awaitable[None]] = _nothing
+    """What the service does at start, before it listens."""
+    closed: Callable[[], Awaitable[None]] = _nothing
+    next_due: datetime | None = field(default=None, init=False)
+    """Of its timers, as of the last commit."""
+
+    @property
+    def is_dead(self) -> bool:
+        return self.database is not None and self.database.dead
+
+    async def tell(self) -> int:
+        """Sends what was committed; how many events that was."""
+        if self.database is None or self.relay is None or not self.database.committed.is_set():
+            return 0
+        sent = 0
+        while batch := await self.relay.send_pending():
+            sent += batch
+        self.database.committed.clear()
+        self.next_due = await self._next_due(self.database)
+        return sent
+
+    async def handle_due(self, now: datetime) -> int:
+        """Handles the timers that are due; how many those were."""
+        if self.timers is None or self.next_due is None or self.next_due > now:
+            return 0
+        count = await self.timers.run_due()
+        if self.database is not None:
+            self.next_due = await self._next_due(self.database)
+        return count
+
+    async def _next_due(self, database: FragileDatabase) -> datetime | None:
+        if self.timers is None:
+            return None
+        async with database.read() as session:
+            connection = await session.connection()
+            due = (await connection.execute(sa.select(sa.func.min(columns(TimerRow).c.due)))).scalar_one()
+        assert due is None or isinstance(due, datetime)
+        return due

@@ -1,0 +1,275 @@
+"""The five rooms, wired as their `app.py` wires them, on the house's ground instead of a broker, a wire and a machine."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.contracts.events import ReplicaReported
+from services.gateway import ports as gateway
+from services.gateway.domain.routing import RoutingTable
+from services.gateway.inbound.events import subscriptions as gateway_subscriptions
+from services.gateway.outbound.store import MIGRATIONS as GATEWAY_MIGRATIONS
+from services.gateway.outbound.store import store as gateway_store
+from services.inference import ports as inference
+from services.inference.domain.records import Sampling
+from services.inference.domain.roster import Roster
+from services.inference.handlers import restore
+from services.inference.inbound.events import followed
+from services.inference.outbound.crew import TaskCrew
+from services.inference.outbound.logs import Logging, LogWriter
+from services.inference.outbound.reporter import ReplicaReporter, Reporting
+from services.kit.bus.delivery import Delivery, Subscription
+from services.kit.jobs import Worker
+from services.kit.sql.relay import Relay
+from services.kit.sql.store import SqlStore
+from services.kit.timers import TimerLoop
+from services.kit.work import Job
+from services.monitor import ports as monitor
+from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.inbound import events as monitor_events
+from services.monitor.outbound.baselines import StoredBaselines
+from services.monitor.outbound.store import MIGRATIONS as MONITOR_MIGRATIONS
+from services.monitor.outbound.store import MonitorTx
+from services.monitor.settings import MonitorSettings
+from services.registry import handlers as registry_handlers
+from services.registry import ports as registry
+from services.registry.app import MIGRATIONS as REGISTRY_MIGRATIONS
+from services.registry.inbound import events as registry_events
+from services.registry.outbound.store import RegistryTx
+from services.registry.settings import RegistrySettings
+from services.trainer import handlers as trainer_handlers
+from services.trainer import ports as trainer
+from services.trainer.app import MIGRATIONS as TRAINER_MIGRATIONS
+from services.trainer.inbound import events as trainer_events
+from services.trainer.outbound.store import TrainerTx
+from services.trainer.settings import TrainerSettings
+from tests.e2e.virtual.engines import AcceptingChecker, StandInEngines
+from tests.e2e.virtual.faults import FragileDatabase
+from tests.e2e.virtual.ground import MONITOR, REGISTRY, REPLICA, TENANT, TRAINER, Ground
+from tests.e2e.virtual.room import Room
+from tests.e2e.virtual.serving import QueuedMirrors
+from tests.e2e.virtual.shelf import FetchedArtifacts
+from tests.e2e.virtual.training import RegistryAsked, StandInTraining
+
+T = TypeVar("T")
+
+
+async def inline(work: Callable[[], T], /) -> T:
+    """`Offload` of the monitor: on the same thread, in order."""
+    return work()
+
+
+@dataclass
+class Gateway:
+    room: Room
+    ports: gateway.Ports
+    mirrors: QueuedMirrors
+
+
+async def build_gateway(ground: Ground) -> Gateway:
+    database = await ground.database("gateway", GATEWAY_MIGRATIONS)
+    ids, mirrors = ground.ids("gateway"), QueuedMirrors(ground.replicas)
+    ports = gateway.Ports(
+        store=gateway_store(database, ground.clock, ids),
+        clock=ground.clock,
+        ids=ids,
+        routes=RoutingTable(stale_after_seconds=15.0),
+        routes_read=lambda: True,
+        replicas=ground.replicas,
+        mirrors=mirrors,
+        generator=random.Random(ground.seed),
+        policy=gateway.Policy(),
+    )
+    room = Room(
+        "gateway",
+        Delivery(gateway_subscriptions(ports), ground.bus, ground.clock),
+        database,
+        Relay(database, ground.bus, ground.clock),
+    )
+    return Gateway(room, ports, mirrors)
+
+
+@dataclass
+class Registry:
+    room: Room
+    ports: registry.Ports
+    store: SqlStore[RegistryTx]
+
+
+async def build_registry(ground: Ground) -> Registry:
+    database = await ground.database("registry", REGISTRY_MIGRATIONS)
+
+    def begin(session: AsyncSession) -> RegistryTx:
+        return RegistryTx(session, clock=ground.clock, ids=ground.ids("registry"), source="millrace/registry")
+
+    store = SqlStore(database, begin)
+    rules = RegistrySettings.model_validate(REGISTRY).rules()
+    ports = registry.Ports(store=store, artifacts=ground.shelf, clock=ground.clock, rules=rules)
+    room = _room("registry", ground, database, registry_events.subscriptions(ports))
+    room.timers = TimerLoop(store, registry_events.timer_handlers(ports), ground.clock)
+    room.opened = partial(registry_handlers.tell_all, ports)
+    return Registry(room, ports, store)
+
+
+@dataclass
+class Trainer:
+    room: Room
+    ports: trainer.Ports
+    worker: Worker
+
+
+async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Ports]) -> Trainer:
+    database = await ground.database("trainer", TRAINER_MIGRATIONS)
+    ids, settings = ground.ids("trainer"), TrainerSettings.model_validate(TRAINER)
+
+    def begin(session: AsyncSession) -> TrainerTx:
+        return TrainerTx(session, clock=ground.clock, ids=ids, source="millrace/trainer")
+
+    async def work(job: Job) -> None:
+        await trainer_handlers.work_run(job, ports)
+
+    store = SqlStore(database, begin)
+    worker = Worker(
+        store,
+        work,
+        kind=trainer_handlers.RUN_JOB,
+        owner=ids.new("worker"),
+        lease_seconds=settings.lease_seconds,
+        clock=ground.clock,
+    )
+    ports = trainer.Ports(
+        store=store,
+        clock=ground.clock,
+        ids=ids,
+        champions=RegistryAsked(registry_ports, TENANT),
+        executor=StandInTraining(ground.shelf, ground.clock, [ground.data.resolve()]),
+        logs=NoLogs(),
+        retraining=settings.retraining(),
+        wake=worker.wake.set,
+        code_version="virtual",
+    )
+    subscriptions = [*trainer_events.subscriptions(ports), *_one_by_one(ports)]
+    room = _room("trainer", ground, database, subscriptions)
+    room.timers = TimerLoop(store, trainer_events.timer_handlers(ports), ground.clock)
+    return Trainer(room, ports, worker)
+
+
+class NoLogs:
+    """`RunLogs` of the trainer: nobody writes any here."""
+
+    async def lines(self, tenant: str, run: str, after: int) -> list[str]:
+        return []
+
+
+def _one_by_one(ports: trainer.Ports) -> list[Subscription]:
+    """Topics that the trainer reads in batches, for a bus that knows none."""
+    return [
+        Subscription(event, lambda envelope, handle=handle: handle([envelope]))
+        for event, handle in trainer_events.batches(ports).items()
+    ]
+
+
+@dataclass
+class Inference:
+    room: Room
+    ports: inference.Ports
+    log: LogWriter
+
+
+def build_inference(ground: Ground) -> Inference:
+    roster, engines, ids = Roster(), StandInEngines(), ground.ids("inference")
+    crew, log, reporter = TaskCrew(), _log(ground), _reporter(ground, roster)
+    ports = inference.Ports(
+        roster=roster,
+        engines=engines,
+        artifacts=FetchedArtifacts(ground.shelf, ground.folder / "replica"),
+        checker=AcceptingChecker(),
+        remembered=ground.remembered,
+        crew=crew,
+        reporter=reporter,
+        log=log,
+        clock=ground.clock,
+        ids=ids,
+        bounds=inference.Bounds(drain_grace_seconds=2.0),
+        observe=lambda deployment, version, outcome, seconds: None,
+    )
+    subscriptions = [Subscription(event, handle) for event, handle in followed(ports).items()]
+    tasks: list[asyncio.Task[None]] = []
+
+    async def opened() -> None:
+        await restore(ports)
+        tasks.extend([asyncio.create_task(reporter.run()), asyncio.create_task(log.run())])
+        ground.replicas.doors[REPLICA] = ports
+
+    async def closed() -> None:
+        ground.replicas.doors.pop(REPLICA, None)
+        await crew.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    room = Room("inference", Delivery(subscriptions, ground.bus, ground.clock), opened=opened, closed=closed)
+    return Inference(room, ports, log)
+
+
+def _log(ground: Ground) -> LogWriter:
+    return LogWriter(
+        Logging(
+            replica=REPLICA,
+            writer=ground.bus,
+            clock=ground.clock,
+            ids=ground.ids("inference"),
+            sampling=Sampling(text=1.0, embedding=1.0),
+            seconds=0.5,
+            records=100,
+            capacity=20_000,
+        )
+    )
+
+
+def _reporter(ground: Ground, roster: Roster) -> ReplicaReporter:
+    def build_report(sequence: int, leaving: bool) -> ReplicaReported:
+        return roster.report(
+            replica=REPLICA, address="127.0.0.1:1", sequence=sequence, capacity=64, leaving=leaving
+        )
+
+    reporting = Reporting(
+        writer=ground.bus,
+        clock=ground.clock,
+        ids=ground.ids("inference"),
+        sequence=ground.sequence,
+        heartbeat_seconds=3.0,
+    )
+    return ReplicaReporter(build_report, reporting)
+
+
+@dataclass
+class Monitor:
+    room: Room
+    ports: monitor.Ports
+
+
+async def build_monitor(ground: Ground) -> Monitor:
+    database = await ground.database("monitor", MONITOR_MIGRATIONS)
+
+    def begin(session: AsyncSession) -> MonitorTx:
+        return MonitorTx(session, clock=ground.clock, ids=ground.ids("monitor"), source="millrace/monitor")
+
+    store = SqlStore(database, begin)
+    policy = MonitorSettings.model_validate(MONITOR).policy()
+    ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy)
+    subscriptions = [*monitor_events.subscriptions(ports), monitor_events.record_subscription(ports)]
+    room = _room("monitor", ground, database, subscriptions)
+    room.timers = TimerLoop(store, monitor_events.timers(ports), ground.clock)
+    room.opened = partial(begin_upkeep, ports)
+    return Monitor(room, ports)
+
+
+def _room(name: str, ground: Ground, database: FragileDatabase, subscriptions: list[Subscription]) -> Room:
+    delivery = Delivery(subscriptions, ground.bus, ground.clock)
+    return Room(name, delivery, database, Relay(database, ground.bus, ground.clock))

@@ -1,0 +1,63 @@
+"""The engine on CUDA, where a device is there."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.contracts.artifact import Precision
+from services.inference.domain.batching import Limits
+from services.inference.domain.scoring import BatchFacts
+from services.inference.outbound.engine import CUDA, OrtEngine, cuda_is_there, open_session
+from services.inference.outbound.pool import WorkerPool
+from tests.fixtures.presence import left_out
+from tests.unit.inference import tiny
+from tests.unit.inference.wishes import key
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def cuda() -> None:
+    if not cuda_is_there():
+        left_out("CUDA device", "ONNX Runtime was not built for CUDA, or the driver finds no device")
+
+
+def test_the_session_runs_on_the_device_and_not_beside_it(tmp_path: Path) -> None:
+    session = open_session(tiny.write(tmp_path) / "fp32.onnx", "cuda")
+    assert session.get_providers()[0] == CUDA
+    assert OrtEngine.load(tmp_path, Precision.FP32, "auto").device == "cuda"
+
+
+def test_answers_are_those_of_the_cpu_padded_batches_included(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    on_cuda = OrtEngine.load(tmp_path, Precision.FP32, "cuda")
+    on_cpu = OrtEngine.load(tmp_path, Precision.FP32, "cpu")
+    rows = on_cpu.tokenise([" ".join(tiny.WORDS[: 1 + number % 14]) for number in range(64)])
+    expected = [row.scores for row in on_cpu.run(rows)]
+    np.testing.assert_allclose([row.scores for row in on_cuda.run(rows)], expected, atol=1e-4)
+    np.testing.assert_allclose([on_cuda.run([row])[0].scores for row in rows], expected, atol=1e-4)
+
+
+async def test_requests_that_come_together_share_large_batches(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    seen: list[BatchFacts] = []
+
+    def load(folder: Path, precision: Precision) -> OrtEngine:
+        return OrtEngine.load(folder, precision, "cuda")
+
+    limits = Limits(capacity=512, rows=64, tokens=32_768, padding=0.15)
+    pool = WorkerPool(limits, 2, load=load, monotonic=time.monotonic, observe=seen.append)
+    await pool.start()
+    try:
+        await pool.load(key(1), tmp_path, Precision.FP32)
+        await pool.warm(key(1))
+        deadline = time.monotonic() + 30
+        asked = [pool.score(key(1), ["read the file"], deadline) for _ in range(512)]
+        answers = await asyncio.gather(*asked)
+    finally:
+        await pool.stop()
+    assert len({tuple(answer[0].scores) for answer in answers}) == 1
+    assert max(facts.rows for facts in seen) > 8

@@ -1,0 +1,339 @@
+"""A whole gateway in one process, with replicas and a registry that stand in for the real ones."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from google.protobuf import message_factory
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from services.cli.launcher.ports import any_free
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.errors import NotFound
+from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
+from services.contracts.rpc import (
+    inference_pb2,
+    inference_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+)
+from services.gateway.app import build
+from services.gateway.settings import GatewaySettings
+from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.bus.writer import EventWriter
+from services.kit.clock import SystemClock
+from services.kit.envelope import Envelope, encode
+from services.kit.ids import SystemIds
+from services.kit.rpc import RpcServer
+from services.kit.service import Service
+
+LIMIT_SECONDS = 10.0
+NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
+
+
+def target(version: int, role: Role = Role.PRIMARY, weight: int = 100) -> Target:
+    return Target(version=version, artifact=NEWS, precision=Precision.INT8, role=role, weight=weight)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():  # noqa: ASYNC110 - waits for what others do
+            await asyncio.sleep(0.005)
+    assert condition(), what
+
+
+Behaviour = Callable[[inference_pb2.StreamRequest], Awaitable[inference_pb2.StreamResponse]]
+
+
+async def answer_at_once(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    asked = request.classify
+    scores = [inference_pb2.LabelScore(label="dev", score=0.75), inference_pb2.LabelScore(label="data", score=0.25)]
+    predictions = [inference_pb2.Prediction(label="dev", score=0.75, scores=scores) for _ in asked.texts]
+    response = inference_pb2.ClassifyResponse(
+        request_id=asked.request_id,
+        deployment=asked.deployment,
+        model="news",
+        version=asked.version,
+        predictions=predictions,
+        tokens=7,
+    )
+    return inference_pb2.StreamResponse(id=request.id, response=response)
+
+
+def refuse_with(kind: str, code: str = "no") -> Behaviour:
+    async def behave(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        failure = inference_pb2.Failure(kind=kind, code=code, message="the replica says no", field="texts")
+        return inference_pb2.StreamResponse(id=request.id, failure=failure)
+
+    return behave
+
+
+class FakeReplica(inference_pb2_grpc.InferenceServiceServicer):
+    """An inference process as the gateway sees it; `behaviours` says by version how it answers."""
+
+    def __init__(self, name: str, keyring: Keyring, port: int = 0) -> None:
+        self.name = name
+        self.server = RpcServer(keyring, "127.0.0.1", port)
+        register = inference_pb2_grpc.add_InferenceServiceServicer_to_server
+        self.server.add(register, self, "millrace.v1.InferenceService")
+        self.behaviours: dict[int, Behaviour] = {}
+        self.seen: list[inference_pb2.StreamRequest] = []
+        self.sequence = 0
+
+    async def Stream(  # type: ignore[override]  # noqa: N802
+        self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
+    ) -> None:
+        writing = asyncio.Lock()
+
+        async def serve(request: inference_pb2.StreamRequest) -> None:
+            answer = await self.behaviours.get(request.classify.version, answer_at_once)(request)
+            async with writing:
+                await context.write(answer)
+
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                self.seen.append(request)
+                group.create_task(serve(request))
+
+    async def Classify(  # noqa: N802 - the generated name
+        self, request: inference_pb2.ClassifyRequest, context: Any
+    ) -> inference_pb2.ClassifyResponse:
+        raise NotImplementedError  # the gateway asks on the stream only
+
+    async def kill(self) -> None:
+        """Without a farewell, as far as one process can."""
+        await self.server._server.stop(None)
+
+    def report(self, *versions: int, leaving: bool = False, capacity: int = 64) -> ReplicaReported:
+        self.sequence += 1
+        return ReplicaReported(
+            replica=self.name,
+            address=self.server.address,
+            sequence=self.sequence,
+            versions=[
+                ReplicaVersion(deployment="news", model="news", version=number, state="ready") for number in versions
+            ],
+            capacity=capacity,
+            leaving=leaving,
+        )
+
+
+class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
+    """Knows one model, and remembers what it was asked with."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+
+    async def GetModel(self, request: registry_pb2.GetModelRequest, context: Any) -> registry_pb2.Model:  # noqa: N802
+        self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
+        if request.model != "news":
+            raise UnknownModel(model=request.model)
+        return registry_pb2.Model(name="news", aliases={"champion": 2})
+
+    async def StartRollout(self, request: registry_pb2.StartRolloutRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
+        return registry_pb2.Deployment(name=request.deployment, version=int(request.version))
+
+    async def ListModels(  # noqa: N802
+        self, request: registry_pb2.ListModelsRequest, context: Any
+    ) -> registry_pb2.ListModelsResponse:
+        raise KeyError("/a/secret/path")
+
+
+class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Has one run, whose log breaks off after its second line; following it never ends."""
+
+    def __init__(self) -> None:
+        self.followers = 0
+
+    async def GetRunLogs(  # noqa: N802
+        self, request: trainer_pb2.GetRunLogsRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.RunLogLine]:
+        if request.run != "run-1":
+            raise UnknownRun(run=request.run)
+        yield trainer_pb2.RunLogLine(number=1, text="begun")
+        yield trainer_pb2.RunLogLine(number=2, text="going on")
+        if not request.follow:
+            raise UnknownRun(run="the rest of it")
+        self.followers += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.followers -= 1
+
+
+class UnknownRun(NotFound):
+    """No run is named '{run}'."""
+
+
+class UnknownModel(NotFound):
+    """No model is named '{model}'."""
+
+    field = "model"
+
+
+@dataclass
+class Place:
+    """The gateway under test and everything around it."""
+
+    home: Path
+    service: Service
+    running: asyncio.Task[int]
+    keyring: Keyring
+    registry: FakeRegistry
+    trainer: FakeTrainer
+    rest: str
+    rpc: str
+    client: httpx.AsyncClient
+    channel: grpc.aio.Channel
+    writer: EventWriter
+    spans: InMemorySpanExporter
+    replicas: list[FakeReplica] = field(default_factory=list)
+    generation: int = 0
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    async def replica(self, name: str, *versions: int, port: int = 0) -> FakeReplica:
+        replica = FakeReplica(name, self.keyring, port)
+        await replica.server.open()
+        self.replicas.append(replica)
+        await self.publish(replica.report(*versions))
+        return replica
+
+    async def deploy(self, *targets: Target, mirror: float = 0.0, trace_context: dict[str, str] | None = None) -> None:
+        self.generation += 1
+        event = DeploymentChanged(
+            deployment="news",
+            model="news",
+            generation=self.generation,
+            targets=[*targets],
+            mirror=mirror,
+            reason="test",
+        )
+        await self.publish(event, trace_context)
+
+    async def publish(self, event: Event, trace_context: dict[str, str] | None = None) -> None:
+        envelope = Envelope(
+            id=SystemIds().new("evt"),
+            event=event,
+            source="test",
+            time=SystemClock().now(),
+            trace=trace_context or {},
+        )
+        await self.writer.send([encode(envelope)])
+
+    async def classify(self, *texts: str, **body: Any) -> httpx.Response:
+        headers = body.pop("headers", {})
+        path = "/api/v1/deployments/news/classify"
+        return await self.client.post(path, json={"texts": list(texts) or ["a text"], **body}, headers=headers)
+
+    async def serves(self, version: int) -> None:
+        """Returns once a request is answered by that version."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while (await self.classify()).headers.get("x-millrace-version") != str(version):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    def ended_spans(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.spans.get_finished_spans() if span.name == name]
+
+    def rpc_method(self, service: Any, name: str) -> Callable[..., Any]:
+        """A unary gRPC method of the gateway's door, called with the key."""
+        method = service.methods_by_name[name]
+        call = self.channel.unary_unary(
+            f"/{service.full_name}/{name}",
+            request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
+        )
+
+        def asked(request: Any, **options: Any) -> Any:
+            return call(request, metadata=(*self.metadata, *options.pop("more", ())), **options)
+
+        return asked
+
+
+def identity(span: ReadableSpan) -> tuple[str, str, str]:
+    """Trace, span and parent, in hexadecimal as they stand in a traceparent."""
+    context = span.get_span_context()
+    assert context is not None
+    parent = f"{span.parent.span_id:016x}" if span.parent else ""
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}", parent
+
+
+def collect_spans() -> InMemorySpanExporter:
+    """The provider can be set once a process, so each test adds a collector of its own."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    spans = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return spans
+
+
+@asynccontextmanager
+async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[Place]:
+    """A running gateway; its knobs are those of GatewaySettings."""
+    ensure_keys(home / "keys")
+    keyring = Keyring(home / "keys", SystemClock())
+    make_registry: Any = FakeRegistry  # the methods it lacks answer UNIMPLEMENTED
+    registry, registry_server = make_registry(), RpcServer(keyring, "127.0.0.1", 0)
+    register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
+    registry_server.add(register, registry, "millrace.v1.RegistryService")
+    make_trainer: Any = FakeTrainer
+    trainer = make_trainer()
+    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(trainer, registry_server._server)
+    await registry_server.open()
+    settings = GatewaySettings.model_validate(
+        {
+            "MILLRACE_HOME": home,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "registry_address": registry_server.address,
+            "trainer_address": registry_server.address,
+            "monitor_address": "127.0.0.1:1",
+            "ready_wait_seconds": 2.0,
+            "http_port": (http_port := any_free()),
+            "grpc_port": (grpc_port := any_free({http_port})),
+            **knobs,
+        }
+    )
+    service = build(settings)
+    rest, rpc = f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"
+    key = read_key(home / "keys", API_KEY_FILE)
+    running = asyncio.create_task(service.run())
+    client = httpx.AsyncClient(base_url=f"http://{rest}", headers={"authorization": f"Bearer {key}"}, timeout=30)
+    place = Place(
+        home=home,
+        service=service,
+        running=running,
+        keyring=keyring,
+        registry=registry,
+        trainer=trainer,
+        rest=rest,
+        rpc=rpc,
+        client=client,
+        channel=grpc.aio.insecure_channel(rpc),
+        writer=EventWriter(bootstrap, "test"),
+        spans=collect_spans(),
+        metadata=(("authorization", f"Bearer {key}"),),
+    )
+    try:
+        await until(lambda: running.done() or all(check() for check in service.checks.values()), "the gateway is ready")
+        assert not running.done()
+        yield place
+    finally:
+        await client.aclose()
+        await place.channel.close()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await place.writer.close()
+        for replica in place.replicas:
+            await replica.server.close()
+        await registry_server.close()

@@ -1,0 +1,176 @@
+"""The control plane: events that the gateway accepts, and calls it passes on."""
+
+import asyncio
+import json
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from services.contracts.events import FeedbackReceived
+from services.contracts.rpc import gateway_pb2, monitor_pb2, registry_pb2
+from services.gateway.domain.requests import Accepted
+from services.gateway.inbound.http.routes import GATEWAY, MONITOR, REGISTRY
+from services.gateway.outbound.store import MIGRATIONS, store
+from services.kit.clock import SystemClock
+from services.kit.ids import SystemIds
+from services.kit.sql.database import Database
+from services.kit.sql.migrate import check
+from tests.integration.gateway.place import Place, target, until
+
+DATASET = {"dataset": "texts", "uri": "file:///data/texts.jsonl", "model": "news", "recipe_json": '{"epochs": 1}'}
+
+
+async def read_topic(place: Place, topic: str, count: int) -> list[Any]:
+    from aiokafka import AIOKafkaConsumer
+
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=place.service.settings.kafka_bootstrap_servers, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        async with asyncio.timeout(10):
+            return [await consumer.getone() for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+async def test_an_announced_data_set_becomes_an_event_in_the_callers_trace(place: Place) -> None:
+    trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    reply = await place.client.post("/api/v1/datasets", json=DATASET, headers={"traceparent": trace})
+    assert reply.status_code == 202
+    assert reply.json()["trace_id"] == "ab" * 16
+    (record,) = await read_topic(place, "dataset.ready", 1)
+    headers = {name: value.decode() for name, value in record.headers}
+    assert headers["ce_id"] == reply.json()["event_id"]
+    assert headers["traceparent"].startswith("00-" + "ab" * 16)
+    assert b'"epochs":1' in record.value
+
+
+async def test_one_idempotency_key_gives_one_event_by_either_door(place: Place) -> None:
+    key = {"idempotency-key": "key-1"}
+    replies = await asyncio.gather(
+        *(place.client.post("/api/v1/datasets", json=DATASET, headers=key) for _ in range(5))
+    )
+    assert {reply.status_code for reply in replies} == {202}
+    assert len({reply.text for reply in replies}) == 1
+    by_grpc = await place.rpc_method(GATEWAY, "AnnounceDataset")(
+        json_format.ParseDict(DATASET, gateway_pb2.AnnounceDatasetRequest()), more=(("idempotency-key", "key-1"),)
+    )
+    assert by_grpc.event_id == replies[0].json()["event_id"]
+    other = await place.client.post("/api/v1/datasets", json={**DATASET, "dataset": "others"}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (422, "key_reused")
+    await place.client.post("/api/v1/datasets", json={**DATASET, "dataset": "last"})
+    records = await read_topic(place, "dataset.ready", 2)
+    assert sorted(record.key for record in records) == [b"last", b"texts"]
+
+
+async def test_feedback_becomes_an_event_and_asks_for_a_known_deployment(place: Place) -> None:
+    path = "/api/v1/deployments/news/feedback"
+    sent = {"request_id": "req-1", "label": "data"}
+    assert (await place.client.post(path, json=sent)).status_code == 404
+    await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    reply = await place.client.post(path, json=sent)
+    assert reply.status_code == 202
+    (record,) = await read_topic(place, "feedback.received", 1)
+    assert record.key == b"news"
+    assert record.value == b'{"deployment":"news","request":"req-1","label":"data"}'
+
+
+async def test_rest_calls_reach_the_owner_with_the_callers_key_and_trace(place: Place) -> None:
+    trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
+    reply = await place.client.get("/api/v1/models/news", headers={"traceparent": trace})
+    assert reply.status_code == 200
+    assert reply.json() == {"name": "news", "versions": [], "aliases": {"champion": 2}}
+    assert place.registry.metadata["authorization"] == place.metadata[0][1]
+    assert place.registry.metadata["traceparent"].startswith("00-" + "ab" * 16)
+    rollout = await place.client.post("/api/v1/deployments/news/rollouts", json={"version": "7", "reason": "x"})
+    assert (rollout.json()["name"], rollout.json()["version"]) == ("news", 7)
+
+
+async def test_refusals_of_the_owner_pass_through_both_doors_in_its_words(place: Place) -> None:
+    reply = await place.client.get("/api/v1/models/other")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_model")
+    assert reply.json()["error"]["message"] == "No model is named 'other'."
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await place.rpc_method(REGISTRY, "GetModel")(registry_pb2.GetModelRequest(model="other"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refused.value.details() == "No model is named 'other'."
+
+
+async def test_a_broken_owner_is_500_without_its_insides_and_a_silent_one_503(place: Place) -> None:
+    broken = await place.client.get("/api/v1/models")
+    assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in broken.text
+    silent = await place.client.get("/api/v1/deployments/news/health")
+    assert (silent.status_code, silent.json()["error"]["message"]) == (503, "The monitor does not answer.")
+    assert "127.0.0.1" not in silent.text
+    assert int(silent.headers["retry-after"]) >= 1
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await place.rpc_method(MONITOR, "GetHealth")(monitor_pb2.GetDeploymentHealthRequest(deployment="news"))
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_forwarder_passes_messages_on_as_they_are(place: Place) -> None:
+    answer = await place.rpc_method(REGISTRY, "GetModel")(registry_pb2.GetModelRequest(model="news"))
+    assert answer.aliases["champion"] == 2
+    assert place.registry.metadata["authorization"] == place.metadata[0][1]
+
+
+async def test_a_log_comes_as_lines_and_says_so_when_it_breaks_off(place: Place) -> None:
+    reply = await place.client.get("/api/v1/runs/run-1/logs")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "application/x-ndjson")
+    lines = [json.loads(line) for line in reply.text.splitlines()]
+    assert lines[:2] == [{"number": 1, "text": "begun"}, {"number": 2, "text": "going on"}]
+    assert lines[2]["error"]["code"] == "unknown_run"
+    unknown = await place.client.get("/api/v1/runs/run-2/logs")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_run")
+
+
+async def test_a_followed_log_ends_at_the_owner_when_the_client_leaves(place: Place) -> None:
+    async with place.client.stream("GET", "/api/v1/runs/run-1/logs?follow=true") as reply:
+        lines = reply.aiter_lines()
+        assert json.loads(await anext(lines))["number"] == 1
+        await until(lambda: place.trainer.followers == 1, "the log is followed")
+    await until(lambda: place.trainer.followers == 0, "nobody follows it any more")
+
+
+async def test_openapi_lists_every_route(place: Place) -> None:
+    document = (await place.client.get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    assert "/api/v1/deployments/{deployment}/classify" in document["paths"]
+
+
+async def test_the_store_keeps_a_receipt_once_and_forgets_it_in_time(database_url: str) -> None:
+    database = Database(database_url, MIGRATIONS)
+    await database.open()
+    try:
+        clock, ids = SystemClock(), SystemIds()
+        receipts = store(database, clock, ids)
+        now = clock.now()
+        accepted = Accepted(event_id="evt-1", trace_id="t")
+        async with receipts.transaction() as tx:
+            assert await tx.reserve("default", "key", "print", at=now) is None
+            await tx.settle("default", "key", accepted)
+        async with receipts.transaction() as tx:
+            earlier = await tx.reserve("default", "key", "another", at=now)
+            assert earlier is not None
+            assert (earlier.fingerprint, earlier.accepted) == ("print", accepted)
+            assert await tx.reserve("other-tenant", "key", "another", at=now) is None
+        async with receipts.transaction() as tx:
+            assert await tx.waiting_events() == 0
+            for _ in range(3):
+                await tx.emit(FeedbackReceived(deployment="news", request="r", label="l"), tenant="default")
+            assert await tx.waiting_events() == 3
+        async with receipts.transaction() as tx:
+            await tx.forget_receipts(clock.now())
+        async with receipts.transaction() as tx:
+            assert await tx.reserve("default", "key", "another", at=now) is None
+        async with database.write() as session:
+            connection = await session.connection()
+            await connection.run_sync(check, MIGRATIONS)
+    finally:
+        await database.close()

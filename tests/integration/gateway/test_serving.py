@@ -1,0 +1,292 @@
+"""Classification through a running gateway: versions, replicas, failures."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from services.contracts.events import Role
+from services.contracts.rpc import inference_pb2
+from services.gateway.inbound.http.routes import INFERENCE
+from services.gateway.telemetry import MIRRORS
+from tests.integration.gateway.place import (
+    FakeReplica,
+    Place,
+    answer_at_once,
+    identity,
+    open_place,
+    refuse_with,
+    target,
+    until,
+)
+
+
+async def test_a_ready_version_answers_with_its_labels_and_its_number(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    reply = await place.classify("one", "two", request_id="req-7")
+    assert reply.status_code == 200
+    assert reply.headers["x-millrace-version"] == "1"
+    body = reply.json()
+    assert body["request_id"] == "req-7"
+    assert (body["deployment"], body["model"], body["version"]) == ("news", "news", 1)
+    assert [prediction["label"] for prediction in body["predictions"]] == ["dev", "dev"]
+    assert body["predictions"][0]["scores"] == [{"label": "dev", "score": 0.75}, {"label": "data", "score": 0.25}]
+    assert list(replica.seen[-1].classify.texts) == ["one", "two"]
+    assert replica.seen[-1].deadline_ms > 20_000
+
+
+async def test_an_unknown_deployment_is_404_and_one_without_a_replica_503_with_retry_after(place: Place) -> None:
+    unknown = await place.client.post("/api/v1/deployments/other/classify", json={"texts": ["a text"]})
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["code"] == "unknown_deployment"
+    await place.deploy(target(1))
+    async with asyncio.timeout(10):
+        while (reply := await place.classify()).status_code == 404:  # noqa: ASYNC110 - asks another process
+            await asyncio.sleep(0.01)
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "deployment_not_ready"
+    assert int(reply.headers["retry-after"]) >= 1
+
+
+async def test_a_request_waits_for_the_only_replica_to_come_back(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    await replica.kill()
+    waiting = asyncio.create_task(place.classify())
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    await place.replica("replica-2", 1)
+    assert (await waiting).status_code == 200
+
+
+async def test_killing_the_canary_under_load_fails_no_request(place: Place) -> None:
+    await place.replica("replica-1", 1)
+    canary = await place.replica("replica-2", 2)
+    await place.deploy(target(1, weight=50), target(2, Role.CANARY, 50))
+    await place.serves(2)
+    answers: list[int] = []
+    versions: set[str] = set()
+
+    async def ask() -> None:
+        for _ in range(40):
+            reply = await place.classify()
+            answers.append(reply.status_code)
+            versions.add(reply.headers["x-millrace-version"])
+
+    clients = [asyncio.create_task(ask()) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    await canary.kill()
+    await asyncio.gather(*clients)
+    assert set(answers) == {200}
+    assert versions == {"1", "2"}
+
+
+@pytest.mark.parametrize("kind", ["internal", "unavailable", "not_found", "overloaded"])
+async def test_a_canary_that_refuses_leaves_the_request_to_the_primary(place: Place, kind: str) -> None:
+    replica = await place.replica("replica-1", 1, 2)
+    await place.deploy(target(1, weight=0), target(2, Role.CANARY, 100))
+    await place.serves(2)
+    replica.behaviours[2] = refuse_with(kind)
+    reply = await place.classify()
+    assert reply.status_code == 200
+    assert reply.json()["version"] == 1
+
+
+async def test_what_the_replica_says_of_the_request_itself_reaches_the_client_in_its_words(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    replica.behaviours[1] = refuse_with("invalid", "text_too_long")
+    reply = await place.classify()
+    assert reply.status_code == 422
+    error = reply.json()["error"]
+    assert (error["code"], error["message"], error["field"]) == ("text_too_long", "the replica says no", "texts")
+
+
+async def test_full_replicas_refuse_instead_of_queueing(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.publish(replica.report(1, capacity=1))
+    await place.deploy(target(1))
+    await place.serves(1)
+    release = asyncio.Event()
+
+    async def answer_later(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        await release.wait()
+        return await answer_at_once(request)
+
+    replica.behaviours[1] = answer_later
+    asked = [asyncio.create_task(place.classify()) for _ in range(3)]
+    finished, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    reply = finished.pop().result()
+    assert reply.status_code == 429
+    assert int(reply.headers["retry-after"]) >= 1
+    release.set()
+    await asyncio.wait(waiting)
+
+
+async def test_a_mirrored_request_is_seen_by_the_other_version_and_by_no_client(place: Place) -> None:
+    replica = await place.replica("replica-1", 1, 2)
+    await place.deploy(target(1), target(2, Role.CANARY, 0), mirror=1.0)
+    await place.serves(1)
+    replica.behaviours[2] = refuse_with("internal")
+    reply = await place.classify(request_id="req-mirrored")
+    assert reply.json()["version"] == 1
+    await until(
+        lambda: any(r.classify.request_id == "req-mirrored" and r.classify.mirrored for r in replica.seen), "mirrored"
+    )
+    seen = [r.classify for r in replica.seen if r.classify.request_id == "req-mirrored"]
+    assert [(s.version, s.mirrored) for s in seen] == [(1, False), (2, True)]
+
+
+async def until_served_by(place: Place, replica: FakeReplica) -> None:
+    async with asyncio.timeout(10):
+        while not replica.seen:
+            await place.classify()
+
+
+async def test_a_leaving_replica_finishes_what_it_has_and_gets_nothing_new(place: Place) -> None:
+    old = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    release = asyncio.Event()
+
+    async def answer_later(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        if request.classify.texts[0] == "slow":
+            await release.wait()
+        return await answer_at_once(request)
+
+    old.behaviours[1] = answer_later
+    slow = asyncio.create_task(place.classify("slow"))
+    await until(lambda: any(r.classify.texts[0] == "slow" for r in old.seen), "the old replica has the request")
+    new = await place.replica("replica-2", 1)
+    await place.publish(old.report(leaving=True))
+    await until_served_by(place, new)
+    seen = len(old.seen)
+    for _ in range(10):
+        assert (await place.classify()).status_code == 200
+    assert len(old.seen) == seen
+    release.set()
+    assert (await slow).status_code == 200
+
+
+async def test_the_first_answer_of_a_version_ends_the_story_of_its_rollout(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    story = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+    await place.deploy(target(1), trace_context=story)
+    await place.serves(1)
+    await place.classify()
+    firsts = [s for s in place.ended_spans("millrace.first_request") if s.status.is_ok or s.status.is_unset]
+    answered = [s for s in firsts if "error.type" not in (s.attributes or {})]
+    assert len(answered) == 1
+    trace_id, span_id, parent = identity(answered[0])
+    assert (trace_id, parent) == ("ab" * 16, "cd" * 8)
+    assert f"00-{trace_id}-{span_id}-01" in {request.traceparent for request in replica.seen}
+
+
+async def test_a_sampled_caller_gets_a_server_span_and_the_replica_its_context(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    sampled = "00-" + "12" * 16 + "-" + "34" * 8 + "-01"
+    reply = await place.classify(headers={"traceparent": sampled})
+    name = "POST /api/v1/deployments/{deployment}/classify"
+    (span,) = [span for span in map(identity, place.ended_spans(name)) if span[0] == "12" * 16]
+    context = f"00-{span[0]}-{span[1]}-01"
+    assert reply.headers["traceparent"] == context == replica.seen[-1].traceparent
+    unsampled = sampled[:-2] + "00"
+    reply = await place.classify(headers={"traceparent": unsampled})
+    assert reply.headers["traceparent"] == unsampled == replica.seen[-1].traceparent
+
+
+async def test_grpc_clients_are_answered_one_by_one_and_on_a_stream(place: Place) -> None:
+    await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    request = inference_pb2.ClassifyRequest(deployment="news", texts=["a text"], request_id="req-grpc")
+    answer = await place.rpc_method(INFERENCE, "Classify")(request)
+    assert (answer.request_id, answer.version, answer.predictions[0].label) == ("req-grpc", 1, "dev")
+    call = place.channel.stream_stream(
+        "/millrace.v1.InferenceService/Stream",
+        request_serializer=inference_pb2.StreamRequest.SerializeToString,
+        response_deserializer=inference_pb2.StreamResponse.FromString,
+    )(metadata=place.metadata)
+    for number in (1, 2):
+        await call.write(inference_pb2.StreamRequest(id=number, classify=request))
+    await call.write(
+        inference_pb2.StreamRequest(id=3, classify=inference_pb2.ClassifyRequest(deployment="none", texts=["a"]))
+    )
+    await call.done_writing()
+    answers = {message.id: message async for message in call}
+    assert answers[1].response.version == answers[2].response.version == 1
+    assert (answers[3].failure.kind, answers[3].failure.code) == ("not_found", "unknown_deployment")
+
+
+async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded_bootstrap: str) -> None:
+    async with open_place(tmp_path, embedded_bootstrap, attempt_seconds=0.3) as place:
+        hung = await place.replica("replica-1", 1)
+        await place.deploy(target(1))
+        await place.serves(1)
+        release = asyncio.Event()
+
+        async def hang(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+            await release.wait()
+            return await answer_at_once(request)
+
+        hung.behaviours[1] = hang
+        await until_served_by(place, await place.replica("replica-2", 1))
+        replies = [await place.classify() for _ in range(4)]
+        assert {reply.status_code for reply in replies} == {200}
+        release.set()
+
+
+async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path, embedded_bootstrap: str) -> None:
+    async with open_place(tmp_path, embedded_bootstrap, mirror_limit=2) as place:
+        replica = await place.replica("replica-1", 1, 2)
+        release = asyncio.Event()
+
+        async def hang(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+            await release.wait()
+            return await answer_at_once(request)
+
+        replica.behaviours[2] = hang
+        dropped = MIRRORS.labels("dropped")._value.get()
+        await place.deploy(target(1), target(2, Role.CANARY, 0), mirror=1.0)
+        await place.serves(1)
+        replies = [await place.classify() for _ in range(5)]
+        assert {reply.json()["version"] for reply in replies} == {1}
+        assert MIRRORS.labels("dropped")._value.get() - dropped >= 3
+        assert len({request.id for request in replica.seen if request.classify.mirrored}) == 2
+        release.set()
+
+
+async def test_a_new_gateway_reads_the_table_from_its_beginning(tmp_path: Path, bootstrap_servers: str) -> None:
+    async with open_place(tmp_path, bootstrap_servers) as first:
+        await first.replica("replica-1", 1)
+        await first.deploy(target(1))
+        await first.serves(1)
+        other_database = f"sqlite+aiosqlite:///{tmp_path / 'second.db'}"
+        async with open_place(tmp_path, bootstrap_servers, database_url=other_database) as second:
+            assert (await second.classify()).json()["version"] == 1
+
+
+async def test_a_stopping_gateway_ends_the_requests_it_has(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+
+    async def take_a_while(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        await asyncio.sleep(0.5)
+        return await answer_at_once(request)
+
+    replica.behaviours[1] = take_a_while
+    seen = len(replica.seen)
+    asked = [asyncio.create_task(place.classify()) for _ in range(8)]
+    await until(lambda: len(replica.seen) == seen + 8, "the replica has the requests")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert {(await reply).status_code for reply in asked} == {200}
+    assert await place.running == 0

@@ -1,0 +1,277 @@
+"""The bus on the embedded broker and on Apache Kafka alike."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from services.contracts.errors import Invalid, TooLarge, Unavailable
+from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
+from services.kit.bus import control, delivery, stream
+from services.kit.bus.control import ControlBus, to_message
+from services.kit.bus.delivery import Delivery, on
+from services.kit.bus.stream import BatchReader, LatestReader
+from services.kit.bus.writer import BrokerDown, EventWriter
+from services.kit.clock import SystemClock
+from services.kit.envelope import Envelope, Message, encode
+from services.cli.launcher.ports import any_free
+from tests.integration.kit.rooms import NOON, feedback
+from tests.unit.kit.spans import Spans, span_of, trace_of
+
+LIMIT = 30.0
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Bad(Invalid):
+    """It is bad."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pauses between tries are not the subject here."""
+    for module in (delivery, stream):
+        monkeypatch.setattr(module, "PAUSES_SECONDS", (0.01,) * 4)
+        monkeypatch.setattr(module, "AWAY_PAUSE_SECONDS", 0.05)
+    for module in (control, stream):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(control, "LAG_SECONDS", 0.1)
+
+
+@dataclass
+class Place:
+    """A service on this broker: its writer, and a handler that does as it is told by the request's name."""
+
+    servers: str
+    writer: EventWriter
+    service: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:8]}")
+    taken: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    failures: dict[str, list[Exception]] = field(default_factory=dict)
+
+    async def handle(self, envelope: Envelope[Any]) -> None:
+        name = getattr(envelope.event, "request", envelope.id)
+        self.calls.append(name)
+        if left := self.failures.get(name):
+            raise left.pop(0)
+        self.taken.append(name)
+
+    async def handle_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        for envelope in envelopes:
+            await self.handle(envelope)
+
+    def delivery(self) -> Delivery:
+        return Delivery([on(FeedbackReceived, self.handle), on(TrainingFailed, self.handle)], self.writer, SystemClock())
+
+    def bus(self) -> ControlBus:
+        return ControlBus(self.delivery(), self.servers, self.service, SystemClock())
+
+    async def send(self, *names: str, **trace: str) -> None:
+        await self.writer.send([message(feedback(name), name, **trace) for name in names])
+
+    async def raw(self, *values: tuple[bytes | None, list[tuple[str, bytes | None]]]) -> None:
+        """As a producer that is none of ours sends; of one key, so that all are in one partition."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.servers, max_request_size=1_040_000)
+        await producer.start()
+        for value, headers in values:
+            await producer.send_and_wait("feedback.received", value, key=b"chapters", headers=headers)
+        await producer.stop()
+
+    async def dead(self, count: int) -> list[Message]:
+        return await read(self.servers, "feedback.received.dlq", count)
+
+
+def message(event: Event, name: str, **trace: str) -> Message:
+    return encode(Envelope(id=f"e-{name}", event=event, source="test", time=NOON, trace=trace))
+
+
+def changed(deployment: str, generation: int) -> Message:
+    event = DeploymentChanged(deployment=deployment, model="m", generation=generation, targets=[], reason="r")
+    return message(event, f"{deployment}-{generation}")
+
+
+async def read(servers: str, topic: str, count: int) -> list[Message]:
+    """The first `count` messages of a topic."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        async with asyncio.timeout(LIMIT):
+            return [to_message(await consumer.getone()) for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+@asynccontextmanager
+async def running(run: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def place(bootstrap_servers: str) -> AsyncIterator[Place]:
+    writer = EventWriter(bootstrap_servers, "test")
+    yield Place(bootstrap_servers, writer)
+    await writer.close()
+
+
+async def test_control_events_are_handled_refused_buried_and_waited_for(place: Place) -> None:
+    place.failures = {
+        "poison": [RuntimeError("boom")] * 9,
+        "refused": [Bad()],
+        "away": [Unavailable(what="the database")] * 7,
+    }
+    await place.send("first", "poison", "refused", "away", "last")
+    bus = place.bus()
+    async with running(bus.run):
+        await until(lambda: "last" in place.taken, "the last event")
+        assert bus.connected.is_set()
+    assert place.taken == ["first", "away", "last"]
+    assert [place.calls.count(name) for name in ("poison", "refused", "away")] == [5, 1, 8]
+    dead = await place.dead(2)
+    assert [(one.header("ce_id"), one.header("dlq-code"), one.header("dlq-tries")) for one in dead] == [
+        ("e-poison", "RuntimeError", "5"),
+        ("e-refused", "bad", "1"),
+    ]
+    assert {one.header("dlq-topic") for one in dead} == {"feedback.received"}
+    assert dead[0].key == b"chapters"
+    assert dead[0].value == feedback("poison").model_dump_json().encode()
+
+
+async def test_whatever_another_producer_sends_the_partition_advances(place: Place) -> None:
+    body = feedback("plain").model_dump_json().encode()
+    await place.raw(
+        (b"\x80\x04pickle", []),
+        (None, []),
+        (b"[" * 100_000, []),
+        (b"x" * 1_000_000, [("h", b"\xff")]),
+        (body, [("ce_type", b"millrace.feedback.received.v9")]),
+        (body, [("ce_specversion", b"1.0")]),
+        (body, [("odd", None), ("ce_source", b"\xff\xfe")]),
+    )
+    async with running(place.bus().run):
+        await until(lambda: place.taken == ["plain"], "the one good message")
+    dead = await place.dead(6)
+    assert [one.header("dlq-code") for one in dead] == ["malformed_event"] * 4 + ["unknown_event_type", "malformed_event"]
+    assert (dead[3].header("dlq-cut"), dead[0].value) == ("1000000", b"\x80\x04pickle")
+
+
+async def test_a_service_that_starts_again_goes_on_behind_what_it_handled(place: Place) -> None:
+    await place.send("a", "b")
+    async with running(place.bus().run):
+        await until(lambda: place.taken == ["a", "b"], "the first two")
+        await asyncio.sleep(0.3)
+    await place.send("c")
+    async with running(place.bus().run):
+        await until(lambda: "c" in place.taken, "the third")
+    assert place.taken == ["a", "b", "c"]
+
+
+async def test_one_trace_goes_through_sending_and_handling(place: Place, spans: Spans) -> None:
+    await place.send("a", traceparent=TRACEPARENT)
+    async with running(place.bus().run):
+        await until(lambda: place.taken == ["a"], "the event")
+        await until(lambda: bool(spans.named("process feedback.received")), "its span")
+    handled = spans.only("process feedback.received")
+    assert trace_of(handled) == "0af7651916cd43dd8448eb211c80319c"
+    assert handled.parent is not None
+    assert f"{handled.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert span_of(handled) != "b7ad6b7169203331"
+
+
+async def test_batches_are_committed_and_what_is_malformed_is_buried(place: Place) -> None:
+    def reader() -> BatchReader:
+        return BatchReader(
+            FeedbackReceived,
+            place.handle_many,
+            bootstrap_servers=place.servers,
+            service=place.service,
+            delivery=place.delivery(),
+            clock=SystemClock(),
+        )
+
+    place.failures = {"r-7": [RuntimeError()] * 3}
+    await place.raw((b"{", []))
+    await place.send(*(f"r-{number}" for number in range(50)))
+    async with running(reader().run):
+        await until(lambda: {f"r-{n}" for n in range(50)} <= set(place.taken), "all fifty")
+        await asyncio.sleep(0.3)
+    assert (await place.dead(1))[0].header("dlq-code") == "malformed_event"
+    place.taken.clear()
+    await place.send("next")
+    async with running(reader().run):
+        await until(lambda: "next" in place.taken, "the one after")
+    assert place.taken == ["next"]
+
+
+async def test_the_latest_of_a_compacted_topic_is_read_from_its_beginning_by_everyone(place: Place) -> None:
+    await place.writer.send([changed("a", 1), changed("b", 1), changed("a", 2)])
+    await place.writer.send([Message("deployment.changed", b"x", b"{"), Message("deployment.changed", b"gone", None)])
+    for _ in range(2):
+        seen: dict[str, int] = {}
+
+        async def handle(envelope: Envelope[DeploymentChanged], seen: dict[str, int] = seen) -> None:
+            if envelope.event.deployment == "b":
+                seen["b"] = 1
+                raise Bad
+            seen[envelope.event.deployment] = envelope.event.generation
+
+        reader = LatestReader(
+            {DeploymentChanged: handle}, bootstrap_servers=place.servers, client="test", clock=SystemClock()
+        )
+        async with running(reader.run):
+            await asyncio.wait_for(reader.caught_up.wait(), LIMIT)
+            assert seen == {"a": 2, "b": 1}
+    async with running(reader.run):
+        await place.writer.send([changed("a", 3)])
+        await until(lambda: seen["a"] == 3, "what came later")
+
+
+async def test_a_reader_of_empty_topics_has_caught_up(place: Place) -> None:
+    async def handle(envelope: Envelope[Any]) -> None:
+        raise AssertionError
+
+    reader = LatestReader({TrainingFailed: handle}, bootstrap_servers=place.servers, client="t", clock=SystemClock())
+    async with running(reader.run):
+        await asyncio.wait_for(reader.caught_up.wait(), LIMIT)
+
+
+async def test_order_holds_for_each_key_and_too_large_a_message_breaks_nothing(place: Place) -> None:
+    names = [f"r-{number}" for number in range(100)]
+    await place.send(*names[:50])
+    with pytest.raises(TooLarge):
+        await place.writer.send([Message("feedback.received", b"k", b"x" * 900_001)])
+    with pytest.raises(TooLarge):
+        await place.writer.send([Message("feedback.received", b"k", b"x" * 899_000, (("h", "y" * 200_000),))])
+    await place.send(*names[50:])
+    told = await read(place.servers, "feedback.received", 100)
+    assert [one.header("ce_id") for one in told] == [f"e-{name}" for name in names]
+
+
+async def test_without_a_broker_sending_is_refused_and_the_bus_waits() -> None:
+    nowhere = f"127.0.0.1:{any_free()}"
+    writer = EventWriter(nowhere, "test")
+    with pytest.raises(BrokerDown) as down:
+        await writer.send([message(feedback(), "e")])
+    assert down.value.retryable
+    await writer.close()
+    bus = Place(nowhere, writer).bus()
+    async with running(bus.run) as task:
+        await asyncio.sleep(1)
+        assert not task.done()
+        assert not bus.connected.is_set()

@@ -1,0 +1,152 @@
+"""Migrations, a database that is away, and one that comes back."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from services.cli.launcher.ports import any_free
+from services.kit.sql.database import Database, DatabaseDown
+from services.kit.sql.migrate import check
+from services.kit.sql.tables import InboxRow
+from tests.fixtures.databases import PostgresServer
+from tests.integration.kit.rooms import MIGRATIONS, SERVICES, Room, envelope, room_at
+
+ROOMS = sorted(path.parents[1].name for path in SERVICES.glob("*/outbound/migrations"))
+
+
+@pytest.mark.parametrize("name", ROOMS)
+async def test_the_migrations_make_the_tables_that_the_code_has(name: str, database_url: str) -> None:
+    migrations = SERVICES / name / "outbound" / "migrations"
+    database = Database(database_url, migrations)
+    await database.open()
+    await database.open()  # again: nothing is left to do
+    try:
+        async with database.write() as session:
+            await (await session.connection()).run_sync(check, migrations)
+    finally:
+        await database.close()
+
+
+async def test_services_that_start_at_once_migrate_once(database_url: str) -> None:
+    rooms = [room_at(database_url) for _ in range(3)]
+    await asyncio.gather(*(room.database.open() for room in rooms))
+    async with rooms[0].store.transaction() as tx:
+        assert await tx.first_sight(envelope("e-1"))
+    for room in rooms:
+        assert len(await room.rows(InboxRow)) == 1
+        await room.database.close()
+
+
+async def test_a_database_that_was_never_opened_is_down(database_url: str) -> None:
+    with pytest.raises(DatabaseDown):
+        async with room_at(database_url).store.transaction():
+            pass
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("mine"), TimeoutError("mine"), ValueError("mine")], ids=repr)
+async def test_an_error_of_the_block_itself_stays_what_it_is(room: Room, error: Exception) -> None:
+    with pytest.raises(type(error), match="mine"):
+        async with room.store.transaction():
+            raise error
+
+
+async def test_a_sqlite_folder_that_cannot_be_used_is_a_database_that_is_down(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()
+    with pytest.raises(DatabaseDown) as down:
+        await Database(f"sqlite+aiosqlite:///{tmp_path}/state.db", MIGRATIONS).open()
+    assert down.value.retryable
+
+
+@pytest.mark.postgres
+async def test_nobody_at_the_address_is_a_database_that_is_down(postgres_url: str) -> None:
+    nowhere = sa.make_url(postgres_url).set(port=any_free()).render_as_string()
+    with pytest.raises(DatabaseDown):
+        await Database(nowhere, MIGRATIONS).open()
+    with pytest.raises(DatabaseDown):
+        await Database(postgres_url + "_that_is_not_there", MIGRATIONS).open()
+
+
+async def test_more_transactions_than_connections_wait_for_their_turn(room: Room) -> None:
+    async def look() -> None:
+        async with room.store.reading() as tx:
+            await tx.execute(sa.text("SELECT 1"))
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(look() for _ in range(40)))
+
+
+async def test_a_pool_that_stays_exhausted_is_a_database_that_is_down(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.kit.sql.database.POOL_WAIT_SECONDS", 0.1)
+    room, leave = room_at(database_url), asyncio.Event()
+    await room.database.open()
+
+    async def sit() -> None:
+        async with room.store.reading() as tx:
+            await tx.execute(sa.text("SELECT 1"))
+            await leave.wait()
+
+    sitting = [asyncio.create_task(sit()) for _ in range(10)]
+    await asyncio.sleep(0.3)
+    with pytest.raises(DatabaseDown):
+        async with room.store.reading():
+            pass
+    leave.set()
+    await asyncio.gather(*sitting, return_exceptions=True)
+    await room.database.close()
+
+
+@pytest.fixture
+def stoppable(postgres_server: PostgresServer, postgres_url: str) -> Iterator[PostgresServer]:
+    """The server, which the test may stop; it runs again afterwards."""
+    yield postgres_server
+    if not (postgres_server.folder / "data" / "postmaster.pid").exists():
+        turn(postgres_server, "start")
+
+
+def turn(server: PostgresServer, how: str) -> None:
+    """Starts it with the options it was first started with, or stops it at once."""
+    data = server.folder / "data"
+    if how == "start":
+        options = f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={server.folder} -c fsync=off"
+        server.run("pg_ctl", "-D", str(data), "-w", "-l", str(server.folder / "server.log"), "-o", options, "start")
+    else:
+        server.run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
+
+
+@pytest.mark.postgres
+async def test_a_restart_of_postgresql_is_a_time_of_refusals_after_which_the_pool_heals(
+    stoppable: PostgresServer, postgres_url: str
+) -> None:
+    room = room_at(postgres_url)
+    await room.database.open()
+    kept, refused = list[str](), 0
+
+    async def write() -> None:
+        nonlocal refused
+        deadline = time.monotonic() + 20
+        while len(kept) < 20 or refused == 0:
+            assert time.monotonic() < deadline
+            name = f"e-{len(kept) + refused}"
+            try:
+                async with room.store.transaction() as tx:
+                    await tx.first_sight(envelope(name))
+                    await asyncio.sleep(0.02)
+            except DatabaseDown:
+                refused += 1
+                await asyncio.sleep(0.02)
+            else:
+                kept.append(name)
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(turn, stoppable, "stop")
+    await asyncio.to_thread(turn, stoppable, "start")
+    await writing
+    assert set(kept) <= {row.event for row in await room.rows(InboxRow)}
+    await room.database.close()

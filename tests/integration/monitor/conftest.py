@@ -1,0 +1,188 @@
+"""A monitor without a broker: its real store, a virtual clock, baselines in memory."""
+
+import base64
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.events import (
+    DeploymentChanged,
+    Event,
+    FeedbackReceived,
+    InferenceLogged,
+    InferenceRecord,
+    Role,
+    RolloutStep,
+    Target,
+)
+from services.kit.clock import VirtualClock
+from services.kit.envelope import Envelope, Message, decode
+from services.kit.ids import SeededIds
+from services.kit.sql.tables import OutboxRow
+from services.kit.sql.work import columns
+from services.kit.timers import TimerLoop
+from services.monitor.domain.drift import Floats
+from services.monitor.domain.watching import Watched
+from services.monitor.errors import BaselineRefused
+from services.monitor.handlers.taking import follow_deployment, take_feedback, take_records
+from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.inbound.events import timers
+from services.monitor.outbound.store import MonitorStore, open_store
+from services.monitor.ports import Ports
+from services.monitor.settings import MonitorSettings
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Event)
+
+WIDTH = 24
+DEPLOYMENT = "topics"
+
+
+class Inputs:
+    """Embeddings of unchanged or shifted traffic."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+
+    def rows(self, count: int, shift: float = 0.0) -> Floats:
+        rows: Floats = self._generator.normal(size=(count, WIDTH)).astype(np.float32)
+        rows[:, 0] += shift
+        return rows
+
+
+@dataclass
+class FakeBaselines:
+    """`Baselines` from a dictionary by version; refuses what is not in it."""
+
+    by_version: dict[int, Floats] = field(default_factory=dict)
+    away: Exception | None = None
+
+    async def load(self, watched: Watched) -> Floats:
+        if self.away is not None:
+            raise self.away
+        if watched.version not in self.by_version:
+            raise BaselineRefused(version=watched.version, problem="there is none")
+        return self.by_version[watched.version]
+
+
+async def inline(work: Callable[[], T], /) -> T:
+    """`Offload` on the same thread."""
+    return work()
+
+
+@dataclass
+class Monitor:
+    """The room under test, driven event by event."""
+
+    store: MonitorStore
+    clock: VirtualClock
+    ports: Ports
+    baselines: FakeBaselines
+    inputs: Inputs
+    loop: TimerLoop
+    made: int = 0
+    generation: int = 0
+
+    def envelope(self, event: E, *, tenant: str = "default") -> Envelope[E]:
+        self.made += 1
+        return Envelope(id=f"e-{self.made}", event=event, source="test", time=self.clock.now(), tenant=tenant)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Lets time pass and handles every timer that falls due, in half-second steps."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while self.clock.now() < end:
+            await self.clock.advance(0.5)
+            await self.loop.run_due()
+
+    async def serve(self, version: int, *, canary: int | None = None, step: int = 0, mirror: float = 1.0) -> None:
+        """The registry wants this version served, and maybe a canary beside it."""
+        self.generation += 1
+        targets = [_target(version, Role.PRIMARY, 90 if canary else 100)]
+        rollout = None
+        if canary is not None:
+            targets.append(_target(canary, Role.CANARY, 10))
+            rollout = RolloutStep(rollout=f"r-{canary}", version=canary, state="canary", step=step, steps=2)
+        event = DeploymentChanged(
+            deployment=DEPLOYMENT,
+            model="topics",
+            generation=self.generation,
+            targets=targets,
+            mirror=mirror if canary else 0.0,
+            rollout=rollout,
+            reason="test",
+        )
+        await follow_deployment(self.envelope(event), self.ports)
+
+    async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
+        event = InferenceLogged(deployment=DEPLOYMENT, model="topics", replica="i-1", records=list(records))
+        envelope = self.envelope(event)
+        await take_records([envelope], self.ports)
+        return envelope
+
+    async def answer(self, version: int, count: int, *, shift: float = 0.0) -> None:
+        """`count` requests with inputs of their own, in batches of 50."""
+        records = [self.record(version, row=row) for row in self.inputs.rows(count, shift)]
+        for start in range(0, count, 50):
+            await self.log(*records[start : start + 50])
+
+    def record(
+        self,
+        version: int,
+        *,
+        request: str = "",
+        row: Floats | None = None,
+        label: str = "a",
+        mirrored: bool = False,
+        failed: bool = False,
+        latency_ms: float = 5.0,
+    ) -> InferenceRecord:
+        self.made += 1
+        return InferenceRecord(
+            request=request or f"q-{self.made}",
+            version=version,
+            mirrored=mirrored,
+            at=self.clock.now(),
+            latency_ms=latency_ms,
+            tokens=9,
+            outcome="error" if failed else "ok",
+            label=None if failed else label,
+            text=f"text {self.made}" if row is not None else None,
+            embedding=base64.b64encode(row.astype("<f2").tobytes()).decode() if row is not None else None,
+        )
+
+    async def feedback(self, request: str, label: str) -> None:
+        event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label)
+        await take_feedback(self.envelope(event), self.ports)
+
+    async def told(self, event: type[E]) -> list[Envelope[E]]:
+        """What stands in the outbox of this type, in order."""
+        table = columns(OutboxRow)
+        query = sa.select(table).where(table.c.topic == event.topic).order_by(table.c.position)
+        async with self.store.reading() as tx:
+            rows = list(await tx.execute(query))
+        messages = [Message(row.topic, row.key.encode(), row.value, tuple(row.headers.items())) for row in rows]
+        return [decode(message, self.clock.now()) for message in messages]  # type: ignore[misc]
+
+
+def _target(version: int, role: Role, weight: int) -> Target:
+    artifact = ArtifactRef(uri="file:///a", digest=f"{version:064x}", signer="k", size_bytes=1)
+    return Target(version=version, artifact=artifact, precision=Precision.INT8, role=role, weight=weight)
+
+
+@pytest.fixture
+async def monitor(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Monitor]:
+    clock, inputs = VirtualClock(), Inputs(seed=1)
+    store = open_store(database_url, clock=clock, ids=SeededIds(1), source="monitor")
+    baselines = FakeBaselines({version: inputs.rows(200) for version in (1, 2)})
+    monkeypatch.setenv("MILLRACE_MONITOR_WINDOW_ROWS", "100")
+    ports = Ports(store, clock, baselines, inline, MonitorSettings.load().policy())
+    await store.database.open()
+    await begin_upkeep(ports)
+    yield Monitor(store, clock, ports, baselines, inputs, TimerLoop(store, timers(ports), clock))
+    await store.database.close()

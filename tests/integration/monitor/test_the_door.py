@@ -1,0 +1,90 @@
+"""The monitor's gRPC door, with a real server and key."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import orjson
+import pytest
+
+from services.contracts.rpc import monitor_pb2, monitor_pb2_grpc
+from services.kit.auth import Keyring, ensure_keys, read_key
+from services.kit.rpc import RpcServer, channel, metadata
+from services.monitor.inbound.rpc import SERVICE, MonitorRpc
+from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
+from tests.integration.monitor.test_canaries_are_judged import pairs
+
+
+class Door:
+    """A client with a key."""
+
+    def __init__(self, opened: grpc.aio.Channel, key: str) -> None:
+        self.stub = monitor_pb2_grpc.MonitorServiceStub(opened)
+        self.metadata = metadata(key)
+
+
+@pytest.fixture
+async def door(monitor: Monitor, tmp_path: Path) -> AsyncIterator[Door]:
+    ensure_keys(tmp_path / "keys")
+    server = RpcServer(Keyring(tmp_path / "keys", monitor.clock), "127.0.0.1", 0)
+    server.add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(monitor.ports), SERVICE)
+    await server.open()
+    opened = channel(server.address)
+    yield Door(opened, read_key(tmp_path / "keys"))
+    await opened.close()
+    await server.close()
+
+
+async def test_windows_are_listed_newest_first(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1)
+    await monitor.answer(1, 100)
+    await monitor.answer(1, 100, shift=2.0)
+    await monitor.pass_time(1)
+    request = monitor_pb2.ListWindowsRequest(deployment=DEPLOYMENT)
+    found = (await door.stub.ListWindows(request, metadata=door.metadata)).windows
+    assert [(one.number, one.version, one.rows, one.verdict) for one in found] == [
+        (2, 1, 100, "suspect"),
+        (1, 1, 100, "quiet"),
+    ]
+    assert found[0].p_value <= 0.01 < found[1].p_value
+    assert found[0].closed_at.ToDatetime() >= found[0].opened_at.ToDatetime()
+
+
+async def test_verdicts_carry_their_evidence(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1, canary=2)
+    await pairs(monitor, 60, candidate=0.5, champion=0.9)
+    await monitor.pass_time(1)
+    request = monitor_pb2.ListVerdictsRequest(deployment=DEPLOYMENT, page_size=1)
+    (found,) = (await door.stub.ListVerdicts(request, metadata=door.metadata)).verdicts
+    assert (found.verdict, found.version, found.rollout) == ("roll_back", 2, "r-2")
+    assert orjson.loads(found.evidence_json)[0]["decision"] == "worse"
+
+
+async def test_health_is_told_by_version(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1)
+    await monitor.log(monitor.record(1, request="q"), monitor.record(1, failed=True))
+    await monitor.feedback("q", "a")
+    request = monitor_pb2.GetDeploymentHealthRequest(deployment=DEPLOYMENT)
+    (found,) = (await door.stub.GetHealth(request, metadata=door.metadata)).versions
+    assert (found.version, found.requests, found.errors, found.labelled, found.accuracy) == (1, 2, 1, 1, 1.0)
+    assert found.accuracy_ci95.low < 1.0
+
+
+@pytest.mark.parametrize(
+    ("method", "request_type"),
+    [
+        ("GetHealth", monitor_pb2.GetDeploymentHealthRequest),
+        ("ListWindows", monitor_pb2.ListWindowsRequest),
+        ("ListVerdicts", monitor_pb2.ListVerdictsRequest),
+    ],
+)
+async def test_every_method_asks_for_a_key_and_knows_its_deployments(
+    door: Door, method: str, request_type: type[monitor_pb2.ListWindowsRequest]
+) -> None:
+    call = getattr(door.stub, method)
+    with pytest.raises(grpc.aio.AioRpcError) as keyless:
+        await call(request_type(deployment=DEPLOYMENT))
+    assert keyless.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await call(request_type(deployment="elsewhere"), metadata=door.metadata)
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND

@@ -1,0 +1,259 @@
+"""The commands: data on standard output, the rest on standard error, exit codes that mean something."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.app import app
+from services.cli.commands.datasets import dataset_name
+from services.cli.commands.events import chosen_topics
+from services.cli.commands.fleet import Broker, wanted_broker
+from services.cli.errors import CliError, Exit
+from services.cli.home import Home
+from services.cli.launcher import fleet
+from services.cli.launcher.state import READY, FleetState, Lock
+from services.cli.rest import address_and_key
+
+DEPLOYMENT: dict[str, Any] = {
+    "name": "topics",
+    "model": "topics",
+    "generation": 3,
+    "version": 1,
+    "targets": [{"version": 1, "precision": "int8", "role": "primary", "weight": 100}],
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a gateway was asked."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    content: bytes
+
+
+class Gateway:
+    """A real HTTP server that answers by path, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
+        self.asked: list[Request] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                content = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                gateway.asked.append(Request(self.command, self.path, headers, content))
+                path = self.path.partition("?")[0]
+                status, body = gateway.answers.get((self.command, path), (404, {"error": NOT_FOUND}))
+                sent = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(sent)))
+                self.end_headers()
+                self.wfile.write(sent)
+
+            do_GET = do_POST = answer  # noqa: N815 - the server's own names
+
+            def log_message(self, *_: object) -> None:
+                """Silence."""
+
+        return Handler
+
+
+NOT_FOUND = {"code": "unknown_model", "message": "There is no such thing.", "hint": "look elsewhere", "field": "model"}
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway]:
+    """A fleet that runs as far as the commands can see: a held lock, an endpoints file, a key, and a gateway."""
+    told, home = Gateway(), Home(tmp_path)
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    home.api_key_file.parent.mkdir()
+    home.api_key_file.write_text("key")
+    state = FleetState(str(tmp_path), "embedded", str(home.api_key_file), 0, READY, endpoints={"rest": told.url})
+    state.write(home.endpoints_file)
+    lock = Lock(home.lock_file)
+    assert lock.take()
+    yield told
+    lock.close()
+    told.close()
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_json_is_all_that_standard_output_carries(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/deployments"] = (200, {"deployments": [DEPLOYMENT]})
+    done = run("deployments", "list", "--json")
+    assert json.loads(done.stdout) == {"deployments": [DEPLOYMENT]}
+    assert "next: millrace deployments show topics" in done.stderr
+
+
+def test_people_get_a_table_without_colours_where_there_is_no_terminal(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/deployments"] = (200, {"deployments": [DEPLOYMENT]})
+    done = run("deployments", "list")
+    assert "v1 100% (primary, int8)" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_every_request_carries_the_key(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/models"] = (200, {"models": []})
+    run("models", "list")
+    assert gateway.asked[0].headers["authorization"] == "Bearer key"
+
+
+def test_a_refusal_is_told_with_its_hint_and_its_own_exit_code(gateway: Gateway) -> None:
+    done = run("models", "show", "nope")
+    assert done.exit_code == Exit.NOT_FOUND
+    assert done.stdout == ""
+    assert "There is no such thing. (field model)" in done.stderr
+    assert "look elsewhere" in done.stderr
+
+
+def test_a_refusal_with_json_is_json_on_standard_error(gateway: Gateway) -> None:
+    done = run("models", "show", "nope", "--json")
+    assert json.loads(done.stderr)["error"]["code"] == "unknown_model"
+
+
+def test_what_moves_traffic_asks_first(gateway: Gateway) -> None:
+    done = run("deployments", "rollback", "topics")
+    assert done.exit_code == Exit.FAILED
+    assert "--yes" in done.stderr
+    assert gateway.asked == []
+
+
+def test_a_dry_run_of_a_rollback_only_looks(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/deployments/topics"] = (200, DEPLOYMENT)
+    assert run("deployments", "rollback", "topics", "--dry-run").exit_code == Exit.DONE
+    assert [request.method for request in gateway.asked] == ["GET"]
+
+
+def test_a_rollout_sends_version_reason_and_whether_the_gate_is_skipped(gateway: Gateway) -> None:
+    gateway.answers["POST", "/api/v1/deployments/topics/rollouts"] = (200, DEPLOYMENT)
+    run("deployments", "rollout", "topics", "3", "--skip-gate", "--yes", "--reason", "a test")
+    assert json.loads(gateway.asked[0].content) == {
+        "version": "3", "skip_gate": True, "reason": "a test", "dry_run": False,
+    }  # fmt: skip
+
+
+def test_a_pushed_file_is_copied_to_where_the_trainer_may_read(gateway: Gateway, tmp_path: Path) -> None:
+    outside = tmp_path.parent / "My Data.jsonl"
+    outside.write_text("{}\n")
+    gateway.answers["POST", "/api/v1/datasets"] = (202, {"event_id": "e", "trace_id": "t"})
+    done = run("datasets", "push", str(outside), "--model", "topics", "--json")
+    assert json.loads(done.stdout)["dataset"] == "my-data"
+    sent = json.loads(gateway.asked[0].content)
+    copied = Path(sent["uri"].removeprefix("file://"))
+    assert copied.parent == Home(tmp_path).datasets
+    assert copied.read_text() == "{}\n"
+    assert gateway.asked[0].headers["idempotency-key"]
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(gateway: Gateway) -> None:
+    assert run("datasets", "push", "nowhere.csv", "--model", "topics").exit_code == Exit.USAGE
+    assert gateway.asked == []
+
+
+def test_where_nothing_runs_the_command_says_how_to_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+    done = run("status")
+    assert done.exit_code == Exit.NOT_RUNNING
+    assert "millrace up --detach" in done.stderr
+    assert json.loads(run("status", "--json").stdout)["state"] == "stopped"
+
+
+def test_a_gateway_elsewhere_is_named_by_the_environment(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("secret\n")
+    told = {"MILLRACE_URL": "https://elsewhere", "MILLRACE_API_KEY_FILE": str(key_file)}
+    assert address_and_key(Home(tmp_path), told) == ("https://elsewhere", "secret")
+    with pytest.raises(CliError, match="no API key"):
+        address_and_key(Home(tmp_path), {"MILLRACE_URL": "https://elsewhere"})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environment", "kind"),
+    [
+        (None, {}, "embedded"),
+        (None, {"MILLRACE_BROKER": "kafka"}, "kafka"),
+        (None, {"KAFKA_BOOTSTRAP_SERVERS": "there:9092"}, "external"),
+        (Broker.EMBEDDED, {"KAFKA_BOOTSTRAP_SERVERS": "there:9092"}, "embedded"),
+    ],
+    ids=["default", "setting", "address", "option"],
+)
+def test_the_broker_is_chosen_by_option_then_setting_then_address(
+    chosen: Broker | None, environment: dict[str, str], kind: str
+) -> None:
+    assert wanted_broker(chosen, environment)[0] == kind
+
+
+def test_an_unknown_broker_is_refused() -> None:
+    with pytest.raises(CliError):
+        wanted_broker(None, {"MILLRACE_BROKER": "pigeon"})
+
+
+def test_every_service_is_told_its_ports_and_whom_it_calls(tmp_path: Path) -> None:
+    rooms = [fleet.Room(room.name, room.http_port, room.grpc_port) for room in fleet.ROOMS]
+    gateway = next(room for room in rooms if room.name == "gateway")
+    told = fleet.service_environment(
+        gateway, rooms, home=Home(tmp_path), bootstrap="127.0.0.1:9", outside={"OMP_NUM_THREADS": "2"}
+    )
+    assert told["MILLRACE_GATEWAY_HTTP_PORT"] == "8080"
+    assert told["MILLRACE_GATEWAY_REGISTRY_ADDRESS"] == "127.0.0.1:8121"
+    assert told["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
+    assert told["OMP_NUM_THREADS"] == "2"
+    assert told["OMP_WAIT_POLICY"] == "passive"
+
+
+def test_loud_topics_are_followed_only_when_named() -> None:
+    assert "inference.logged" not in chosen_topics(None, dead_letters=False)
+    assert chosen_topics(["inference.logged"], dead_letters=False) == ["inference.logged"]
+    assert "model.trained.dlq" in chosen_topics(None, dead_letters=True)
+    with pytest.raises(CliError, match="there is no topic"):
+        chosen_topics(["nonsense"], dead_letters=False)
+
+
+@pytest.mark.parametrize(("stem", "name"), [("My Data (1)", "my-data-1"), ("___", "data"), ("a" * 80, "a" * 63)])
+def test_a_file_name_becomes_a_name(stem: str, name: str) -> None:
+    assert dataset_name(stem) == name
+
+
+def test_every_command_that_tells_data_has_json() -> None:
+    import typer
+
+    group: Any = typer.main.get_command(app)
+    leaves = [leaf for one in group.commands.values() for leaf in getattr(one, "commands", {"": one}).values()]
+    assert len(leaves) > 20
+    for leaf in leaves:
+        assert any("--json" in option.opts for option in leaf.params), leaf.name
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, services.cli.app\n"
+        "heavy = {'rich', 'httpx', 'grpc', 'confluent_kafka', 'pydantic', 'opentelemetry', 'yaml', 'torch'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"

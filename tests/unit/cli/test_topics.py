@@ -1,0 +1,34 @@
+"""deploy/kafka/topics.yaml is the one list of topics, and it says what the contracts say."""
+
+from services.cli.launcher.topics import DEAD_LETTER_SUFFIX, Topic, load_topics
+from services.contracts.events import EVENTS, RegistryFact
+
+WEEK_MS = 7 * 24 * 3600 * 1000
+
+
+def listed() -> dict[str, Topic]:
+    return {topic.name: topic for topic in load_topics()}
+
+
+def test_the_list_has_exactly_the_topics_of_the_contracts_each_with_its_dead_letter() -> None:
+    told = {event.topic for event in EVENTS}
+    assert set(listed()) == told | {topic + DEAD_LETTER_SUFFIX for topic in told}
+
+
+def test_a_topic_is_compacted_exactly_where_its_contract_says_so() -> None:
+    for event in EVENTS:
+        compacted = listed()[event.topic].config["cleanup.policy"] == "compact"
+        assert compacted is event.compacted, event.topic
+
+
+def test_dead_letters_are_never_compacted_and_outlive_the_topic() -> None:
+    for event in EVENTS:
+        dead = listed()[event.topic + DEAD_LETTER_SUFFIX]
+        assert dead.config["cleanup.policy"] == "delete"
+        assert int(dead.config["retention.ms"]) > WEEK_MS
+
+
+def test_the_history_is_one_order_kept_for_ever() -> None:
+    history = listed()[RegistryFact.topic]
+    assert history.partitions == 1
+    assert history.config["retention.ms"] == history.config["retention.bytes"] == "-1"

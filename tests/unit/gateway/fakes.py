@@ -1,0 +1,151 @@
+"""Stand-ins for the gateway's ports, and shorthands for its events."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
+from services.gateway.domain.requests import Accepted, Answer, LabelScore, Prediction
+from services.gateway.domain.routing import Replica, RoutingTable
+from services.gateway.ports import Policy, Ports, Question, Receipt
+from services.kit.clock import VirtualClock
+from services.kit.ids import SeededIds
+
+NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
+
+
+def target(version: int, role: Role = Role.PRIMARY, weight: int = 100) -> Target:
+    return Target(version=version, artifact=NEWS, precision=Precision.INT8, role=role, weight=weight)
+
+
+def deployment(*targets: Target, generation: int = 1, mirror: float = 0.0) -> DeploymentChanged:
+    return DeploymentChanged(
+        deployment="news", model="news", generation=generation, targets=[*targets], mirror=mirror, reason="test"
+    )
+
+
+def report(
+    name: str, *ready: int, sequence: int = 1, address: str = "", leaving: bool = False, loading: tuple[int, ...] = ()
+) -> ReplicaReported:
+    states: list[tuple[int, Any]] = [(number, "ready") for number in ready]
+    states += [(number, "loading") for number in loading]
+    return ReplicaReported(
+        replica=name,
+        address=address or f"{name}:1",
+        sequence=sequence,
+        versions=[
+            ReplicaVersion(deployment="news", model="news", version=number, state=state) for number, state in states
+        ],
+        capacity=8,
+        leaving=leaving,
+    )
+
+
+def answered(question: Question) -> Answer:
+    scores = (LabelScore("dev", 0.75), LabelScore("data", 0.25))
+    predictions = tuple(Prediction("dev", 0.75, scores) for _ in question.texts)
+    return Answer(question.request, question.deployment, "news", question.version, predictions, tokens=7)
+
+
+Behaviour = Callable[[str, Question], Answer]
+
+
+@dataclass
+class FakeReplicas:
+    """Every replica that is kept can be reached; `behaviour` answers or raises."""
+
+    behaviour: Behaviour = field(default=lambda _, question: answered(question))
+    loads: dict[str, int | None] = field(default_factory=dict)
+    asked: list[tuple[str, Question]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def keep(self, replicas: Iterable[Replica]) -> None:
+        self.kept = [replica.id for replica in replicas]
+
+    def waiting(self, replica: str) -> int | None:
+        return self.loads.get(replica, 0)
+
+    async def ask(self, replica: str, question: Question) -> Answer:
+        self.asked.append((replica, question))
+        return self.behaviour(replica, question)
+
+
+@dataclass
+class FakeMirrors:
+    sent: list[tuple[str, Question]] = field(default_factory=list)
+
+    def send(self, replica: str, question: Question) -> None:
+        self.sent.append((replica, question))
+
+
+@dataclass
+class FakeStore:
+    """One transaction at a time; what it held is kept only when it ends well."""
+
+    events: list[tuple[str, Event]] = field(default_factory=list)
+    receipts: dict[tuple[str, str], Receipt] = field(default_factory=dict)
+    kept_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        events, receipts = list(self.events), dict(self.receipts)
+        try:
+            yield self
+        except BaseException:
+            self.events, self.receipts = events, receipts
+            raise
+
+    async def emit(self, event: Event, *, tenant: str) -> str:
+        self.events.append((tenant, event))
+        return f"evt-{len(self.events)}"
+
+    async def reserve(self, tenant: str, key: str, fingerprint: str, *, at: datetime) -> Receipt | None:
+        if (tenant, key) in self.receipts:
+            return self.receipts[tenant, key]
+        self.receipts[tenant, key] = Receipt(fingerprint, Accepted("", ""))
+        self.kept_at[tenant, key] = at
+        return None
+
+    async def settle(self, tenant: str, key: str, accepted: Accepted) -> None:
+        self.receipts[tenant, key] = Receipt(self.receipts[tenant, key].fingerprint, accepted)
+
+    async def waiting_events(self) -> int:
+        return len(self.events)
+
+    async def forget_receipts(self, before: datetime) -> None:
+        for known in [known for known, at in self.kept_at.items() if at < before]:
+            del self.kept_at[known]
+            del self.receipts[known]
+
+
+@dataclass
+class World:
+    """The ports, and what stands behind them."""
+
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    replicas: FakeReplicas = field(default_factory=FakeReplicas)
+    mirrors: FakeMirrors = field(default_factory=FakeMirrors)
+    store: FakeStore = field(default_factory=FakeStore)
+    routes: RoutingTable = field(default_factory=lambda: RoutingTable(stale_after_seconds=15.0))
+    routes_read: bool = True
+    ids: SeededIds = field(default_factory=lambda: SeededIds(7))
+    policy: Policy = field(default_factory=Policy)
+
+    @property
+    def ports(self) -> Ports:
+        store: Any = self.store
+        return Ports(
+            store=store,
+            clock=self.clock,
+            ids=self.ids,
+            routes=self.routes,
+            routes_read=lambda: self.routes_read,
+            replicas=self.replicas,
+            mirrors=self.mirrors,
+            generator=random.Random(7),
+            policy=self.policy,
+        )

@@ -1,0 +1,204 @@
+"""The classify use case on a virtual clock."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed, TimedOut
+from services.contracts.events import Role
+from services.gateway.domain.requests import Answer, Classify
+from services.gateway.errors import (
+    BadField,
+    DeploymentNotReady,
+    ReplicaFull,
+    ReplicaLost,
+    RoutesNotRead,
+    UnknownDeployment,
+)
+from services.gateway.handlers import classify, follow_deployment, follow_replica
+from services.gateway.ports import Policy, Question
+from services.kit.envelope import Envelope
+from tests.unit.gateway.fakes import World, answered, deployment, report, target
+
+
+def command(**changes: Any) -> Classify:
+    sent: dict[str, Any] = {
+        "tenant": "default",
+        "deployment": "news",
+        "texts": ["a text"],
+        "request": "req-1",
+        "deadline": 30.0,
+        **changes,
+    }
+    return Classify(**sent)
+
+
+def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float = 0.0) -> World:
+    world = World()
+    world.routes.deployment_changed("default", deployment(*targets, mirror=mirror), {})
+    for name, ready in replicas.items():
+        world.routes.replica_reported(report(name, *ready), at=0)
+    return world
+
+
+def fails_for(failing: dict[tuple[str, int], Refusal]) -> Any:
+    def behave(replica: str, question: Question) -> Answer:
+        refusal = failing.get((replica, question.version))
+        if refusal is not None:
+            raise refusal
+        return answered(question)
+
+    return behave
+
+
+def relayed(kind: Kind) -> Relayed:
+    return Relayed(kind, ErrorBody(code="from_replica", message="no"))
+
+
+async def test_an_answer_names_the_version_that_gave_it() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    answer = await classify(command(), world.ports)
+    assert (answer.version, answer.request_id, len(answer.predictions)) == (1, "req-1", 1)
+
+
+async def test_a_lost_replica_is_left_for_another() -> None:
+    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    world.replicas.loads = {"r1": 0, "r2": 5}
+    world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost()})
+    answer = await classify(command(), world.ports)
+    assert answer.version == 1
+    assert [replica for replica, _ in world.replicas.asked] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.INTERNAL, Kind.OVERLOADED, Kind.NOT_FOUND])
+async def test_a_failing_canary_leaves_the_request_to_the_primary(kind: Kind) -> None:
+    world = serving(target(1, weight=0), target(2, Role.CANARY, 100), replicas={"r1": (1, 2)})
+    world.replicas.behaviour = fails_for({("r1", 2): relayed(kind)})
+    answer = await classify(command(), world.ports)
+    assert [question.version for _, question in world.replicas.asked] == [2, 1]
+    assert answer.version == 1
+
+
+async def test_what_is_wrong_with_the_request_itself_is_not_tried_again() -> None:
+    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    for refusal in (relayed(Kind.INVALID), TimedOut(seconds=30)):
+        world.replicas.asked.clear()
+        world.replicas.behaviour = fails_for({("r1", 1): refusal, ("r2", 1): refusal})
+        with pytest.raises(type(refusal)):
+            await classify(command(), world.ports)
+        assert len(world.replicas.asked) == 1
+
+
+async def test_full_replicas_refuse_at_once() -> None:
+    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    full = ReplicaFull(queued=8, retry_after_seconds=1.0)
+    world.replicas.behaviour = fails_for({("r1", 1): full, ("r2", 1): full})
+    with pytest.raises(ReplicaFull):
+        await classify(command(), world.ports)
+    assert len(world.replicas.asked) == 2
+
+
+async def test_a_request_that_breaks_every_replica_is_given_up_after_a_few() -> None:
+    world = serving(target(1), replicas={f"r{number}": (1,) for number in range(9)})
+    broken = relayed(Kind.INTERNAL)
+    world.replicas.behaviour = fails_for({(f"r{number}", 1): broken for number in range(9)})
+    with pytest.raises(Relayed):
+        await classify(command(), world.ports)
+    assert len(world.replicas.asked) == Policy().attempts
+
+
+async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
+    world = serving(target(1), replicas={})
+    asked = asyncio.create_task(classify(command(), world.ports))
+    await asyncio.sleep(0)
+    await world.clock.advance(1.0)
+    assert not asked.done()
+    world.routes.replica_reported(report("r1", 1), at=world.clock.monotonic())
+    await world.clock.advance(0.1)
+    assert (await asked).version == 1
+
+
+@pytest.mark.parametrize(("deadline", "given_up"), [(30.0, 5.0), (2.0, 2.0)])
+async def test_the_wait_ends_with_its_limit_or_the_deadline(deadline: float, given_up: float) -> None:
+    world = serving(target(1), replicas={})
+    asked = asyncio.create_task(classify(command(deadline=deadline), world.ports))
+    await asyncio.sleep(0)
+    await world.clock.advance(given_up - 0.2)
+    assert not asked.done()
+    await world.clock.advance(0.4)
+    with pytest.raises(DeploymentNotReady) as refused:
+        await asked
+    assert refused.value.body().retry_after_seconds == 1.0
+
+
+async def test_before_the_table_is_read_nothing_is_called_unknown() -> None:
+    world = World(routes_read=False)
+    with pytest.raises(RoutesNotRead):
+        await classify(command(), world.ports)
+    world.routes_read = True
+    with pytest.raises(UnknownDeployment):
+        await classify(command(), world.ports)
+
+
+async def test_a_sticky_key_always_meets_one_version() -> None:
+    world = serving(target(1, weight=50), target(2, Role.CANARY, 50), replicas={"r1": (1, 2)})
+    for key in ("a", "b", "c"):
+        versions = {(await classify(command(sticky_key=key), world.ports)).version for _ in range(20)}
+        assert len(versions) == 1
+
+
+async def test_mirrors_carry_the_same_request_to_the_other_version() -> None:
+    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
+    await classify(command(), world.ports)
+    ((replica, question),) = world.mirrors.sent
+    assert (replica, question.version, question.request, question.mirrored) == ("r1", 2, "req-1", True)
+
+
+async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    world.routes = type(world.routes)(stale_after_seconds=15.0)
+    world.routes.deployment_changed("default", deployment(target(1)), {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    world.routes.replica_reported(report("r1", 1), at=0)
+    world.replicas.behaviour = fails_for({("r1", 1): relayed(Kind.INVALID)})
+    with pytest.raises(Relayed):
+        await classify(command(), world.ports)
+    assert world.routes.claim_first("default", "news", 1) is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"texts": []}, "texts"),
+        ({"texts": ["a"] * 65}, "texts"),
+        ({"texts": ["a", ""]}, "texts[1]"),
+        ({"texts": ["a" * 10_001]}, "texts[0]"),
+        ({"request": "no good"}, "request_id"),
+        ({"sticky_key": "k" * 201}, "sticky_key"),
+    ],
+)
+async def test_a_bad_request_is_refused_before_any_replica_is_asked(changes: dict[str, Any], field: str) -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    with pytest.raises(BadField) as refused:
+        await classify(command(**changes), world.ports)
+    assert refused.value.at == field
+    assert not world.replicas.asked
+
+
+async def test_replicas_that_are_silent_and_unreachable_are_forgotten() -> None:
+    world = World()
+    now = world.clock.now()
+    for name in ("r1", "r2"):
+        await follow_replica(Envelope(id=name, event=report(name, 1), source="t", time=now), world.ports)
+    assert world.replicas.kept == ["r1", "r2"]
+    world.replicas.loads["r1"] = None
+    await world.clock.advance(20)
+    await follow_replica(Envelope(id="x", event=report("r3", 1), source="t", time=now), world.ports)
+    assert world.replicas.kept == ["r2", "r3"]
+
+
+async def test_the_deployment_event_sets_the_weights() -> None:
+    world = World()
+    event = Envelope(id="e", event=deployment(target(4)), source="t", time=world.clock.now(), tenant="acme")
+    await follow_deployment(event, world.ports)
+    assert world.routes.plan("acme", "news", ticket=0.1).versions == (4,)

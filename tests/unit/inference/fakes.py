@@ -1,0 +1,175 @@
+"""Stand-ins for everything the handlers need, each keeping the port's promise in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.errors import Refusal
+from services.contracts.events import DeploymentChanged
+from services.inference.domain.records import Answered
+from services.inference.domain.roster import Roster
+from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.versions import VersionKey
+from services.inference.ports import Bounds, Ports
+from services.kit.clock import VirtualClock
+from services.kit.ids import SeededIds
+
+
+@dataclass
+class FakeEngines:
+    """Answers every text with label 'yes' at 0.75; holds requests back while `gate` is closed."""
+
+    engines: set[VersionKey] = field(default_factory=set)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: Refusal | None = None
+    load_error: Exception | None = None
+    queued: int = 0
+    capacity: int = 64
+
+    async def load(self, key: VersionKey, folder: Path, precision: Precision) -> None:
+        if self.load_error is not None:
+            raise self.load_error
+        self.engines.add(key)
+
+    async def warm(self, key: VersionKey) -> None:
+        assert key in self.engines
+
+    async def unload(self, key: VersionKey) -> None:
+        self.engines.discard(key)
+
+    def loaded(self, key: VersionKey) -> Loaded:
+        assert key in self.engines
+        return Loaded(["no", "yes"], 16, "cpu")
+
+    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+        await self.gate.wait()
+        assert key in self.engines
+        if self.refusal is not None:
+            raise self.refusal
+        return [Scored([0.25, 0.75], b"\x00\x3c", len(text.split())) for text in texts]
+
+
+@dataclass
+class FakeArtifacts:
+    """Fetches from nowhere, after raising what `troubles` holds, one a call."""
+
+    troubles: list[Refusal] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+    kept: set[str] | None = None
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        self.fetched.append(ref.digest)
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return Path(ref.digest)
+
+    async def prune(self, keep: set[str]) -> None:
+        self.kept = keep
+
+
+@dataclass
+class FakeChecker:
+    refusal: Refusal | None = None
+
+    async def check(self, folder: Path, precision: Precision) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@dataclass
+class FakeRemembered:
+    deployments: list[DeploymentChanged] = field(default_factory=list)
+
+    async def load(self) -> list[DeploymentChanged]:
+        return self.deployments
+
+    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
+        self.deployments = list(deployments)
+
+
+@dataclass
+class FakeCrew:
+    """Tasks as in the real one."""
+
+    tasks: dict[VersionKey, asyncio.Task[None]] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def start(self, key: VersionKey, work: Coroutine[Any, Any, None]) -> None:
+        if key in self.tasks:
+            self.tasks[key].cancel()
+        self.tasks[key] = asyncio.create_task(work)
+
+    async def stop(self, key: VersionKey) -> None:
+        if key in self.tasks:
+            self.tasks[key].cancel()
+            await asyncio.wait([self.tasks[key]])
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self.lock:
+            yield
+
+
+@dataclass
+class FakeReporter:
+    roster: Roster
+    told: list[list[tuple[int, str]]] = field(default_factory=list)
+
+    def changed(self) -> None:
+        report = self.roster.report(replica="r", address="h:1", sequence=1, capacity=1, leaving=False)
+        self.told.append([(entry.version, entry.state) for entry in report.versions])
+
+
+@dataclass
+class FakeLog:
+    answers: list[Answered] = field(default_factory=list)
+
+    def add(self, answered: Answered) -> None:
+        self.answers.append(answered)
+
+
+@dataclass
+class Room:
+    """A replica of fakes around the real roster."""
+
+    roster: Roster = field(default_factory=Roster)
+    clock: Any = field(default_factory=VirtualClock)
+    engines: FakeEngines = field(default_factory=FakeEngines)
+    artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
+    checker: FakeChecker = field(default_factory=FakeChecker)
+    remembered: FakeRemembered = field(default_factory=FakeRemembered)
+    crew: FakeCrew = field(default_factory=FakeCrew)
+    log: FakeLog = field(default_factory=FakeLog)
+    observed: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engines.gate.set()
+        self.reporter = FakeReporter(self.roster)
+        self.ports = Ports(
+            roster=self.roster,
+            engines=self.engines,
+            artifacts=self.artifacts,
+            checker=self.checker,
+            remembered=self.remembered,
+            crew=self.crew,
+            reporter=self.reporter,
+            log=self.log,
+            clock=self.clock,
+            ids=SeededIds(0),
+            bounds=Bounds(),
+            observe=lambda deployment, version, outcome, _seconds: self.observed.append((deployment, version, outcome)),
+        )
+
+    async def settle(self) -> None:
+        """Lets everything that can run without time passing run."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    async def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds / 0.5)):
+            await self.clock.advance(0.5)
+            await self.settle()

@@ -1,0 +1,69 @@
+"""The engine on a real session and a real tokenizer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.contracts.artifact import Precision
+from services.inference.errors import ArtifactRefused
+from services.inference.outbound.engine import OrtEngine, open_session, open_tokenizer, pad, softmax
+from tests.unit.inference import tiny
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> OrtEngine:
+    return OrtEngine.load(tiny.write(tmp_path_factory.mktemp("artifact")), Precision.FP32, "cpu")
+
+
+def test_scores_are_probabilities_and_the_embedding_is_half_precision_of_unit_length(engine: OrtEngine) -> None:
+    [scored] = engine.run(engine.tokenise(["read the file"]))
+    assert sum(scored.scores) == pytest.approx(1)
+    assert len(scored.scores) == len(tiny.LABELS)
+    embedding = np.frombuffer(scored.embedding, dtype="<f2").astype(np.float32)
+    assert embedding.shape == (tiny.WIDTH,)
+    assert np.linalg.norm(embedding) == pytest.approx(1, abs=2e-3)
+    assert scored.tokens == 5
+
+
+def test_a_row_scores_the_same_alone_and_padded_in_a_batch(engine: OrtEngine) -> None:
+    rows = engine.tokenise(["read", "read the file and close the socket", "mean of float"])
+    together = engine.run(rows)
+    alone = [engine.run([row])[0] for row in rows]
+    np.testing.assert_allclose([row.scores for row in together], [row.scores for row in alone], atol=1e-6)
+
+
+def test_tokens_are_cut_at_the_models_maximum(engine: OrtEngine) -> None:
+    assert [len(row) for row in engine.tokenise(["read " * 500, "read"])] == [tiny.MAX_LENGTH, 3]
+
+
+def test_rows_of_one_length_need_no_padding_and_others_are_padded_on_the_right() -> None:
+    ids, mask = pad([[5, 6], [7]], pad_token_id=9)
+    assert ids.tolist() == [[5, 6], [7, 9]]
+    assert mask.tolist() == [[1, 1], [1, 0]]
+    assert pad([[5], [7]], 9)[1].tolist() == [[1], [1]]
+
+
+def test_softmax_bears_large_logits() -> None:
+    logits = np.array([[1000.0, 0.0], [-1000.0, -1000.0]], dtype=np.float32)
+    np.testing.assert_allclose(softmax(logits), [[1, 0], [0.5, 0.5]])
+
+
+def test_a_file_that_is_no_graph_is_refused_without_its_path(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ArtifactRefused) as caught:
+        open_session(tmp_path / "x.onnx", "cpu")
+    assert caught.value.reason_code == "not_loadable"
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": 1}', "\x00"])
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ArtifactRefused):
+        open_tokenizer(tmp_path / "tokenizer.json", 16)
+
+
+def test_warming_runs_every_size_it_is_asked_for(engine: OrtEngine) -> None:
+    engine.warm(4)
+    assert engine.loaded.device == "cpu"

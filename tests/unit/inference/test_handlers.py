@@ -1,0 +1,197 @@
+"""The use cases, on fakes and a clock that stands still."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from services.contracts.errors import Unavailable
+from services.contracts.events import DeploymentChanged, Role
+from services.inference.domain.versions import State
+from services.inference.errors import (
+    ArtifactRefused,
+    EngineFailed,
+    QueueFull,
+    TextTooLong,
+    UnknownDeployment,
+    VersionNotServed,
+)
+from services.inference.handlers import Classified, Classify, adopt_deployment, classify, restore
+from services.kit.envelope import Envelope
+from tests.unit.inference.fakes import Room
+from tests.unit.inference.wishes import key, target, wish
+
+CANARY, DRAINING = Role.CANARY, Role.DRAINING
+
+
+def envelope(changed: DeploymentChanged) -> Envelope[DeploymentChanged]:
+    return Envelope(
+        id=f"e{changed.generation}", event=changed, source="registry", time=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+
+
+async def adopt(room: Room, changed: DeploymentChanged) -> None:
+    await adopt_deployment(envelope(changed), room.ports)
+    await room.settle()
+
+
+async def ask(room: Room, *texts: str, version: int = 0, request: str = "") -> Classified:
+    return await classify(Classify("topics", texts or ("a text",), 30.0, request, version), room.ports)
+
+
+async def test_a_wish_ends_in_a_version_that_answers() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    assert room.reporter.told == [[(1, "loading")], [(1, "ready")]]
+    answer = await ask(room, "one two", "three")
+    assert (answer.version, answer.model, [row.tokens for row in answer.answers]) == (1, "topics", [2, 1])
+
+
+async def test_what_was_wanted_is_served_again_after_a_restart_without_broker_and_registry() -> None:
+    before = Room()
+    await adopt(before, wish(3, target(1)))
+    after = Room(remembered=before.remembered)
+    await restore(after.ports)
+    await after.settle()
+    assert (await ask(after)).version == 1
+    await adopt(after, wish(3, target(1)))
+    assert after.artifacts.fetched == [key(1).digest]
+
+
+async def test_an_older_generation_that_arrives_late_changes_nothing() -> None:
+    room = Room()
+    await adopt(room, wish(2, target(2)))
+    await adopt(room, wish(1, target(1)))
+    assert room.engines.engines == {key(2)}
+    assert [changed.generation for changed in room.remembered.deployments] == [2]
+
+
+async def test_the_old_version_answers_while_the_new_one_comes_up_and_until_it_was_idle_for_a_while() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    room.engines.gate.clear()
+    running = asyncio.create_task(ask(room))
+    await room.settle()
+    await adopt(room, wish(2, target(1, DRAINING, 0), target(2)))
+    await room.pass_time(60)
+    assert key(1) in room.engines.engines
+    room.engines.gate.set()
+    assert (await running).version == 1
+    assert (await ask(room, version=1)).version == 1
+    await room.pass_time(4)
+    assert key(1) in room.engines.engines
+    await room.pass_time(2)
+    assert room.engines.engines == {key(2)}
+    assert room.reporter.told[-1] == [(2, "ready")]
+    with pytest.raises(VersionNotServed):
+        await ask(room, version=1)
+
+
+async def test_a_refused_artifact_is_reported_with_its_reason_and_the_old_version_serves_on() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    room.checker.refusal = ArtifactRefused("mask_ignored", "padding changes its answers")
+    await adopt(room, wish(2, target(1, weight=90), target(2, CANARY, 10)))
+    assert room.reporter.told[-1] == [(1, "ready"), (2, "failed")]
+    assert room.roster.held[key(2)].reason == ("mask_ignored: The artifact was refused: padding changes its answers.")
+    assert (await ask(room)).version == 1
+    await room.pass_time(120)
+    assert room.artifacts.fetched.count(key(2).digest) == 1
+
+
+async def test_an_artifact_store_that_is_away_is_asked_again_after_growing_pauses() -> None:
+    room = Room()
+    room.artifacts.troubles = [Unavailable(what="the store")] * 3
+    await adopt(room, wish(1, target(1)))
+    assert room.reporter.told[-1] == [(1, "loading")]
+    await room.pass_time(6.5)
+    assert len(room.artifacts.fetched) == 3
+    await room.pass_time(1)
+    assert room.reporter.told[-1] == [(1, "ready")]
+
+
+async def test_a_store_that_stays_away_fails_the_version_until_the_next_generation() -> None:
+    room = Room()
+    room.artifacts.troubles = [Unavailable(what="the store")] * 6
+    await adopt(room, wish(1, target(1)))
+    await room.pass_time(120)
+    assert room.reporter.told[-1] == [(1, "failed")]
+    await adopt(room, wish(2, target(1)))
+    assert room.reporter.told[-1] == [(1, "ready")]
+
+
+async def test_an_error_that_nobody_foresaw_fails_the_version_instead_of_loading_for_ever() -> None:
+    room = Room()
+    room.engines.load_error = ZeroDivisionError()
+    await adopt(room, wish(1, target(1)))
+    assert room.roster.held[key(1)].state is State.FAILED
+    assert (room.roster.held[key(1)].reason or "").startswith("bring_up_broke:")
+
+
+async def test_a_version_that_nothing_wants_any_more_stops_coming_up() -> None:
+    room = Room()
+    room.artifacts.troubles = [Unavailable(what="the store")]
+    await adopt(room, wish(1, target(1)))
+    await adopt(room, wish(2, target(2)))
+    await room.pass_time(10)
+    assert room.engines.engines == {key(2)}
+    assert set(room.roster.held) == {key(2)}
+
+
+async def test_a_rollback_during_draining_needs_no_loading() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    await adopt(room, wish(2, target(1, DRAINING, 0), target(2)))
+    await adopt(room, wish(3, target(1), target(2, DRAINING, 0)))
+    await room.pass_time(30)
+    assert room.engines.engines == {key(1)}
+    assert room.artifacts.fetched.count(key(1).digest) == 1
+
+
+async def test_unloading_drops_the_local_copies_of_what_nobody_wants() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    await adopt(room, wish(2, target(2)))
+    await room.pass_time(10)
+    assert room.artifacts.kept == {key(2).digest}
+
+
+async def test_every_answered_text_is_logged_under_an_id_that_feedback_can_name() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    await ask(room, "one", request="r1")
+    await ask(room, "one", "two", request="r2")
+    assert [answered.request for answered in room.log.answers] == ["r1", "r2:0", "r2:1"]
+    first = room.log.answers[0]
+    assert (first.label, first.score, first.outcome, first.embedding) == ("yes", 0.75, "ok", b"\x00\x3c")
+    assert room.observed == [("topics", 1, "ok")] * 2
+
+
+async def test_a_model_that_fails_is_logged_as_an_error_of_its_version() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    room.engines.refusal = EngineFailed()
+    with pytest.raises(EngineFailed):
+        await ask(room)
+    assert [(answered.outcome, answered.label) for answered in room.log.answers] == [("error", None)]
+
+
+async def test_a_full_queue_is_counted_but_not_held_against_the_version() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    room.engines.refusal = QueueFull(queued=64, capacity=64)
+    with pytest.raises(QueueFull):
+        await ask(room)
+    assert room.log.answers == []
+    assert room.observed == [("topics", 1, "queue_full")]
+
+
+async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
+    room = Room()
+    with pytest.raises(UnknownDeployment):
+        await ask(room)
+    await adopt(room, wish(1, target(1)))
+    with pytest.raises(TextTooLong):
+        await ask(room, "x" * (16 * 32 + 1))
+    assert room.log.answers == []
+    assert room.roster.in_flight == {}

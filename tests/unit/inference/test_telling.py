@@ -1,0 +1,262 @@
+"""What a replica keeps on disk and what it sends: reports that grow, answers that are logged and never in the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from services.contracts.events import ReplicaReported
+from services.inference.domain.records import Answered, Sampling
+from services.inference.domain.roster import Roster
+from services.inference.outbound.artifacts import CachedArtifacts
+from services.inference.outbound.logs import Logging, LogWriter
+from services.inference.outbound.remembered import RESERVED_AT_ONCE, RememberedDeployments, ReportSequence
+from services.inference.outbound.reporter import ReplicaReporter, Reporting
+from services.kit import telemetry
+from services.kit.artifacts import ArtifactStore
+from services.kit.bus.writer import BrokerDown
+from services.kit.clock import VirtualClock
+from services.kit.envelope import Message, decode
+from services.kit.ids import SeededIds
+from tests.unit.inference.wishes import target, wish
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+
+
+@dataclass
+class Broker:
+    """Takes messages, or is away."""
+
+    away: bool = False
+    sent: list[Message] = field(default_factory=list)
+
+    async def send(self, messages: list[Message]) -> None:
+        if self.away:
+            raise BrokerDown
+        self.sent += messages
+
+    def values(self) -> list[dict[str, Any]]:
+        return [orjson.loads(message.value or b"") for message in self.sent]
+
+
+@asynccontextmanager
+async def going(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    await settle()
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def pass_time(clock: VirtualClock, seconds: float) -> None:
+    await clock.advance(seconds)
+    await settle()
+
+
+# --- on disk -----------------------------------------------------------------------------------
+
+
+async def test_deployments_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "deployments.json"
+    await RememberedDeployments(path).save([wish(4, target(1)), wish(2, target(7), deployment="other")])
+    assert await RememberedDeployments(path).load() == [
+        wish(4, target(1)),
+        wish(2, target(7), deployment="other"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b'{"a": 1}', b"\xff\xfe", b'[{"deployment": "x"}]'])
+async def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "deployments.json").write_bytes(content)
+    assert await RememberedDeployments(tmp_path / "deployments.json").load() == []
+
+
+async def test_a_place_that_cannot_be_written_does_not_stop_serving(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    await RememberedDeployments(tmp_path / "data" / "deployments.json").save([wish(1, target(1))])
+
+
+async def test_report_numbers_grow_over_restarts_even_when_the_clock_goes_back(tmp_path: Path) -> None:
+    path = tmp_path / "sequence.json"
+    first = ReportSequence(path, lambda: NOW)
+    numbers = [await first.take() for _ in range(RESERVED_AT_ONCE + 5)]
+    second = ReportSequence(path, lambda: datetime(2001, 1, 1, tzinfo=UTC))
+    numbers += [await second.take() for _ in range(5)]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] == int(NOW.timestamp())
+
+
+async def test_report_numbers_grow_when_the_disk_was_lost(tmp_path: Path) -> None:
+    before = await ReportSequence(tmp_path / "a.json", lambda: NOW).take()
+    after = await ReportSequence(tmp_path / "b.json", lambda: datetime(2026, 1, 2, tzinfo=UTC)).take()
+    assert after > before
+
+
+async def test_pruning_keeps_only_what_is_named(tmp_path: Path) -> None:
+    for name in ("a" * 64, "b" * 64, "c" * 64 + ".partial"):
+        (tmp_path / name).mkdir()
+    cached = CachedArtifacts(ArtifactStore(tmp_path.as_uri(), tmp_path), tmp_path)
+    await cached.prune({"a" * 64})
+    left = await asyncio.to_thread(lambda: [path.name for path in tmp_path.iterdir()])
+    assert left == ["a" * 64]
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Telling:
+    reporter: ReplicaReporter
+    broker: Broker
+    clock: VirtualClock
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> Telling:
+    broker, clock, roster = Broker(), VirtualClock(), Roster()
+
+    def build(sequence: int, leaving: bool) -> ReplicaReported:
+        return roster.report(replica="r", address="h:1", sequence=sequence, capacity=64, leaving=leaving)
+
+    sequence = ReportSequence(tmp_path / "sequence.json", clock.now)
+    reporting = Reporting(broker, clock, SeededIds(0), sequence, heartbeat_seconds=3.0)
+    return Telling(ReplicaReporter(build, reporting), broker, clock)
+
+
+async def arrive(broker: Broker, count: int) -> None:
+    """The sequence is taken on a thread, so a report needs a moment of real time."""
+    async with asyncio.timeout(5):
+        while len(broker.sent) < count:  # noqa: ASYNC110 - the broker of the test knows no events
+            await asyncio.sleep(0.001)
+
+
+async def test_a_report_goes_out_at_the_start_and_as_a_heartbeat(telling: Telling) -> None:
+    async with going(telling.reporter.run()):
+        await arrive(telling.broker, 1)
+        for count in (2, 3):
+            await pass_time(telling.clock, 3.1)
+            await arrive(telling.broker, count)
+    sequences = [value["sequence"] for value in telling.broker.values()]
+    assert sequences == sorted(set(sequences))
+
+
+async def test_a_change_is_told_at_once_in_its_own_trace(telling: Telling) -> None:
+    async with going(telling.reporter.run()):
+        await arrive(telling.broker, 1)
+        with telemetry.attached(TRACE):
+            telling.reporter.changed()
+        await arrive(telling.broker, 2)
+    assert decode(telling.broker.sent[0], NOW).trace == {}
+    assert decode(telling.broker.sent[1], NOW).trace == TRACE
+
+
+async def test_a_report_that_could_not_be_sent_is_made_anew_when_the_broker_is_back(telling: Telling) -> None:
+    telling.broker.away = True
+    async with going(telling.reporter.run()):
+        with telemetry.attached(TRACE):
+            telling.reporter.changed()
+        await asyncio.sleep(0.05)
+        telling.broker.away = False
+        await pass_time(telling.clock, 1.0)
+        await arrive(telling.broker, 1)
+    assert decode(telling.broker.sent[0], NOW).trace == TRACE
+
+
+async def test_the_last_report_says_that_the_replica_leaves(telling: Telling) -> None:
+    await telling.reporter.leave()
+    assert telling.broker.values()[-1]["leaving"] is True
+    telling.broker.away = True
+    await telling.reporter.leave()
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def writer_on(broker: Broker, clock: VirtualClock, **changed: Any) -> LogWriter:
+    known: dict[str, Any] = {
+        "replica": "r",
+        "writer": broker,
+        "clock": clock,
+        "ids": SeededIds(0),
+        "sampling": Sampling(1, 1),
+        "seconds": 0.5,
+        "records": 10,
+        "capacity": 25,
+    }
+    return LogWriter(Logging(**{**known, **changed}))
+
+
+def answered(number: int, trace: str = "") -> Answered:
+    return Answered("topics", "m", 1, f"r{number}", False, NOW, 1.0, "text", 3, label="files", score=0.5, trace=trace)
+
+
+def logged(broker: Broker) -> list[str]:
+    return [record["request"] for value in broker.values() for record in value["records"]]
+
+
+async def test_an_answer_is_logged_within_the_time_and_a_full_batch_at_once() -> None:
+    broker, clock = Broker(), VirtualClock()
+    log = writer_on(broker, clock)
+    async with going(log.run()):
+        log.add(answered(0))
+        await settle()
+        assert logged(broker) == []
+        await pass_time(clock, 0.5)
+        assert logged(broker) == ["r0"]
+        for number in range(1, 11):
+            log.add(answered(number))
+        await settle()
+        assert logged(broker) == [f"r{number}" for number in range(11)]
+
+
+async def test_answers_wait_for_the_broker_in_order_and_the_oldest_go_when_there_are_too_many() -> None:
+    broker, clock = Broker(away=True), VirtualClock()
+    log = writer_on(broker, clock)
+    before = dropped()
+    async with going(log.run()):
+        for number in range(40):
+            log.add(answered(number))
+        await pass_time(clock, 1.0)
+        broker.away = False
+        for _ in range(4):
+            await pass_time(clock, 1.0)
+    assert logged(broker) == [f"r{number}" for number in range(15, 40)]
+    assert dropped() - before == 15
+
+
+def dropped() -> float:
+    from services.inference.telemetry import LOG_DROPPED
+
+    return LOG_DROPPED._value.get()
+
+
+async def test_closing_sends_what_still_waits() -> None:
+    broker = Broker()
+    log = writer_on(broker, VirtualClock())
+    log.add(answered(1))
+    await log.close()
+    assert logged(broker) == ["r1"]
+
+
+async def test_a_batch_belongs_to_the_first_trace_that_is_kept_in_it() -> None:
+    broker = Broker()
+    log = writer_on(broker, VirtualClock())
+    for number, trace in enumerate(["", TRACE["traceparent"], ""]):
+        log.add(answered(number, trace))
+    await log.close()
+    assert decode(broker.sent[0], NOW).trace == TRACE

@@ -1,0 +1,34 @@
+"""The spans that a test's code makes, kept in memory."""
+
+from dataclasses import dataclass
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from services.kit import telemetry
+
+
+@dataclass(frozen=True)
+class Spans:
+    kept: InMemorySpanExporter
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self.kept.get_finished_spans() if span.name == name]
+
+    def only(self, name: str) -> ReadableSpan:
+        (span,) = self.named(name)
+        return span
+
+    @staticmethod
+    def current_trace() -> str:
+        return telemetry.current_trace_id()
+
+
+def trace_of(span: ReadableSpan) -> str:
+    told = span.get_span_context()
+    return f"{told.trace_id:032x}" if told else ""
+
+
+def span_of(span: ReadableSpan) -> str:
+    told = span.get_span_context()
+    return f"{told.span_id:016x}" if told else ""

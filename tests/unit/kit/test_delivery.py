@@ -1,0 +1,239 @@
+"""What happens to a message: handled, waited for, tried again or buried. No broker is needed to tell."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pytest
+from opentelemetry.trace import SpanKind
+
+from services.contracts.errors import Invalid, Overloaded, TooLarge, Unavailable
+from services.contracts.events import FeedbackReceived
+from services.kit.bus.delivery import Delivery, on
+from services.kit.bus.memory import MemoryBus
+from services.kit.bus.stream import BatchReader
+from services.kit.clock import VirtualClock
+from services.kit.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
+from tests.unit.kit.spans import Spans
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Bad(Invalid):
+    """The label {label} is not one of ours."""
+
+
+@dataclass
+class FakeSender:
+    """`Sender` into a list; fails as often as it is told to."""
+
+    sent: list[Message] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def send(self, messages: list[Message]) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        for message in messages:
+            if len(message.value or b"") > MAX_EVENT_BYTES:
+                raise TooLarge(what="it", limit="900000 bytes")
+        self.sent.extend(messages)
+
+
+@dataclass
+class Handler:
+    """Raises what it is told, then takes what comes."""
+
+    raises: list[Exception] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    calls: int = 0
+
+    async def one(self, envelope: Envelope[Any]) -> None:
+        await self.many([envelope])
+
+    async def many(self, envelopes: Sequence[Envelope[Any]]) -> None:
+        self.calls += 1
+        if self.raises:
+            raise self.raises.pop(0)
+        self.taken += [envelope.id for envelope in envelopes]
+
+
+def message(name: str = "e-1", **trace: str) -> Message:
+    event = FeedbackReceived(deployment="chapters", request="r", label="x")
+    now = VirtualClock().now()
+    return encode(Envelope(id=name, event=event, source="test", time=now, trace=trace))
+
+
+async def after(clock: VirtualClock, work: Awaitable[None]) -> float:
+    """Lets virtual time pass until the work is done; how many seconds that took."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if not task.done():
+            await clock.advance(0.1)
+    task.result()
+    return clock.monotonic()
+
+
+@dataclass
+class Place:
+    handler: Handler = field(default_factory=Handler)
+    dead: FakeSender = field(default_factory=FakeSender)
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.delivery = Delivery([on(FeedbackReceived, self.handler.one)], self.dead, self.clock)
+
+    def reader(self) -> BatchReader:
+        return BatchReader(
+            FeedbackReceived,
+            self.handler.many,
+            bootstrap_servers="nowhere:1",
+            service="test",
+            delivery=self.delivery,
+            clock=self.clock,
+        )
+
+    async def deliver(self, *messages: Message) -> float:
+        async def each() -> None:
+            for one in messages:
+                await self.delivery.deliver(one)
+
+        return await after(self.clock, each())
+
+    def headers(self, number: int = 0) -> dict[str, str]:
+        return dict(self.dead.sent[number].headers)
+
+
+@pytest.fixture
+def place() -> Place:
+    return Place()
+
+
+async def test_a_message_is_handled_once(place: Place) -> None:
+    assert await place.deliver(message("e-1"), message("e-2")) == 0
+    assert (place.handler.taken, place.dead.sent) == (["e-1", "e-2"], [])
+
+
+@pytest.mark.parametrize("away", [Unavailable(what="the database"), Overloaded(queued=9)])
+async def test_a_part_that_is_away_is_waited_for_however_long(place: Place, away: Exception) -> None:
+    place.handler.raises = [away] * 30
+    assert await place.deliver(message()) >= 60
+    assert (place.handler.calls, place.handler.taken, place.dead.sent) == (31, ["e-1"], [])
+
+
+async def test_a_refusal_of_the_event_is_buried_at_once_with_the_original_beside_its_reason(place: Place) -> None:
+    place.handler.raises = [Bad(label="weather")]
+    sent = message("e-1", traceparent=TRACEPARENT)
+    assert await place.deliver(sent, message("e-2")) == 0
+    dead = place.dead.sent[0]
+    assert (dead.topic, dead.key, dead.value) == ("feedback.received.dlq", sent.key, sent.value)
+    told = place.headers()
+    assert set(sent.headers) <= set(dead.headers)
+    assert (told["dlq-topic"], told["dlq-code"], told["dlq-tries"]) == ("feedback.received", "bad", "1")
+    assert told["dlq-reason"] == "The label weather is not one of ours."
+    assert datetime.fromisoformat(told["dlq-at"]) == place.clock.now()
+    assert place.handler.taken == ["e-2"]
+
+
+async def test_a_poison_message_is_tried_five_times_then_buried_and_the_next_one_is_handled(place: Place) -> None:
+    place.handler.raises = [RuntimeError("secret: /etc/path")] * 5
+    seconds = await place.deliver(message("poison"), message("e-2"))
+    assert 3.2 < seconds < 4.0
+    assert (place.handler.calls, place.handler.taken) == (6, ["e-2"])
+    assert place.headers()["dlq-tries"] == "5"
+    assert place.headers()["dlq-code"] == "RuntimeError"
+    assert "secret" not in place.headers()["dlq-reason"]
+
+
+async def test_an_error_that_passes_is_no_dead_letter(place: Place) -> None:
+    place.handler.raises = [RuntimeError()] * 4
+    await place.deliver(message())
+    assert (place.handler.calls, place.handler.taken, place.dead.sent) == (5, ["e-1"], [])
+
+
+async def test_what_is_malformed_never_reaches_the_handler(place: Place) -> None:
+    await place.deliver(Message("feedback.received", b"k", b"\x80pickle"), Message("feedback.received", None, None))
+    assert place.handler.calls == 0
+    assert [place.headers(0)["dlq-code"], place.headers(1)["dlq-code"]] == ["malformed_event"] * 2
+    assert place.headers(0)["dlq-tries"] == "0"
+    assert place.dead.sent[0].value == b"\x80pickle"
+
+
+async def test_an_oversize_message_is_cut_so_that_its_dead_letter_can_be_sent(place: Place) -> None:
+    size = MAX_EVENT_BYTES + 100_000
+    huge = Message("feedback.received", b"k" * 5_000, b"x" * size, (("big", "y" * 50_000),))
+    await place.deliver(huge, message("e-2"))
+    told = place.headers()
+    assert (told["dlq-cut"], told["dlq-code"], "big" in told) == (str(size), "malformed_event", False)
+    assert len(place.dead.sent[0].value or b"") < MAX_EVENT_BYTES
+    assert place.handler.taken == ["e-2"]
+
+
+async def test_a_message_whose_dead_letter_cannot_be_sent_is_not_forgotten(place: Place) -> None:
+    place.dead.failures = [Unavailable(what="the broker")]
+    with pytest.raises(Unavailable):
+        await place.delivery.deliver(Message("feedback.received", None, b"{"))
+
+
+async def test_handling_is_a_span_under_the_one_that_sent(place: Place, spans: Spans) -> None:
+    seen: list[str] = []
+
+    async def handle(envelope: Envelope[Any]) -> None:
+        seen.append(spans.current_trace())
+
+    delivery = Delivery([on(FeedbackReceived, handle)], place.dead, place.clock)
+    await delivery.deliver(message("e-1", traceparent=TRACEPARENT))
+    made = spans.only("process feedback.received")
+    assert made.kind is SpanKind.CONSUMER
+    assert made.parent is not None
+    assert f"{made.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert seen == ["0af7651916cd43dd8448eb211c80319c"]
+    assert dict(made.attributes or {}) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "feedback.received",
+        "messaging.message.id": "e-1",
+    }
+
+
+async def test_a_batch_is_handled_whole_and_its_malformed_messages_are_buried_once(place: Place) -> None:
+    place.handler.raises = [Bad(label="z")]
+    broken = Message("feedback.received", None, b"{")
+    await after(place.clock, place.reader().deliver([message("e-1"), broken, message("e-2")]))
+    codes = [place.headers(number)["dlq-code"] for number in range(3)]
+    assert codes == ["malformed_event", "bad", "bad"]
+    await after(place.clock, place.reader().deliver([message("e-3"), broken, message("e-4")]))
+    assert place.handler.taken == ["e-3", "e-4"]
+    assert len(place.dead.sent) == 4
+
+
+@pytest.mark.parametrize(
+    ("errors", "calls", "dead"),
+    [([RuntimeError()] * 4, 5, 0), ([RuntimeError()] * 5, 5, 2), ([Unavailable(what="x")] * 9, 10, 0)],
+)
+async def test_a_batch_is_retried_like_a_message(place: Place, errors: list[Exception], calls: int, dead: int) -> None:
+    place.handler.raises = errors
+    await after(place.clock, place.reader().deliver([message("e-1"), message("e-2")]))
+    assert (place.handler.calls, len(place.dead.sent)) == (calls, dead)
+
+
+async def test_the_memory_bus_delivers_in_the_order_of_sending_what_handlers_send_included() -> None:
+    bus, seen = MemoryBus(), list[str]()
+    clock = VirtualClock()
+
+    def group(name: str, then: Callable[[Envelope[Any]], list[Message]]) -> Delivery:
+        async def handle(envelope: Envelope[Any]) -> None:
+            seen.append(f"{name}:{envelope.id}")
+            await bus.send(then(envelope))
+
+        return Delivery([on(FeedbackReceived, handle)], bus, clock)
+
+    bus.join([group("a", lambda e: [message("e-3")] if e.id == "e-1" else []), group("b", lambda e: [])])
+    await bus.send([message("e-1"), message("e-2")])
+    assert await bus.deliver_all() == 3
+    assert seen == ["a:e-1", "b:e-1", "a:e-2", "b:e-2", "a:e-3", "b:e-3"]
+    assert await bus.deliver_all() == 0

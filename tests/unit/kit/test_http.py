@@ -1,0 +1,117 @@
+"""The HTTP door: one shape of errors, and what is open."""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from services.contracts.errors import Conflict, Kind, NotFound, Overloaded, Refusal, Unauthenticated
+from services.kit.auth import Keyring, ensure_keys, read_key
+from services.kit.clock import VirtualClock
+from services.kit.http import STATUS, App, Operations, internal_problem, problem, respond
+
+BY_KIND = {cls.kind: cls for cls in Refusal.__subclasses__() if cls.__module__ == "services.contracts.errors"}
+FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
+
+
+class Asked:
+    """Calls an ASGI app once and keeps what it answered."""
+
+    def __init__(self, app: App, key: str = "") -> None:
+        self._app, self._key = app, key
+        self.status, self.body, self.headers = 0, b"", dict[bytes, bytes]()
+
+    async def __call__(self, path: str, method: str = "GET") -> "Asked":
+        headers = [(b"authorization", f"Bearer {self._key}".encode())] if self._key else []
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.status, self.headers = message["status"], dict(message["headers"])
+            else:
+                self.body += message["body"]
+
+        await self._app({"type": "http", "path": path, "method": method, "headers": headers}, receive, send)
+        return self
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    ensure_keys(tmp_path)
+    return tmp_path
+
+
+def operations(keys: Path, *, ready: bool = True, inner: App | None = None) -> Operations:
+    return Operations(Keyring(keys, VirtualClock()), {"started": lambda: True, "broker": lambda: ready}, inner)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.INTERNAL])
+def test_every_kind_of_refusal_has_its_status_and_the_one_shape(kind: Kind) -> None:
+    refusal = BY_KIND[kind](at="name", advice="do this", **FACTS)
+    status, body, headers = problem(refusal)
+    assert status == STATUS[kind]
+    assert orjson.loads(body) == {
+        "error": {"code": refusal.code, "message": str(refusal), "field": "name", "hint": "do this"}
+    }
+    assert (b"retry-after" in dict(headers)) == refusal.retryable
+
+
+def test_each_kind_has_a_status_of_its_own() -> None:
+    assert set(STATUS) == set(Kind)
+    assert len(set(STATUS.values())) == len(Kind)
+
+
+def test_what_clients_need_stands_in_the_headers() -> None:
+    assert dict(problem(Unauthenticated())[2])[b"www-authenticate"] == b"Bearer"
+    assert dict(problem(Conflict())[2])[b"x-should-retry"] == b"false"
+    assert dict(problem(Overloaded(queued=1, retry_after_seconds=7.4))[2])[b"retry-after"] == b"7"
+
+
+def test_an_error_of_ours_tells_nothing_of_the_inside() -> None:
+    status, body, _ = internal_problem()
+    assert status == 500
+    assert orjson.loads(body)["error"]["code"] == "internal"
+
+
+async def test_health_is_open_and_readiness_names_its_checks(keys: Path) -> None:
+    for method in ("GET", "HEAD"):
+        assert (await Asked(operations(keys))("/healthz", method)).status == 200
+    ready = await Asked(operations(keys))("/readyz")
+    assert (ready.status, orjson.loads(ready.body)["status"]) == (200, "ready")
+    waiting = await Asked(operations(keys, ready=False))("/readyz")
+    assert waiting.status == 503
+    assert orjson.loads(waiting.body) == {"status": "not ready", "checks": {"started": True, "broker": False}}
+
+
+async def test_metrics_need_a_key(keys: Path) -> None:
+    refused = await Asked(operations(keys))("/metrics")
+    assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (401, "unauthenticated")
+    told = await Asked(operations(keys), read_key(keys))("/metrics")
+    assert told.status == 200
+    assert b"millrace_outbox_depth" in told.body
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/", "GET"), ("/nothing", "GET"), ("/healthz", "POST"), ("/metrics", "POST"), ("/readyz/", "GET"), ("//metrics", "GET")],
+)
+async def test_an_unknown_route_is_401_without_a_key_and_404_with_one(keys: Path, path: str, method: str) -> None:
+    assert (await Asked(operations(keys))(path, method)).status == 401
+    known = await Asked(operations(keys), read_key(keys))(path, method)
+    assert (known.status, orjson.loads(known.body)["error"]["code"]) == (404, "no_such_route")
+
+
+async def test_the_rooms_own_app_answers_the_rest_and_its_refusals_are_mapped(keys: Path) -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/own":
+            raise NotFound
+        await respond(send, 200, b"{}")
+
+    assert (await Asked(operations(keys, inner=inner))("/own")).status == 200
+    assert (await Asked(operations(keys, inner=inner))("/other")).status == 404
+    sized = await Asked(operations(keys, inner=inner))("/own")
+    assert sized.headers[b"content-length"] == b"2"

@@ -1,0 +1,121 @@
+"""Clean, distinct rows, each in the split where it belongs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.kit.clock import SystemClock
+from services.trainer.domain.spec import RunSpec, Split
+from services.trainer.errors import UnusableData
+from services.trainer.stages.folder import RunFolder
+from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare
+from tests.unit.trainer.tiny import texts, write_jsonl
+
+
+def prepared(root: Path, rows: list[dict[str, Any]], **changes: Any) -> tuple[Prepared, list[dict[str, Any]]]:
+    root.mkdir(parents=True, exist_ok=True)
+    data = write_jsonl(root / "data.jsonl", rows)
+    if "feedback" in changes:
+        changes["feedback"] = write_jsonl(root / "feedback.jsonl", changes["feedback"])
+    spec = RunSpec.model_validate({"run": "run-1", "model": "m", "dataset": "d", "data": data} | changes)
+    result = prepare(RunFolder(root, SystemClock()), spec)
+    return result, [json.loads(line) for line in (root / ROWS_FILE).read_text().splitlines()]
+
+
+def splits(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {row["text"]: row["split"] for row in rows}
+
+
+def test_exact_and_near_repeats_are_removed_and_contradictions_on_both_sides(tmp_path: Path) -> None:
+    rows = texts(240)
+    long = max(rows, key=lambda row: len(row["text"]))
+    extra = [
+        {"text": rows[0]["text"].upper() + " !", "label": rows[0]["label"]},
+        {"text": long["text"] + " indeed", "label": long["label"]},
+        {"text": rows[1]["text"], "label": rows[2]["label"]},
+        {"text": "  ", "label": "fruit"},
+    ]
+    result, kept = prepared(tmp_path, [*rows, *extra])
+    assert (result.dropped.repeated, result.dropped.contradictory, result.dropped.empty) == (2, 2, 1)
+    assert rows[1]["text"] not in splits(kept)
+
+
+def test_a_test_row_stays_a_test_row_when_the_data_set_grows(tmp_path: Path) -> None:
+    recipe = {"test_rows": 40, "reference_rows": 50}
+    _, before = prepared(tmp_path / "a", texts(240), recipe=recipe)
+    _, after = prepared(tmp_path / "b", [*texts(240), *texts(240, seed=9)], recipe=recipe)
+    old, new = splits(before), splits(after)
+    assert all(new[text] != Split.TEST for text, split in old.items() if split == Split.TRAIN)
+    assert sum(split == Split.TEST for split in new.values()) == pytest.approx(40, abs=20)
+
+
+def test_feedback_leaves_every_base_row_in_its_split_and_brings_its_own_slice(tmp_path: Path) -> None:
+    _, before = prepared(tmp_path / "a", texts(240))
+    feedback = [*texts(150, seed=5), {"text": "a word of another kind", "label": "unheard"}, texts(240)[0]]
+    result, after = prepared(tmp_path / "b", texts(240), feedback=feedback)
+    old, new = splits(before), splits([row for row in after if row["source"] == "base"])
+    assert new == {text: old[text] for text in new}
+    assert {row["split"] for row in after if row["source"] == "feedback"} == {"train", "test", "reference"}
+    assert result.dropped.unknown_label == 1
+    assert result.sources["feedback"] == pytest.approx(150, abs=3)
+
+
+def test_feedback_makes_up_half_of_the_reference_rows(tmp_path: Path) -> None:
+    _, rows = prepared(tmp_path, texts(600), feedback=texts(400, seed=5))
+    reference = [row["source"] for row in rows if row["split"] == "reference"]
+    assert reference.count("feedback") == pytest.approx(reference.count("base"), abs=1)
+
+
+def test_rows_of_one_group_fall_into_one_split(tmp_path: Path) -> None:
+    rows = [{**row, "page": f"page {number // 5}"} for number, row in enumerate(texts(400))]
+    _, kept = prepared(tmp_path, rows, columns={"group": "page"})
+    seen: dict[str, set[str]] = {}
+    for row in kept:
+        seen.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in seen.values())
+
+
+def test_an_explicit_split_wins(tmp_path: Path) -> None:
+    names = ["train", "train", "test", "reference"]
+    rows = [{**row, "part": names[number // 3 % 4]} for number, row in enumerate(texts(240))]
+    result, kept = prepared(tmp_path, rows, columns={"split": "part"})
+    wanted = {clean(row["text"]): row["part"] for row in rows}
+    assert splits(kept) == {text: wanted[text] for text in splits(kept)}
+    assert result.splits[Split.TEST] == 60
+
+
+def test_the_same_rows_have_the_same_hash_and_other_rows_another(tmp_path: Path) -> None:
+    first, _ = prepared(tmp_path / "a", texts(240))
+    again, _ = prepared(tmp_path / "b", texts(240))
+    other, _ = prepared(tmp_path / "c", texts(239))
+    assert first.data_hash == again.data_hash != other.data_hash
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "row"),
+    [
+        pytest.param([], "empty_data", None, id="nothing"),
+        pytest.param([{"text": "", "label": "a"}, {"text": "x", "label": ""}], "empty_data", 1, id="all-missing"),
+        pytest.param([{**row, "label": "fruit"} for row in texts(90)], "one_class", 1, id="one-class"),
+        pytest.param([*texts(90), {"text": "a lone word", "label": "rare"}], "too_few_rows", 91, id="rare-class"),
+        pytest.param(texts(45), "too_few_rows", None, id="too-small-to-split"),
+        pytest.param([{"text": f"word{n}", "label": str(n)} for n in range(9)], "too_many_labels", 6, id="labels"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_with_the_row(
+    tmp_path: Path, rows: list[dict[str, Any]], code: str, row: int | None
+) -> None:
+    with pytest.raises(UnusableData) as caught:
+        prepared(tmp_path, rows, limits={"max_labels": 5})
+    assert (caught.value.code, caught.value.row) == (code, row)
+
+
+def test_cleaning_drops_control_characters_and_composes_accents() -> None:
+    assert clean("cafe\u0301 \x07 now\r\n") == "caf\u00e9 now"
+
+
+def test_the_hash_spreads_texts_evenly() -> None:
+    places = sorted(hash_fraction(str(number)) for number in range(2000))
+    assert max(abs(place - index / 2000) for index, place in enumerate(places)) < 0.04

@@ -1,0 +1,188 @@
+"""A whole run: what it leaves behind when it succeeds, and when it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.contracts.artifact import ModelSpec, Precision, baseline_file, graph_file
+from services.contracts.events import VariantReport
+from services.trainer.domain.spec import ExitCode, Failure, Gates, Progress, RunResult, Stage
+from services.trainer.errors import ParityFailed
+from services.trainer.stages.batches import encode, pad
+from services.trainer.stages.compress import refusal_of
+from services.trainer.stages.evaluate import LOGITS_FILE, Evaluated, load_array, save_array
+from services.trainer.stages.export import export
+from services.trainer.stages.folder import RunFolder
+from services.trainer.stages.graphs import Graph
+from services.trainer.stages.prepare import Prepared
+from services.trainer.stages.runner import Runner
+from services.trainer.stages.stopping import Stopping
+from tests.unit.trainer.tiny import run_folder, texts, write_jsonl
+
+# a graph this small is no faster in int8, and rounding hits it harder
+GATES = {"int8_speedup": 0.0, "int8_agreement": 0.5, "int8_f1_loss": 0.5}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with feedback that has succeeded."""
+    root = tmp_path_factory.mktemp("run")
+    feedback = write_jsonl(root / "feedback.jsonl", texts(120, seed=5))
+    folder = run_folder(root, feedback=feedback, gates=GATES)
+    assert Runner(folder, Stopping()).run() is ExitCode.SUCCEEDED
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(finished: RunFolder) -> RunResult:
+    return RunResult.model_validate_json((finished / "result.json").read_bytes())
+
+
+def test_the_artifact_has_exactly_the_files_of_the_contract(finished: RunFolder) -> None:
+    assert {path.name for path in (finished / "artifact").iterdir()} == {
+        "millrace.json", "tokenizer.json", "evaluation.json", "fp32.onnx", "int8.onnx", "baseline.fp32.npy",
+        "baseline.int8.npy",
+    }  # fmt: skip
+
+
+def test_the_spec_and_the_baselines_tell_what_a_server_needs(finished: RunFolder) -> None:
+    spec = ModelSpec.model_validate_json((finished / "artifact" / "millrace.json").read_bytes())
+    assert spec.labels == ["fruit", "metal", "weather"]
+    assert (spec.max_length, spec.embedding_width, spec.base_model) == (32, 16, "base")
+    for precision in spec.variants:
+        baseline_ND = np.load(finished / "artifact" / baseline_file(precision), allow_pickle=False)
+        assert baseline_ND.dtype == np.float32
+        assert baseline_ND.shape[1] == 16
+        np.testing.assert_allclose(np.linalg.norm(baseline_ND, axis=1), 1.0, atol=1e-4)
+
+
+def test_padding_changes_no_answer_of_the_exported_graph(finished: RunFolder) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(finished / "artifact" / "tokenizer.json"))
+    ids = encode(tokenizer, ["old iron", "some rain and snow near the small hail"], 32)
+    graph = Graph(finished / "artifact" / graph_file(Precision.FP32), threads=1)
+    alone_BC, _ = graph.run(pad(ids, [0], 0))
+    padded_BC, _ = graph.run(pad(ids, [0, 1], 0, length=32))
+    np.testing.assert_allclose(padded_BC[:1], alone_BC, atol=1e-5)
+
+
+def test_the_result_scores_every_slice_with_an_interval(result: RunResult) -> None:
+    assert [part.name for part in result.metrics.slices] == ["all", "base", "feedback"]
+    for part in result.metrics.slices:
+        assert part.macro_f1_ci95.low <= part.macro_f1 <= part.macro_f1_ci95.high
+    assert result.metrics.overall().macro_f1 > 0.6
+    assert [variant.precision for variant in result.variants] == [Precision.FP32, Precision.INT8]
+    assert result.variants[0].max_difference < 1e-4
+
+
+def test_progress_tells_every_stage_in_order(finished: RunFolder) -> None:
+    lines = [Progress.model_validate_json(line) for line in (finished / "progress.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(line.stage for line in lines)) == list(Stage)
+
+
+def test_a_second_process_over_a_finished_run_does_nothing_again(finished: RunFolder) -> None:
+    before = (finished / "artifact" / "fp32.onnx").stat().st_mtime_ns
+    runner = Runner(finished, Stopping())
+    assert runner.run() is ExitCode.SUCCEEDED
+    assert runner.seconds == {}
+    assert (finished / "artifact" / "fp32.onnx").stat().st_mtime_ns == before
+
+
+def test_a_champion_is_answered_on_the_same_rows_and_counted_in_pairs(finished: RunFolder, tmp_path: Path) -> None:
+    champion = {"version": 3, "folder": finished / "artifact", "precision": "int8"}
+    spec = finished.spec()
+    folder = run_folder(tmp_path, data=spec.data, feedback=spec.feedback, champion=champion, gates=GATES)
+    assert Runner(folder, Stopping()).run() is ExitCode.SUCCEEDED
+    found = RunResult.model_validate_json((folder / "result.json").read_bytes())
+    assert found.comparison is not None
+    assert found.comparison.champion == 3
+    whole = found.comparison.slices[0]
+    assert whole.both + whole.candidate_only + whole.champion_only + whole.neither == found.metrics.test_rows
+    assert whole.both > 0.8 * found.metrics.test_rows
+
+
+def test_an_export_that_answers_otherwise_than_torch_does_not_leave(finished: RunFolder) -> None:
+    right_NC = load_array(finished, LOGITS_FILE)
+    wrong_NC = right_NC.copy()
+    wrong_NC[-1, 0] += 0.01
+    save_array(finished, LOGITS_FILE, wrong_NC)
+    prepared = Prepared.model_validate_json((finished / "prepare.json").read_bytes())
+    evaluated = Evaluated.model_validate_json((finished / "evaluate.json").read_bytes())
+    try:
+        with pytest.raises(ParityFailed):
+            export(finished, finished.spec(), prepared, evaluated)
+    finally:
+        save_array(finished, LOGITS_FILE, right_NC)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"agreement": 0.90}, "agrees with fp32"),
+        ({"macro_f1": 0.77}, "macro F1"),
+        ({"speedup": 0.9}, "times as fast"),
+    ],
+)
+def test_int8_is_served_only_where_it_is_as_good_and_faster(changes: dict[str, float], reason: str) -> None:
+    fp32 = VariantReport(
+        precision=Precision.FP32, size_bytes=90, macro_f1=0.80, agreement=1, max_difference=0, speedup=1, passed=True
+    )
+    good = {"precision": Precision.INT8, "size_bytes": 23, "macro_f1": 0.79, "agreement": 0.98, "speedup": 2.0}
+    int8 = fp32.model_copy(update=good | changes)
+    assert refusal_of(int8, fp32, Gates()).partition(",")[0].find(reason) >= 0
+
+
+def test_one_class_ends_the_process_with_a_code_a_row_and_no_trace(tmp_path: Path) -> None:
+    rows = [{**row, "label": "fruit"} for row in texts(60)]
+    folder = run_folder(tmp_path, data=write_jsonl(tmp_path / "one.jsonl", rows))
+    process = run_process(folder)
+    assert (process.returncode, process.stdout, process.stderr) == (ExitCode.DATA_REFUSED, "", "")
+    failure = Failure.model_validate_json((folder / "failure.json").read_bytes())
+    assert (failure.stage, failure.code, failure.row, failure.retryable) == (Stage.PREPARE, "one_class", 1, False)
+
+
+def test_a_process_that_outgrows_its_memory_ends_as_out_of_memory(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, limits={"memory_mib": 20})
+    assert run_process(folder).returncode == ExitCode.OUT_OF_MEMORY
+    assert json.loads((folder / "failure.json").read_text())["code"] == "out_of_memory"
+
+
+def test_a_folder_without_a_spec_is_a_usage_error(tmp_path: Path) -> None:
+    process = run_process(RunFolder(tmp_path, run_folder(tmp_path / "other").clock))
+    assert process.returncode == ExitCode.USAGE
+    assert "usage" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("config.json", None, "no config.json"),
+        ("config.json", '{"model_type": "gpt2"}', "model_type"),
+        ("model.safetensors", None, "no model.safetensors"),
+        ("tokenizer.json", None, "no tokenizer.json"),
+    ],
+)
+def test_a_base_model_that_is_none_is_refused_by_name(
+    tmp_path: Path, file: str, content: str | None, problem: str
+) -> None:
+    folder = run_folder(tmp_path)
+    path = tmp_path / "base" / file
+    path.unlink() if content is None else path.write_text(content)
+    assert Runner(folder, Stopping()).run() is ExitCode.DATA_REFUSED
+    failure = Failure.model_validate_json((folder / "failure.json").read_bytes())
+    assert failure.code == "unsupported_base_model"
+    assert problem in failure.reason
+    assert str(tmp_path) not in failure.reason
+
+
+def run_process(folder: RunFolder) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "services.trainer.stages", str(folder.root)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)

@@ -1,0 +1,120 @@
+"""A run's life keeps to its table."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.contracts.artifact import ArtifactRef
+from services.contracts.events import DriftDetected, Interval, Metrics, SliceScore, Window
+from services.trainer.domain.datasets import shifted_since
+from services.trainer.domain.runs import (
+    NEXT,
+    BeginStage,
+    Cancel,
+    Command,
+    Fail,
+    Run,
+    RunStatus,
+    StageBegun,
+    Succeed,
+    TakeUp,
+    decide,
+    evolve,
+)
+from services.trainer.domain.spec import Failure, RunResult, Stage
+from services.trainer.errors import RunHasEnded
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+QUEUED = Run(id="run-1", tenant="default", model="m", dataset="d", cause="dataset.ready d", created_at=NOW)
+ARTIFACT = ArtifactRef(uri="file:///a/b", digest="0" * 64, signer="key", size_bytes=1)
+ALL = SliceScore(name="all", rows=100, accuracy=0.8, macro_f1=0.8, macro_f1_ci95=Interval(low=0.7, high=0.9))
+METRICS = Metrics(slices=[ALL], tfidf_macro_f1=0.7, train_rows=200, test_rows=100)
+RESULT = RunResult(
+    run="run-1",
+    data_hash="0" * 64,
+    base_model="tiny",
+    labels=["a", "b"],
+    metrics=METRICS,
+    variants=[],
+    comparison=None,
+    seconds={},
+)
+
+
+def failure(*, retryable: bool) -> Failure:
+    return Failure(stage=Stage.TRAIN, code="killed", reason="it was killed", retryable=retryable)
+
+
+def after(run: Run, command: Command) -> Run:
+    for fact in decide(run, command):
+        run = evolve(run, fact, NOW)
+    return run
+
+
+def test_a_run_goes_through_its_stages_to_success() -> None:
+    run, seen = after(QUEUED, TakeUp(1)), []
+    for stage in Stage:
+        run = after(run, BeginStage(stage))
+        seen.append(run.status)
+    assert list(dict.fromkeys(seen)) == ["preparing", "training", "evaluating", "exporting"]
+    done = after(run, Succeed(ARTIFACT, RESULT))
+    assert (done.status, done.progress, done.ended_at) == (RunStatus.SUCCEEDED, 1.0, NOW)
+
+
+def test_the_stages_of_one_state_are_one_fact() -> None:
+    exporting = after(QUEUED, BeginStage(Stage.EXPORT))
+    assert decide(exporting, BeginStage(Stage.COMPRESS)) == ()
+
+
+def test_a_failure_that_may_pass_is_tried_again_a_bounded_number_of_times() -> None:
+    run = QUEUED
+    for attempt in (1, 2, 3):
+        run = after(
+            after(after(run, TakeUp(attempt)), BeginStage(Stage.TRAIN)), Fail(failure(retryable=True), attempts=3)
+        )
+    assert (run.status, run.failed_attempts, run.attempt) == (RunStatus.FAILED, 2, 3)
+
+
+def test_a_failure_that_cannot_pass_ends_the_run_at_once() -> None:
+    run = after(after(QUEUED, BeginStage(Stage.PREPARE)), Fail(failure(retryable=False), attempts=3))
+    assert run.status is RunStatus.FAILED
+
+
+COMMANDS = st.one_of(
+    st.builds(TakeUp, st.integers(1, 9)),
+    st.builds(BeginStage, st.sampled_from(Stage)),
+    st.just(Succeed(ARTIFACT, RESULT)),
+    st.builds(lambda retryable: Fail(failure(retryable=retryable), attempts=3), st.booleans()),
+    st.just(Cancel()),
+)
+
+
+@given(commands=st.lists(COMMANDS, max_size=12))
+def test_whatever_is_asked_a_run_moves_only_as_the_table_allows_and_never_after_its_end(
+    commands: list[Command],
+) -> None:
+    run = QUEUED
+    for command in commands:
+        if run.ended:
+            with pytest.raises(RunHasEnded):
+                decide(run, command)
+            continue
+        moved = after(run, command)
+        assert moved.status is run.status or moved.status in NEXT[run.status]
+        run = moved
+
+
+def test_an_illegal_move_raises() -> None:
+    with pytest.raises(ValueError, match="cannot become training"):
+        evolve(after(QUEUED, Cancel()), StageBegun(stage=Stage.TRAIN, status=RunStatus.TRAINING), NOW)
+
+
+def test_labels_are_asked_for_from_the_first_suspect_window_on() -> None:
+    window = Window(number=9, rows=200, opened=NOW, closed=NOW + timedelta(seconds=30))
+    drift = DriftDetected(
+        model="m", deployment="m", version=1, test="mmd-rbf", statistic=0.1, p_value=0.005, alpha=0.01, consecutive=3,
+        window=window, baseline_rows=500, requests_since_quiet=600,
+    )  # fmt: skip
+    assert shifted_since(drift) == NOW - timedelta(seconds=60)

@@ -1,0 +1,101 @@
+"""A base model of 50 kB with a tokenizer of its own, and data sets that it can learn in a second."""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from services.kit.clock import SystemClock
+from services.trainer.domain.spec import RUN_FILE, RunSpec
+from services.trainer.stages.base_model import EncoderConfig
+from services.trainer.stages.encoder import Encoder
+from services.trainer.stages.folder import RunFolder
+
+SUBJECTS = {
+    "fruit": "apple pear plum cherry grape melon fig lemon quince mango",
+    "metal": "iron copper zinc tin lead silver gold nickel cobalt steel",
+    "weather": "rain snow hail fog wind storm frost cloud thunder drizzle",
+}
+FILLER = tuple(
+    word
+    for words in (
+        "the a of with and some more near under very old new small large",
+        "one two three four five six seven",
+    )
+    for word in words.split()
+)
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    *FILLER,
+    *(word for words in SUBJECTS.values() for word in words.split()),
+]
+CONFIG = EncoderConfig(
+    vocab_size=len(VOCABULARY),
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=48,
+)
+
+
+def base_model(folder: Path) -> Path:
+    """A Hugging Face folder of a small random BERT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(CONFIG.model_dump_json())
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        save_file(Encoder(CONFIG).state_dict(), folder / "model.safetensors")
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_padding(length=40)  # as MiniLM's own file does: the trainer must undo it
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def texts(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Distinct texts of 4 to 28 words, each about one of three subjects."""
+    dice = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = sorted(SUBJECTS)[number % len(SUBJECTS)]
+        subject = SUBJECTS[label].split()
+        words = [dice.choice(FILLER) for _ in range(dice.randint(2, 22))] + dice.choices(subject, k=dice.randint(2, 6))
+        dice.shuffle(words)
+        rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, object]] | Iterable[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run_folder(root: Path, **changes: object) -> RunFolder:
+    """A run over 240 rows; `changes` are fields of its `RunSpec`."""
+    root.mkdir(parents=True, exist_ok=True)
+    spec: dict[str, object] = {
+        "run": "run-1",
+        "model": "topics",
+        "dataset": "topics-1",
+        "recipe": {"epochs": 8, "max_length": 32, "batch_size": 8, "learning_rate": 0.01, "head_learning_rate": 0.1},
+        "checkpoint_steps": 5,
+    }
+    spec |= changes
+    if "data" not in spec:
+        spec["data"] = write_jsonl(root / "data.jsonl", texts(240))
+    if "base_model" not in spec:
+        spec["base_model"] = str(base_model(root / "base"))
+    (root / RUN_FILE).write_text(RunSpec.model_validate(spec).model_dump_json())
+    return RunFolder(root, SystemClock())
