@@ -26,7 +26,7 @@ class InferenceSettings(ServiceSettings):
     batch_tokens: int = Field(
         default=0, ge=0, le=1_048_576, description="tokens of a batch, padding included; 0: 1,024 or 32,768"
     )
-    batch_padding: float = Field(default=0.15, ge=0, le=1, description="share of a batch that may be padding")
+    batch_padding: float = Field(default=0.08, ge=0, le=1, description="share of a batch that may be padding")
     capacity_texts: int = Field(default=512, ge=64, le=100_000, description="texts held before more are refused")
     characters_per_token: int = Field(
         default=32, ge=4, le=10_000, description="a text longer than this times the model's tokens is refused"

@@ -20,7 +20,9 @@ MOVE_SECONDS: Final = 180.0
 DRIFT_SECONDS: Final = 180.0
 QUIET_WINDOWS: Final = 3
 BUSY_RATE: Final = 80.0
-BACKGROUND_RATE: Final = 6.0
+"""Requests a second while windows are to fill."""
+BACKGROUND_RATE: Final = 4.0
+"""While a model is trained: enough to notice a failed request, little enough to leave the trainer its cores."""
 CANARY_RATE: Final = 30.0
 SHIFTED_SHARE: Final = 0.85
 """Of the shifted traffic: below three quarters two windows are not always enough."""
@@ -28,6 +30,8 @@ SETTLED_SHARE: Final = 0.5
 """Afterwards both kinds come; it is what the new version's baseline was made of."""
 SPOILED_SHARE: Final = 0.6
 CLIENT_TEXTS: Final = 24
+HELD_OUT_TEXTS: Final = 300
+LABELS_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -194,24 +198,42 @@ async def drift(stage: Stage, version: int) -> tuple[Drift, Seen]:
 
 async def recover(stage: Stage, version: int, drifted: Seen) -> tuple[Trained, Recovery]:
     """The trainer retrains with the labels, the new version passes its gate and its canary, and takes over."""
-    held_out = list(stage.corpus.shifted_unseen)
+    held_out = list(stage.corpus.shifted_unseen)[:HELD_OUT_TEXTS]
+    queued = stage.log.events.index(drifted)
+    with stage.step("wait for enough labels"):
+        await _enough_labels(stage, version)
     before = await _measure(stage, held_out, version)
-    stage.traffic.rate = CANARY_RATE
+    stage.traffic.rate = BACKGROUND_RATE
+    stage.traffic.labelled = 0.0
     with stage.step("retrain with labelled feedback"):
-        since = stage.log.mark()
-        queued = stage.log.events.index(drifted)
         told = await stage.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
         trained = await _judged(stage, told, queued, drifted.time)
     if not trained.passed:
         raise StoryBroke(f"the gate refused version {trained.number}, which should have been better")
+    stage.traffic.labelled = 1.0
     with stage.step(f"canary of version {trained.number}"):
-        promoted = await _end_of_rollout(stage, trained.number, since)
+        promoted = await _end_of_rollout(stage, trained.number, queued)
     if promoted.body["kind"] != "rollout_promoted":
         raise StoryBroke(f"version {trained.number} was not promoted: {promoted.body['reason']}")
     stage.traffic.mix.share = SETTLED_SHARE
     stage.traffic.rate = 0
     after = await _measure(stage, held_out, trained.number)
     return trained, _recovery(stage, before, after, (promoted.time - drifted.time).total_seconds())
+
+
+async def _enough_labels(stage: Stage, version: int) -> None:
+    """Labelled traffic goes on until the trainer has queued a run because of the drift."""
+    stage.traffic.rate = CANARY_RATE
+    deadline = stage.clock.monotonic() + LABELS_SECONDS
+    while stage.clock.monotonic() < deadline:
+        runs = (await stage.door.get("/runs", model=stage.model))["runs"]
+        found = next((run for run in runs if run["cause"] == f"drift of version {version}"), None)
+        if found is not None:
+            stage.view.note(f"{found['run']} is queued: enough of the new texts have labels")
+            return
+        stage.view.progress(await stage.traffic_line())
+        await stage.clock.sleep(0.3)
+    raise NotInTime("the trainer to queue a run because of the drift", LABELS_SECONDS)
 
 
 async def _end_of_rollout(stage: Stage, version: int, since: int) -> Seen:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -41,5 +42,12 @@ def hold_signals(*also: signal.Signals) -> None:
 
 
 def told_to_stop(*also: signal.Signals) -> bool:
-    """Waits for a held signal: True for SIGTERM and SIGINT, False for one of `also`."""
-    return signal.sigwait({*STOP_SIGNALS, *also}) in STOP_SIGNALS
+    """Waits for a held signal: True for SIGTERM and SIGINT, False for one of `also`. Says who sent it, where it can."""
+    watched = {*STOP_SIGNALS, *also}
+    if sys.platform != "linux":
+        return signal.sigwait(watched) in STOP_SIGNALS
+    came = signal.sigwaitinfo(watched)
+    stop = came.si_signo in STOP_SIGNALS
+    if stop:
+        print(f"told to stop with signal {came.si_signo} by process {came.si_pid}", flush=True)
+    return stop

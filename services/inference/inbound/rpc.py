@@ -28,11 +28,11 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
         self._load_seconds = load_seconds
         self._streams: set[_Conversation] = set()
 
-    async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:  # noqa: N802
+    async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         command = to_command(request, self._ports.clock.monotonic(), context.time_remaining(), self._ports.bounds)
         return to_response(await classify(command, self._ports))
 
-    async def Stream(  # noqa: N802
+    async def Stream(
         self, request_iterator: AsyncIterator[pb.StreamRequest], context: Any
     ) -> AsyncIterator[pb.StreamResponse]:
         conversation = _Conversation(self._ports, self._load_seconds)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from services.contracts.artifact import ArtifactRef
-from services.kit.artifacts import ArtifactStore
+from services.kit.artifacts import ArtifactRefused, ArtifactStore
 
 
 class CachedArtifacts:
@@ -20,7 +20,14 @@ class CachedArtifacts:
 
         Raises the store's ArtifactRefused, and ArtifactStoreDown.
         """
-        return await self._store.fetch(ref, self._cache)
+        had_copy = await asyncio.to_thread((self._cache / ref.digest).exists)
+        try:
+            return await self._store.fetch(ref, self._cache)
+        except ArtifactRefused:
+            if not had_copy:
+                raise
+            # The local copy has gone bad, and the store has removed it; its own may be whole.
+            return await self._store.fetch(ref, self._cache)
 
     async def prune(self, keep: set[str]) -> None:
         """Drops every copy but those of the digests in `keep`, what a broken fetch left behind included."""

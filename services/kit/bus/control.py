@@ -1,6 +1,8 @@
 """Control events: a FastStream subscriber for all the topics of a service, one message at a time."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
@@ -9,19 +11,11 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 
 from services.kit.bus.delivery import Delivery
 from services.kit.bus.lag import has_connection, observe_lag
+from services.kit.bus.records import RETRY_SECONDS, STOP_SECONDS, to_message
 from services.kit.clock import Clock
-from services.kit.envelope import Message
 from services.kit.log import logger
 
-RETRY_SECONDS: Final = 2.0
 LAG_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 3.0
-
-
-def to_message(record: Any) -> Message:
-    """From an aiokafka record; header bytes that are not UTF-8 are replaced, not refused, a null is nothing."""
-    headers = tuple((name, (value or b"").decode("utf-8", "replace")) for name, value in record.headers or ())
-    return Message(topic=record.topic, key=record.key, value=record.value, headers=headers)
 
 
 class ControlBus:
@@ -47,6 +41,7 @@ class ControlBus:
                 group_id=f"millrace.{self._service}",
                 auto_offset_reset="earliest",
                 ack_policy=AckPolicy.NACK_ON_ERROR,
+                parser=_unparsed,
                 decoder=_undecoded,
                 session_timeout_ms=10_000,
                 heartbeat_interval_ms=3_000,
@@ -77,6 +72,13 @@ class ControlBus:
         except Exception:
             await self._clock.sleep(RETRY_SECONDS)  # a nack seeks back at once: without a pause it spins
             raise
+
+
+async def _unparsed(record: Any, parse: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
+    """FastStream never sees the headers: on one that is not text it drops the message, and `reply_to` it obeys."""
+    parsed = await parse(replace(record, headers=()))
+    parsed.raw_message = record
+    return parsed
 
 
 async def _undecoded(message: Any) -> Any:

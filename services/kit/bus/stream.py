@@ -11,9 +11,9 @@ from aiokafka.errors import KafkaError
 from services.contracts.errors import Refusal
 from services.contracts.events import Event
 from services.kit import telemetry
-from services.kit.bus.control import RETRY_SECONDS, STOP_SECONDS, to_message
 from services.kit.bus.delivery import AWAY_PAUSE_SECONDS, PAUSES_SECONDS, TRIES, Delivery
 from services.kit.bus.lag import observe_lag
+from services.kit.bus.records import RETRY_SECONDS, STOP_SECONDS, to_message
 from services.kit.clock import Clock
 from services.kit.envelope import Envelope, Message, decode
 from services.kit.log import logger

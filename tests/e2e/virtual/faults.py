@@ -4,13 +4,12 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.kit.sql.database import Database
+from tests.e2e.virtual.inline_sqlite import run_inline
 
 
 class Killed(BaseException):  # no handler may catch it
@@ -65,9 +64,8 @@ class FragileDatabase(Database):
             self.busy -= 1
 
     def _build_engine(self) -> AsyncEngine:
-        """Nobody cuts the power here, so nothing needs to be synced."""
         engine = super()._build_engine()
-        event.listen(engine.sync_engine, "connect", _unsynced)
+        run_inline(engine)
         return engine
 
     def _strike(self, moment: str) -> None:
@@ -75,8 +73,3 @@ class FragileDatabase(Database):
             self.dead = True
             raise Killed
 
-
-def _unsynced(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous=OFF")
-    cursor.close()

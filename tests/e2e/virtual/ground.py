@@ -22,15 +22,15 @@ REPLICA: Final = "inference-0"
 
 REGISTRY: Final = {
     "canary_weights": (10, 50),
-    "bake_seconds": 5.0,
+    "bake_seconds": 2.0,
     "minimum_requests": 30,
-    "step_timeout_seconds": 90.0,
+    "step_timeout_seconds": 30.0,
     "mirror": 1.0,
     "drain_seconds": 4.0,
     "gate_minimum_test_rows": 100,
 }
-MONITOR: Final = {"window_rows": 100, "minimum_requests": 30, "slow_ms": 500.0}
-TRAINER: Final = {"minimum_feedback": 60, "lease_seconds": 10.0}
+MONITOR: Final = {"window_rows": 80, "minimum_requests": 30, "slow_ms": 500.0}
+TRAINER: Final = {"minimum_feedback": 40, "lease_seconds": 10.0}
 
 
 class Bus(MemoryBus):

@@ -22,9 +22,9 @@ from tests.e2e.virtual.ground import MODEL, TENANT
 from tests.e2e.virtual.house import Asked, House
 from tests.e2e.virtual.world import LABELS, Source, Text, Topic
 
-ROWS: Final = 360
-WINDOW: Final = 100
-PER_SECOND: Final = 10
+ROWS: Final = 330
+WINDOW: Final = 80
+PER_SECOND: Final = 20
 OPERATOR: Final = "ada"
 
 
@@ -75,7 +75,7 @@ class Story:
     async def recovery(self) -> None:
         """Labels for what is asked from now on; the rest follows by itself."""
         self._begin("recovery")
-        await self.traffic(Topic.NEW, 6 * PER_SECOND, labelled=True)
+        await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=1)
         await self.house.until(lambda: self._has_versions(2), "the retraining gives version 2")
         await self.canary(2, until=2)
 
@@ -93,13 +93,11 @@ class Story:
         self._begin("thin evidence")
         await self.announce("chapters-2", self.source.texts(Topic.OLD, ROWS))
         await self.house.until(lambda: self._has_versions(4), "the new data set gives version 4")
-        for _ in range(30):
+        while (await self.rollout_state()) is not RolloutState.PAUSED:
             await self.traffic(Topic.NEW, PER_SECOND)
             await self.house.advance(3.0)
-            if (await self.rollout_state()) is RolloutState.PAUSED:
-                break
         await self.take_back()
-        await self.house.advance(10.0)
+        await self.serves(2)
 
     # --- what people do
 
@@ -111,15 +109,15 @@ class Story:
         said = {"dataset": dataset, "uri": path.resolve().as_uri(), "model": MODEL}
         await self.house.say(Message("dataset.ready", dataset.encode(), json.dumps(said).encode(), headers))
 
-    async def traffic(self, topic: Topic, requests: int, *, labelled: bool = False) -> list[Asked]:
-        """So many requests, spread over time; with `labelled` each is told its right answer."""
+    async def traffic(self, topic: Topic, requests: int, *, labelled: int = 0) -> list[Asked]:
+        """So many requests, spread over time; of every `labelled` of them one is told its right answer."""
         answered = []
         for _ in range(requests // PER_SECOND):
-            for text in self.source.texts(topic, PER_SECOND):
+            for number, text in enumerate(self.source.texts(topic, PER_SECOND)):
                 asked = await self.house.ask(text)
                 if asked is not None:
                     answered.append(asked)
-                    if labelled:
+                    if labelled and number % labelled == 0:
                         await self.house.label(asked)
             await self.house.advance(1.0)
         return answered
@@ -130,19 +128,17 @@ class Story:
         for _ in range(60):
             if (await self.model()).deployment(MODEL).active_rollout is None:
                 break
-            await self.traffic(Topic.NEW, PER_SECOND, labelled=True)
+            await self.traffic(Topic.NEW, PER_SECOND, labelled=2)
         await self.serves(until)
 
     async def force(self, version: int) -> None:
         command = StartRollout(MODEL, version, OPERATOR, "I want to see it fail", skip_gate=True)
-        ports = self.house.registry
         await self.house.surely(
             "registry",
             lambda _: registry.start_rollout(
                 MODEL, str(version), command, TENANT, self.house.registry.ports, dry_run=False
             ),
         )
-        del ports
 
     async def take_back(self) -> None:
         command = RollBack(MODEL, OPERATOR, "nobody tells whether it is right")

@@ -31,7 +31,7 @@ from tests.e2e.virtual.engines import SKILL_FILE
 from tests.e2e.virtual.shelf import Shelf
 from tests.e2e.virtual.world import LABELS, Skill, Text, Topic, embedding, make_text, read_text
 
-STAGE_SECONDS: Final = 4.0
+STAGE_SECONDS: Final = 2.0
 REFERENCE_ROWS: Final = 300
 TEST_SHARE: Final = 3
 """One row in so many is for testing."""

@@ -1,6 +1,7 @@
 """Apache Kafka goes away and comes back on its port: writer and bus go on."""
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Server:
     """An Apache Kafka of the test's own."""
 
     def __init__(self, folder: Path) -> None:
+        self.process: subprocess.Popen[bytes]
         self.place = kafka.KafkaPlace(folder, (port := any_free()), any_free({port}))
         self.libraries = kafka.ensure_libraries()
         kafka.prepare(self.place, self.libraries)

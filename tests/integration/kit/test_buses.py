@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from services.contracts.errors import Invalid, TooLarge, Unavailable
 from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
 from services.kit.bus import control, delivery, stream
-from services.kit.bus.control import ControlBus, to_message
+from services.kit.bus.control import ControlBus
+from services.kit.bus.records import to_message
 from services.kit.bus.delivery import Delivery, on
 from services.kit.bus.stream import BatchReader, LatestReader
 from services.kit.bus.writer import BrokerDown, EventWriter
@@ -159,7 +160,7 @@ async def test_whatever_another_producer_sends_the_partition_advances(place: Pla
         (b"\x80\x04pickle", []),
         (None, []),
         (b"[" * 100_000, []),
-        (b"x" * 1_000_000, [("h", b"\xff")]),
+        (b"x" * 1_000_000, [("h", b"\xff"), ("reply_to", b"training.failed")]),
         (body, [("ce_type", b"millrace.feedback.received.v9")]),
         (body, [("ce_specversion", b"1.0")]),
         (body, [("odd", None), ("ce_source", b"\xff\xfe")]),

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
 from services.inference.domain.records import Answered, Sampling
 from services.inference.domain.roster import Roster
@@ -18,8 +19,9 @@ from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.remembered import RESERVED_AT_ONCE, RememberedDeployments, ReportSequence
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
+from services.inference.telemetry import LOG_DROPPED
 from services.kit import telemetry
-from services.kit.artifacts import ArtifactStore
+from services.kit.artifacts import ArtifactRefused, ArtifactStore
 from services.kit.bus.writer import BrokerDown
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Message, decode
@@ -114,6 +116,31 @@ async def test_pruning_keeps_only_what_is_named(tmp_path: Path) -> None:
     await cached.prune({"a" * 64})
     left = await asyncio.to_thread(lambda: [path.name for path in tmp_path.iterdir()])
     assert left == ["a" * 64]
+
+
+async def test_a_damaged_local_copy_is_fetched_again_before_the_artifact_is_refused(tmp_path: Path) -> None:
+    store = DamagedOnce()
+    cached = CachedArtifacts(store, tmp_path)  # type: ignore[arg-type]
+    ref = target(1).artifact
+    await asyncio.to_thread((tmp_path / ref.digest).mkdir)
+    assert await cached.fetch(ref) == tmp_path / ref.digest
+    store.refuse = True
+    with pytest.raises(ArtifactRefused):
+        await cached.fetch(ref)
+
+
+class DamagedOnce:
+    """Refuses a copy that lies there already, as the store does with one that has gone bad, and takes it away."""
+
+    refuse = False
+
+    async def fetch(self, ref: ArtifactRef, cache: Path) -> Path:
+        there = cache / ref.digest
+        if self.refuse or there.exists():
+            if there.exists():
+                there.rmdir()
+            raise ArtifactRefused(digest="x", problem="a file is not what the manifest says")
+        return there
 
 
 # --- reports -----------------------------------------------------------------------------------
@@ -240,9 +267,7 @@ async def test_answers_wait_for_the_broker_in_order_and_the_oldest_go_when_there
 
 
 def dropped() -> float:
-    from services.inference.telemetry import LOG_DROPPED
-
-    return LOG_DROPPED._value.get()
+    return float(LOG_DROPPED._value.get())
 
 
 async def test_closing_sends_what_still_waits() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.contracts.errors import Invalid
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
-from services.kit.bus.control import to_message
+from services.kit.bus.records import to_message
 from services.kit.envelope import MAX_EVENT_BYTES, Envelope, MalformedEvent, Message, UnknownEventType, decode, encode
 from tests.contracts.examples import EXAMPLES
 

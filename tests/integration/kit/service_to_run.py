@@ -1,0 +1,47 @@
+"""A service of the kit's own, run as a process: `python -m tests.integration.kit.service_to_run HOW`."""
+
+import sys
+from typing import ClassVar
+
+from pydantic_settings import SettingsConfigDict
+
+from services.kit.service import Service, main
+from services.kit.settings import ServiceSettings
+
+
+class TestedSettings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_TESTED_")
+    service: ClassVar[str] = "tested"
+
+
+def build(settings: TestedSettings) -> Service:
+    service, how = Service(settings), sys.argv[1]
+
+    def tell(name: str) -> None:
+        async def opened() -> None:
+            print("open", name, flush=True)
+            if how == f"stuck:{name}":
+                await service.clock.sleep(600)
+
+        async def closed() -> None:
+            if how == f"raises:{name}":
+                raise RuntimeError(name)
+            print("close", name, flush=True)
+
+        service.part(name, open=opened, close=closed)
+
+    async def run() -> None:
+        if how == "ends":
+            raise RuntimeError("the runner broke")
+        await service.clock.sleep(600)
+
+    tell("first")
+    service.runs("runner", run)
+    tell("second")
+    service.http()
+    tell("last")
+    return service
+
+
+if __name__ == "__main__":
+    sys.exit(main(TestedSettings, build))

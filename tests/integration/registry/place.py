@@ -1,0 +1,164 @@
+"""A registry on a real database: events come in one by one, time passes on a virtual clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.contracts.artifact import ArtifactRef
+from services.contracts.events import (
+    DeploymentChanged,
+    Event,
+    ModelTrained,
+    ReplicaReported,
+    ReplicaVersion,
+    RolloutJudged,
+    TrainingFailed,
+    Verdict,
+)
+from services.kit.clock import VirtualClock
+from services.kit.envelope import Envelope, Message, decode
+from services.kit.ids import SystemIds
+from services.kit.sql.database import Database
+from services.kit.sql.store import SqlStore
+from services.kit.sql.tables import OutboxRow
+from services.kit.sql.work import columns
+from services.kit.timers import TimerLoop
+from services.registry import handlers
+from services.registry.app import MIGRATIONS
+from services.registry.domain import ModelState, Rules
+from services.registry.domain.commands import StartRollout
+from services.registry.domain.state import Deployment, Rollout
+from services.registry.inbound import events
+from services.registry.outbound.store import RegistryTx
+from services.registry.ports import Ports
+from tests.unit.registry.story import EVIDENCE, MODEL, NOON, POLICY, trained
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass
+class FakeArtifacts:
+    """`Artifacts` that believes everything but what it is told to refuse."""
+
+    refuses: Exception | None = None
+    verified: list[str] = field(default_factory=list)
+
+    async def verify(self, ref: ArtifactRef) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.verified.append(ref.uri)
+
+
+class Registry:
+    """The room under test. `sequence` of reports and ids of events are made up as they are needed."""
+
+    def __init__(self, url: str) -> None:
+        self.clock, self.artifacts, self.made = VirtualClock(NOON), FakeArtifacts(), 0
+        self.database, ids = Database(url, MIGRATIONS), SystemIds()
+
+        def begin(session: AsyncSession) -> RegistryTx:
+            return RegistryTx(session, clock=self.clock, ids=ids, source="millrace/registry")
+
+        self.store = SqlStore(self.database, begin)
+        self.ports = Ports(self.store, self.artifacts, self.clock, Rules(rollout=POLICY))
+        self.loop = TimerLoop(self.store, events.timer_handlers(self.ports), self.clock)
+
+    def envelope(self, event: E, *, tenant: str = "default") -> Envelope[E]:
+        self.made += 1
+        return Envelope(id=f"e-{self.made}", event=event, source="test", time=self.clock.now(), tenant=tenant)
+
+    async def trains(self, run: str, against: int | None = None, **how: Any) -> Envelope[ModelTrained]:
+        envelope = self.envelope(trained(run, against=against, **how))
+        await handlers.register_version(envelope, self.ports)
+        return envelope
+
+    async def fails(self, model: str, run: str) -> None:
+        failed = TrainingFailed(
+            model=model, run=run, dataset="d", stage="prepare", code="one_class", reason="one", retryable=False
+        )
+        await handlers.record_training_failed(self.envelope(failed), self.ports)
+
+    async def reports(
+        self, *ready: int, replica: str = "i-1", sequence: int = 0, seen: int | None = None, leaving: bool = False
+    ) -> None:
+        self.made += 1
+        parts = [ReplicaVersion(deployment=MODEL, model=MODEL, version=number, state="ready") for number in ready]
+        if seen is None:
+            seen = (await self.deployment()).generation
+        report = ReplicaReported(
+            replica=replica,
+            address="127.0.0.1:1",
+            sequence=sequence or self.made,
+            generations={MODEL: seen},
+            versions=parts,
+            capacity=8,
+            leaving=leaving,
+        )
+        await handlers.take_report(self.envelope(report), self.ports)
+
+    async def judges(self, verdict: Verdict, *, requests: int = 80) -> None:
+        rollout = await self.rollout()
+        judged = RolloutJudged(
+            deployment=MODEL,
+            rollout=rollout.id,
+            version=rollout.version,
+            step=rollout.step,
+            verdict=verdict,
+            requests=requests,
+            evidence=[EVIDENCE],
+            reason="what the evidence says",
+        )
+        await handlers.take_verdict(self.envelope(judged), self.ports)
+
+    async def starts(self, version: int, *, skip_gate: bool = False, dry_run: bool = False) -> ModelState:
+        command = StartRollout(MODEL, version, "admin:1", "because", skip_gate=skip_gate)
+        return await handlers.move_rollout(command, "default", self.ports, dry_run=dry_run)
+
+    async def wait(self, seconds: float) -> None:
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while (left := (end - self.clock.now()).total_seconds()) > 0:
+            await self.clock.advance(min(5.0, left))
+            await self.loop.run_due()
+
+    async def model(self, tenant: str = "default") -> ModelState:
+        return await handlers.get_model(tenant, MODEL, self.ports)
+
+    async def deployment(self) -> Deployment:
+        return (await self.model()).deployment(MODEL)
+
+    async def rollout(self) -> Rollout:
+        rollout = (await self.deployment()).rollout
+        assert rollout is not None
+        return rollout
+
+    async def told(self, kind: type[E]) -> list[Envelope[E]]:
+        """What stands in the outbox of this type, in order."""
+        table = columns(OutboxRow)
+        query = sa.select(table).where(table.c.topic == kind.topic).order_by(table.c.position)
+        async with self.store.reading() as tx:
+            rows = list(await tx.execute(query))
+        sent = [Message(row.topic, row.key.encode(), row.value, tuple(row.headers.items())) for row in rows]
+        return [decode(message, self.clock.now()) for message in sent]  # type: ignore[misc]
+
+    async def wanted(self) -> DeploymentChanged:
+        return (await self.told(DeploymentChanged))[-1].event
+
+    async def weights(self) -> dict[int, int]:
+        return {target.version: target.weight for target in (await self.wanted()).targets}
+
+    async def kinds(self) -> Sequence[str]:
+        lines = await handlers.list_history("default", self.ports, stream="", after=0, limit=1000)
+        return [line.kind for line in lines]
+
+    async def serving_one(self) -> None:
+        await self.trains("run-1")
+        await self.reports(1)
+
+    async def canary_of_two(self) -> None:
+        await self.serving_one()
+        await self.trains("run-2", against=1)
+        await self.reports(1, 2)
