@@ -57,7 +57,7 @@ def event_schema(event: type[Event]) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": event.type_name(),
-        **event.model_json_schema(mode="serialization"),
+        **event.model_json_schema(mode="validation"),
     }
 
 

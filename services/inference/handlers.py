@@ -15,7 +15,7 @@ from services.inference.errors import ArtifactRefused, BringUpBroke, QueueFull
 from services.inference.ports import Ports
 from services.inference.telemetry import BRING_UP_SECONDS, BRING_UPS
 from services.kit import telemetry
-from services.kit.envelope import Envelope
+from services.kit.envelope import Cause, Envelope
 from services.kit.log import logger
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -58,7 +58,7 @@ async def adopt_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) 
     if not ports.roster.adopt(envelope.event):
         return
     await ports.remembered.save(list(ports.roster.deployments.values()))
-    await _reconcile(ports)
+    await _reconcile(ports, envelope)
 
 
 async def classify(command: Classify, ports: Ports) -> Classified:
@@ -87,9 +87,10 @@ async def classify(command: Classify, ports: Ports) -> Classified:
     return classified
 
 
-async def bring_up(key: VersionKey, ports: Ports) -> None:
+async def bring_up(key: VersionKey, ports: Ports, cause: Cause | None = None) -> None:
     """Fetches, checks, loads and warms a version, while those that are loaded serve on.
 
+    What comes of it is reported as caused by `cause`, the wish for it.
     A part that does not answer is asked again after growing pauses; a refused artifact is refused for good.
     """
     began = ports.clock.monotonic()
@@ -98,15 +99,15 @@ async def bring_up(key: VersionKey, ports: Ports) -> None:
             async with ports.crew.turn():
                 with telemetry.span(f"load {key.deployment}/{key.version}", attributes=_attributes(key)):
                     await _bring_up_once(ports.roster.held[key].wanted, ports)
-                    ports.reporter.changed()
+                    ports.reporter.changed(cause)
             BRING_UPS.labels("ready").inc()
             BRING_UP_SECONDS.observe(ports.clock.monotonic() - began)
             return
         except Refusal as refusal:
-            pause = await _step_back(key, refusal, ports)
+            pause = await _step_back(key, refusal, ports, cause)
         except Exception:  # noqa: BLE001 - a bug of ours must not leave the version loading for ever
             logger.exception("bringing up version %s of %s broke", key.version, key.deployment)
-            pause = await _step_back(key, BringUpBroke(), ports)
+            pause = await _step_back(key, BringUpBroke(), ports, cause)
         if pause is None:
             return
         await ports.clock.sleep(pause)
@@ -124,13 +125,13 @@ async def retire(key: VersionKey, ports: Ports) -> None:
     await _prune(ports)
 
 
-async def _reconcile(ports: Ports) -> None:
+async def _reconcile(ports: Ports, cause: Cause | None = None) -> None:
     roster = ports.roster
     for action in roster.plan():
         match action:
             case BringUp(wanted):
                 roster.begin(wanted)
-                ports.crew.start(wanted.key, bring_up(wanted.key, ports))
+                ports.crew.start(wanted.key, bring_up(wanted.key, ports, cause))
             case Abandon(key):
                 await ports.crew.stop(key)
                 roster.move(key, State.UNLOADED)
@@ -144,7 +145,7 @@ async def _reconcile(ports: Ports) -> None:
             case Forget(key):
                 roster.forget(key)
     roster.refresh_roles()
-    ports.reporter.changed()
+    ports.reporter.changed(cause)
 
 
 async def _bring_up_once(wanted: Wanted, ports: Ports) -> None:
@@ -165,7 +166,7 @@ async def _bring_up_once(wanted: Wanted, ports: Ports) -> None:
     logger.info("version %s of %s is ready (%s)", key.version, key.deployment, precision)
 
 
-async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports) -> float | None:
+async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: Cause | None) -> float | None:
     """After a failed bring-up: the seconds until the next attempt, or None when this one was the last."""
     held = ports.roster.held[key]
     code = refusal.reason_code if isinstance(refusal, ArtifactRefused) else refusal.code
@@ -175,7 +176,7 @@ async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports) -> float |
     logger.warning("version %s of %s is not loaded: %s: %s", key.version, key.deployment, code, refusal)
     BRING_UPS.labels(code).inc()
     await ports.engines.unload(key)
-    ports.reporter.changed()
+    ports.reporter.changed(cause)
     return min(LONGEST_PAUSE_SECONDS, 2.0 ** (held.attempts - 1)) if again else None
 
 

@@ -13,6 +13,7 @@ from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import Loaded, Scored
 from services.inference.domain.versions import VersionKey
 from services.kit.clock import Clock
+from services.kit.envelope import Cause
 from services.kit.ids import Ids
 
 
@@ -118,8 +119,8 @@ class Crew(Protocol):
 
 
 class Reporter(Protocol):
-    def changed(self) -> None:
-        """Something happened that the house should know: a report goes out soon, in the present trace."""
+    def changed(self, cause: Cause | None = None) -> None:
+        """Something happened that the house should know: a report goes out soon, in the present trace and story."""
         ...
 
 

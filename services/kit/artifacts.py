@@ -223,5 +223,8 @@ async def _sign_or_verify(act: str, folder: Path, key: Path) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode:
+    code = process.returncode or 0
+    if code < 0:
+        raise ArtifactStoreDown  # killed from outside: that says nothing of the artifact
+    if code:
         raise ValueError(said.decode("utf-8", "replace").strip())

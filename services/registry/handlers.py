@@ -216,8 +216,8 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
     after = before
     for decided in decide(before, command, at=now, rules=ports.rules):
         after = evolve(after, decided, now)
-        await tx.record(tenant, decided, now)
-        telemetry.count(decided.fact.kind)
+        await tx.record(cause, decided, now)
+        telemetry.count(decided.fact)
     if after is before:
         return before
     await tx.keep(tenant, after)

@@ -9,6 +9,7 @@ from typing import Protocol
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
 from services.kit.clock import Clock
+from services.kit.envelope import Cause
 from services.kit.work import UnitOfWork
 from services.registry.domain import Decided, ModelState, Rules
 
@@ -40,8 +41,8 @@ class Tx(UnitOfWork, Protocol):
         """The state, locked until the transaction ends; that of a model without a history is empty."""
         ...
 
-    async def record(self, tenant: str, decided: Decided, at: datetime) -> None:
-        """Appends the fact to the history and leaves it for `registry.history`."""
+    async def record(self, cause: Cause, decided: Decided, at: datetime) -> None:
+        """Appends the fact to the history of the cause's tenant and leaves it for `registry.history`."""
         ...
 
     async def keep(self, tenant: str, state: ModelState) -> None:

@@ -4,8 +4,10 @@ from typing import Final
 
 from prometheus_client import Counter
 
-VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["verdict"])
-ROLLOUTS = Counter("millrace_registry_rollouts", "Rollouts ended or paused, by how.", ["outcome"])
+from services.registry.domain.facts import AnyFact, DeploymentFact
+
+VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["model", "verdict"])
+ROLLOUTS = Counter("millrace_registry_rollouts", "Rollouts ended or paused, by how.", ["deployment", "outcome"])
 
 _VERDICTS: Final = {"version_passed": "passed", "version_refused": "refused"}
 _OUTCOMES: Final = {
@@ -16,9 +18,14 @@ _OUTCOMES: Final = {
 }
 
 
-def count(kind: str) -> None:
+def count(fact: AnyFact) -> None:
     """Counts a fact of the history, if it is one of these."""
-    if kind in _VERDICTS:
-        VERSIONS.labels(_VERDICTS[kind]).inc()
-    elif kind in _OUTCOMES:
-        ROLLOUTS.labels(_OUTCOMES[kind]).inc()
+    if verdict := _VERDICTS.get(fact.kind):
+        VERSIONS.labels(fact.model, verdict).inc()
+    if not isinstance(fact, DeploymentFact):
+        return
+    if fact.kind == "rollout_started":
+        for outcome in _OUTCOMES.values():  # from 0 on: a series that begins at 1 shows no increase
+            ROLLOUTS.labels(fact.deployment, outcome)
+    if outcome := _OUTCOMES.get(fact.kind, ""):
+        ROLLOUTS.labels(fact.deployment, outcome).inc()

@@ -11,8 +11,6 @@ from typing import Final
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import (
-    Columns,
-    Comparison,
     DatasetReady,
     DeploymentChanged,
     DriftDetected,
@@ -21,24 +19,28 @@ from services.contracts.events import (
     FeedbackReceived,
     InferenceLogged,
     InferenceRecord,
-    Interval,
-    Metrics,
     ModelTrained,
-    PairedCounts,
-    Recipe,
     RegistryFact,
     ReplicaReported,
     ReplicaVersion,
     Role,
     RolloutJudged,
     RolloutStep,
-    SliceScore,
     SloBreached,
     Target,
     TrainingFailed,
-    VariantReport,
     Verdict,
     Window,
+)
+from services.contracts.training import (
+    Columns,
+    Comparison,
+    Interval,
+    Metrics,
+    PairedCounts,
+    Recipe,
+    SliceScore,
+    VariantReport,
 )
 
 GOLDEN: Final = Path(__file__).parent / "golden"

@@ -1,30 +1,231 @@
-from pathlib import Path
-import time
-from tests.e2e.virtual.faults import Faults
-from tests.e2e.virtual.ground import Bus, Ground
-from tests.e2e.virtual.house import House
-from tests.e2e.virtual.story import Story
+"""The whole loop on a virtual clock: the handlers of all five rooms in one process, the story of the demo, in seconds.
+
+A seed fixes everything: the same one gives the same history to the byte, duplicates and kills change nothing of it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.contracts.events import (
+    DeploymentChanged,
+    DriftDetected,
+    FeedbackReceived,
+    ModelTrained,
+    RegistryFact,
+    Role,
+    RolloutJudged,
+    Verdict,
+)
+from services.kit.envelope import Envelope
+from services.monitor.domain.drift import WindowVerdict
+from services.registry.domain.state import CHAMPION, RolloutState, VersionStatus
+from tests.e2e.virtual.ground import MODEL
+from tests.e2e.virtual.telling import Chain, Told, tell
+
+SEED = 1
+OTHER_SEED = 2
+
+STORY = [
+    ("version_registered", 1), ("version_passed", 1), ("rollout_started", 1), ("rollout_promoted", 1),
+    ("version_drifted", 1),
+    ("version_registered", 2), ("version_passed", 2), ("rollout_started", 2), ("rollout_loaded", 2),
+    ("rollout_advanced", 2), ("rollout_promoted", 2), ("target_dropped", 1),
+    ("version_registered", 3), ("version_refused", 3),
+    ("rollout_started", 3), ("rollout_loaded", 3), ("rollout_rolled_back", 3), ("target_dropped", 3),
+    ("version_registered", 4), ("version_passed", 4), ("rollout_started", 4), ("rollout_loaded", 4),
+    ("rollout_paused", 4), ("rollout_rolled_back", 4), ("target_dropped", 4),
+]  # fmt: skip
+"""What happens, version by version. Beside it aliases move, steps are baked and verdicts are noted as they come."""
+
+BESIDE = {"alias_moved", "deployment_created", "step_baked", "verdict_recorded"}
 
 
-async def test_probe(tmp_path: Path) -> None:
-    t = time.monotonic()
-    house = House(Ground(tmp_path, 1, Faults(1), Bus(echo=False), tmp_path / "templates"))
-    (tmp_path / "templates").mkdir()
-    await house.open()
-    print("open", time.monotonic() - t)
-    story = Story(house)
-    try:
-        for name in ("first_version", "quiet_traffic", "drift", "recovery", "spoiled_version", "forced_rollout", "thin_evidence"):
-            t = time.monotonic()
-            await getattr(story, name)()
-            print(name, time.monotonic() - t, house.ground.clock.monotonic(), len(house.asked))
-    finally:
-        async with house.registry.store.reading() as tx:
-            for line in await tx.history("default", stream="", after=0, limit=500):
-                print(line.sequence, f"{line.at:%M:%S.%f}", line.kind, line.actor, line.reason[:110])
-        for w in await story.windows():
-            print(w.number, w.version, w.verdict, w.test and w.test.p_value, w.opened)
-        print(house.failed)
-        from collections import Counter
-        print(Counter(m.topic for m in house.ground.bus.sent))
-        await house.close()
+def facts(told: Told) -> list[tuple[str, Any]]:
+    return [(entry.kind, entry.payload.get("version")) for entry in told.history if entry.kind not in BESIDE]
+
+
+Tell = Callable[..., Told]
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Tell:
+    """Tells a story, each kind of it once."""
+    folder, known = tmp_path_factory.mktemp("houses"), dict[str, Told]()
+
+    def told(name: str, **how: Any) -> Told:
+        if name not in known:
+            known[name] = tell(folder / name, folder / "common", **how)
+        return known[name]
+
+    return told
+
+
+@pytest.fixture
+def told(telling: Tell) -> Told:
+    return telling("first", seed=SEED)
+
+
+# --- the story ---------------------------------------------------------------------------------
+
+
+def test_every_chapter_happens_in_its_order(told: Told) -> None:
+    assert facts(told) == STORY
+    assert [version.status for version in told.state.versions] == [
+        VersionStatus.PASSED,
+        VersionStatus.PASSED,
+        VersionStatus.REFUSED,
+        VersionStatus.PASSED,
+    ]
+    assert told.state.aliases == {CHAMPION: 2, "previous": 1}
+    deployment = told.state.deployment(MODEL)
+    assert [(served.version, served.weight) for served in deployment.targets] == [(2, 100)]
+    assert deployment.rollout is not None
+    assert (deployment.rollout.version, deployment.rollout.state) == (4, RolloutState.ROLLED_BACK)
+
+
+def test_the_champion_moves_once_and_the_challenger_comes_and_goes(told: Told) -> None:
+    moves = [entry.payload for entry in told.history if entry.kind == "alias_moved"]
+    assert [(move["alias"], move["before"], move["after"]) for move in moves] == [
+        ("challenger", None, 1), ("champion", None, 1), ("challenger", 1, None),
+        ("challenger", None, 2), ("champion", 1, 2), ("previous", None, 1), ("challenger", 2, None),
+        ("challenger", None, 3), ("challenger", 3, None),
+        ("challenger", None, 4), ("challenger", 4, None),
+    ]  # fmt: skip
+
+
+def test_no_request_fails_and_each_is_answered_by_a_version_that_had_traffic(told: Told) -> None:
+    assert told.failed == []
+    assert {asked.version for asked in told.chapter("quiet traffic")} == {1}
+    assert {asked.version for asked in told.chapter("recovery")} == {1, 2}
+    assert {asked.version for asked in told.chapter("forced rollout")} == {2, 3}
+    assert told.asked[-1].version == 2
+
+
+def test_nobody_is_answered_by_the_bad_version_once_it_is_rolled_back(told: Told) -> None:
+    assert 3 not in {asked.version for asked in told.chapter("thin evidence")}
+
+
+def test_unchanged_traffic_is_quiet_and_drift_is_told_once_after_two_suspect_windows(told: Told) -> None:
+    assert [window.verdict for window in told.windows[:4]] == [WindowVerdict.QUIET] * 4
+    assert [window.verdict for window in told.windows[4:6]] == [WindowVerdict.SUSPECT, WindowVerdict.DRIFTED]
+    assert len(told.of(DriftDetected.topic)) == 1
+    assert {window.verdict for window in told.windows if window.version == 2} == {WindowVerdict.QUIET}
+
+
+def test_the_new_version_answers_the_new_topic_better_than_the_old_one_did(told: Told) -> None:
+    before = told.chapter("drift")
+    after = [asked for asked in told.chapter("forced rollout") + told.chapter("thin evidence") if asked.version == 2]
+    right = [sum(asked.label == asked.text.label for asked in part) / len(part) for part in (before, after)]
+    assert right[0] < 0.45
+    assert right[1] > 0.6
+
+
+def test_the_retraining_learns_from_labelled_traffic_and_names_the_version_that_drifted(told: Told) -> None:
+    first, second, spoiled, last = (envelope.event for envelope in told.of(ModelTrained.topic))
+    assert [event.parent for event in (first, second, spoiled, last)] == [None, 1, None, None]
+    assert {part.name for part in second.metrics.slices} == {"all", "base", "feedback"}
+    assert [event.comparison and event.comparison.champion for event in (first, second, spoiled, last)] == [
+        None, 1, 2, 2,
+    ]  # fmt: skip
+
+
+def test_evidence_promotes_rolls_back_and_its_lack_pauses(told: Told) -> None:
+    verdicts: dict[int, list[Verdict]] = {}
+    for envelope in told.of(RolloutJudged.topic):
+        verdicts.setdefault(envelope.event.version, []).append(envelope.event.verdict)
+    assert verdicts[2][-1] is Verdict.PROMOTE
+    assert verdicts[3][-1] is Verdict.ROLL_BACK
+    assert set(verdicts[4]) == {Verdict.HOLD}
+    paused = next(entry for entry in told.history if entry.kind == "rollout_paused")
+    assert (paused.actor, "thin" in paused.reason) == ("registry", True)
+    assert next(entry for entry in told.history if entry.kind == "rollout_rolled_back").actor == "monitor"
+
+
+def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(told: Told) -> None:
+    changes = [envelope.event for envelope in told.of(DeploymentChanged.topic)]
+    assert [change.generation for change in changes] == list(range(1, len(changes) + 1))
+    weights = [{target.version: target.weight for target in change.targets} for change in changes]
+    assert [sum(parts.values()) for parts in weights[1:]] == [100] * (len(changes) - 1)
+    trial = [parts[2] for parts in weights if 2 in parts and 1 in parts]
+    assert trial == [0, 10, 50, 100]
+    assert all(target.weight == 0 for change in changes for target in change.targets if target.role is Role.DRAINING)
+
+
+def test_the_tables_are_what_the_history_gives_and_the_history_was_told_whole(told: Told) -> None:
+    assert told.rebuilt.differing == []
+    published = [envelope.event for envelope in told.of(RegistryFact.topic)]
+    assert [(fact.sequence, fact.hash) for fact in published] == [
+        (entry.sequence, entry.hash) for entry in told.history
+    ]
+
+
+def test_nothing_ends_as_a_dead_letter(told: Told) -> None:
+    assert [message.topic for message in told.sent if message.topic.endswith(".dlq")] == []
+
+
+# --- causes ------------------------------------------------------------------------------------
+
+
+def is_change(version: int, role: Role, weight: int) -> Callable[[Envelope[Any]], bool]:
+    """A deployment.changed that gives the version this role and weight."""
+
+    def fits(envelope: Envelope[Any]) -> bool:
+        event = envelope.event
+        wanted = (version, role, weight)
+        return isinstance(event, DeploymentChanged) and wanted in [(t.version, t.role, t.weight) for t in event.targets]
+
+    return fits
+
+
+def test_a_drift_can_be_followed_by_its_causes_to_the_retraining_the_rollout_and_the_recovery(told: Told) -> None:
+    chain, drift = Chain(told.heard), told.of(DriftDetected.topic)[0]
+    trained = chain.after(drift, lambda envelope: isinstance(envelope.event, ModelTrained))
+    assert trained is not None
+    assert trained.causation == drift.id
+    assert trained.event.parent == 1
+    for weight, role in ((0, Role.CANARY), (10, Role.CANARY), (50, Role.CANARY), (100, Role.PRIMARY)):
+        assert chain.after(trained, is_change(2, role, weight)) is not None, f"version 2 at {weight}%"
+
+
+def test_all_that_follows_from_a_data_set_belongs_to_its_story(told: Told) -> None:
+    story = told.of("dataset.ready")[0].id
+    until = told.of("dataset.ready")[1]
+    for envelope in told.heard[: told.heard.index(until)]:
+        if isinstance(envelope.event, ModelTrained | DeploymentChanged | DriftDetected | RolloutJudged | RegistryFact):
+            assert envelope.story == story, envelope.event
+
+
+# --- again, differently, twice, and through kills ----------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_history_and_the_same_messages_to_the_byte(told: Told, telling: Tell) -> None:
+    again = telling("again", seed=SEED)
+    assert again.history_bytes() == told.history_bytes()
+    assert again.sent_bytes() == told.sent_bytes()
+
+
+def test_another_seed_gives_another_history_of_the_same_story(told: Told, telling: Tell) -> None:
+    other = telling("other", seed=OTHER_SEED)
+    assert facts(other) == STORY
+    assert other.failed == []
+    assert other.history_bytes() != told.history_bytes()
+
+
+def test_every_message_delivered_twice_changes_nothing(told: Told, telling: Tell) -> None:
+    twice = telling("twice", seed=SEED, echo=True)
+    assert twice.history_bytes() == told.history_bytes()
+    assert twice.sent_bytes() == told.sent_bytes()
+
+
+def test_rooms_killed_around_their_commits_change_nothing_of_what_is_decided(told: Told, telling: Tell) -> None:
+    killed = telling("killed", seed=SEED, kill_share=0.02)
+    assert {room for room, _ in killed.kills} == {"gateway", "inference", "monitor", "registry", "trainer"}
+    assert {moment for room, moment in killed.kills if room != "inference"} == {"before the commit", "after the commit"}
+    assert killed.failed == []
+    assert killed.outline() == told.outline()
+    assert killed.state.aliases == told.state.aliases
+    assert killed.rebuilt.differing == []
+    labelled = [envelope.event.request for envelope in killed.of(FeedbackReceived.topic)]
+    assert len(set(labelled)) == len(told.of(FeedbackReceived.topic))

@@ -15,8 +15,8 @@ from services.cli.demo.summary import Client, Drift, Interval, Recovery, Rollbac
 from services.cli.demo.traffic import Answered
 from services.cli.watching import Seen
 
-TRAINING_SECONDS: Final = 420.0
-MOVE_SECONDS: Final = 180.0
+TRAINING_SECONDS: Final = 900.0
+MOVE_SECONDS: Final = 240.0
 DRIFT_SECONDS: Final = 180.0
 QUIET_WINDOWS: Final = 3
 BUSY_RATE: Final = 80.0

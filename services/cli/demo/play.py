@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from services.cli.commands.fleet import describe
 from services.cli.demo import chapters, closing, folder
-from services.cli.demo.corpus import build
+from services.cli.demo.corpus import Corpus, build
 from services.cli.demo.doors import OutsideProducer, RestDoor
 from services.cli.demo.errors import StoryBroke
 from services.cli.demo.log import EventLog, Recorder
@@ -57,9 +58,11 @@ async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bo
     fresh, started = folder.begin(home), clock.now()
     provider = telemetry.start("demo", home.traces)
     view = view_for(clock)
+    corpus = asyncio.ensure_future(asyncio.to_thread(build, SEED))  # while the services start
+    setting = _Setting(home, view, clock, broker, started, fresh, corpus, provider)
     try:
         async with _running(home, launch.Wanted(broker, bootstrap, detach=keep, settings=_settings()), view, clock):
-            summary = await _tell(session, view, clock, fresh=fresh, started=started, broker=broker, flush=provider)
+            summary = await _tell(setting)
             view.close()
             _show(session, summary)
             if keep:
@@ -101,58 +104,73 @@ async def _running(home: Home, wanted: launch.Wanted, view: View, clock: Clock) 
             await launch.stop(home, clock, lambda _: None)
 
 
-async def _tell(
-    session: Session,
-    view: View,
-    clock: Clock,
-    *,
-    fresh: bool,
-    started: datetime,
-    broker: str,
-    flush: TracerProvider,
-) -> Summary:
-    home = session.home
+@dataclass(frozen=True)
+class _Setting:
+    """What the story is told with."""
+
+    home: Home
+    view: View
+    clock: Clock
+    broker: str
+    started: datetime
+    fresh: bool
+    corpus: "asyncio.Future[Corpus]"
+    spans: TracerProvider
+
+
+async def _tell(setting: _Setting) -> Summary:
+    """The chapters, then the summary, which is written before anything can be wrong with it."""
+    home, view = setting.home, setting.view
+    news = _News(view)
+    async with _stage(setting, EventLog(news)) as stage:
+        with telemetry.span("demo"):
+            trace_id = telemetry.current_trace_id()
+            found = await _chapters(stage)
+        setting.spans.force_flush()
+        view.chapter(5, "what happened")
+        summary = await closing.collect(
+            stage, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
+        )
+    summary.write(home.demo / "summary.json")
+    if summary.traffic.requests_failed:
+        raise StoryBroke(
+            f"{summary.traffic.requests_failed} requests failed: {'; '.join(summary.traffic.failures)}",
+            f"the whole summary is in {home.demo / 'summary.json'}",
+        )
+    return summary
+
+
+@asynccontextmanager
+async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[Stage]:
+    """The running services as a client sees them, and every event that is told from now on."""
+    home = setting.home
     state = launch.running_state(home)
     if state is None:
         raise StoryBroke("the services stopped")
-    timeline: list[Told] = []
-    log = EventLog(_News(view, timeline))
     topics = [topic.name for topic in load_topics() if topic.name not in COUNTED]
     recorder = Recorder(state.endpoints["kafka"], topics, log)
-    door: RestDoor | None = None
+    url, key = address_and_key(home)
+    model = MODEL if setting.fresh else await _free_name(url, key)
+    door = RestDoor(url, key, model)
     try:
-        with telemetry.span("demo"):
-            trace_id = telemetry.current_trace_id()
-            url, key = address_and_key(home)
-            model = MODEL if fresh else await _free_name(url, key)
-            door = RestDoor(url, key, model)
-            corpus = await asyncio.to_thread(build, SEED)
-            stage = Stage(
-                home=home.root,
-                model=model,
-                endpoints=state.endpoints,
-                key=key,
-                corpus=corpus,
-                clock=clock,
-                ids=SystemIds(),
-                log=log,
-                view=view,
-                door=door,
-                producer=OutsideProducer(state.endpoints["kafka"]),
-                traffic=Traffic(door, Mix.of(corpus.quiet, corpus.shifted, SEED), clock),
-            )
-            found = await _chapters(stage)
-        flush.force_flush()
-        view.chapter(5, "what happened")
-        summary = await closing.collect(
-            stage, found, timeline, home=home, broker=broker, trace_id=trace_id, started=started
+        corpus = await setting.corpus
+        yield Stage(
+            home=home.root,
+            model=model,
+            endpoints=state.endpoints,
+            key=key,
+            corpus=corpus,
+            clock=setting.clock,
+            ids=SystemIds(),
+            log=log,
+            view=setting.view,
+            door=door,
+            producer=OutsideProducer(state.endpoints["kafka"]),
+            traffic=Traffic(door, Mix.of(corpus.quiet, corpus.shifted, SEED), setting.clock),
         )
-        summary.write(home.demo / "summary.json")
-        return summary
     finally:
         recorder.close()
-        if door is not None:
-            await door.close()
+        await door.close()
 
 
 async def _free_name(url: str, key: str) -> str:
@@ -179,24 +197,22 @@ async def _chapters(stage: Stage) -> closing.Findings:
         view.chapter(4, "a bad version is refused, forced in, and rolled back")
         bad = await chapters.refuse_bad(stage)
         rollback = await chapters.force_bad(stage, bad)
-    if stage.traffic.totals.failed:
-        raise StoryBroke(f"{stage.traffic.totals.failed} requests failed: {'; '.join(stage.traffic.totals.failures)}")
     return closing.Findings([first, second, bad], clients, quiet, drift, recovery, rollback)
 
 
 class _News:
     """Shows what is news, and keeps it for the timeline."""
 
-    def __init__(self, view: View, timeline: list[Told]) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._timeline = timeline
+        self.timeline: list[Told] = []
         self._filter = Filter()
 
     def __call__(self, event: Seen) -> None:
         if not self._filter.is_news(event):
             return
         self._view.event(event)
-        self._timeline.append(
+        self.timeline.append(
             Told(
                 time=event.time,
                 topic=event.topic,

@@ -4,24 +4,47 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from opentelemetry.trace import SpanKind
 
 from services.cli.demo.corpus import Corpus, Text, write_jsonl
-from services.cli.demo.doors import OutsideProducer, RestDoor
 from services.cli.demo.errors import StoryBroke
 from services.cli.demo.log import EventLog
 from services.cli.demo.summary import Step
-from services.cli.demo.traffic import Traffic
+from services.cli.demo.traffic import Door, Traffic
 from services.cli.demo.view import View
 from services.cli.watching import Seen
 from services.kit import telemetry
 from services.kit.clock import Clock
 from services.kit.ids import Ids
 
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
+
+
+class Plane(Door, Protocol):
+    """The control plane beside the deployment's own door. Refusals raise CliError."""
+
+    async def get(self, path: str, **query: object) -> Any: ...
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any: ...
+
+
+class Publisher(Protocol):
+    """Any program that can write to Kafka."""
+
+    def publish(
+        self,
+        topic: str,
+        key: str,
+        body: Mapping[str, Any],
+        *,
+        event_id: str,
+        time: datetime,
+        trace: Mapping[str, str],
+    ) -> None: ...
 
 
 @dataclass
@@ -37,8 +60,8 @@ class Stage:
     ids: Ids
     log: EventLog
     view: View
-    door: RestDoor
-    producer: OutsideProducer
+    door: Plane
+    producer: Publisher
     traffic: Traffic
     steps: list[Step] = field(default_factory=list)
 

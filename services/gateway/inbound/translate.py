@@ -5,8 +5,9 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from services.contracts.events import Columns, DatasetReady, FeedbackReceived, Recipe
+from services.contracts.events import DatasetReady, FeedbackReceived
 from services.contracts.rpc import gateway_pb2, inference_pb2
+from services.contracts.training import Columns, Recipe
 from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
 from services.gateway.errors import BadField, Malformed
 from services.kit.ids import Ids

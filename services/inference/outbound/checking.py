@@ -1,8 +1,9 @@
 """Checks one artifact variant in a process of its own, with limits on memory, time, files and output.
 
-`python -m services.inference.outbound.checking FOLDER PRECISION ROWS` prints one line of JSON, `{"ok": true}` or
-`{"ok": false, "code": ..., "reason": ...}`, and exits 0 either way. Hash and signature have been checked before.
-The order: spec, graph (`graphs.py`), tokenizer, load, and a run of padded batches as large as serving makes them.
+`python -m services.inference.outbound.checking FOLDER PRECISION ROWS` prints `started`, then one line of JSON,
+`{"ok": true}` or `{"ok": false, "code": ..., "reason": ...}`, and exits 0 either way.
+Hash and signature have been checked before. The order: spec, graph (`graphs.py`), tokenizer, load, and a run of
+padded batches as large as serving makes them.
 
 Shapes: B rows, R sample rows, T tokens of the longest row, L labels, W embedding width.
 """
@@ -129,6 +130,8 @@ def _run(engine: OrtEngine, rows: Sequence[Sequence[int]]) -> tuple[Floats, Floa
 
 def main(arguments: Sequence[str]) -> int:
     folder, precision, rows = Path(arguments[0]), Precision(arguments[1]), int(arguments[2])
+    # From here on a sudden end is the artifact's doing.
+    print("started", flush=True)
     graph = folder / graph_file(precision)
     limit_process(graph.stat().st_size if graph.is_file() else 0)
     answer: dict[str, bool | str] = {"ok": True}

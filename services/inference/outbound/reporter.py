@@ -11,7 +11,7 @@ from services.inference.outbound.remembered import ReportSequence
 from services.kit import telemetry
 from services.kit.bus.sender import Sender
 from services.kit.clock import Clock
-from services.kit.envelope import Envelope, encode
+from services.kit.envelope import Cause, Envelope, encode
 from services.kit.ids import Ids
 from services.kit.log import logger
 
@@ -42,40 +42,51 @@ class ReplicaReporter:
         self._with = reporting
         self._changed = asyncio.Event()
         self._trace: dict[str, str] = {}
+        self._cause: Cause | None = None
 
-    def changed(self) -> None:
-        """A report goes out soon, in the trace that is present now."""
+    def changed(self, cause: Cause | None = None) -> None:
+        """A report goes out soon, in the trace that is present now, and in the story of `cause`."""
         self._trace = telemetry.current_carrier() or self._trace
+        self._cause = cause or self._cause
         self._changed.set()
 
     async def run(self) -> None:
         while True:
             self._changed.clear()
-            trace, self._trace = self._trace, {}
+            trace, cause = self._take()
             try:
-                await self._send(trace, leaving=False)
+                await self._send(trace, cause, leaving=False)
             except Refusal as refusal:
                 logger.warning("the report of this replica waits: %s", refusal)
                 self._trace = self._trace or trace
+                self._cause = self._cause or cause
                 await self._with.clock.sleep(AWAY_PAUSE_SECONDS)
                 continue
             await self._change_or_heartbeat()
+
+    def _take(self) -> tuple[dict[str, str], Cause | None]:
+        """Trace and cause of the newest change, for one report; after it they are used up."""
+        taken = self._trace, self._cause
+        self._trace, self._cause = {}, None
+        return taken
 
     async def leave(self) -> None:
         """The last report: nothing should be routed here any more. Gives up after two seconds."""
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._send({}, leaving=True)
+                await self._send({}, None, leaving=True)
         except (TimeoutError, Refusal) as error:
             logger.warning("leaving without a word: %s", error)
 
-    async def _send(self, trace: dict[str, str], *, leaving: bool) -> None:
+    async def _send(self, trace: dict[str, str], cause: Cause | None, *, leaving: bool) -> None:
         sequence = await self._with.sequence.take()
         envelope = Envelope(
             id=self._with.ids.new("event"),
             event=self._build(sequence, leaving),
             source=SOURCE,
             time=self._with.clock.now(),
+            causation=cause.id if cause else "",
+            correlation=cause.story if cause else "",
             trace=trace,
         )
         await self._with.writer.send([encode(envelope)])

@@ -57,15 +57,15 @@ def _environment() -> dict[str, str]:
 
 
 def _judge(exit_code: int, said: bytes, complained: bytes) -> None:
-    lines = said.decode("utf-8", "replace").strip().splitlines()
-    if exit_code == 0 and lines:
-        answer = json.loads(lines[-1])
+    lines = said.decode("utf-8", "replace").splitlines()
+    if exit_code == 0 and len(lines) == 2:
+        answer = json.loads(lines[1])
         if not answer["ok"]:
             raise ArtifactRefused(answer["code"], answer["reason"])
         return
     logger.warning("the artifact check ended with %s: %s", exit_code, complained[-2000:].decode("utf-8", "replace"))
-    if exit_code < 0:
-        raise ArtifactRefused("crashed", f"checking it was stopped by signal {-exit_code}")
+    if not lines:  # it never began: that says nothing of the artifact
+        raise CheckBroken
     if b"MemoryError" in complained or b"bad_alloc" in complained:
         raise ArtifactRefused("too_much_memory", "it needs more memory than its size allows")
-    raise CheckBroken
+    raise ArtifactRefused("crashed", f"checking it ended with {exit_code}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from services.contracts.artifact import Precision
-from services.contracts.events import Evidence, Fact, ModelTrained, Verdict
+from services.contracts.events import Evidence, ModelTrained, Verdict
 from services.contracts.names import (
     DatasetName,
     DeploymentName,
@@ -20,6 +20,7 @@ from services.contracts.names import (
     RunId,
     VersionNumber,
 )
+from services.contracts.training import Fact
 from services.registry.domain.policy import RolloutPolicy
 
 

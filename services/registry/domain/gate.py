@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 
 from services.contracts.artifact import Precision
-from services.contracts.events import ModelTrained, PairedCounts, VariantReport
+from services.contracts.events import ModelTrained
+from services.contracts.training import PairedCounts, VariantReport
 from services.registry.domain.facts import Check, Gate
 from services.registry.domain.policy import GatePolicy
 

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from services.contracts.events import Fact
+from services.contracts.training import Fact
 from services.registry.errors import InvalidPolicy
 
 

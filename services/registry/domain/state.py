@@ -9,8 +9,9 @@ from typing import Final
 from pydantic import Field
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.events import Evidence, Fact, ModelTrained, Role, Verdict
+from services.contracts.events import Evidence, ModelTrained, Role, Verdict
 from services.contracts.names import DeploymentName, ModelName, RolloutId, RunId, VersionNumber
+from services.contracts.training import Fact
 from services.registry.domain.facts import Gate
 from services.registry.domain.policy import RolloutPolicy
 from services.registry.errors import NoRollout, UnknownAlias, UnknownDeployment, UnknownVersion

@@ -5,8 +5,8 @@ from datetime import datetime
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.contracts.events import SliceScore
 from services.contracts.rpc import common_pb2, registry_pb2
+from services.contracts.training import SliceScore
 from services.registry.domain import RolloutPolicy
 from services.registry.domain.state import Deployment, ModelState, Rollout, Version
 from services.registry.ports import HistoryLine

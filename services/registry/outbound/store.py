@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.contracts.events import RegistryFact, ReplicaReported
+from services.kit.envelope import Cause
 from services.kit.sql import history
 from services.kit.sql.history import Entry
 from services.kit.sql.work import SqlUnitOfWork, columns
@@ -31,11 +32,11 @@ class RegistryTx(SqlUnitOfWork):
             row = (await self.execute(query)).one_or_none()
         return ModelState.model_validate_json(row.state) if row else ModelState(model=name)
 
-    async def record(self, tenant: str, decided: Decided, at: datetime) -> None:
+    async def record(self, cause: Cause, decided: Decided, at: datetime) -> None:
         stream = _STREAM + decided.fact.model
         entry = await history.append(
             self,
-            tenant=tenant,
+            tenant=cause.tenant,
             stream=stream,
             kind=decided.fact.kind,
             payload=payload(decided.fact),
@@ -43,7 +44,7 @@ class RegistryTx(SqlUnitOfWork):
             reason=decided.reason,
             at=at,
         )
-        await self.emit(_published(entry), tenant=tenant)
+        await self.emit(_published(entry), cause=cause)
 
     async def keep(self, tenant: str, state: ModelState) -> None:
         row = {"tenant": tenant, "name": state.model, "state": canonical_json(state), "state_hash": state_hash(state)}

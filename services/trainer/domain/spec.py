@@ -17,8 +17,8 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.artifact import Precision
-from services.contracts.events import Columns, Comparison, Metrics, Recipe, VariantReport
 from services.contracts.names import DatasetName, Label, ModelName, RunId, Sha256, VersionNumber
+from services.contracts.training import Columns, Comparison, Metrics, Recipe, VariantReport
 
 RUN_FILE: Final = "run.json"
 PROGRESS_FILE: Final = "progress.jsonl"

@@ -17,7 +17,7 @@ from services.contracts.artifact import (
     baseline_file,
     graph_file,
 )
-from services.contracts.events import Comparison, Metrics
+from services.contracts.training import Comparison, Metrics
 from services.trainer.domain.spec import ARTIFACT_FOLDER, BASE, FEEDBACK, RunSpec, Split, Stage
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import by_length, encode

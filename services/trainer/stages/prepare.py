@@ -15,7 +15,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from services.contracts.events import Columns
+from services.contracts.training import Columns
 from services.kit.duplicates import first_likes, normalised
 from services.trainer.domain.spec import BASE, FEEDBACK, Limits, RunSpec, Split, Splitting, Stage
 from services.trainer.errors import EmptyData, OneClass, TooFewRows, TooManyLabels

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from services.contracts.events import Columns
+from services.contracts.training import Columns
 from services.trainer.domain.spec import Limits, Split
 from services.trainer.errors import (
     BadRow,

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.contracts.events import Interval, PairedCounts, SliceScore
+from services.contracts.training import Interval, PairedCounts, SliceScore
 
 Labels = NDArray[np.int64]
 RESAMPLES: Final = 1000

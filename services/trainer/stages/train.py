@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from services.contracts.events import Recipe
+from services.contracts.training import Recipe
 from services.trainer.domain.spec import RunSpec, Split, Stage
 from services.trainer.stages import checkpoint
 from services.trainer.stages.base_model import BaseModel, find_base_model

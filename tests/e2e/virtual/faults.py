@@ -72,4 +72,3 @@ class FragileDatabase(Database):
         if self._faults.strikes(self._room, moment):
             self.dead = True
             raise Killed
-

@@ -1,5 +1,6 @@
 """What outlives the rooms' processes: their files, the bus, the clock, chance, and the settings of the story."""
 
+import random
 import shutil
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +31,7 @@ REGISTRY: Final = {
     "gate_minimum_test_rows": 100,
 }
 MONITOR: Final = {"window_rows": 80, "minimum_requests": 30, "slow_ms": 500.0}
-TRAINER: Final = {"minimum_feedback": 40, "lease_seconds": 10.0}
+TRAINER: Final = {"minimum_feedback": 20, "lease_seconds": 10.0}
 
 
 class Bus(MemoryBus):
@@ -69,11 +70,12 @@ class Ground:
     """One house's own."""
 
     folder: Path
+    common: Path
+    """What all houses of a test share: databases that were migrated and never used, and the data sets of a seed, whose
+    addresses are part of the story."""
     seed: int
     faults: Faults
     bus: Bus
-    templates: Path
-    """Databases that were migrated and never used: one migration a room serves all houses."""
     clock: HouseClock = field(default_factory=HouseClock)
     replicas: DirectReplicas = field(default_factory=DirectReplicas)
     remembered: KeptDeployments = field(default_factory=KeptDeployments)
@@ -81,6 +83,8 @@ class Ground:
 
     def __post_init__(self) -> None:
         self.shelf = Shelf(self.folder / "artifacts")
+        self.generator = random.Random(self.seed)
+        """The gateway's chance: a restart does not rewind it."""
         self._ids: dict[str, SeededIds] = {}
 
     def ids(self, room: str) -> SeededIds:
@@ -90,7 +94,7 @@ class Ground:
     @property
     def data(self) -> Path:
         """Where data sets lie."""
-        return self.folder / "datasets"
+        return self.common / f"datasets-{self.seed}"
 
     async def database(self, room: str, migrations: Path) -> FragileDatabase:
         """The room's database, open."""
@@ -103,7 +107,7 @@ class Ground:
         return database
 
     async def _template(self, room: str, migrations: Path) -> Path:
-        template = self.templates / f"{room}.db"
+        template = self.common / f"{room}.db"
         if not template.exists():
             made = FragileDatabase(f"sqlite+aiosqlite:///{template}", migrations, room, Faults(0))
             await made.open()

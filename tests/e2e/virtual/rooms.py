@@ -1,11 +1,10 @@
-"""The five rooms, wired as their `app.py` wires them, on the house's ground instead of a broker, a wire and a machine."""
+"""The five rooms, wired as their `app.py` wires them, on the house's ground instead of broker, wire and machine."""
 
 import asyncio
-import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -24,6 +23,8 @@ from services.inference.outbound.crew import TaskCrew
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.kit.bus.delivery import Delivery, Subscription
+from services.kit.bus.stream import HandleMany
+from services.kit.envelope import Envelope
 from services.kit.jobs import Worker
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
@@ -82,7 +83,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         routes_read=lambda: True,
         replicas=ground.replicas,
         mirrors=mirrors,
-        generator=random.Random(ground.seed),
+        generator=ground.generator,
         policy=gateway.Policy(),
     )
     room = Room(
@@ -168,17 +169,29 @@ class NoLogs:
 
 def _one_by_one(ports: trainer.Ports) -> list[Subscription]:
     """Topics that the trainer reads in batches, for a bus that knows none."""
-    return [
-        Subscription(event, lambda envelope, handle=handle: handle([envelope]))
-        for event, handle in trainer_events.batches(ports).items()
-    ]
+
+    def singly(handle: HandleMany) -> Callable[[Envelope[Any]], Awaitable[None]]:
+        async def take(envelope: Envelope[Any]) -> None:
+            await handle([envelope])
+
+        return take
+
+    return [Subscription(event, singly(handle)) for event, handle in trainer_events.batches(ports).items()]
+
+
+class WatchedLog(LogWriter):
+    """The real log, and how much of it waits in memory."""
+
+    @property
+    def waiting(self) -> int:
+        return len(self._buffer)
 
 
 @dataclass
 class Inference:
     room: Room
     ports: inference.Ports
-    log: LogWriter
+    log: WatchedLog
 
 
 def build_inference(ground: Ground) -> Inference:
@@ -217,8 +230,8 @@ def build_inference(ground: Ground) -> Inference:
     return Inference(room, ports, log)
 
 
-def _log(ground: Ground) -> LogWriter:
-    return LogWriter(
+def _log(ground: Ground) -> WatchedLog:
+    return WatchedLog(
         Logging(
             replica=REPLICA,
             writer=ground.bus,
@@ -234,16 +247,14 @@ def _log(ground: Ground) -> LogWriter:
 
 def _reporter(ground: Ground, roster: Roster) -> ReplicaReporter:
     def build_report(sequence: int, leaving: bool) -> ReplicaReported:
-        return roster.report(
-            replica=REPLICA, address="127.0.0.1:1", sequence=sequence, capacity=64, leaving=leaving
-        )
+        return roster.report(replica=REPLICA, address="127.0.0.1:1", sequence=sequence, capacity=64, leaving=leaving)
 
     reporting = Reporting(
         writer=ground.bus,
         clock=ground.clock,
         ids=ground.ids("inference"),
         sequence=ground.sequence,
-        heartbeat_seconds=3.0,
+        heartbeat_seconds=5.0,
     )
     return ReplicaReporter(build_report, reporting)
 

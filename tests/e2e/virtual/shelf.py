@@ -20,7 +20,7 @@ class Shelf(ArtifactStore):
         self._kept: dict[str, dict[str, bytes]] = {}
 
     async def put(self, folder: Path, name: str) -> ArtifactRef:
-        content = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE}
+        content = _read(folder)
         files = [ManifestFile(name=n, size_bytes=len(c), sha256=_hash(c)) for n, c in content.items()]
         manifest = Manifest(files=files).model_dump_json(indent=1).encode()
         digest = _hash(manifest)
@@ -54,6 +54,10 @@ class Shelf(ArtifactStore):
         if ref.digest not in self._kept:
             raise ArtifactRefused(digest=ref.digest[:12], problem="it is not on the shelf")
         return self._kept[ref.digest]
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != MANIFEST_FILE}
 
 
 def _hash(content: bytes) -> str:

@@ -75,7 +75,7 @@ class Story:
     async def recovery(self) -> None:
         """Labels for what is asked from now on; the rest follows by itself."""
         self._begin("recovery")
-        await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=1)
+        await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=2)
         await self.house.until(lambda: self._has_versions(2), "the retraining gives version 2")
         await self.canary(2, until=2)
 
@@ -101,13 +101,13 @@ class Story:
 
     # --- what people do
 
-    async def announce(self, dataset: str, texts: Iterable[Text], *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    async def announce(self, dataset: str, texts: Iterable[Text]) -> None:
         """A producer that knows nothing of CloudEvents writes a file and says so in plain JSON."""
         self.house.ground.data.mkdir(exist_ok=True)
         path = self.house.ground.data / f"{dataset}.jsonl"
         path.write_text("".join(json.dumps({"text": text.body, "label": text.label}) + "\n" for text in texts))
         said = {"dataset": dataset, "uri": path.resolve().as_uri(), "model": MODEL}
-        await self.house.say(Message("dataset.ready", dataset.encode(), json.dumps(said).encode(), headers))
+        await self.house.say(Message("dataset.ready", dataset.encode(), json.dumps(said).encode()))
 
     async def traffic(self, topic: Topic, requests: int, *, labelled: int = 0) -> list[Asked]:
         """So many requests, spread over time; of every `labelled` of them one is told its right answer."""
@@ -142,9 +142,7 @@ class Story:
 
     async def take_back(self) -> None:
         command = RollBack(MODEL, OPERATOR, "nobody tells whether it is right")
-        await self.house.surely(
-            "registry", lambda _: registry.move_rollout(command, TENANT, self.house.registry.ports)
-        )
+        await self.house.surely("registry", lambda _: registry.move_rollout(command, TENANT, self.house.registry.ports))
 
     # --- what is seen
 

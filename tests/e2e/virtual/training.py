@@ -10,14 +10,7 @@ from typing import Final
 import numpy as np
 
 from services.contracts.artifact import Precision, baseline_file, graph_file
-from services.contracts.events import (
-    Comparison,
-    Interval,
-    Metrics,
-    PairedCounts,
-    SliceScore,
-    VariantReport,
-)
+from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, SliceScore, VariantReport
 from services.kit.clock import Clock
 from services.registry import handlers as registry
 from services.registry.errors import UnknownAlias, UnknownModel
@@ -99,9 +92,7 @@ class Lesson:
 
     def metrics(self) -> Metrics:
         parts = [self._score(name, texts) for name, texts in self._tests.items() if texts]
-        return Metrics(
-            slices=parts, tfidf_macro_f1=TFIDF, train_rows=self._learned, test_rows=len(self._tests["all"])
-        )
+        return Metrics(slices=parts, tfidf_macro_f1=TFIDF, train_rows=self._learned, test_rows=len(self._tests["all"]))
 
     def _score(self, name: str, texts: Sequence[Text]) -> SliceScore:
         share = sum(self.skill.knows(text) for text in texts) / len(texts)

@@ -278,34 +278,45 @@ def collect_spans() -> InMemorySpanExporter:
     return spans
 
 
+async def _open_upstreams(keyring: Keyring) -> tuple[Any, Any, RpcServer]:
+    """A registry and a trainer that answer what tests need; the methods they lack answer UNIMPLEMENTED."""
+    server = RpcServer(keyring, "127.0.0.1", 0)
+    make_registry: Any = FakeRegistry
+    make_trainer: Any = FakeTrainer
+    registry, trainer = make_registry(), make_trainer()
+    register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
+    server.add(register, registry, "millrace.v1.RegistryService")
+    server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, trainer, "millrace.v1.TrainerService")
+    await server.open()
+    return registry, trainer, server
+
+
+def _settings(home: Path, bootstrap: str, upstreams: str, knobs: dict[str, Any]) -> GatewaySettings:
+    http_port = any_free()
+    return GatewaySettings.model_validate(
+        {
+            "MILLRACE_HOME": home,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "registry_address": upstreams,
+            "trainer_address": upstreams,
+            "monitor_address": "127.0.0.1:1",
+            "ready_wait_seconds": 2.0,
+            "http_port": http_port,
+            "grpc_port": any_free({http_port}),
+            **knobs,
+        }
+    )
+
+
 @asynccontextmanager
 async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[Place]:
     """A running gateway; its knobs are those of GatewaySettings."""
     ensure_keys(home / "keys")
     keyring = Keyring(home / "keys", SystemClock())
-    make_registry: Any = FakeRegistry  # the methods it lacks answer UNIMPLEMENTED
-    registry, registry_server = make_registry(), RpcServer(keyring, "127.0.0.1", 0)
-    register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
-    registry_server.add(register, registry, "millrace.v1.RegistryService")
-    make_trainer: Any = FakeTrainer
-    trainer = make_trainer()
-    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(trainer, registry_server._server)
-    await registry_server.open()
-    settings = GatewaySettings.model_validate(
-        {
-            "MILLRACE_HOME": home,
-            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-            "registry_address": registry_server.address,
-            "trainer_address": registry_server.address,
-            "monitor_address": "127.0.0.1:1",
-            "ready_wait_seconds": 2.0,
-            "http_port": (http_port := any_free()),
-            "grpc_port": (grpc_port := any_free({http_port})),
-            **knobs,
-        }
-    )
+    registry, trainer, upstreams = await _open_upstreams(keyring)
+    settings = _settings(home, bootstrap, upstreams.address, knobs)
     service = build(settings)
-    rest, rpc = f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"
+    rest, rpc = f"127.0.0.1:{settings.http_port}", f"127.0.0.1:{settings.grpc_port}"
     key = read_key(home / "keys", API_KEY_FILE)
     running = asyncio.create_task(service.run())
     client = httpx.AsyncClient(base_url=f"http://{rest}", headers={"authorization": f"Bearer {key}"}, timeout=30)
@@ -336,4 +347,4 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
         await place.writer.close()
         for replica in place.replicas:
             await replica.server.close()
-        await registry_server.close()
+        await upstreams.close()

@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from services.contracts.artifact import Precision
-from services.inference.errors import ArtifactRefused
+from services.inference.errors import ArtifactRefused, CheckBroken
 from services.inference.outbound.sandbox import Sandbox
 from tests.unit.inference import tiny
 
@@ -73,3 +73,12 @@ async def test_a_graph_that_does_not_end_in_time_is_killed(tmp_path: Path) -> No
     began = time.monotonic()
     assert await refusal_of(tmp_path, seconds=5.0) in ("too_slow", "crashed")
     assert time.monotonic() - began < 15
+
+
+async def test_a_check_that_cannot_begin_says_nothing_of_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(CheckBroken):
+        await Sandbox(rows=4, seconds=60).check(tiny.write(tmp_path / "artifact"), Precision.FP32)

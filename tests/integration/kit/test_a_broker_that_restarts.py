@@ -59,7 +59,7 @@ async def test_nothing_is_lost_over_a_restart_of_the_broker(server: Server, monk
         await asyncio.to_thread(server.stop)
         await until(lambda: not bus.connected.is_set(), "the loss was noticed")
         with pytest.raises(BrokerDown):
-            await place.send("while it is away")
+            await place.send("away")
         await asyncio.to_thread(server.start)
         while True:
             try:

@@ -1,9 +1,11 @@
 """The bus on the embedded broker and on Apache Kafka alike."""
 
 import asyncio
+import gc
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +13,17 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from services.cli.launcher.ports import any_free
 from services.contracts.errors import Invalid, TooLarge, Unavailable
 from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
 from services.kit.bus import control, delivery, stream
 from services.kit.bus.control import ControlBus
-from services.kit.bus.records import to_message
 from services.kit.bus.delivery import Delivery, on
+from services.kit.bus.records import to_message
 from services.kit.bus.stream import BatchReader, LatestReader
 from services.kit.bus.writer import BrokerDown, EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message, encode
-from services.cli.launcher.ports import any_free
 from tests.integration.kit.rooms import NOON, feedback
 from tests.unit.kit.spans import Spans, span_of, trace_of
 
@@ -34,14 +36,19 @@ class Bad(Invalid):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between tries are not the subject here."""
+def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """The pauses between tries are not the subject here; what a lost broker leaves behind is nobody else's."""
     for module in (delivery, stream):
         monkeypatch.setattr(module, "PAUSES_SECONDS", (0.01,) * 4)
         monkeypatch.setattr(module, "AWAY_PAUSE_SECONDS", 0.05)
     for module in (control, stream):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(control, "LAG_SECONDS", 0.1)
+    yield
+    caplog.get_records("call").clear()  # a logged error holds the frames it passed through
+    with warnings.catch_warnings():  # clients whose broker is gone are left to the garbage collector, on purpose
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @dataclass
@@ -67,7 +74,9 @@ class Place:
             await self.handle(envelope)
 
     def delivery(self) -> Delivery:
-        return Delivery([on(FeedbackReceived, self.handle), on(TrainingFailed, self.handle)], self.writer, SystemClock())
+        return Delivery(
+            [on(FeedbackReceived, self.handle), on(TrainingFailed, self.handle)], self.writer, SystemClock()
+        )
 
     def bus(self) -> ControlBus:
         return ControlBus(self.delivery(), self.servers, self.service, SystemClock())
@@ -168,7 +177,10 @@ async def test_whatever_another_producer_sends_the_partition_advances(place: Pla
     async with running(place.bus().run):
         await until(lambda: place.taken == ["plain"], "the one good message")
     dead = await place.dead(6)
-    assert [one.header("dlq-code") for one in dead] == ["malformed_event"] * 4 + ["unknown_event_type", "malformed_event"]
+    assert [one.header("dlq-code") for one in dead] == ["malformed_event"] * 4 + [
+        "unknown_event_type",
+        "malformed_event",
+    ]
     assert (dead[3].header("dlq-cut"), dead[0].value) == ("1000000", b"\x80\x04pickle")
 
 

@@ -113,7 +113,9 @@ def turn(server: PostgresServer, how: str) -> None:
     """Starts it with the options it was first started with, or stops it at once."""
     data = server.folder / "data"
     if how == "start":
-        options = f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={server.folder} -c fsync=off"
+        options = (
+            f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={server.folder} -c fsync=off"
+        )
         server.run("pg_ctl", "-D", str(data), "-w", "-l", str(server.folder / "server.log"), "-o", options, "start")
     else:
         server.run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")

@@ -35,7 +35,13 @@ async def test_the_oldest_waiting_job_of_the_kind_is_leased_with_all_that_was_as
     await enqueue(room, "j-1")  # asked for again: it is the same job
     first, second = await held(room), await held(room)
     assert (first.id, second.id, await lease(room)) == ("j-1", "j-2", None)
-    assert (first.kind, first.payload, first.tenant, first.fence, first.attempt) == ("train", {"n": "j-1"}, "acme", 1, 1)
+    assert (first.kind, first.payload, first.tenant, first.fence, first.attempt) == (
+        "train",
+        {"n": "j-1"},
+        "acme",
+        1,
+        1,
+    )
     assert first.cause == Origin("e-1", "s-1", "acme")
 
 
@@ -48,7 +54,7 @@ async def test_a_lease_that_ran_out_passes_on_with_a_higher_fence_and_the_former
     present = await held(room, 30)
     assert (present.id, present.fence, present.attempt) == ("j-1", 2, 2)
     for write in ("renew", "release", "finish"):
-        with pytest.raises(LostLease, match="j-1"):
+        with pytest.raises(LostLease, match="j-1"):  # noqa: PT012 - the block is the transaction
             async with room.store.transaction() as tx:
                 if write == "renew":
                     await tx.renew_job(former, NOON, 30)

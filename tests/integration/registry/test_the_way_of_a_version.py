@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import SQLModel
 
 from services.contracts.errors import Invalid
 from services.contracts.events import DeploymentChanged, RegistryFact, Verdict
@@ -17,7 +18,7 @@ from tests.integration.registry.place import Registry
 from tests.unit.registry.story import MODEL, trained
 
 
-async def count(registry: Registry, table: type) -> int:  # type: ignore[type-arg]
+async def count(registry: Registry, table: type[SQLModel]) -> int:
     async with registry.store.reading() as tx:
         return int((await tx.execute(sa.select(sa.func.count()).select_from(columns(table)))).scalar_one())
 

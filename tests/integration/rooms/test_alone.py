@@ -17,7 +17,7 @@ import pytest
 from services.cli.launcher.ports import any_free
 from tests.laws.absence import foreign, without
 
-LIMIT_SECONDS: Final = 30.0
+LIMIT_SECONDS: Final = 100.0
 
 RUN: Final = """
 import runpy

@@ -17,12 +17,9 @@ from services.contracts.events import (
     FeedbackReceived,
     InferenceLogged,
     InferenceRecord,
-    Interval,
-    Metrics,
-    SliceScore,
-    VariantReport,
     Window,
 )
+from services.contracts.training import Interval, Metrics, SliceScore, VariantReport
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, decode
 from services.kit.ids import SeededIds

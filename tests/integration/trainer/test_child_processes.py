@@ -23,6 +23,8 @@ from services.trainer.ports import Assignment, Champion, Finished
 from tests.unit.trainer.tiny import base_model, texts, write_jsonl
 from tests.waiting import until
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 RECIPE = {"epochs": 8, "max_length": 32, "batch_size": 8, "learning_rate": 0.01, "head_learning_rate": 0.1}
 
 
@@ -71,9 +73,7 @@ def place(tmp_path: Path) -> Place:
 
 
 async def when(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.02)
+    await asyncio.to_thread(until, condition, "the run gets there", 200)
 
 
 async def test_a_run_ends_with_a_signed_artifact_and_the_next_is_compared_with_it(place: Place) -> None:
@@ -90,7 +90,6 @@ async def test_a_run_ends_with_a_signed_artifact_and_the_next_is_compared_with_i
     assert isinstance(second, Finished)
     assert second.result.comparison is not None
     assert [part.name for part in second.result.metrics.slices] == ["all", "base", "feedback"]
-    assert (await place.executor.lines("default", "run-2", 0))[-1].endswith("done") is False  # seconds follow
     assert "package  100% done" in (await place.executor.lines("default", "run-2", 0))[-1]
 
 
@@ -149,7 +148,7 @@ asyncio.run(place.executor.run(place.assignment(epochs=100), place.tell))
     environment = {**os.environ, "PYTHONPATH": "."}
     parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
     try:
-        until(lambda: bool(list(tmp_path.glob("runs/*/attempt-1/progress.jsonl"))), "the run begins", 60)
+        until(lambda: bool(list(tmp_path.glob("runs/*/attempt-1/progress.jsonl"))), "the run begins", 120)
         assert place.child()
     finally:
         parent.kill()

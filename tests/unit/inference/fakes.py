@@ -16,6 +16,7 @@ from services.inference.domain.scoring import Loaded, Scored
 from services.inference.domain.versions import VersionKey
 from services.inference.ports import Bounds, Ports
 from services.kit.clock import VirtualClock
+from services.kit.envelope import Cause
 from services.kit.ids import SeededIds
 
 
@@ -119,7 +120,7 @@ class FakeReporter:
     roster: Roster
     told: list[list[tuple[int, str]]] = field(default_factory=list)
 
-    def changed(self) -> None:
+    def changed(self, cause: Cause | None = None) -> None:
         report = self.roster.report(replica="r", address="h:1", sequence=1, capacity=1, leaving=False)
         self.told.append([(entry.version, entry.state) for entry in report.versions])
 

@@ -170,6 +170,7 @@ async def arrive(broker: Broker, count: int) -> None:
     async with asyncio.timeout(5):
         while len(broker.sent) < count:  # noqa: ASYNC110 - the broker of the test knows no events
             await asyncio.sleep(0.001)
+    await settle()
 
 
 async def test_a_report_goes_out_at_the_start_and_as_a_heartbeat(telling: Telling) -> None:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from services.contracts.errors import Unauthenticated
-from services.kit.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, KeyRole, Keyring, ensure_keys, read_key
+from services.kit.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, Keyring, KeyRole, ensure_keys, read_key
 from services.kit.clock import VirtualClock
 
 MADE = {"api-key", "service-key", "pepper", "keyring.json", "signing.pem", "signing.pub.pem"}
@@ -77,14 +77,15 @@ def test_anything_else_is_refused(keys: Path) -> None:
     prefix, key_id, secret = key.split("_")
     other = read_key(keys).split("_")[1]
     wrong = [
-        None, "", "Bearer", "Bearer ", key, f"Basic {key}", bearer(""), bearer("mr__"), bearer("_" * 3), bearer("é" * 9),
+        None, "", "Bearer", "Bearer ", key, f"Basic {key}", bearer(""), bearer("mr__"), bearer("_" * 3),
+        bearer("é" * 9),
         bearer(key + "x"), bearer(key[:-1]), bearer(key.upper()), bearer(f"{prefix}_{other}_{secret}"),
         bearer(f"{prefix}_{key_id}_"), bearer(f"xx_{key_id}_{secret}"), bearer(f"{key}_{secret}"), bearer("\0" + key),
     ]  # fmt: skip
     for header in wrong:
         with pytest.raises(Unauthenticated):
             ring.authenticate(header)
-    assert ring.authenticate(bearer(key))
+    ring.authenticate(bearer(key))
 
 
 async def test_a_key_that_is_taken_away_or_added_counts_within_a_second(keys: Path) -> None:
@@ -98,7 +99,7 @@ async def test_a_key_that_is_taken_away_or_added_counts_within_a_second(keys: Pa
         ring.authenticate(bearer(key))
     (keys / KEYRING_FILE).write_bytes(orjson.dumps(content))
     await clock.advance(1.1)
-    assert ring.authenticate(bearer(key))
+    ring.authenticate(bearer(key))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"keys": [{}]}', b'{"keys": [{"id": 1}]}', None])
@@ -111,7 +112,7 @@ async def test_while_the_file_cannot_be_read_the_former_keys_hold(keys: Path, co
     else:
         (keys / KEYRING_FILE).write_bytes(content)
     await clock.advance(1.1)
-    assert ring.authenticate(bearer(key))
+    ring.authenticate(bearer(key))
     (keys / KEYRING_FILE).write_bytes(good.replace(b'"admin"', b'"viewer"'))
     await clock.advance(1.1)
     assert ring.authenticate(bearer(key)).role is KeyRole.VIEWER

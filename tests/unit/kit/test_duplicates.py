@@ -1,6 +1,7 @@
 """Near duplicates, against the definition worked out pair by pair."""
 
 import math
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ words = st.lists(st.sampled_from("abcdefg"), max_size=9).map(" ".join)
 
 def terms(text: str) -> set[str]:
     found = normalised(text).split()
-    return set(found) | {f"{a} {b}" for a, b in zip(found, found[1:], strict=False)}
+    return set(found) | {f"{a} {b}" for a, b in pairwise(found)}
 
 
 def by_definition(texts: list[str]) -> list[int | None]:
@@ -54,4 +55,10 @@ def test_a_pair_exactly_at_the_threshold_is_found() -> None:
 
 
 def test_case_and_punctuation_do_not_hide_a_copy() -> None:
-    assert first_likes(["Return the path, joined.", "return THE path joined", "", "!!", ""]) == [None, 0, None, None, None]
+    assert first_likes(["Return the path, joined.", "return THE path joined", "", "!!", ""]) == [
+        None,
+        0,
+        None,
+        None,
+        None,
+    ]

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.contracts.errors import Invalid
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
 from services.kit.bus.records import to_message
 from services.kit.envelope import MAX_EVENT_BYTES, Envelope, MalformedEvent, Message, UnknownEventType, decode, encode
@@ -110,7 +109,9 @@ def test_unknown_fields_are_ignored() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_malformed_is_refused_with_the_field_it_fails_on(message: Message, field: str | None, says: str) -> None:
+def test_what_is_malformed_is_refused_with_the_field_it_fails_on(
+    message: Message, field: str | None, says: str
+) -> None:
     with pytest.raises(MalformedEvent, match=says) as refused:
         decode(message, NOON)
     assert refused.value.body().field == field
@@ -163,13 +164,13 @@ names = st.sampled_from(
 def is_an_event_or_refused(message: Message) -> None:
     try:
         envelope = decode(message, NOON)
-    except Invalid as refusal:
-        assert isinstance(refusal, MalformedEvent | UnknownEventType)
-        assert refusal.body().message
+    except (MalformedEvent, UnknownEventType) as refusal:
+        told = refusal.body().message
     else:
-        assert envelope.event.topic == message.topic
+        told = envelope.event.topic
         assert envelope.time.utcoffset() is not None
         encode(envelope)
+    assert told
 
 
 @given(topics, st.none() | st.binary(), st.lists(st.tuples(names, st.text()), max_size=6))

@@ -97,7 +97,14 @@ async def test_metrics_need_a_key(keys: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("/", "GET"), ("/nothing", "GET"), ("/healthz", "POST"), ("/metrics", "POST"), ("/readyz/", "GET"), ("//metrics", "GET")],
+    [
+        ("/", "GET"),
+        ("/nothing", "GET"),
+        ("/healthz", "POST"),
+        ("/metrics", "POST"),
+        ("/readyz/", "GET"),
+        ("//metrics", "GET"),
+    ],
 )
 async def test_an_unknown_route_is_401_without_a_key_and_404_with_one(keys: Path, path: str, method: str) -> None:
     assert (await Asked(operations(keys))(path, method)).status == 401

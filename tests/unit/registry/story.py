@@ -5,25 +5,19 @@ from datetime import UTC, datetime, timedelta
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import (
-    Comparison,
     DeploymentChanged,
     DriftDetected,
     Evidence,
-    Interval,
-    Metrics,
     ModelTrained,
-    PairedCounts,
-    Recipe,
     ReplicaReported,
     ReplicaVersion,
     RolloutJudged,
-    SliceScore,
     SloBreached,
     TrainingFailed,
-    VariantReport,
     Verdict,
     Window,
 )
+from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, Recipe, SliceScore, VariantReport
 from services.registry.domain import (
     Decided,
     ModelState,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.artifact import Precision
-from services.contracts.events import PairedCounts
+from services.contracts.training import PairedCounts
 from services.registry.domain.gate import judge, serving_variant, upper_limit
 from services.registry.domain.policy import GatePolicy
 from tests.unit.registry.story import counts, trained, variant

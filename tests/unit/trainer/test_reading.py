@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.events import Columns
+from services.contracts.training import Columns
 from services.trainer.domain.spec import Limits, Split
 from services.trainer.errors import UnusableData
 from services.trainer.stages.reading import RawRow, read_rows

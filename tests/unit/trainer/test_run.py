@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from services.contracts.artifact import ModelSpec, Precision, baseline_file, graph_file
-from services.contracts.events import VariantReport
+from services.contracts.training import VariantReport
 from services.trainer.domain.spec import ExitCode, Failure, Gates, Progress, RunResult, Stage
 from services.trainer.errors import ParityFailed
 from services.trainer.stages.batches import encode, pad

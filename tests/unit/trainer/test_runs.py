@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.artifact import ArtifactRef
-from services.contracts.events import DriftDetected, Interval, Metrics, SliceScore, Window
+from services.contracts.events import DriftDetected, Window
+from services.contracts.training import Interval, Metrics, SliceScore
 from services.trainer.domain.datasets import shifted_since
 from services.trainer.domain.runs import (
     NEXT,

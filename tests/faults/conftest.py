@@ -1,0 +1,60 @@
+"""One Apache Kafka and one fleet for all faults: a fault that leaves something behind shows in the next test too.
+
+Chance (the moment of a kill) comes from a seed that each test prints; `FAULTS_SEED` replays another.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.launcher import kafka
+from services.cli.launcher.ports import any_free
+from services.cli.launcher.processes import stop
+from tests.e2e.fleet.story import Story, dice_of, playing
+from tests.fixtures.presence import left_out
+
+SEED = 1
+
+
+class Server:
+    """An Apache Kafka that a test may stop and start; its records outlive that."""
+
+    def __init__(self, folder: Path) -> None:
+        self._libraries = kafka.ensure_libraries()
+        self.place = kafka.KafkaPlace(folder, (port := any_free()), any_free({port}))
+        kafka.prepare(self.place, self._libraries)
+        self.start()
+
+    def start(self) -> None:
+        self._process = kafka.start(self.place, self._libraries)
+        kafka.await_server(self.place.bootstrap, self._process)
+
+    def stop(self) -> None:
+        stop(self._process, limit_seconds=10)
+
+
+@pytest.fixture(scope="session")
+def kafka_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if missing := kafka.missing_tools():
+        left_out("Apache Kafka", f"{' and '.join(missing)} not found")
+    try:
+        server = Server(tmp_path_factory.mktemp("kafka"))
+    except kafka.NoKafka as reason:
+        left_out("Apache Kafka", str(reason))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_story(kafka_place: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A fleet on Apache Kafka, with nothing served yet."""
+    with playing(tmp_path_factory.mktemp("faults"), bootstrap=kafka_place.place.bootstrap) as story:
+        yield story
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> random.Random:
+    return dice_of(int(os.environ.get("FAULTS_SEED", SEED)), request.node.name)

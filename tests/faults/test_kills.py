@@ -1,0 +1,232 @@
+"""SIGKILL to each service while a version goes through the loop: nothing is lost, nothing is doubled.
+
+In each test the version that serves is asked all the time, a data set is announced, and its version is trained, judged,
+rolled out as a canary on labelled traffic and promoted, whoever is killed meanwhile.
+"""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.fleet.doors import Traffic
+from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
+from tests.e2e.fleet.running import SERVICES
+from tests.e2e.fleet.story import Story
+from tests.waiting import until
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LONGEST_ANSWER_SECONDS = 45.0
+"""What the fleet's gateway is set to wait for its only replica; no request may fail before."""
+COUNTED_SECONDS = 30.0
+
+
+def all_answered(traffic: Traffic) -> None:
+    assert traffic.failures == []
+    assert len(traffic.answers) > 30
+    assert traffic.longest_seconds < LONGEST_ANSWER_SECONDS
+
+
+def pause(dice: random.Random, longest_seconds: float) -> None:
+    """Until the drawn moment."""
+    seconds = dice.uniform(0, longest_seconds)
+    print(f"waits {seconds:.3f} s")
+    time.sleep(seconds)
+
+
+def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Story, dice: random.Random) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    story.serve_first()
+    body = story.dataset("gateway-killed", seed=11)
+    sent = {name: body[name] for name in ("dataset", "uri", "model")} | {"recipe_json": json.dumps(body["recipe"])}
+    with story.traffic(seed=dice.getrandbits(30), patient=True).flowing() as traffic:
+        accepted = story.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
+        pause(dice, 0.02)
+        fleet.kill("gateway")
+        again = story.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
+        assert (accepted.status_code, again.status_code) == (202, 202)
+        assert accepted.json()["event_id"] == again.json()["event_id"]
+        story.reached(version := story.registered("gateway-killed"), "rollout_loaded")
+        pause(dice, 1.0)
+        fleet.kill("gateway")
+        story.promoted(version)
+    all_answered(traffic)
+    assert traffic.labelled == len(traffic.answers)
+    nothing_is_lost_or_doubled(story, admin=True)
+    told = [event.body["request"] for event in story.log.distinct("feedback.received")]
+    mine = [request for request in told if request.startswith(f"{traffic.prefix}-")]
+    assert sorted(mine) == sorted(answer.request for answer in traffic.answers)
+
+
+def test_a_trainer_killed_in_mid_epoch_goes_on_from_its_checkpoint(kafka_story: Story, dice: random.Random) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    story.serve_first()
+    kill_at = dice.randint(60, 300)
+    print(f"killed after step {kill_at}")
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        story.announce("trainer-killed", seed=12, epochs=60)
+        run = run_of(story, "trainer-killed")
+        first = fleet.home.data / "trainer" / "runs" / run / "attempt-1" / "progress.jsonl"
+        until(lambda: step_of(first) >= kill_at, f"step {kill_at}", 120)
+        child = child_of(fleet.pid("trainer"))
+        fleet.kill("trainer")
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the run's process ended")
+        version = story.registered("trainer-killed")
+        story.promoted(version)
+    all_answered(traffic)
+    resumed_where_it_stood(first, first.parents[1] / "attempt-2" / "progress.jsonl", kill_at)
+    assert fleet.rows("trainer", "SELECT state, fence, attempt FROM job WHERE id = ?", run) == [("done", 2, 2)]
+    assert [event.body["run"] for event in story.log.distinct("model.trained")].count(run) == 1
+    nothing_is_lost_or_doubled(story, admin=True)
+
+
+def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_story: Story, dice: random.Random) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    before = story.serve_first()
+    moments = ("rollout_started", "rollout_loaded", "rollout_advanced")
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        version = story.registered(story.announce("registry-killed", seed=13))
+        for moment in sorted(dice.sample(moments, 2), key=moments.index):
+            print(f"killed after {moment}")
+            story.reached(version, moment)
+            pause(dice, 0.3)
+            fleet.kill("registry")
+            assert story.champion() in (before, version)
+        story.promoted(version)
+    all_answered(traffic)
+    assert story.champion() == version
+    nothing_is_lost_or_doubled(story, admin=True)
+
+
+def test_a_replica_killed_while_it_loads_and_while_it_serves_fails_no_request(
+    kafka_story: Story, dice: random.Random
+) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    story.serve_first()
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        version = story.registered(story.announce("inference-killed", seed=14))
+        story.reached(version, "rollout_started")
+        pause(dice, 0.5)
+        fleet.kill("inference")
+        story.reached(version, "rollout_loaded")
+        pause(dice, 1.0)
+        fleet.kill("inference")
+        story.promoted(version)
+    all_answered(traffic)
+    nothing_is_lost_or_doubled(story, admin=True)
+
+
+def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Story, dice: random.Random) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    serving = story.serve_first()
+    counted, windowed = requests_of(story), arrivals_of(story)
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        wanted = dice.randint(50, 75)  # one window of 40 is full, the next one is not
+        print(f"killed after {wanted} requests")
+        until(lambda: len(traffic.answers) >= wanted, f"{wanted} answers", 60)
+        fleet.kill("monitor")
+    until(lambda: arrivals_of(story) - windowed == len(traffic.answers), "each stands in one window", COUNTED_SECONDS)
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as canary:
+        version = story.registered(story.announce("monitor-killed", seed=15))
+        story.reached(version, "rollout_loaded")
+        pause(dice, 1.0)
+        fleet.kill("monitor")
+        story.promoted(version)
+    for part in (traffic, canary):
+        all_answered(part)
+    expected = {
+        number: traffic.by_version().get(number, 0) + canary.by_version().get(number, 0)
+        for number in (serving, version)
+    }
+
+    def news() -> dict[int, int]:
+        return {number: requests_of(story).get(number, 0) - counted.get(number, 0) for number in expected}
+
+    until(lambda: news() == expected, f"{expected} requests are counted", COUNTED_SECONDS)
+    labels = "SELECT count(*) FROM truth WHERE request LIKE ? OR request LIKE ?"
+    until(
+        lambda: (
+            fleet.rows("monitor", labels, f"{traffic.prefix}-%", f"{canary.prefix}-%")[0][0]
+            == traffic.labelled + canary.labelled
+        ),
+        "each label is kept",
+        COUNTED_SECONDS,
+    )
+    nothing_is_lost_or_doubled(story, admin=True)
+    assert news() == expected
+
+
+def test_all_five_killed_at_once_converge(kafka_story: Story, dice: random.Random) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    story.serve_first()
+    with story.traffic(seed=dice.getrandbits(30), patient=True).flowing() as traffic:
+        version = story.registered(story.announce("all-killed", seed=16))
+        story.reached(version, "rollout_loaded")
+        pause(dice, 1.0)
+        fleet.kill(*SERVICES)
+        story.promoted(version)
+    all_answered(traffic)
+    nothing_is_lost_or_doubled(story, admin=True)
+
+
+# --- what the trainer and the monitor keep -----------------------------------------------------
+
+
+def run_of(story: Story, dataset: str) -> str:
+    query = "SELECT id FROM trainer_run WHERE dataset = ?"
+    until(lambda: len(story.fleet.rows("trainer", query, dataset)) == 1, f"the run on {dataset}", 60)
+    return str(story.fleet.rows("trainer", query, dataset)[0][0])
+
+
+def steps_of(progress: Path) -> list[tuple[str, int]]:
+    """What the training stage told: 'step' or 'resumed', and at which step."""
+    if not progress.exists():
+        return []
+    lines = [json.loads(line) for line in progress.read_text().split("\n")[:-1]]
+    told = [line["message"].split() for line in lines if line["stage"] == "train"]
+    found = [("step", int(words[1])) for words in told if words[0] == "step"]
+    return found + [("resumed", int(words[-1])) for words in told if words[0] == "resumed"]
+
+
+def step_of(progress: Path) -> int:
+    return max((step for _, step in steps_of(progress)), default=0)
+
+
+def child_of(trainer: int) -> psutil.Process:
+    """The process of the run."""
+    (found,) = [
+        child for child in psutil.Process(trainer).children() if "services.trainer.stages" in " ".join(child.cmdline())
+    ]
+    return found
+
+
+def resumed_where_it_stood(first: Path, second: Path, kill_at: int) -> None:
+    """The second attempt begins with what the first one told, and takes no step of its checkpoint again."""
+    earlier = first.read_text().split("\n")[:-1]
+    later = second.read_text().split("\n")[:-1]
+    assert later[: len(earlier)] == earlier
+    (resumed,) = [step for what, step in steps_of(second) if what == "resumed"]
+    assert kill_at - 20 <= resumed
+    own = [json.loads(line)["message"].split() for line in later[len(earlier) :]]
+    steps = [int(words[1]) for words in own if words[0] == "step"]
+    assert steps[0] > resumed
+    assert [words for words in own if words == ["rows", "read"]] == []
+
+
+def requests_of(story: Story) -> dict[int, int]:
+    """Requests that the monitor has counted, by version."""
+    query = "SELECT version, sum(requests) FROM minute WHERE deployment = ? GROUP BY version"
+    return {int(version): int(count) for version, count in story.fleet.rows("monitor", query, story.model)}
+
+
+def arrivals_of(story: Story) -> int:
+    """Requests in the closed windows of the version that serves and in the one that is open."""
+    (version, answered) = story.fleet.rows(
+        "monitor", "SELECT json_extract(watched, '$.version'), answered FROM watch WHERE deployment = ?", story.model
+    )[0]
+    closed = "SELECT coalesce(sum(answered), 0) FROM window WHERE deployment = ? AND version = ?"
+    return int(answered) + int(story.fleet.rows("monitor", closed, story.model, version)[0][0])

@@ -1,0 +1,130 @@
+"""The registry's gRPC door: what is asked, what is refused, and how."""
+
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from services.contracts.errors import Kind
+from services.contracts.rpc import registry_pb2 as wire
+from services.contracts.rpc.common_pb2 import Page
+from services.contracts.rpc.registry_pb2_grpc import RegistryServiceStub
+from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.clock import SystemClock
+from services.kit.rpc import RpcServer, channel, metadata, refusal_from
+from services.registry.inbound import rpc
+from tests.integration.registry.place import Registry
+from tests.unit.registry.story import MODEL
+
+
+@dataclass
+class Door:
+    registry: Registry
+    stub: Any
+    key: str
+
+    async def ask(self, method: str, request: Any) -> Any:
+        return await getattr(self.stub, method)(request, metadata=metadata(self.key))
+
+    async def refused(self, asking: Awaitable[Any]) -> tuple[Kind, str, str | None]:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asking
+        refusal = refusal_from(error.value)
+        return refusal.kind, refusal.code, refusal.body().field
+
+
+@pytest.fixture
+async def door(registry: Registry, tmp_path: Path) -> AsyncIterator[Door]:
+    ensure_keys(tmp_path / "keys")
+    server = RpcServer(Keyring(tmp_path / "keys", SystemClock()), "127.0.0.1", 0)
+    rpc.serve(server, registry.ports)
+    await server.open()
+    async with channel(server.address) as link:
+        yield Door(registry, RegistryServiceStub(link), read_key(tmp_path / "keys", API_KEY_FILE))
+    await server.close()
+
+
+async def test_models_versions_deployments_and_history_are_told(door: Door) -> None:
+    await door.registry.canary_of_two()
+    models = await door.ask("ListModels", wire.ListModelsRequest())
+    assert [model.name for model in models.models] == [MODEL]
+    model = await door.ask("GetModel", wire.GetModelRequest(model=MODEL))
+    assert dict(model.aliases) == {"champion": 1, "challenger": 2}
+    assert [version.number for version in model.versions] == [2, 1]
+    champion = await door.ask("GetVersion", wire.GetVersionRequest(model=MODEL, version="@champion"))
+    assert (champion.number, champion.run, champion.gate.passed) == (1, "run-1", True)
+    deployment = await door.ask("GetDeployment", wire.GetDeploymentRequest(deployment=MODEL))
+    assert {target.version: target.weight for target in deployment.targets} == {1: 90, 2: 10}
+    assert (deployment.rollout.state, list(deployment.rollout.weights)) == ("canary", [10, 50])
+    listed = await door.ask("ListDeployments", wire.ListDeploymentsRequest(page=Page(page_size=1)))
+    assert (listed.deployments[0].name, listed.next_page_token) == (MODEL, MODEL)
+    request = wire.ListHistoryRequest(stream=f"model/{MODEL}", after_sequence=1, page_size=2)
+    assert [entry.sequence for entry in (await door.ask("ListHistory", request)).entries] == [2, 3]
+
+
+async def test_a_rollout_is_tried_started_paused_resumed_and_rolled_back_by_its_caller(door: Door) -> None:
+    await door.registry.serving_one()
+    await door.registry.trains("run-2", against=1, macro_f1=0.2)
+    start = wire.StartRolloutRequest(deployment=MODEL, version="2", reason="I know")
+    assert await door.refused(door.ask("StartRollout", start)) == (Kind.CONFLICT, "gate_refused", "version")
+    start.skip_gate, start.dry_run = True, True
+    start.policy.weights.append(25)
+    tried = await door.ask("StartRollout", start)
+    assert (tried.rollout.state, list(tried.rollout.weights)) == ("loading", [25])
+    assert (await door.registry.deployment()).rollouts == 1
+    start.dry_run = False
+    await door.ask("StartRollout", start)
+    await door.registry.reports(1, 2)
+    move = wire.MoveRolloutRequest(deployment=MODEL, reason="careful")
+    states = [(await door.ask(f"{how}Rollout", move)).rollout.state for how in ("Pause", "Resume")]
+    assert states == ["paused", "canary"]
+    back = await door.ask("RollBack", move)
+    assert (back.rollout.state, back.version, back.rollout.actor.partition(":")[0]) == ("rolled_back", 1, "admin")
+    assert back.rollout.reason == "careful"
+
+
+async def test_an_alias_is_set_and_a_reserved_one_is_not(door: Door) -> None:
+    await door.registry.serving_one()
+    model = await door.ask("SetAlias", wire.SetAliasRequest(model=MODEL, alias="stable", version=1))
+    assert dict(model.aliases) == {"champion": 1, "stable": 1}
+    reserved = wire.SetAliasRequest(model=MODEL, alias="champion", version=1)
+    assert await door.refused(door.ask("SetAlias", reserved)) == (Kind.CONFLICT, "reserved_alias", "alias")
+
+
+INVALID, MISSING, CONFLICT = Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT
+Version, Move, Start = wire.GetVersionRequest, wire.MoveRolloutRequest, wire.StartRolloutRequest
+BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
+
+
+@pytest.mark.parametrize(
+    ("method", "asked", "expected"),
+    [
+        ("GetModel", wire.GetModelRequest(model="nothing"), (MISSING, "unknown_model", "model")),
+        ("GetModel", wire.GetModelRequest(model="Not A Name"), (INVALID, "invalid_name", "model")),
+        ("GetModel", wire.GetModelRequest(model="nul\0"), (INVALID, "invalid_name", "model")),
+        ("GetModel", wire.GetModelRequest(), (INVALID, "invalid_name", "model")),
+        ("GetVersion", Version(model=MODEL, version="9"), (MISSING, "unknown_version", "version")),
+        ("GetVersion", Version(model=MODEL, version="@x"), (MISSING, "unknown_alias", "version")),
+        ("GetVersion", Version(model=MODEL, version="-1"), (MISSING, "unknown_version", "version")),
+        ("SetAlias", wire.SetAliasRequest(model=MODEL, alias="A b"), (INVALID, "invalid_name", "alias")),
+        ("GetDeployment", wire.GetDeploymentRequest(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
+        ("RollBack", Move(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
+        ("RollBack", Move(deployment=MODEL), (CONFLICT, "nothing_to_roll_back_to", "deployment")),
+        ("PauseRollout", Move(deployment=MODEL), (CONFLICT, "no_rollout", "deployment")),
+        ("RollBack", Move(deployment=MODEL, reason="x" * 501), (INVALID, "reason_too_long", "reason")),
+        ("RollBack", Move(deployment=MODEL, reason="\0"), (INVALID, "reason_unprintable", "reason")),
+        ("StartRollout", Start(deployment=MODEL, version="1"), (CONFLICT, "already_serving", "version")),
+        ("StartRollout", Start(deployment=MODEL, version="1", policy=BACKWARDS), (INVALID, "invalid_policy", "policy")),
+        ("ListModels", wire.ListModelsRequest(page=Page(page_token="\0")), (INVALID, "invalid_name", "page_token")),
+        ("ListHistory", wire.ListHistoryRequest(stream="../x"), (INVALID, "invalid_name", "stream")),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+async def test_what_cannot_be_done_is_refused_with_its_code_and_field(
+    door: Door, method: str, asked: Any, expected: tuple[Kind, str, str]
+) -> None:
+    await door.registry.serving_one()
+    assert await door.refused(door.ask(method, asked)) == expected

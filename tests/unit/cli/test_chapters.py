@@ -1,0 +1,218 @@
+"""The demo's chapters against a scripted fleet: what they accept, what they refuse, and the numbers they tell."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cli.demo import chapters
+from services.cli.demo.chapters import Trained
+from services.cli.demo.corpus import Corpus, Text
+from services.cli.demo.errors import StoryBroke
+from services.cli.demo.log import EventLog
+from services.cli.demo.stage import Stage
+from services.cli.demo.traffic import Mix, Reply, Traffic
+from services.cli.watching import Seen
+from services.kit.clock import SystemClock
+from services.kit.ids import SeededIds
+
+MODEL = "topics"
+CHECKS = [{"name": "floor", "passed": True, "detail": "well above"}]
+
+
+class Fleet:
+    """Answers as version `serving`; what is posted or published makes it tell the scripted events."""
+
+    def __init__(self) -> None:
+        self.serving = 1
+        self.right = {1: 0.0, 2: 1.0}
+        self.log = EventLog(lambda _: None)
+        self.script: dict[str, list[Seen]] = {}
+        self.answers: dict[str, Any] = {}
+        self.posted: list[tuple[str, Mapping[str, Any]]] = []
+        self.labels: dict[str, str] = {}
+        self._asked = 0
+
+    async def classify(self, text: str) -> Reply:
+        self._asked += 1
+        await asyncio.sleep(0)
+        label = self.labels[text] if self.right[self.serving] else "wrong"
+        return Reply(f"request-{self._asked}", self.serving, label)
+
+    async def feedback(self, request: str, label: str) -> None:
+        await asyncio.sleep(0)
+
+    async def get(self, path: str, **query: object) -> Any:
+        return self.answers.get(path, {"runs": []})
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        self.posted.append((path, body))
+        self._play(path)
+        return {}
+
+    def publish(
+        self,
+        topic: str,
+        key: str,
+        body: Mapping[str, Any],
+        *,
+        event_id: str,
+        time: datetime,
+        trace: Mapping[str, str],
+    ) -> None:
+        self.posted.append((topic, body))
+        self._play(key)
+
+    def _play(self, cue: str) -> None:
+        for event in self.script.get(cue, []):
+            self.log.add(event)
+
+
+class Silent:
+    """A view for nobody."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def chapter(self, number: int, title: str) -> None: ...
+
+    def event(self, event: Seen) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, text: str) -> None: ...
+
+    def block(self, lines: Sequence[str]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def event(topic: str, body: dict[str, Any], after: float = 0) -> Seen:
+    time = datetime.now(UTC) + timedelta(seconds=after)
+    return Seen(topic, MODEL, time, "test", {}, body, offset=0, partition=0)
+
+
+def fact(kind: str, after: float = 0, **payload: Any) -> Seen:
+    body = {"kind": kind, "payload": {"model": MODEL, **payload}, "reason": "so it was decided", "actor": "test"}
+    return event("registry.history", body, after)
+
+
+def judged_version(run: str, version: int, kind: str) -> list[Seen]:
+    return [
+        fact("version_registered", version=version, trained={"run": run}),
+        fact(kind, version=version, gate={"checks": CHECKS}),
+    ]
+
+
+def texts(prefix: str, count: int) -> tuple[Text, ...]:
+    return tuple(Text(f"{prefix} {number}", "data", "module", "stdlib") for number in range(count))
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+@pytest.fixture
+def stage(fleet: Fleet, tmp_path: Path) -> Stage:
+    corpus = Corpus(texts("row", 30), texts("quiet", 20), texts("shifted", 20), texts("unseen", 40))
+    everything = (*corpus.data_set, *corpus.quiet, *corpus.shifted, *corpus.shifted_unseen)
+    fleet.labels = {text.text: text.label for text in everything}
+    clock = SystemClock()
+    return Stage(
+        home=tmp_path,
+        model=MODEL,
+        endpoints={},
+        key="key",
+        corpus=corpus,
+        clock=clock,
+        ids=SeededIds(1),
+        log=fleet.log,
+        view=Silent(),
+        door=fleet,
+        producer=fleet,
+        traffic=Traffic(fleet, Mix.of(corpus.quiet, corpus.shifted, 1), clock),
+    )
+
+
+async def test_a_published_data_set_becomes_a_judged_version(stage: Stage, fleet: Fleet) -> None:
+    name = f"{MODEL}-first"
+    trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-1", "parent": None}, after=30)
+    fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
+    told = await chapters.train_first(stage)
+    assert (told.number, told.passed) == (1, True)
+    assert told.seconds == pytest.approx(30, abs=5)
+    (topic, body) = fleet.posted[0]
+    assert topic == "dataset.ready"
+    assert Path(body["uri"].removeprefix("file://")).read_text().count("\n") == 30
+    assert [step.name for step in stage.steps] == ["train version 1"]
+
+
+async def test_a_failed_training_ends_the_story_with_its_reason(stage: Stage, fleet: Fleet) -> None:
+    failed = {"model": MODEL, "stage": "prepare", "reason": "there is one class", "retryable": False}
+    fleet.script[f"{MODEL}-first"] = [event("training.failed", failed)]
+    with pytest.raises(StoryBroke, match="there is one class"):
+        await chapters.train_first(stage)
+
+
+async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: Stage, fleet: Fleet) -> None:
+    drifted = event("drift.detected", {"version": 1})
+    fleet.log.add(drifted)
+    trained = event("model.trained", {"model": MODEL, "dataset": "first", "run": "run-2", "parent": 1})
+    fleet.answers["/runs"] = {
+        "runs": [{"run": "run-2", "cause": "drift of version 1", "status": "training", "progress": 0.5, "attempt": 1}]
+    }
+
+    async def retrain() -> None:
+        while stage.traffic.totals.sent < 80:  # the measurement before
+            await asyncio.sleep(0.01)
+        for told in (trained, *judged_version("run-2", 2, "version_passed")):
+            fleet.log.add(told)
+        fleet.serving = 2
+        fleet.log.add(fact("rollout_promoted", after=12, version=2))
+
+    retraining = asyncio.create_task(retrain())
+    told, recovery = await chapters.recover(stage, 1, drifted)
+    await retraining
+    assert told.number == 2
+    assert (recovery.accuracy_before, recovery.accuracy_after) == (0.0, 1.0)
+    assert recovery.rows == 40
+    assert recovery.mcnemar_p < 1e-9
+    assert recovery.seconds == pytest.approx(12, abs=5)
+
+
+async def test_a_spoiled_version_that_passes_breaks_the_story(stage: Stage, fleet: Fleet) -> None:
+    name = f"{MODEL}-spoiled"
+    trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-3", "parent": None})
+    fleet.script[name] = [trained, *judged_version("run-3", 3, "version_passed")]
+    with pytest.raises(StoryBroke, match="the gate passed version 3"):
+        await chapters.refuse_bad(stage)
+
+
+def forced(fleet: Fleet, end: str) -> Trained:
+    verdict = {"verdict": "roll_back", "reason": "correctness shown worse", "evidence": [{"pairs": 40}], "requests": 40}
+    fleet.script[f"/deployments/{MODEL}/rollouts"] = [
+        fact("rollout_loaded", version=3),
+        event("rollout.judged", verdict, after=4),
+        fact(end, after=5, version=3),
+    ]
+    return Trained(3, passed=False, seconds=1.0, event=event("model.trained", {}))
+
+
+async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage: Stage, fleet: Fleet) -> None:
+    rollback = await chapters.force_bad(stage, forced(fleet, "rollout_rolled_back"))
+    assert fleet.posted[0][1]["skip_gate"] is True
+    assert rollback.verdict == "roll_back"
+    assert rollback.evidence == [{"pairs": 40}]
+    assert rollback.seconds == pytest.approx(5, abs=0.5)
+    assert rollback.last_request_on_bad_version_after_seconds == 0.0
+    assert rollback.requests_failed == 0
+
+
+async def test_a_forced_version_that_stays_breaks_the_story(stage: Stage, fleet: Fleet) -> None:
+    with pytest.raises(StoryBroke, match="was not rolled back"):
+        await chapters.force_bad(stage, forced(fleet, "rollout_promoted"))
