@@ -17,8 +17,8 @@ from services.cli.rest import BASE
 from tests.e2e.fleet.running import Fleet
 
 PATIENCE_SECONDS: Final = 60.0
-PAUSE_SECONDS: Final = 0.1
-CLIENTS: Final = 3
+PAUSE_SECONDS: Final = 0.2
+CLIENTS: Final = 2
 
 Row = Mapping[str, str]
 

@@ -15,7 +15,7 @@ from tests.e2e.fleet.told import EventLog
 from tests.waiting import until
 
 WITH_DATABASE = ("gateway", "trainer", "registry", "monitor")
-REST_SECONDS = 60.0
+REST_SECONDS = 120.0
 
 
 def nothing_is_lost_or_doubled(story: Story, *, admin: bool) -> None:

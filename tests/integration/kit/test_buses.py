@@ -45,9 +45,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(control, "LAG_SECONDS", 0.1)
     yield
-    caplog.get_records("call").clear()  # a logged error holds the frames it passed through
     with warnings.catch_warnings():  # clients whose broker is gone are left to the garbage collector, on purpose
         warnings.simplefilter("ignore", ResourceWarning)
+        caplog.get_records("call").clear()  # a logged error holds the frames it passed through
         gc.collect()
 
 

@@ -112,6 +112,10 @@ def texts(prefix: str, count: int) -> tuple[Text, ...]:
     return tuple(Text(f"{prefix} {number}", "data", "module", "stdlib") for number in range(count))
 
 
+def rows_of(uri: str) -> int:
+    return Path(uri.removeprefix("file://")).read_text().count("\n")
+
+
 @pytest.fixture
 def fleet() -> Fleet:
     return Fleet()
@@ -148,7 +152,7 @@ async def test_a_published_data_set_becomes_a_judged_version(stage: Stage, fleet
     assert told.seconds == pytest.approx(30, abs=5)
     (topic, body) = fleet.posted[0]
     assert topic == "dataset.ready"
-    assert Path(body["uri"].removeprefix("file://")).read_text().count("\n") == 30
+    assert rows_of(body["uri"]) == 30
     assert [step.name for step in stage.steps] == ["train version 1"]
 
 
@@ -169,7 +173,7 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: St
 
     async def retrain() -> None:
         while stage.traffic.totals.sent < 80:  # the measurement before
-            await asyncio.sleep(0.01)
+            await stage.clock.sleep(0.01)
         for told in (trained, *judged_version("run-2", 2, "version_passed")):
             fleet.log.add(told)
         fleet.serving = 2
