@@ -23,6 +23,7 @@ from services.kit.rpc import RpcServer
 from services.kit.settings import ServiceSettings
 from services.kit.sql.database import Database
 from services.kit.sql.relay import Relay
+from services.kit.sql.upkeep import Upkeep
 
 CLOSE_SECONDS: Final = 12.0
 OPEN_TRIES_SECONDS: Final = 1.0
@@ -94,6 +95,7 @@ class Service:
 
         self.part("database", open=open_when_there, close=database.close)
         self.runs("relay", Relay(database, self.writer, self.clock).run)
+        self.runs("upkeep", Upkeep(database, self.clock).run)
 
     def delivery(self, subscriptions: list[Subscription]) -> Delivery:
         return Delivery(subscriptions, self.writer, self.clock)

@@ -9,8 +9,10 @@ import sqlalchemy as sa
 from services.contracts.errors import TooLarge
 from services.contracts.events import FeedbackReceived, RegistryFact
 from services.kit import telemetry
+from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, Origin, decode
 from services.kit.sql.tables import InboxRow, OutboxRow, TimerRow, UtcDateTime
+from services.kit.sql.upkeep import INBOX_KEPT, Upkeep
 from services.kit.sql.work import columns
 from services.kit.work import JobRequest, Timer
 from tests.integration.kit.rooms import NOON, Room, envelope, feedback
@@ -179,3 +181,16 @@ async def test_a_view_is_consistent_while_others_write(room: Room) -> None:
             await tx.first_sight(envelope("e-1"))
         assert (await view.execute(count)).scalar_one() == 0
     assert len(await room.rows(InboxRow)) == 1
+
+
+async def test_the_inbox_forgets_what_no_redelivery_can_ask_for(room: Room) -> None:
+    async with room.store.transaction() as tx:
+        await tx.first_sight(envelope("old"))
+    assert isinstance(room.clock, VirtualClock)
+    await room.clock.advance((INBOX_KEPT + timedelta(hours=1)).total_seconds())
+    async with room.store.transaction() as tx:
+        await tx.first_sight(envelope("new"))
+    assert await Upkeep(room.database, room.clock).forget() == 1
+    async with room.store.transaction() as tx:
+        assert not await tx.first_sight(envelope("new"))
+        assert await tx.first_sight(envelope("old"))

@@ -1,0 +1,41 @@
+"""Forgets what no redelivery can ask for any more, so that a database does not grow for ever."""
+
+from datetime import timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from services.contracts.errors import Refusal
+from services.kit.clock import Clock
+from services.kit.log import logger
+from services.kit.sql.database import Database
+from services.kit.sql.tables import InboxRow
+from services.kit.sql.work import columns
+
+EVERY_SECONDS: Final = 3600.0
+INBOX_KEPT: Final = timedelta(days=14)
+"""Twice as long as Kafka keeps a control event by default: nothing older can be delivered again."""
+
+
+class Upkeep:
+    """A part of a service: looks once an hour, and at start."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.forget()
+            except Refusal as refusal:
+                logger.warning("the inbox is tidied later: %s", refusal)
+            await self._clock.sleep(EVERY_SECONDS)
+
+    async def forget(self) -> int:
+        """How many events of the inbox were old enough. Raises DatabaseDown."""
+        table = columns(InboxRow)
+        async with self._database.write() as session:
+            connection = await session.connection()
+            old = table.c.handled_at < self._clock.now() - INBOX_KEPT
+            return (await connection.execute(sa.delete(table).where(old))).rowcount
