@@ -75,7 +75,7 @@ class Story:
     async def recovery(self) -> None:
         """Labels for what is asked from now on; the rest follows by itself."""
         self._begin("recovery")
-        await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=3)
+        await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=2)
         await self.house.until(lambda: self._has_versions(2), "the retraining gives version 2")
         await self.canary(2, until=2)
 
@@ -128,7 +128,7 @@ class Story:
         for _ in range(60):
             if (await self.model()).deployment(MODEL).active_rollout is None:
                 break
-            await self.traffic(Topic.NEW, PER_SECOND, labelled=3)
+            await self.traffic(Topic.NEW, PER_SECOND, labelled=2)
         await self.serves(until)
 
     async def force(self, version: int) -> None:
