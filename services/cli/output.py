@@ -14,7 +14,7 @@ from services.cli.errors import CliError
 if TYPE_CHECKING:
     from rich.console import Console
 
-PLAIN_WIDTH: Final = 200
+PLAIN_WIDTH: Final = 160
 
 
 class Output:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 BAR: Final = "█"
 POINT: Final = "▏"
+DEEP: Final = 8
+"""A trace deeper than this is indented by one blank a level, or its names would leave the page."""
 NS: Final = 1e9
 
 
@@ -157,7 +159,8 @@ def draw(rows: list[Row], width: int = 120) -> list[str]:
     if not rows:
         return []
     whole = max([row.end for row in rows] + [1e-9])
-    labels = [_label(row) for row in rows]
+    indent = 2 if max(row.depth for row in rows) <= DEEP else 1
+    labels = [_label(row, indent) for row in rows]
     services = [row.span.service.removeprefix("millrace-") for row in rows]
     first = max(map(len, services))
     second = min(max(map(len, labels)), 56)
@@ -169,10 +172,10 @@ def draw(rows: list[Row], width: int = 120) -> list[str]:
     ]
 
 
-def _label(row: Row) -> str:
+def _label(row: Row, indent: int) -> str:
     times = f" ×{row.repeated}" if row.repeated > 1 else ""
     failed = " ✗" if row.span.status == "error" else ""
-    return f"{'  ' * row.depth}{row.span.name}{times}{failed}"
+    return f"{' ' * indent * row.depth}{row.span.name}{times}{failed}"
 
 
 def _length(seconds: float) -> str:

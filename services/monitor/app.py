@@ -2,13 +2,12 @@
 
 from functools import partial
 
-from services.contracts.events import InferenceLogged
 from services.contracts.rpc import monitor_pb2_grpc
 from services.kit.bus.stream import BatchReader
 from services.kit.service import Service
 from services.kit.timers import TimerLoop
 from services.monitor.handlers.upkeep import begin_upkeep
-from services.monitor.inbound.events import records, subscriptions, timers
+from services.monitor.inbound.events import batches, subscriptions, timers
 from services.monitor.inbound.rpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
 from services.monitor.outbound.store import open_store
@@ -31,16 +30,17 @@ def build(settings: MonitorSettings) -> Service:
     service.part("upkeep", open=partial(begin_upkeep, ports))
     service.runs("timers", TimerLoop(store, timers(ports), service.clock).run)
     controls = subscriptions(ports)
-    reader = BatchReader(
-        InferenceLogged,
-        records(ports),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        service=service.name,
-        delivery=service.delivery(controls),
-        clock=service.clock,
-    )
     service.listens(controls)
-    service.runs("inference.logged", reader.run)
+    for event, take in batches(ports).items():
+        reader = BatchReader(
+            event,
+            take,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            service=service.name,
+            delivery=service.delivery(controls),
+            clock=service.clock,
+        )
+        service.runs(event.topic, reader.run)
     service.grpc().add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(ports), SERVICE)
     service.http()
     return service

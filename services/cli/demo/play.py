@@ -27,6 +27,7 @@ from services.cli.launcher.fleet import BrokerKind
 from services.cli.launcher.ports import answers
 from services.cli.launcher.state import READY, FleetState
 from services.cli.launcher.topics import load_topics
+from services.cli.output import PLAIN_WIDTH
 from services.cli.rest import address_and_key
 from services.cli.session import Session
 from services.cli.telling import in_words, version_of
@@ -226,7 +227,8 @@ class _News:
 def _show(session: Session, summary: Summary) -> None:
     from rich.console import Console
 
-    width = Console(stderr=True).width
+    console = Console()
+    width = console.width if console.is_terminal else PLAIN_WIDTH
     session.out.data(
         summary.model_dump(mode="json"),
         lambda _: print("\n".join(closing.closing_lines(summary, session.home, max(width, 100)))),

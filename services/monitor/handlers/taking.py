@@ -43,21 +43,27 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
         await fill_window(watch, intake, group[-1].id, tx, ports)
 
 
-async def take_feedback(envelope: Envelope[FeedbackReceived], ports: Ports) -> None:
-    """Joins a label to the answers of its request, known or still to come."""
-    event, place = envelope.event, Place(envelope.tenant, envelope.event.deployment)
+async def take_feedback(envelopes: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
+    """Joins labels to the answers of their requests, known or still to come; one taken before changes nothing."""
     async with ports.store.transaction() as tx:
-        if not await tx.first_sight(envelope):
-            return
-        await tx.alone(place)
-        rollout = await tx.rollout(place)
-        intake = _intake(await tx.known(place, {event.request}), None, rollout, ports)
+        by_place: dict[Place, list[FeedbackReceived]] = defaultdict(list)
+        for envelope in envelopes:
+            if await tx.first_sight(envelope):
+                by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope.event)
+        for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
+            await _take_labels(place, by_place[place], tx, ports)
+
+
+async def _take_labels(place: Place, group: list[FeedbackReceived], tx: Tx, ports: Ports) -> None:
+    await tx.alone(place)
+    rollout = await tx.rollout(place)
+    intake = _intake(await tx.known(place, {event.request for event in group}), None, rollout, ports)
+    for event in group:
         answered = event.request in intake.known and bool(intake.known[event.request].answers)
-        if not intake.label(event.request, event.label):
-            return
-        await tx.add_truth(place, event.request, event.label)
-        await _keep_news(place, intake, rollout, tx, ports)
-    names.FEEDBACK.labels("joined" if answered else "early").inc()
+        if intake.label(event.request, event.label):
+            await tx.add_truth(place, event.request, event.label)
+            names.FEEDBACK.labels("joined" if answered else "early").inc()
+    await _keep_news(place, intake, rollout, tx, ports)
 
 
 async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:

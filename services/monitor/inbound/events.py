@@ -1,9 +1,9 @@
 """Which handler takes which event and which timer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
-from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
+from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, InferenceLogged, TrainingFailed
 from services.kit.bus.delivery import Subscription, on
 from services.kit.bus.stream import HandleMany
 from services.kit.envelope import Envelope
@@ -19,27 +19,25 @@ def subscriptions(ports: Ports) -> list[Subscription]:
     """The control events."""
     return [
         on(DeploymentChanged, partial(follow_deployment, ports=ports)),
-        on(FeedbackReceived, partial(take_feedback, ports=ports)),
         on(TrainingFailed, partial(note_failed_training, ports=ports)),
     ]
 
 
-def records(ports: Ports) -> HandleMany:
-    """`inference.logged`, in batches."""
+def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], HandleMany]:
+    """Topics of volume, each read in batches by a reader of its own: a backlog of them delays no control event."""
+    return {
+        InferenceLogged: partial(take_records, ports=ports),
+        FeedbackReceived: partial(take_feedback, ports=ports),
+    }
 
-    async def take(envelopes: Sequence[Envelope[InferenceLogged]]) -> None:
-        await take_records(envelopes, ports)
 
-    return take
+def one_by_one(ports: Ports) -> list[Subscription]:
+    """The same for a bus that knows no batches."""
+    return [Subscription(event, partial(_alone, take=take)) for event, take in batches(ports).items()]
 
 
-def record_subscription(ports: Ports) -> Subscription:
-    """`inference.logged` one by one, for a bus that knows no batches."""
-
-    async def take(envelope: Envelope[InferenceLogged]) -> None:
-        await take_records([envelope], ports)
-
-    return on(InferenceLogged, take)
+async def _alone(envelope: Envelope[Event], take: HandleMany) -> None:
+    await take([envelope])
 
 
 def timers(ports: Ports) -> Mapping[str, Handle]:

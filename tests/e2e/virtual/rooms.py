@@ -274,7 +274,7 @@ async def build_monitor(ground: Ground) -> Monitor:
     store = SqlStore(database, begin)
     policy = MonitorSettings.model_validate(MONITOR).policy()
     ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy)
-    subscriptions = [*monitor_events.subscriptions(ports), monitor_events.record_subscription(ports)]
+    subscriptions = [*monitor_events.subscriptions(ports), *monitor_events.one_by_one(ports)]
     room = _room("monitor", ground, database, subscriptions)
     room.timers = TimerLoop(store, monitor_events.timers(ports), ground.clock)
     room.opened = partial(begin_upkeep, ports)

@@ -158,7 +158,7 @@ class Monitor:
 
     async def feedback(self, request: str, label: str) -> None:
         event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label)
-        await take_feedback(self.envelope(event), self.ports)
+        await take_feedback([self.envelope(event)], self.ports)
 
     async def told(self, event: type[E]) -> list[Envelope[E]]:
         """What stands in the outbox of this type, in order."""

@@ -202,6 +202,6 @@ async def test_tenants_do_not_see_each_other(monitor: Monitor) -> None:
     await monitor.serve(1, canary=2)
     await monitor.log(monitor.record(2, request="q", label="a"))
     event = FeedbackReceived(deployment=DEPLOYMENT, request="q", label="a")
-    await take_feedback(monitor.envelope(event, tenant="other"), monitor.ports)
+    await take_feedback([monitor.envelope(event, tenant="other")], monitor.ports)
     (health,) = await show_health(PLACE, monitor.ports)
     assert health.counts.labelled == 0

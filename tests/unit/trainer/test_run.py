@@ -104,7 +104,7 @@ def test_a_champion_is_answered_on_the_same_rows_and_counted_in_pairs(finished: 
     assert found.comparison.champion == 3
     whole = found.comparison.slices[0]
     assert whole.both + whole.candidate_only + whole.champion_only + whole.neither == found.metrics.test_rows
-    assert whole.both > 0.8 * found.metrics.test_rows
+    assert whole.both + whole.neither > 0.9 * found.metrics.test_rows  # trained on the same rows, from the same seed
 
 
 def test_an_export_that_answers_otherwise_than_torch_does_not_leave(finished: RunFolder) -> None:
