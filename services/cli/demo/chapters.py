@@ -29,6 +29,8 @@ SHIFTED_SHARE: Final = 0.85
 SETTLED_SHARE: Final = 0.5
 """Afterwards both kinds come; it is what the new version's baseline was made of."""
 SPOILED_SHARE: Final = 0.6
+SPOILED_ROWS: Final = {"train": 400, "test": 300, "reference": 100}
+"""Of the bad data set: enough to be refused by, and soon trained on."""
 CLIENT_TEXTS: Final = 24
 HELD_OUT_TEXTS: Final = 300
 LABELS_SECONDS: Final = 120.0
@@ -293,10 +295,15 @@ def _recovery(stage: Stage, before: Sequence[Answered], after: Sequence[Answered
 
 async def refuse_bad(stage: Stage) -> Trained:
     """A data set with spoiled labels is published; the gate must refuse what comes of it."""
-    rows = spoiled(stage.corpus.data_set, SPOILED_SHARE)
-    changed = sum(one.label != other.label for one, other in zip(rows, stage.corpus.data_set, strict=True))
+    whole = stage.corpus.data_set
+    honest = tuple(
+        row for split, most in SPOILED_ROWS.items() for row in [one for one in whole if one.split == split][:most]
+    )
+    rows = spoiled(honest, SPOILED_SHARE)
+    changed = sum(one.label != other.label for one, other in zip(rows, honest, strict=True))
     stage.view.note(
-        f"the same data set, the labels of {SPOILED_SHARE:.0%} of its training rows shuffled ({changed} changed)"
+        f"{len(rows)} rows of the same data set, the labels of {SPOILED_SHARE:.0%} of the "
+        f"{SPOILED_ROWS['train']} training rows shuffled ({changed} changed)"
     )
     stage.traffic.rate = BACKGROUND_RATE
     stage.traffic.labelled = 0.0
