@@ -190,7 +190,7 @@ def test_time_may_be_read_in_the_kit_alone() -> None:
         ("type-arg", "def count(rows: list) -> int:\n    return len(rows)\n"),
         (
             "call-arg",
-            "from services.contracts.events import Interval\n\nX = Interval(low=0.1, high=0.2, middle=0.15)\n",
+            "from services.contracts.training import Interval\n\nX = Interval(low=0.1, high=0.2, middle=0.15)\n",
         ),
     ],
 )

@@ -21,7 +21,8 @@ class BrokerDown(Unavailable):
 class EventWriter:
     """Sends messages with `acks=all` and an idempotent producer; order holds per key."""
 
-    def __init__(self, bootstrap_servers: str, client: str) -> None:
+    def __init__(self, bootstrap_servers: str, client: str, *, send_seconds: float = SEND_SECONDS) -> None:
+        self._send_seconds = send_seconds
         self._servers = bootstrap_servers
         self._client = client
         self._producer: AIOKafkaProducer | None = None
@@ -34,7 +35,7 @@ class EventWriter:
                 raise _too_large(message.topic)
         producer = await self._connected()
         try:
-            async with asyncio.timeout(SEND_SECONDS):
+            async with asyncio.timeout(self._send_seconds):
                 waiting = [
                     await producer.send(
                         message.topic,
@@ -63,11 +64,11 @@ class EventWriter:
                     client_id=self._client,
                     acks="all",
                     enable_idempotence=True,
-                    request_timeout_ms=int(SEND_SECONDS * 1000),
+                    request_timeout_ms=int(self._send_seconds * 1000),
                     max_request_size=MAX_EVENT_BYTES + 100_000,
                 )
                 try:
-                    async with asyncio.timeout(SEND_SECONDS):
+                    async with asyncio.timeout(self._send_seconds):
                         await producer.start()
                 except (KafkaError, TimeoutError, OSError) as error:
                     await _stop(producer)

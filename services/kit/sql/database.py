@@ -32,9 +32,10 @@ class DatabaseDown(Unavailable):
 class Database:
     """SQLite in WAL mode that survives a power cut, or PostgreSQL; one URL decides."""
 
-    def __init__(self, url: str, migrations: Path) -> None:
+    def __init__(self, url: str, migrations: Path, *, pool_wait_seconds: float = POOL_WAIT_SECONDS) -> None:
         self.url = url
         self.migrations = migrations
+        self._pool_wait_seconds = pool_wait_seconds
         self.committed = asyncio.Event()
         """Set after every writing transaction; whoever waits for work clears it."""
         self.is_sqlite = url.startswith("sqlite")
@@ -100,9 +101,9 @@ class Database:
     def _build_engine(self) -> AsyncEngine:
         if not self.is_sqlite:
             return create_async_engine(
-                self.url, pool_size=5, max_overflow=5, pool_timeout=POOL_WAIT_SECONDS, pool_pre_ping=True
+                self.url, pool_size=5, max_overflow=5, pool_timeout=self._pool_wait_seconds, pool_pre_ping=True
             )
-        engine = create_async_engine(self.url, pool_size=4, max_overflow=4, pool_timeout=POOL_WAIT_SECONDS)
+        engine = create_async_engine(self.url, pool_size=4, max_overflow=4, pool_timeout=self._pool_wait_seconds)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from services.contracts.errors import Refusal
 from services.trainer.domain.spec import FAILURE_FILE, RESULT_FILE, ExitCode, Failure, RunResult, RunSpec, Stage
@@ -17,6 +17,10 @@ from services.trainer.stages.folder import F, RunFolder
 from services.trainer.stages.prepare import Prepared, prepare, prepare_inputs
 from services.trainer.stages.stopping import Stopping, watch_memory
 from services.trainer.stages.tracing import stage_span
+
+if TYPE_CHECKING:
+    from services.trainer.stages.evaluate import Evaluated
+    from services.trainer.stages.export import Exported
 
 log: Final = logging.getLogger("millrace.run")
 T = TypeVar("T")
@@ -57,7 +61,7 @@ class Runner:
     def _stages(self, spec: RunSpec) -> RunResult:
         prepared = self._stage(Stage.PREPARE, prepare_inputs(spec), Prepared, lambda: prepare(self.folder, spec))
         # torch and ONNX Runtime are loaded only for data that is fit to train on
-        from services.trainer.stages import compress, evaluate, export, package, train
+        from services.trainer.stages import evaluate, export, train
 
         trained = self._stage(
             Stage.TRAIN,
@@ -77,6 +81,12 @@ class Runner:
             export.Exported,
             lambda: export.export(self.folder, spec, prepared, evaluated),
         )
+        return self._deliver(spec, prepared, evaluated, exported)
+
+    def _deliver(self, spec: RunSpec, prepared: Prepared, evaluated: "Evaluated", exported: "Exported") -> RunResult:
+        """From the exported graph to the whole artifact, and what is told of it."""
+        from services.trainer.stages import compress, package
+
         compressed = self._stage(
             Stage.COMPRESS,
             compress.compress_inputs(spec, exported),

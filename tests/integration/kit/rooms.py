@@ -36,9 +36,12 @@ class Room:
             return list(await tx.execute(sa.select(t).order_by(*t.primary_key.columns)))
 
 
-def room_at(url: str, clock: Clock | None = None, *, migrations: Path = MIGRATIONS) -> Room:
+def room_at(
+    url: str, clock: Clock | None = None, *, migrations: Path = MIGRATIONS, pool_wait_seconds: float = 5.0
+) -> Room:
     """Not opened yet; several at one URL are several processes as far as the database can tell."""
-    database, clock, ids = Database(url, migrations), clock or VirtualClock(NOON), SystemIds()
+    database = Database(url, migrations, pool_wait_seconds=pool_wait_seconds)
+    clock, ids = clock or VirtualClock(NOON), SystemIds()
 
     def begin(session: AsyncSession) -> SqlUnitOfWork:
         return SqlUnitOfWork(session, clock=clock, ids=ids, source="millrace/test")

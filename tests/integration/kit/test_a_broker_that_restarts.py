@@ -48,9 +48,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.kafka
-async def test_nothing_is_lost_over_a_restart_of_the_broker(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.kit.bus.writer.SEND_SECONDS", 3.0)
-    writer = EventWriter(server.place.bootstrap, "test")
+async def test_nothing_is_lost_over_a_restart_of_the_broker(server: Server) -> None:
+    writer = EventWriter(server.place.bootstrap, "test", send_seconds=3.0)
     place = Place(server.place.bootstrap, writer)
     bus = place.bus()
     async with running(bus.run):

@@ -79,11 +79,8 @@ async def test_more_transactions_than_connections_wait_for_their_turn(room: Room
     await asyncio.gather(*(look() for _ in range(40)))
 
 
-async def test_a_pool_that_stays_exhausted_is_a_database_that_is_down(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.kit.sql.database.POOL_WAIT_SECONDS", 0.1)
-    room, leave = room_at(database_url), asyncio.Event()
+async def test_a_pool_that_stays_exhausted_is_a_database_that_is_down(database_url: str) -> None:
+    room, leave = room_at(database_url, pool_wait_seconds=0.1), asyncio.Event()
     await room.database.open()
 
     async def sit() -> None:
