@@ -18,6 +18,7 @@ from tests.e2e.fleet.doors import Client
 from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
 from tests.e2e.fleet.story import RECIPE, Story, playing
 from tests.unit.trainer.tiny import texts
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,6 +42,32 @@ def test_a_second_data_set_becomes_a_canary_and_takes_over(embedded_story: Story
     assert {1, version} <= set(traffic.by_version())
     assert story.champion() == version
     nothing_is_lost_or_doubled(story, admin=False)
+
+
+def test_one_trace_follows_a_data_set_through_all_five_services_to_the_first_answer(embedded_story: Story) -> None:
+    story = embedded_story
+    run = story.trained("second").body["run"]
+    trace = story.client.get_patiently(f"/runs/{run}").json()["trace_id"]
+    steps = {
+        ("trainer", "process dataset.ready"),
+        ("trainer", "job run"),
+        ("trainer", "stage train"),
+        ("registry", "process model.trained"),
+        ("monitor", "process deployment.changed"),
+        ("registry", "process rollout.judged"),
+        ("gateway", "millrace.first_request"),
+    }
+    rooms = {"gateway", "trainer", "registry", "inference", "monitor"}
+    until(lambda: rooms <= {room for room, _ in spans_of(story, trace)}, "spans of all five services", TOLD_SECONDS)
+    told = spans_of(story, trace)
+    assert steps <= told, steps - told
+
+
+def spans_of(story: Story, trace: str) -> set[tuple[str, str]]:
+    """Service and name of the trace's spans, from the files that every service keeps."""
+    lines = (line for path in story.fleet.home.traces.glob("*.jsonl") for line in path.read_text().splitlines())
+    spans = (json.loads(line) for line in lines if trace in line)
+    return {(span["service"].removeprefix("millrace-"), span["name"]) for span in spans if span["trace_id"] == trace}
 
 
 # --- what outside producers send ---------------------------------------------------------------
