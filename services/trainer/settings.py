@@ -24,7 +24,7 @@ class TrainerSettings(ServiceSettings):
         default="", description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home"
     )
     base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
-    threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: the machine's cores, at most 4")
+    threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")
     frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
     checkpoint_steps: int = Field(default=40, ge=1, le=100_000)
     memory_mib: int = Field(default=0, ge=0, description="resident memory of a run; 0 for no limit")
@@ -53,7 +53,8 @@ class TrainerSettings(ServiceSettings):
         return tuple(root.resolve() for root in named or (self.home / "datasets", self.home / "demo"))
 
     def run_threads(self) -> int:
-        return self.threads or min(4, os.cpu_count() or 1)
+        """Half the cores: the others serve, and threads that wait for each other on shared cores are slower than one."""
+        return self.threads or min(4, max(1, (os.cpu_count() or 1) // 2))
 
     def retraining(self) -> RetrainingPolicy:
         return RetrainingPolicy(
