@@ -53,7 +53,7 @@ class TrainerSettings(ServiceSettings):
         return tuple(root.resolve() for root in named or (self.home / "datasets", self.home / "demo"))
 
     def run_threads(self) -> int:
-        """Half the cores: the others serve, and threads that wait for each other on shared cores are slower than one."""
+        """Half the cores: the others serve, and two threads on shared cores were slower than one."""
         return self.threads or min(4, max(1, (os.cpu_count() or 1) // 2))
 
     def retraining(self) -> RetrainingPolicy:
