@@ -70,19 +70,20 @@ def running_fleet() -> Iterator[Fleet]:
 
 
 @contextmanager
-def embedded_broker() -> Iterator[str]:
-    """Its bootstrap address."""
+def running_broker(kind: str) -> Iterator[str]:
+    """`embedded` or `kafka`; its bootstrap address."""
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         ready = Path(folder) / "ready.json"
-        command = [sys.executable, "-m", "services.cli.launcher.embedded", "--ready-file", str(ready)]
+        command = [sys.executable, "-m", f"services.cli.launcher.{kind}", "--ready-file", str(ready)]
+        command += ["--data", str(Path(folder) / "data")] if kind == "kafka" else []
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             give_up = time.monotonic() + START_SECONDS
             while not ready.exists():
                 if time.monotonic() > give_up or process.poll() is not None:
-                    raise RuntimeError("the embedded broker did not start")
+                    raise RuntimeError("the broker did not start")
                 time.sleep(0.05)
             yield json.loads(ready.read_text())["bootstrap"]
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
