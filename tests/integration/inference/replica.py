@@ -175,11 +175,11 @@ class Traffic:
         while not self._stop:
             self._number += 1
             number = self._number
-            self._waiting[number] = asyncio.get_running_loop().create_future()
+            answer = self._waiting[number] = asyncio.get_running_loop().create_future()
             asked = pb.ClassifyRequest(deployment="topics", texts=["close the socket"], version=self.version)
             async with one_at_a_time:
                 await call.write(pb.StreamRequest(id=number, classify=asked))
-            self.answered.append(await self._waiting[number])
+            self.answered.append(await answer)  # the reader may have taken it from the table by now
 
     async def _read(self, call: Any) -> None:
         async for answer in call:
