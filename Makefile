@@ -11,6 +11,8 @@ BROKER ?=
 KEEP ?=
 ARGS ?=
 LOCKS := pyproject.toml requirements-setup.lock requirements.lock scripts/setup.sh
+# The environment is the project's own: without compiled modules every process compiles its imports anew, torch's too.
+unexport PYTHONDONTWRITEBYTECODE
 export MILLRACE_HOME ?= $(CURDIR)/.millrace
 
 .PHONY: help

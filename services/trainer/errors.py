@@ -8,7 +8,7 @@ Refusal
 ├── QualityRefused     the model is not fit to leave
 │   └── ParityFailed
 ├── UnsupportedBaseModel
-├── OutOfMemory
+├── OutOfMemory, BaselineBroke
 └── Interrupted        told to stop; not a failure
 """
 
@@ -133,6 +133,12 @@ class OutOfMemory(Refusal):
     """The run was stopped: out of memory."""
 
     hint = "raise MILLRACE_TRAINER_MEMORY_MIB, or lower the recipe's batch_size"
+
+
+class BaselineBroke(Refusal):
+    """The baseline that the model is held against could not be worked out."""
+
+    hint = "the run's log says why"
 
 
 class Interrupted(Refusal):

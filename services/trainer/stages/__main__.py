@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from services.kit.clock import SystemClock
 from services.trainer.domain.spec import LOG_FILE, RUN_FILE, ExitCode
@@ -12,6 +13,9 @@ from services.trainer.stages.runner import Runner
 from services.trainer.stages.stopping import Stopping, die_with_parent
 from services.trainer.stages.tracing import traced_process
 
+NICENESS: Final = 5
+"""Where a model is trained beside the services, serving goes first."""
+
 
 def main(arguments: list[str]) -> int:
     """The exit code is an `ExitCode`."""
@@ -19,6 +23,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"usage: python -m services.trainer.stages FOLDER   (with a {RUN_FILE} in it)\n")
         return ExitCode.USAGE
     die_with_parent()
+    os.nice(NICENESS)
     # before torch is loaded: spinning threads would starve the services on the same cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,6 +31,8 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(
         filename=folder / LOG_FILE, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    for chatty in ("onnx_ir", "onnxscript"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     stopping = Stopping()
     stopping.listen()
     with traced_process():

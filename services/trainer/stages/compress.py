@@ -20,7 +20,6 @@ from services.trainer.stages.batches import by_length, encode, pad
 from services.trainer.stages.evaluate import (
     LOGITS_FILE,
     SCORING_BATCH,
-    label_numbers,
     load_array,
     save_array,
     sequence_length,
@@ -29,7 +28,7 @@ from services.trainer.stages.export import FP32_LOGITS_FILE, Exported
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, load_rows
-from services.trainer.stages.scores import macro_f1
+from services.trainer.stages.scores import label_numbers, macro_f1
 
 INT8_LOGITS_FILE: Final = "int8.logits.npy"
 _QUANTISED: Final = ["MatMul", "Gather"]
@@ -54,9 +53,7 @@ def compress(folder: RunFolder, spec: RunSpec, prepared: Prepared, exported: Exp
     ids = encode(base.tokenizer(), [row.text for row in rows], sequence_length(spec, base))
     truth_N = label_numbers(rows, prepared.labels)
     torch_NC, fp32_NC = load_array(folder, LOGITS_FILE), load_array(folder, FP32_LOGITS_FILE)
-    int8_NC = (
-        Graph(folder / int8_name, spec.threads).run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).logits_NC
-    )
+    int8_NC = Graph(folder / int8_name).run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).logits_NC
     save_array(folder, INT8_LOGITS_FILE, int8_NC)
     fp32_N, int8_N = fp32_NC.argmax(1), int8_NC.argmax(1)
     fp32 = VariantReport(
@@ -121,7 +118,7 @@ def refusal_of(variant: VariantReport, fp32: VariantReport, gates: Gates) -> str
 
 def _speedup(folder: RunFolder, ids: list[list[int]], pad_id: int) -> float:
     """fp32 time over int8 time: one text at a time on one thread, taking turns so that noise hits both."""
-    graphs = [Graph(folder / graph_file(precision), threads=1) for precision in (Precision.FP32, Precision.INT8)]
+    graphs = [Graph(folder / graph_file(precision)) for precision in (Precision.FP32, Precision.INT8)]
     rows = range(0, len(ids), max(1, len(ids) // _TIMED_TEXTS))
     seconds = [[_seconds(graph, ids[row], pad_id, folder.clock) for row in rows] for graph in graphs]
     return float(np.median(seconds[0]) / np.median(seconds[1]))

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, graph_file
 from services.trainer.domain.spec import Champion, RunSpec, Split, Stage
 from services.trainer.stages.base_model import BaseModel, find_base_model
+from services.trainer.stages.baseline import BaselineBeside
 from services.trainer.stages.batches import Batch, by_length, encode
 from services.trainer.stages.encoder import Classifier
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Floats, Graph, Outputs, gather
 from services.trainer.stages.prepare import Prepared, Row, load_rows
-from services.trainer.stages.scores import Labels, macro_f1
+from services.trainer.stages.scores import Labels, label_numbers, macro_f1
 from services.trainer.stages.train import Trained, load_trained
 
 LOGITS_FILE: Final = "torch.logits.npy"
@@ -40,17 +41,11 @@ def evaluate(folder: RunFolder, spec: RunSpec, prepared: Prepared, trained: Trai
     truth_N = label_numbers(rows, prepared.labels)
     base = find_base_model(spec.base_model)
     ids = encode(base.tokenizer(), [row.text for row in rows], sequence_length(spec, base))
-    outputs = _score(load_trained(folder, spec, prepared), ids, base.pad_token_id)
-    save_array(folder, LOGITS_FILE, outputs.logits_NC)
-    save_array(folder, EMBEDDING_FILE, outputs.embedding_ND)
-    own = macro_f1(truth_N, outputs.answers)
-    folder.tell(Stage.EVALUATE, 0.5, "test rows answered", {"macro_f1": own})
-    if spec.champion is not None:
-        answers_N = champion_answers(spec.champion, rows, prepared.labels, spec.threads)
-        save_array(folder, CHAMPION_FILE, answers_N)
-        right = float((answers_N == truth_N).mean())
-        folder.tell(Stage.EVALUATE, 0.8, f"champion {spec.champion.version} answered", {"accuracy": right})
-    tfidf = _tfidf_macro_f1(load_rows(folder, Split.TRAIN), rows, prepared.labels, spec.recipe.seed)
+    with BaselineBeside(folder) as baseline:
+        own = _answer(folder, spec, prepared, truth_N, ids)
+        if spec.champion is not None:
+            _ask_champion(folder, spec.champion, rows, truth_N, prepared.labels)
+        tfidf = baseline.macro_f1()
     folder.tell(Stage.EVALUATE, 1.0, "baseline answered", {"tfidf_macro_f1": tfidf})
     return Evaluated(inputs=evaluate_inputs(spec, trained), torch_macro_f1=own, tfidf_macro_f1=tfidf)
 
@@ -64,12 +59,29 @@ def sequence_length(spec: RunSpec, base: BaseModel) -> int:
     return min(spec.recipe.max_length, base.longest)
 
 
-def label_numbers(rows: Sequence[Row], labels: Sequence[str]) -> Labels:
-    number = {label: index for index, label in enumerate(labels)}
-    return np.array([number[row.label] for row in rows], dtype=np.int64)
+def _answer(
+    folder: RunFolder, spec: RunSpec, prepared: Prepared, truth_N: Labels, ids: Sequence[Sequence[int]]
+) -> float:
+    """Keeps torch's logits and embeddings; the macro F1 of its answers."""
+    pad_id = find_base_model(spec.base_model).pad_token_id
+    outputs = _score(load_trained(folder, spec, prepared), ids, pad_id)
+    save_array(folder, LOGITS_FILE, outputs.logits_NC)
+    save_array(folder, EMBEDDING_FILE, outputs.embedding_ND)
+    own = macro_f1(truth_N, outputs.answers)
+    folder.tell(Stage.EVALUATE, 0.5, "test rows answered", {"macro_f1": own})
+    return own
 
 
-def champion_answers(champion: Champion, rows: Sequence[Row], labels: Sequence[str], threads: int) -> Labels:
+def _ask_champion(
+    folder: RunFolder, champion: Champion, rows: Sequence[Row], truth_N: Labels, labels: Sequence[str]
+) -> None:
+    answers_N = champion_answers(champion, rows, labels)
+    save_array(folder, CHAMPION_FILE, answers_N)
+    right = float((answers_N == truth_N).mean())
+    folder.tell(Stage.EVALUATE, 0.8, f"champion {champion.version} answered", {"accuracy": right})
+
+
+def champion_answers(champion: Champion, rows: Sequence[Row], labels: Sequence[str]) -> Labels:
     """Label numbers of this data set, UNKNOWN where the champion names a label that it does not have."""
     from tokenizers import Tokenizer
 
@@ -77,7 +89,7 @@ def champion_answers(champion: Champion, rows: Sequence[Row], labels: Sequence[s
     tokenizer = Tokenizer.from_file(str(champion.folder / TOKENIZER_FILE))
     tokenizer.no_padding()
     ids = encode(tokenizer, [row.text for row in rows], its.max_length)
-    graph = Graph(champion.folder / graph_file(champion.precision), threads)
+    graph = Graph(champion.folder / graph_file(champion.precision))
     answers_N = graph.run_all(by_length(ids, SCORING_BATCH, its.pad_token_id)).answers
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number.get(its.labels[answer], UNKNOWN) for answer in answers_N], dtype=np.int64)
@@ -102,16 +114,3 @@ def _score(model: Classifier, ids: Sequence[Sequence[int]], pad_id: int) -> Outp
 
     with torch.inference_mode():
         return gather([answer(batch) for batch in by_length(ids, SCORING_BATCH, pad_id)])
-
-
-def _tfidf_macro_f1(train: Sequence[Row], test: Sequence[Row], labels: Sequence[str], seed: int) -> float:
-    """Words and word pairs, weighted by TF-IDF, and logistic regression: what a new model must be better than."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    known = vectorizer.fit_transform([row.text for row in train])
-    regression = LogisticRegression(C=10.0, max_iter=200, random_state=seed)
-    regression.fit(known, label_numbers(train, labels))
-    answers_N = regression.predict(vectorizer.transform([row.text for row in test]))
-    return macro_f1(label_numbers(test, labels), np.asarray(answers_N, dtype=np.int64))

@@ -26,7 +26,6 @@ from services.trainer.stages.evaluate import (
     CHAMPION_FILE,
     SCORING_BATCH,
     Evaluated,
-    label_numbers,
     load_array,
     sequence_length,
 )
@@ -34,7 +33,7 @@ from services.trainer.stages.export import FP32_LOGITS_FILE
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, Row, load_rows
-from services.trainer.stages.scores import Labels, paired, score
+from services.trainer.stages.scores import Labels, label_numbers, paired, score
 
 _PARTIAL_FOLDER: Final = f"{ARTIFACT_FOLDER}.partial"
 _LOGITS: Final = {Precision.FP32: FP32_LOGITS_FILE, Precision.INT8: INT8_LOGITS_FILE}
@@ -120,7 +119,7 @@ def _write_baseline(folder: RunFolder, spec: RunSpec, base: BaseModel, precision
     """Embeddings of the reference rows by this very variant: fp32's and int8's differ enough to look like drift."""
     texts = [row.text for row in load_rows(folder, Split.REFERENCE)]
     ids = encode(base.tokenizer(), texts, sequence_length(spec, base))
-    graph = Graph(folder / graph_file(precision), spec.threads)
+    graph = Graph(folder / graph_file(precision))
     embedding_ND = graph.run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).embedding_ND
     np.save(folder / _PARTIAL_FOLDER / baseline_file(precision), embedding_ND.astype("<f4"), allow_pickle=False)
     return int(embedding_ND.shape[1])

@@ -3,15 +3,22 @@
 Shapes: N rows, C labels, R resamples. Labels are numbers.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.contracts.training import Interval, PairedCounts, SliceScore
+from services.trainer.stages.prepare import Row
 
 Labels = NDArray[np.int64]
 RESAMPLES: Final = 1000
+
+
+def label_numbers(rows: Sequence[Row], labels: Sequence[str]) -> Labels:
+    number = {label: index for index, label in enumerate(labels)}
+    return np.array([number[row.label] for row in rows], dtype=np.int64)
 
 
 def macro_f1(truth_N: Labels, answers_N: Labels) -> float:

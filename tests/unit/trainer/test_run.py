@@ -66,7 +66,7 @@ def test_padding_changes_no_answer_of_the_exported_graph(finished: RunFolder) ->
 
     tokenizer = Tokenizer.from_file(str(finished / "artifact" / "tokenizer.json"))
     ids = encode(tokenizer, ["old iron", "some rain and snow near the small hail"], 32)
-    graph = Graph(finished / "artifact" / graph_file(Precision.FP32), threads=1)
+    graph = Graph(finished / "artifact" / graph_file(Precision.FP32))
     alone_BC, _ = graph.run(pad(ids, [0], 0))
     padded_BC, _ = graph.run(pad(ids, [0, 1], 0, length=32))
     np.testing.assert_allclose(padded_BC[:1], alone_BC, atol=1e-5)
