@@ -5,16 +5,13 @@ from typing import Any, Final
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.contracts.errors import Unauthenticated
 from services.contracts.rpc import common_pb2, monitor_pb2, monitor_pb2_grpc
-from services.kit.auth import present_principal
+from services.kit.requests import caller, page_size
 from services.monitor.domain.watching import ClosedWindow, Place, RolloutVerdict
 from services.monitor.handlers.showing import VersionHealth, list_verdicts, list_windows, show_health
 from services.monitor.ports import Ports
 
 SERVICE: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name
-PAGE: Final = 50
-LARGEST_PAGE: Final = 200
 
 
 class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
@@ -32,25 +29,18 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
     async def ListWindows(
         self, request: monitor_pb2.ListWindowsRequest, context: Any
     ) -> monitor_pb2.ListWindowsResponse:
-        found = await list_windows(_place(request.deployment), _size(request.page_size), self._ports)
+        found = await list_windows(_place(request.deployment), page_size(request.page_size), self._ports)
         return monitor_pb2.ListWindowsResponse(windows=[_window(one) for one in found])
 
     async def ListVerdicts(
         self, request: monitor_pb2.ListVerdictsRequest, context: Any
     ) -> monitor_pb2.ListVerdictsResponse:
-        found = await list_verdicts(_place(request.deployment), _size(request.page_size), self._ports)
+        found = await list_verdicts(_place(request.deployment), page_size(request.page_size), self._ports)
         return monitor_pb2.ListVerdictsResponse(verdicts=[_verdict(one) for one in found])
 
 
 def _place(deployment: str) -> Place:
-    principal = present_principal.get()
-    if principal is None:
-        raise Unauthenticated
-    return Place(principal.tenant, deployment)
-
-
-def _size(asked: int) -> int:
-    return min(asked or PAGE, LARGEST_PAGE)
+    return Place(caller().tenant, deployment)
 
 
 def _health(health: VersionHealth) -> monitor_pb2.VersionHealth:

@@ -5,11 +5,11 @@ from typing import Any, Final, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from services.contracts.errors import Invalid
-from services.contracts.names import DEFAULT_TENANT, Name
+from services.contracts.names import Name
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
 from services.contracts.rpc.common_pb2 import Page
-from services.kit.auth import Principal, present_principal
+from services.kit.requests import caller, page_size, read_reason
 from services.kit.rpc import RpcServer
 from services.registry import handlers
 from services.registry.domain.commands import (
@@ -24,9 +24,6 @@ from services.registry.inbound import convert
 from services.registry.ports import Ports
 
 SERVICE: Final = "millrace.v1.RegistryService"
-DEFAULT_PAGE: Final = 50
-LARGEST_PAGE: Final = 200
-MAX_REASON: Final = 500
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
@@ -39,18 +36,6 @@ class InvalidName(Invalid):
     hint = "lower-case letters, digits, dots, dashes and underscores, at most 63"
 
 
-class ReasonTooLong(Invalid):
-    """The reason is longer than {limit} characters."""
-
-    field = "reason"
-
-
-class ReasonUnprintable(Invalid):
-    """The reason holds characters that cannot be printed."""
-
-    field = "reason"
-
-
 def serve(server: RpcServer, ports: Ports) -> None:
     server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryRpc(ports), SERVICE)
 
@@ -60,46 +45,46 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         self._ports = ports
 
     async def ListModels(self, request: wire.ListModelsRequest, context: Any) -> wire.ListModelsResponse:
-        size = _page_size(request.page)
-        states = await handlers.list_models(_tenant(), self._ports, after=_after(request.page), limit=size)
+        size = page_size(request.page.page_size)
+        states = await handlers.list_models(caller().tenant, self._ports, after=_after(request.page), limit=size)
         following = states[-1].model if len(states) == size else ""
         return wire.ListModelsResponse(models=[convert.model(state) for state in states], next_page_token=following)
 
     async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:
-        return convert.model(await handlers.get_model(_tenant(), _name(request.model, "model"), self._ports))
+        return convert.model(await handlers.get_model(caller().tenant, _name(request.model, "model"), self._ports))
 
     async def GetVersion(self, request: wire.GetVersionRequest, context: Any) -> wire.Version:
-        state = await handlers.get_model(_tenant(), _name(request.model, "model"), self._ports)
+        state = await handlers.get_model(caller().tenant, _name(request.model, "model"), self._ports)
         return convert.version(state, state.resolve(request.version))
 
     async def SetAlias(self, request: wire.SetAliasRequest, context: Any) -> wire.Model:
         model, alias = _name(request.model, "model"), _name(request.alias, "alias")
-        command = SetAlias(alias, request.version or None, _actor(), _reason(request.reason))
-        return convert.model(await handlers.set_alias(model, command, _tenant(), self._ports))
+        command = SetAlias(alias, request.version or None, caller().actor, read_reason(request.reason))
+        return convert.model(await handlers.set_alias(model, command, caller().tenant, self._ports))
 
     async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
-        size = _page_size(request.page)
-        found = await handlers.list_deployments(_tenant(), self._ports, after=_after(request.page), limit=size)
+        size = page_size(request.page.page_size)
+        found = await handlers.list_deployments(caller().tenant, self._ports, after=_after(request.page), limit=size)
         made = [convert.deployment(state.deployment(known.name), known.model, state) for known, state in found]
         following = found[-1][0].name if len(found) == size else ""
         return wire.ListDeploymentsResponse(deployments=made, next_page_token=following)
 
     async def GetDeployment(self, request: wire.GetDeploymentRequest, context: Any) -> wire.Deployment:
         name = _name(request.deployment, "deployment")
-        state = await handlers.get_deployment(_tenant(), name, self._ports)
+        state = await handlers.get_deployment(caller().tenant, name, self._ports)
         return convert.deployment(state.deployment(request.deployment), state.model, state)
 
     async def StartRollout(self, request: wire.StartRolloutRequest, context: Any) -> wire.Deployment:
         command = StartRollout(
             deployment=_name(request.deployment, "deployment"),
             version=1,
-            actor=_actor(),
-            reason=_reason(request.reason),
+            actor=caller().actor,
+            reason=read_reason(request.reason),
             skip_gate=request.skip_gate,
             policy=convert.rollout_policy(request.policy, self._ports.rules.rollout),
         )
         state = await handlers.start_rollout(
-            request.deployment, request.version, command, _tenant(), self._ports, dry_run=request.dry_run
+            request.deployment, request.version, command, caller().tenant, self._ports, dry_run=request.dry_run
         )
         return convert.deployment(state.deployment(request.deployment), state.model, state)
 
@@ -117,33 +102,19 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListHistory(self, request: wire.ListHistoryRequest, context: Any) -> wire.ListHistoryResponse:
         lines = await handlers.list_history(
-            _tenant(),
+            caller().tenant,
             self._ports,
             stream=_stream(request.stream),
             after=request.after_sequence,
-            limit=min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+            limit=page_size(request.page_size),
         )
         return wire.ListHistoryResponse(entries=[convert.history_entry(line) for line in lines])
 
     async def _move(self, move: _MoveType, request: wire.MoveRolloutRequest) -> wire.Deployment:
         deployment = _name(request.deployment, "deployment")
-        command = move(deployment=deployment, actor=_actor(), reason=_reason(request.reason))
-        state = await handlers.move_rollout(command, _tenant(), self._ports)
+        command = move(deployment=deployment, actor=caller().actor, reason=read_reason(request.reason))
+        state = await handlers.move_rollout(command, caller().tenant, self._ports)
         return convert.deployment(state.deployment(request.deployment), state.model, state)
-
-
-def _principal() -> Principal | None:
-    return present_principal.get()
-
-
-def _tenant() -> str:
-    principal = _principal()
-    return principal.tenant if principal else DEFAULT_TENANT
-
-
-def _actor() -> str:
-    principal = _principal()
-    return principal.actor if principal else "unknown"
 
 
 def _name(text: str, what: str) -> str:
@@ -160,15 +131,3 @@ def _stream(text: str) -> str:
 
 def _after(page: Page) -> str:
     return page.page_token and _name(page.page_token, "page_token")
-
-
-def _reason(text: str) -> str:
-    if len(text) > MAX_REASON:
-        raise ReasonTooLong(limit=MAX_REASON)
-    if "\0" in text:  # PostgreSQL stores none
-        raise ReasonUnprintable
-    return text or "no reason given"
-
-
-def _page_size(page: Page) -> int:
-    return min(page.page_size or DEFAULT_PAGE, LARGEST_PAGE)

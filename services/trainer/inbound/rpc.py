@@ -7,11 +7,10 @@ from typing import Any, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Invalid
-from services.contracts.names import DEFAULT_TENANT
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
-from services.contracts.rpc.common_pb2 import Artifact, Interval, Page, SliceScore, Variant
-from services.kit.auth import present_principal
+from services.contracts.rpc.common_pb2 import Artifact, Interval, SliceScore, Variant
+from services.kit.requests import caller, page_size, read_reason
 from services.kit.rpc import RpcServer
 from services.trainer import handlers
 from services.trainer.domain.datasets import Dataset
@@ -19,17 +18,8 @@ from services.trainer.domain.runs import Run, RunStatus
 from services.trainer.ports import Ports
 
 SERVICE: Final = "millrace.v1.TrainerService"
-DEFAULT_PAGE: Final = 50
-LARGEST_PAGE: Final = 200
 FOLLOW_SECONDS: Final = 0.5
-MAX_REASON: Final = 500
 KIB: Final = 1024
-
-
-class ReasonTooLong(Invalid):
-    """The reason is longer than {limit} characters."""
-
-    field = "reason"
 
 
 class UnknownStatus(Invalid):
@@ -48,20 +38,20 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         self._ports = ports
 
     async def ListDatasets(self, request: wire.ListDatasetsRequest, context: Any) -> wire.ListDatasetsResponse:
-        size = _page_size(request.page)
-        found = await handlers.list_datasets(_tenant(), self._ports, after=request.page.page_token, limit=size)
+        size = page_size(request.page.page_size)
+        found = await handlers.list_datasets(caller().tenant, self._ports, after=request.page.page_token, limit=size)
         following = found[-1].announced.dataset if len(found) == size else ""
         return wire.ListDatasetsResponse(datasets=map(_dataset, found), next_page_token=following)
 
     async def GetDataset(self, request: wire.GetDatasetRequest, context: Any) -> wire.Dataset:
-        return _dataset(await handlers.get_dataset(_tenant(), request.dataset, self._ports))
+        return _dataset(await handlers.get_dataset(caller().tenant, request.dataset, self._ports))
 
     async def ListRuns(self, request: wire.ListRunsRequest, context: Any) -> wire.ListRunsResponse:
-        size = _page_size(request.page)
+        size = page_size(request.page.page_size)
         if request.status and request.status not in tuple(RunStatus):
             raise UnknownStatus(status=request.status[:50])
         found = await handlers.list_runs(
-            _tenant(),
+            caller().tenant,
             self._ports,
             model=request.model,
             status=request.status,
@@ -72,35 +62,25 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         return wire.ListRunsResponse(runs=map(_run, found), next_page_token=following)
 
     async def GetRun(self, request: wire.GetRunRequest, context: Any) -> wire.Run:
-        return _run(await handlers.get_run(_tenant(), request.run, self._ports))
+        return _run(await handlers.get_run(caller().tenant, request.run, self._ports))
 
     async def CancelRun(self, request: wire.CancelRunRequest, context: Any) -> wire.Run:
-        if len(request.reason) > MAX_REASON:
-            raise ReasonTooLong(limit=MAX_REASON)
-        principal = present_principal.get()
-        actor = principal.actor if principal else "unknown"
-        reason = request.reason or "no reason given"
-        return _run(await handlers.cancel_run(_tenant(), request.run, self._ports, actor=actor, reason=reason))
+        asking, reason = caller(), read_reason(request.reason)
+        cancelled = await handlers.cancel_run(
+            asking.tenant, request.run, self._ports, actor=asking.actor, reason=reason
+        )
+        return _run(cancelled)
 
     async def GetRunLogs(self, request: wire.GetRunLogsRequest, context: Any) -> AsyncIterator[wire.RunLogLine]:
         number = request.after_line
         while True:
-            run, lines = await handlers.read_log(_tenant(), request.run, self._ports, after=number)
+            run, lines = await handlers.read_log(caller().tenant, request.run, self._ports, after=number)
             for text in lines:
                 number += 1
                 yield wire.RunLogLine(number=number, text=text)
             if run.ended or not request.follow:
                 return
             await self._ports.clock.sleep(FOLLOW_SECONDS)
-
-
-def _tenant() -> str:
-    principal = present_principal.get()
-    return principal.tenant if principal else DEFAULT_TENANT
-
-
-def _page_size(page: Page) -> int:
-    return min(page.page_size or DEFAULT_PAGE, LARGEST_PAGE)
 
 
 def _dataset(dataset: Dataset) -> wire.Dataset:
