@@ -17,10 +17,10 @@ if str(ROOT) not in sys.path:
 
 from scripts.asyncapi import document as asyncapi_document  # noqa: E402  (the repository is put on the path above)
 from services.contracts.events import EVENTS, Event  # noqa: E402
-from services.gateway.openapi import document as openapi_document  # noqa: E402
 
 STUBS: Final = Path("services/contracts/rpc")
 SCHEMAS: Final = Path("proto/events")
+GENERATED: Final = {".py", ".pyi", ".json"}
 
 
 def grpc_stubs() -> dict[Path, str]:
@@ -70,29 +70,48 @@ def event_schemas() -> dict[Path, str]:
 
 def documents() -> dict[Path, str]:
     """The documents of the doors that are no gRPC: topics and REST."""
+    from services.gateway.openapi import document as openapi_document  # of the stubs that were written a moment ago
+
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     made = {"asyncapi": asyncapi_document(version), "openapi": openapi_document()}
     return {Path(f"proto/{name}.json"): json.dumps(document, indent=2) + "\n" for name, document in made.items()}
 
 
 def main(arguments: list[str]) -> int:
-    wanted = {**grpc_stubs(), **event_schemas(), **documents()}
-    known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS) for path in (ROOT / folder).glob("*[_.]*")}
-    strays = sorted(
-        path for path in known - set(wanted) if path.name != "__init__.py" and path.suffix in {".py", ".pyi", ".json"}
-    )
-    stale = [path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
-    if "--check" in arguments:
+    check = "--check" in arguments
+    stubs = grpc_stubs()
+    stale = _stale(stubs)
+    if stale and not check:
+        _write(stale, stubs)  # before the documents are made, which read them
+    wanted = {**event_schemas(), **documents()}
+    stale += _stale(wanted)
+    wanted |= stubs
+    strays = _strays(set(wanted))
+    if check:
         for path in (*stale, *strays):
             print(f"not up to date: {path} (run 'make contracts')")
         return 1 if stale or strays else 0
-    for path in stale:
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(wanted[path])
+    _write(stale, wanted)
     for path in strays:
         (ROOT / path).unlink()
     print(f"{len(stale)} written, {len(strays)} removed, {len(wanted) - len(stale)} unchanged")
     return 0
+
+
+def _stale(wanted: dict[Path, str]) -> list[Path]:
+    return [path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
+
+
+def _strays(wanted: set[Path]) -> list[Path]:
+    """What lies among the generated files and is generated from nothing."""
+    known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS) for path in (ROOT / folder).glob("*[_.]*")}
+    return sorted(path for path in known - wanted if path.name != "__init__.py" and path.suffix in GENERATED)
+
+
+def _write(paths: list[Path], wanted: dict[Path, str]) -> None:
+    for path in paths:
+        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / path).write_text(wanted[path])
 
 
 if __name__ == "__main__":

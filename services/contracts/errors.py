@@ -10,7 +10,8 @@ Refusal
 ├── Unsupported        the media type, format or operation is not one of ours
 ├── Overloaded         a bounded queue is full; retry later
 ├── Unavailable        a part that is needed does not answer; retry later
-└── TimedOut
+├── TimedOut
+└── InternalError      an error of ours, which tells nothing of the inside
 
 A room derives its own refusals from these in its `errors.py`. Each transport maps `kind` once
 (`kit/http.py`, `kit/rpc.py`); nothing here knows a status code.
@@ -80,6 +81,12 @@ class Refusal(Exception):
             hint=self.advice,
             retry_after_seconds=float(retry) if isinstance(retry, int | float) else None,
         )
+
+
+class InternalError(Refusal):
+    """Something went wrong inside."""
+
+    hint = "the service's log has the trace"
 
 
 class Invalid(Refusal):

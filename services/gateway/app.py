@@ -6,9 +6,10 @@ from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import subscriptions
 from services.gateway.inbound.http.body import BodyLimits
-from services.gateway.inbound.http.classify import ClassifyDoor
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import RestDoor
+from services.gateway.inbound.http.inference import InferenceDoor
+from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
 from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
 from services.gateway.inbound.sampling import Sampler
@@ -72,12 +73,7 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
-    service.http(
-        RestDoor(
-            service.keyring,
-            settings.hosts(),
-            ClassifyDoor(ports, sampler, limits, request_seconds=seconds),
-            ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow),
-            document,
-        )
-    )
+    hot = InferenceDoor(ports, sampler, limits, request_seconds=seconds)
+    control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
+    own = OwnFace(hot, control, document)
+    service.http(RestDoor(service.keyring, settings.hosts(), own, faces={}))

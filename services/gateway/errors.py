@@ -3,7 +3,7 @@
 Refusal
 ├── Invalid      Malformed, BadField, KeyReused
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
-├── NotFound     UnknownRoute, UnknownDeployment
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia
 ├── TooLarge     BodyTooLarge
 ├── Overloaded   ReplicaFull
@@ -71,6 +71,13 @@ class UnknownDeployment(NotFound):
 
     field = "deployment"
     hint = "GET /api/v1/deployments lists them"
+
+
+class VersionNotServed(NotFound):
+    """Version {version} of '{deployment}' is not being served."""
+
+    field = "version"
+    hint = "GET /api/v1/deployments/{deployment} shows what is; leave the version out to have one chosen"
 
 
 class MethodNotAllowed(Unsupported):

@@ -52,8 +52,8 @@ async def classify(command: Classify, ports: Ports) -> Answer:
     """Answers with the version that the weights (or the sticky key) choose.
 
     A failing replica is left for another, a failing canary for the primary; where no replica is ready the
-    request waits `ready_wait_seconds` for one. Raises UnknownDeployment, DeploymentNotReady, and what the
-    replica refuses.
+    request waits `ready_wait_seconds` for one. Raises UnknownDeployment, VersionNotServed, DeploymentNotReady, and
+    what the replica refuses.
     """
     started = ports.clock.monotonic()
     version, outcome = 0, "internal"
@@ -100,7 +100,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
 
 
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
-    plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket)
+    plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket, version=command.version)
     now = ports.clock.monotonic()
     for version in plan.versions:
         without = {replica for replica, failed in attempts.failed if failed == version}
@@ -131,6 +131,8 @@ async def _ask(command: Classify, replica: Replica, version: int, ports: Ports) 
         texts=command.texts,
         traceparent=command.traceparent,
         deadline=command.deadline,
+        with_embeddings=command.with_embeddings,
+        whole=command.whole,
     )
     brought_by = ports.routes.claim_first(command.tenant, command.deployment, version)
     if brought_by is None:

@@ -24,6 +24,8 @@ class Question:
     traceparent: str
     deadline: float
     mirrored: bool = False
+    with_embeddings: bool = False
+    whole: bool = False
 
 
 class Replicas(Protocol):

@@ -7,7 +7,8 @@ Refusal
 │   └── BadRequestId
 ├── TooLarge
 │   ├── TooManyTexts
-│   └── TextTooLong
+│   ├── TextTooLong
+│   └── ContextLengthExceeded  more tokens than the model reads, of a text that is to be read whole
 ├── NotFound
 │   └── UnknownDeployment
 ├── Unavailable
@@ -71,6 +72,13 @@ class TextTooLong(TooLarge):
 
     field = "texts"
     hint = "the model reads only the first {tokens} tokens; send the part that decides"
+
+
+class ContextLengthExceeded(TooLarge):
+    """This model's maximum context length is {tokens} tokens; the text is longer."""
+
+    field = "texts"
+    hint = "split the text, or ask without 'whole_texts' to have its beginning read"
 
 
 class UnknownDeployment(NotFound):

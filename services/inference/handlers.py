@@ -24,7 +24,10 @@ DRAIN_LOOK_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Classify:
-    """One request. `version` 0 asks for the deployment's primary; `deadline` is in monotonic seconds."""
+    """One request. `version` 0 asks for the deployment's primary; `deadline` is in monotonic seconds.
+
+    `whole` texts are refused where the model cannot read all of them; others are read as far as it can.
+    """
 
     deployment: str
     texts: Sequence[str]
@@ -32,6 +35,7 @@ class Classify:
     request: str = ""
     version: int = 0
     mirrored: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,8 @@ async def adopt_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) 
 async def classify(command: Classify, ports: Ports) -> Classified:
     """Answers with a loaded version, and logs what came of it.
 
-    Raises NoTexts, TooManyTexts, EmptyText, TextTooLong, BadRequestId, UnknownDeployment, VersionNotServed, QueueFull,
-    DeadlinePassed, EngineFailed.
+    Raises NoTexts, TooManyTexts, EmptyText, TextTooLong, ContextLengthExceeded, BadRequestId, UnknownDeployment,
+    VersionNotServed, QueueFull, DeadlinePassed, EngineFailed.
     """
     started = ports.clock.monotonic()
     check_count(command.texts, ports.bounds.texts)
@@ -76,7 +80,7 @@ async def classify(command: Classify, ports: Ports) -> Classified:
     check_texts(command.texts, Reading(loaded.max_length, ports.bounds.characters_per_token))
     ports.roster.enter(held.key)
     try:
-        answers = await ports.engines.score(held.key, command.texts, command.deadline)
+        answers = await ports.engines.score(held.key, command.texts, command.deadline, whole=command.whole)
     except Refusal as refusal:
         _note(command, request, held, refusal.code, ports, started)
         raise
@@ -227,7 +231,7 @@ def _note(
                 outcome=told,
                 label=classified.labels[best] if classified else None,
                 score=answer.scores[best] if answer else None,
-                embedding=answer.embedding if answer else None,
+                embedding=answer.embedding_half if answer else None,
                 trace=trace,
             )
         )

@@ -10,7 +10,7 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged
 from services.inference.domain.records import Answered
 from services.inference.domain.roster import Roster
-from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey
 from services.kit.clock import Clock
 from services.kit.envelope import Cause
@@ -23,7 +23,7 @@ class Engine(Protocol):
     @property
     def loaded(self) -> Loaded: ...
 
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         """Token ids of each text, cut at the model's maximum length."""
         ...
 
@@ -61,10 +61,13 @@ class Engines(Protocol):
 
     def loaded(self, key: VersionKey) -> Loaded: ...
 
-    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+    async def score(
+        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
+    ) -> list[Scored]:
         """Answers in the order of `texts`; `deadline` is in monotonic seconds.
 
-        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed.
+        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed; and
+        ContextLengthExceeded where the texts are to be read `whole` and one is too long for that.
         """
         ...
 

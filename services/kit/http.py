@@ -10,7 +10,7 @@ import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.contracts.errors import ErrorBody, Kind, NotFound, Refusal
+from services.contracts.errors import Kind, NotFound, Refusal
 from services.kit.auth import Keyring
 from services.kit.log import logger
 
@@ -54,12 +54,6 @@ def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
     if refusal.kind is Kind.CONFLICT:
         headers.append((b"x-should-retry", b"false"))
     return STATUS[refusal.kind], orjson.dumps({"error": body.model_dump(exclude_none=True)}), headers
-
-
-def internal_problem() -> tuple[int, bytes, list[Header]]:
-    """For an error that is ours: it tells nothing of the inside."""
-    body = ErrorBody(code="internal", message="Something went wrong inside.", hint="the service's log has the trace")
-    return 500, orjson.dumps({"error": body.model_dump(exclude_none=True)}), [JSON]
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = (JSON,)) -> None:

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed, Unavailable
+from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unavailable
 from services.kit import telemetry
 from services.kit.auth import Keyring, present_principal
 from services.kit.log import logger
@@ -65,12 +65,6 @@ def rich_status(refusal: Refusal) -> status_pb2.Status:
         wrapped.Pack(detail)
         packed.append(wrapped)
     return status_pb2.Status(code=STATUS[refusal.kind].value[0], message=body.message, details=packed)
-
-
-class InternalError(Refusal):
-    """Something went wrong inside."""
-
-    hint = "the service's log has the trace"
 
 
 async def abort(context: Any, refusal: Refusal) -> None:

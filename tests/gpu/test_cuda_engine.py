@@ -35,7 +35,8 @@ def test_answers_are_those_of_the_cpu_padded_batches_included(tmp_path: Path) ->
     tiny.write(tmp_path)
     on_cuda = OrtEngine.load(tmp_path, Precision.FP32, "cuda")
     on_cpu = OrtEngine.load(tmp_path, Precision.FP32, "cpu")
-    rows = on_cpu.tokenise([" ".join(tiny.WORDS[: 1 + number % 14]) for number in range(64)])
+    read = on_cpu.tokenise([" ".join(tiny.WORDS[: 1 + number % 14]) for number in range(64)])
+    rows = [text.ids for text in read]
     expected = [row.scores for row in on_cpu.run(rows)]
     np.testing.assert_allclose([row.scores for row in on_cuda.run(rows)], expected, atol=1e-4)
     np.testing.assert_allclose([on_cuda.run([row])[0].scores for row in rows], expected, atol=1e-4)

@@ -39,6 +39,11 @@ class InferenceServiceStub:
                 request_serializer=millrace_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/millrace.v1.InferenceService/Embed',
+                request_serializer=millrace_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.Stream = channel.stream_stream(
                 '/millrace.v1.InferenceService/Stream',
                 request_serializer=millrace_dot_v1_dot_inference__pb2.StreamRequest.SerializeToString,
@@ -51,6 +56,13 @@ class InferenceServiceServicer:
 
     def Classify(self, request, context):
         """Classifies up to 64 texts with the version that the deployment's routing picks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Gives the pooled embedding of each of up to 64 texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +83,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=millrace_dot_v1_dot_inference__pb2.ClassifyRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_inference__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=millrace_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
             ),
             'Stream': grpc.stream_stream_rpc_method_handler(
                     servicer.Stream,
@@ -105,6 +122,33 @@ class InferenceService:
             '/millrace.v1.InferenceService/Classify',
             millrace_dot_v1_dot_inference__pb2.ClassifyRequest.SerializeToString,
             millrace_dot_v1_dot_inference__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.InferenceService/Embed',
+            millrace_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
+            millrace_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ _RANK: Final = {
     KeyRole.SERVICE: 3,
 }
 
-_CLIENT: Final = frozenset({"Classify", "Stream", "SendFeedback"})
+_CLIENT: Final = frozenset({"Classify", "Embed", "Stream", "SendFeedback"})
 _READING: Final = ("Get", "List")
 
 

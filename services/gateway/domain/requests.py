@@ -1,9 +1,10 @@
 """What clients may ask for, and the limits of it. Pure."""
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +16,9 @@ from services.gateway.errors import BadField, Malformed
 MAX_TEXTS: Final = 64
 MAX_STICKY_KEY_CHARS: Final = 200
 MAX_IDEMPOTENCY_KEY_CHARS: Final = 200
+
+Embedding: TypeAlias = "array[float]"
+"""Of type code 'f': float32."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(Identifier)
@@ -39,6 +43,11 @@ class Classify:
     deadline: float
     sticky_key: str = ""
     traceparent: str = ""
+    version: int = 0
+    """Which of the served versions answers; 0 leaves it to the weights."""
+    with_embeddings: bool = False
+    whole: bool = False
+    """Refuse a text that is longer than the model reads, instead of reading its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,8 @@ class Answer:
     version: int
     predictions: tuple[Prediction, ...]
     tokens: int
+    embeddings: tuple[Embedding, ...] = ()
+    """One a text where they were asked for: float32 values, of unit length."""
 
 
 @dataclass(frozen=True, slots=True)

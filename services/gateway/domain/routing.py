@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, Role, Target
-from services.gateway.errors import UnknownDeployment
+from services.gateway.errors import UnknownDeployment, VersionNotServed
 
 Trace = Mapping[str, str]
 """`traceparent` and `tracestate`, as an event's envelope carries them."""
@@ -126,15 +126,20 @@ class RoutingTable:
         """Every replica that has reported and was not forgotten, leaving ones too."""
         return tuple(self._replicas.values())
 
-    def plan(self, tenant: str, deployment: str, *, ticket: float) -> Plan:
+    def plan(self, tenant: str, deployment: str, *, ticket: float, version: int = 0) -> Plan:
         """The versions to try for the ticket in [0, 1): the one the weights give it, then the primary.
 
-        A canary takes the tickets from 0 on, so that a growing weight keeps those it had.
-        Raises UnknownDeployment.
+        A canary takes the tickets from 0 on, so that a growing weight keeps those it had. A `version` that is
+        asked for is the only one to try. Raises UnknownDeployment or VersionNotServed.
         """
         entry = self._entry(tenant, deployment)
-        chosen = next((version for limit, version in entry.shares if ticket < limit), entry.fallback)
-        versions = [version for version in (chosen, entry.fallback) if version is not None]
+        if version:
+            if all(target.version != version for target in entry.event.targets):
+                raise VersionNotServed(version=version, deployment=deployment)
+            versions = [version]
+        else:
+            chosen = next((version for limit, version in entry.shares if ticket < limit), entry.fallback)
+            versions = [version for version in (chosen, entry.fallback) if version is not None]
         return Plan(
             deployment=deployment,
             model=entry.event.model,

@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Unauthenticated
+from services.contracts.errors import InternalError, Refusal
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
 from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
@@ -16,8 +16,9 @@ from services.gateway.inbound import translate
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Metadata, Ports, Upstreams
 from services.kit import telemetry
-from services.kit.auth import Principal, present_principal
+from services.kit.auth import Principal
 from services.kit.log import logger
+from services.kit.requests import caller
 
 STREAM_IN_FLIGHT: Final = 64
 """Requests of one client stream that are worked on at once; more wait unread."""
@@ -25,9 +26,7 @@ STREAM_IN_FLIGHT: Final = 64
 
 def _admitted(method: str) -> Principal:
     """Who calls, if that role may. Raises RoleTooWeak."""
-    principal = present_principal.get()
-    if principal is None:
-        raise Unauthenticated
+    principal = caller()
     check_role(principal, method)
     return principal
 
@@ -72,6 +71,17 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
         traceparent = telemetry.current_carrier().get("traceparent", "")
         return await self._answer(request, principal, traceparent, _seconds(context, self._request_seconds))
 
+    async def Embed(self, request: inference_pb2.EmbedRequest, context: Any) -> inference_pb2.EmbedResponse:
+        principal = _admitted("Embed")
+        command = translate.embed_command(
+            request,
+            tenant=principal.tenant,
+            ids=self._ports.ids,
+            deadline=self._ports.clock.monotonic() + _seconds(context, self._request_seconds),
+            traceparent=telemetry.current_carrier().get("traceparent", ""),
+        )
+        return translate.embed_response(await classify(command, self._ports))
+
     async def Stream(  # type: ignore[override]
         self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
     ) -> None:
@@ -102,11 +112,10 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
             response = await self._answer(request.classify, principal, traceparent, seconds)
             return inference_pb2.StreamResponse(id=request.id, response=response)
         except Refusal as refusal:
-            return inference_pb2.StreamResponse(id=request.id, failure=_failure(refusal.kind, refusal.body()))
+            return inference_pb2.StreamResponse(id=request.id, failure=_failure(refusal))
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
             logger.exception("a request on a stream failed inside")
-            body = ErrorBody(code="internal", message="Something went wrong inside.")
-            return inference_pb2.StreamResponse(id=request.id, failure=_failure(Kind.INTERNAL, body))
+            return inference_pb2.StreamResponse(id=request.id, failure=_failure(InternalError()))
 
     async def _answer(
         self, request: inference_pb2.ClassifyRequest, principal: Principal, traceparent: str, seconds: float
@@ -118,9 +127,15 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
         return translate.classify_response(await classify(command, self._ports))
 
 
-def _failure(kind: Kind, body: ErrorBody) -> inference_pb2.Failure:
+def _failure(refusal: Refusal) -> inference_pb2.Failure:
+    body = refusal.body()
     return inference_pb2.Failure(
-        kind=kind.value, code=body.code, message=body.message, field=body.field or "", hint=body.hint or ""
+        kind=refusal.kind.value,
+        code=body.code,
+        message=body.message,
+        field=body.field or "",
+        hint=body.hint or "",
+        retry_after_seconds=body.retry_after_seconds or 0.0,
     )
 
 

@@ -53,9 +53,8 @@ def classify_command(
 ) -> Classify:
     """Raises BadField or Malformed."""
     check_name(request.deployment, "deployment")
-    for name in ("version", "mirrored"):
-        if getattr(request, name):
-            raise BadField(name=name, problem="it is set between gateway and replica only", at=name)
+    if request.mirrored:
+        raise BadField(name="mirrored", problem="it is set between gateway and replica only", at="mirrored")
     return Classify(
         tenant=tenant,
         deployment=request.deployment,
@@ -64,7 +63,26 @@ def classify_command(
         deadline=deadline,
         sticky_key=request.sticky_key,
         traceparent=traceparent,
+        version=request.version,
+        with_embeddings=request.with_embeddings,
+        whole=request.whole_texts,
     )
+
+
+def embed_command(
+    request: inference_pb2.EmbedRequest, *, tenant: str, ids: Ids, deadline: float, traceparent: str
+) -> Classify:
+    """Raises Malformed."""
+    asked = inference_pb2.ClassifyRequest(
+        deployment=request.deployment,
+        texts=request.texts,
+        request_id=request.request_id,
+        sticky_key=request.sticky_key,
+        version=request.version,
+        with_embeddings=True,
+        whole_texts=request.whole_texts,
+    )
+    return classify_command(asked, tenant=tenant, ids=ids, deadline=deadline, traceparent=traceparent)
 
 
 def classify_response(answer: Answer) -> inference_pb2.ClassifyResponse:
@@ -83,7 +101,23 @@ def classify_response(answer: Answer) -> inference_pb2.ClassifyResponse:
         version=answer.version,
         predictions=predictions,
         tokens=answer.tokens,
+        embeddings=_embeddings(answer),
     )
+
+
+def embed_response(answer: Answer) -> inference_pb2.EmbedResponse:
+    return inference_pb2.EmbedResponse(
+        request_id=answer.request_id,
+        deployment=answer.deployment,
+        model=answer.model,
+        version=answer.version,
+        embeddings=_embeddings(answer),
+        tokens=answer.tokens,
+    )
+
+
+def _embeddings(answer: Answer) -> list[inference_pb2.Embedding]:
+    return [inference_pb2.Embedding(values=values) for values in answer.embeddings]
 
 
 def _check_uri(uri: str) -> None:

@@ -6,6 +6,7 @@ opened again, with growing pauses, until the replica is gone from the routing ta
 
 import asyncio
 import itertools
+from array import array
 from collections.abc import Iterable
 from contextvars import Context
 from typing import Any, Final
@@ -259,6 +260,8 @@ def _stream_request(number: int, question: Question, left_seconds: float) -> inf
         request_id=question.request,
         version=question.version,
         mirrored=question.mirrored,
+        with_embeddings=question.with_embeddings,
+        whole_texts=question.whole,
     )
     return inference_pb2.StreamRequest(
         id=number,
@@ -284,6 +287,7 @@ def _answer(response: inference_pb2.ClassifyResponse) -> Answer:
         version=response.version,
         predictions=predictions,
         tokens=response.tokens,
+        embeddings=tuple(array("f", embedding.values) for embedding in response.embeddings),
     )
 
 
@@ -294,5 +298,6 @@ def _refusal(failure: inference_pb2.Failure) -> Refusal:
         message=failure.message,
         field=failure.field or None,
         hint=failure.hint or None,
+        retry_after_seconds=failure.retry_after_seconds or None,
     )
     return Relayed(kind, body)

@@ -10,9 +10,20 @@ class Scored:
     scores: list[float]
     """Probabilities in the order of the version's labels; they sum to 1."""
     embedding: bytes
-    """The pooled embedding as little-endian float16 values."""
+    """The pooled embedding as little-endian float32 values; of unit length."""
+    embedding_half: bytes
+    """The same as float16, for the log."""
     tokens: int
     """Tokens read, special ones included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """A text as the model reads it."""
+
+    ids: list[int]
+    cut: bool
+    """The text is longer than the model reads: its end is missing."""
 
 
 @dataclass(frozen=True, slots=True)

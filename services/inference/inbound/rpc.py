@@ -6,11 +6,17 @@ from typing import Any, Final
 
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import InternalError, Refusal
 from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.rpc import inference_pb2_grpc
 from services.inference.handlers import classify
-from services.inference.inbound.wire import internal_failure, to_command, to_failure, to_response
+from services.inference.inbound.wire import (
+    to_command,
+    to_embed_command,
+    to_embed_response,
+    to_failure,
+    to_response,
+)
 from services.inference.ports import Ports
 from services.kit import telemetry
 from services.kit.log import logger
@@ -30,7 +36,11 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         command = to_command(request, self._ports.clock.monotonic(), context.time_remaining(), self._ports.bounds)
-        return to_response(await classify(command, self._ports))
+        return to_response(await classify(command, self._ports), with_embeddings=request.with_embeddings)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
+        command = to_embed_command(request, self._ports.clock.monotonic(), context.time_remaining(), self._ports.bounds)
+        return to_embed_response(await classify(command, self._ports))
 
     async def Stream(
         self, request_iterator: AsyncIterator[pb.StreamRequest], context: Any
@@ -105,14 +115,15 @@ class _Conversation:
             response.failure.CopyFrom(to_failure(refusal))
         except Exception:  # noqa: BLE001 - one broken request must not end the stream of all others
             logger.exception("a request on a stream broke")
-            response.failure.CopyFrom(internal_failure())
+            response.failure.CopyFrom(to_failure(InternalError()))
         self._outgoing.put_nowait(response)
 
     async def _classify(self, request: pb.StreamRequest) -> pb.ClassifyResponse:
         seconds_left = request.deadline_ms / 1000 if request.deadline_ms else None
         command = to_command(request.classify, self._ports.clock.monotonic(), seconds_left, self._ports.bounds)
+        embeddings = request.classify.with_embeddings
         if not _is_sampled(request.traceparent):
-            return to_response(await classify(command, self._ports))
+            return to_response(await classify(command, self._ports), with_embeddings=embeddings)
         with telemetry.span(
             f"classify {command.deployment}",
             kind=SpanKind.SERVER,
@@ -127,7 +138,7 @@ class _Conversation:
         ) as span:
             classified = await classify(command, self._ports)
             span.set_attribute("millrace.version", classified.version)
-            return to_response(classified)
+            return to_response(classified, with_embeddings=embeddings)
 
     async def _tell_load(self) -> None:
         told = -1

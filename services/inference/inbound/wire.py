@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import Refusal
 from services.contracts.rpc import inference_pb2 as pb
 from services.inference.domain.scoring import Scored
 from services.inference.handlers import Classified, Classify
@@ -22,18 +22,51 @@ def to_command(request: pb.ClassifyRequest, now: float, seconds_left: float | No
         request=request.request_id,
         version=request.version,
         mirrored=request.mirrored,
+        whole=request.whole_texts,
     )
 
 
-def to_response(classified: Classified) -> pb.ClassifyResponse:
+def to_embed_command(request: pb.EmbedRequest, now: float, seconds_left: float | None, bounds: Bounds) -> Classify:
+    """Every answer has the embeddings; who asks for them alone is told nothing else."""
+    asked = pb.ClassifyRequest(
+        deployment=request.deployment,
+        texts=request.texts,
+        request_id=request.request_id,
+        version=request.version,
+        whole_texts=request.whole_texts,
+    )
+    return to_command(asked, now, seconds_left, bounds)
+
+
+def to_response(classified: Classified, *, with_embeddings: bool) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(
         request_id=classified.request,
         deployment=classified.deployment,
         model=classified.model,
         version=classified.version,
         predictions=[_prediction(classified, answer) for answer in classified.answers],
-        tokens=sum(answer.tokens for answer in classified.answers),
+        tokens=_tokens(classified),
+        embeddings=_embeddings(classified) if with_embeddings else None,
     )
+
+
+def to_embed_response(classified: Classified) -> pb.EmbedResponse:
+    return pb.EmbedResponse(
+        request_id=classified.request,
+        deployment=classified.deployment,
+        model=classified.model,
+        version=classified.version,
+        embeddings=_embeddings(classified),
+        tokens=_tokens(classified),
+    )
+
+
+def _tokens(classified: Classified) -> int:
+    return sum(answer.tokens for answer in classified.answers)
+
+
+def _embeddings(classified: Classified) -> list[pb.Embedding]:
+    return [pb.Embedding(values=memoryview(answer.embedding).cast("f")) for answer in classified.answers]
 
 
 def _prediction(classified: Classified, answer: Scored) -> pb.Prediction:
@@ -47,15 +80,10 @@ def _prediction(classified: Classified, answer: Scored) -> pb.Prediction:
 def to_failure(refusal: Refusal) -> pb.Failure:
     body = refusal.body()
     return pb.Failure(
-        kind=refusal.kind.value, code=body.code, message=body.message, field=body.field or "", hint=body.hint or ""
-    )
-
-
-def internal_failure() -> pb.Failure:
-    """For an error that is ours: it tells nothing of the inside."""
-    return pb.Failure(
-        kind=Kind.INTERNAL.value,
-        code="internal",
-        message="Something went wrong inside.",
-        hint="the service's log has it",
+        kind=refusal.kind.value,
+        code=body.code,
+        message=body.message,
+        field=body.field or "",
+        hint=body.hint or "",
+        retry_after_seconds=body.retry_after_seconds or 0.0,
     )

@@ -97,7 +97,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 def check_answers(engine: OrtEngine, precision: Precision, rows: int) -> None:
     """Runs single rows, the same rows padded, the last token of the vocabulary, and the largest batch."""
-    texts = engine.tokenise(SAMPLES)
+    texts = [text.ids for text in engine.tokenise(SAMPLES)]
     if any(not row or len(row) > engine.spec.max_length for row in texts):
         raise ArtifactRefused("bad_tokenizer", "its tokenizer gives no tokens, or more than the model reads")
     alone_RW = np.concatenate([_run(engine, [row])[1] for row in texts])

@@ -20,7 +20,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, Precision, graph_file
-from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.errors import ArtifactRefused
 from services.kit.log import logger
 
@@ -60,9 +60,13 @@ class OrtEngine:
             self.run([[token] * length])
             self.run([[token] * length] * rows)
 
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         """Token ids of each text, cut at the model's maximum length."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        longest = self.spec.max_length
+        return [
+            Tokenised(ids := encoding.ids, len(ids) == longest and bool(encoding.overflowing))
+            for encoding in self.tokenizer.encode_batch_fast(list(texts))
+        ]
 
     def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
         """Scores of each row of token ids, in their order. Padding goes to the right and is masked."""
@@ -71,8 +75,8 @@ class OrtEngine:
             ["logits", "embedding"], {"input_ids": ids_BT, "attention_mask": mask_BT}
         )
         scores = softmax(logits_BL).tolist()
-        half_BW = embedding_BW.astype("<f2")
-        return [Scored(scores[i], half_BW[i].tobytes(), len(row)) for i, row in enumerate(rows)]
+        full_BW, half_BW = embedding_BW.astype("<f4", copy=False), embedding_BW.astype("<f2")
+        return [Scored(scores[i], full_BW[i].tobytes(), half_BW[i].tobytes(), len(row)) for i, row in enumerate(rows)]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Ids, Ids]:

@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 from services.contracts.artifact import Precision
 from services.contracts.errors import Refusal
 from services.inference.domain.batching import Batch, BatchQueue, Limits, Row
-from services.inference.domain.scoring import BatchFacts, Loaded, Scored
+from services.inference.domain.scoring import BatchFacts, Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey
-from services.inference.errors import DeadlinePassed, EngineFailed, VersionNotServed
+from services.inference.errors import ContextLengthExceeded, DeadlinePassed, EngineFailed, VersionNotServed
 from services.inference.ports import Engine
 from services.kit.log import logger
 
@@ -29,6 +29,7 @@ class _Job:
     future: asyncio.Future[list[Scored]]
     answers: list[Scored | None]
     left: int
+    whole: bool
     failure: Refusal | None = None
 
 
@@ -114,13 +115,16 @@ class WorkerPool:
     def loaded(self, key: VersionKey) -> Loaded:
         return self._engines[key].loaded
 
-    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+    async def score(
+        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
+    ) -> list[Scored]:
         """Answers in the order of `texts`. `deadline` is in monotonic seconds.
 
-        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed.
+        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed; and
+        ContextLengthExceeded where the texts are to be read `whole` and one is too long for that.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(loop.create_future(), [None] * len(texts), len(texts))
+        job = _Job(loop.create_future(), [None] * len(texts), len(texts), whole)
         now = self._monotonic()
         rows = [Row(key, _Text(job, index, text, now), deadline) for index, text in enumerate(texts)]
         with self._condition:
@@ -179,11 +183,22 @@ class WorkerPool:
                 logger.exception("tokenizer of version %s failed", lane.version)
                 self._refuse(group, EngineFailed())
                 continue
-            with self._condition:
-                for row, ids in zip(group, encoded, strict=True):
-                    row.payload.ids = ids
-                    self._queue.measured(row, len(ids))
-                self._condition.notify()
+            self._take_measures(group, encoded)
+
+    def _take_measures(self, group: list[_Row], encoded: Sequence[Tokenised]) -> None:
+        """Queues the rows by their lengths, but for those that were to be read whole and cannot."""
+        too_long = []
+        with self._condition:
+            for row, read in zip(group, encoded, strict=True):
+                if read.cut and row.payload.job.whole:
+                    too_long.append((row, read))
+                    continue
+                row.payload.ids = read.ids
+                self._queue.measured(row, len(read.ids))
+            self._condition.notify()
+        for row, read in too_long:
+            refusal = ContextLengthExceeded(tokens=len(read.ids), at=f"texts[{row.payload.index}]")
+            self._refuse([row], refusal)
 
     def _run(self, batch: Batch[VersionKey, _Text]) -> None:
         started = self._monotonic()

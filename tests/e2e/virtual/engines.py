@@ -38,7 +38,9 @@ class StandInEngines:
         assert key in self._skills
         return Loaded(labels=list(LABELS), max_length=64, device="cpu")
 
-    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+    async def score(
+        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
+    ) -> list[Scored]:
         if key not in self._skills:
             raise VersionNotServed(version=key.version, deployment=key.deployment)
         return [_scored(self._skills[key], text) for text in texts]
@@ -47,7 +49,8 @@ class StandInEngines:
 def _scored(skill: Skill, body: str) -> Scored:
     rest = (1 - SURE) / (len(LABELS) - 1)
     scores = [SURE if label == skill.answer(body) else rest for label in LABELS]
-    return Scored(scores=scores, embedding=embedding(body).astype("<f2").tobytes(), tokens=len(body.split()) + 2)
+    full, half = embedding(body).astype("<f4").tobytes(), embedding(body).astype("<f2").tobytes()
+    return Scored(scores=scores, embedding=full, embedding_half=half, tokens=len(body.split()) + 2)
 
 
 class AcceptingChecker:

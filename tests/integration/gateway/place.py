@@ -38,6 +38,7 @@ from services.kit.rpc import RpcServer
 from services.kit.service import Service
 
 LIMIT_SECONDS = 10.0
+EMBEDDING = (0.0, 0.6, 0.8)
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
 
@@ -67,6 +68,8 @@ async def answer_at_once(request: inference_pb2.StreamRequest) -> inference_pb2.
         predictions=predictions,
         tokens=7,
     )
+    if asked.with_embeddings:
+        response.embeddings.extend(inference_pb2.Embedding(values=EMBEDDING) for _ in asked.texts)
     return inference_pb2.StreamResponse(id=request.id, response=response)
 
 
@@ -109,6 +112,9 @@ class FakeReplica(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.ClassifyRequest, context: Any
     ) -> inference_pb2.ClassifyResponse:
         raise NotImplementedError  # the gateway asks on the stream only
+
+    async def Embed(self, request: inference_pb2.EmbedRequest, context: Any) -> inference_pb2.EmbedResponse:  # noqa: N802
+        raise NotImplementedError  # likewise
 
     async def kill(self) -> None:
         """Without a farewell, as far as one process can."""

@@ -85,7 +85,9 @@ BAD_CLASSIFICATIONS: Final = [
     (json.dumps({"texts": ["a"] * 65}).encode(), 422, "texts"),
     (json.dumps({"texts": ["a" * 10_001]}).encode(), 422, "texts[0]"),
     (b'{"texts": ["a"], "role": "admin"}', 422, "role"),
-    (b'{"texts": ["a"], "version": 2}', 422, "version"),
+    (b'{"texts": ["a"], "version": "2"}', 422, "version"),
+    (b'{"texts": ["a"], "mirrored": true}', 422, "mirrored"),
+    (b'{"texts": ["a"], "whole_texts": 1}', 422, "whole_texts"),
     (b'{"texts": ["a"], "mirrored": true}', 422, "mirrored"),
     (b'{"texts": ["a"], "deployment": "other"}', 422, "deployment"),
     (b'{"texts": ["a"], "request_id": "../etc"}', 422, "request_id"),
@@ -240,7 +242,10 @@ async def test_grpc_refusals_carry_the_field_and_are_no_internal_errors(place: P
         (inference_pb2.ClassifyRequest(deployment="../x", texts=["a"]), grpc.StatusCode.INVALID_ARGUMENT),
         (inference_pb2.ClassifyRequest(deployment="news"), grpc.StatusCode.INVALID_ARGUMENT),
         (inference_pb2.ClassifyRequest(deployment="news", texts=["a\0"]), grpc.StatusCode.INVALID_ARGUMENT),
-        (inference_pb2.ClassifyRequest(deployment="news", texts=["a"], version=3), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            inference_pb2.ClassifyRequest(deployment="news", texts=["a"], mirrored=True),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
     ]:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await classify(request)

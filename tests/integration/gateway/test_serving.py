@@ -12,6 +12,7 @@ from services.contracts.rpc import inference_pb2
 from services.gateway.inbound.http.routes import INFERENCE
 from services.gateway.telemetry import MIRRORS
 from tests.integration.gateway.place import (
+    EMBEDDING,
     FakeReplica,
     Place,
     answer_at_once,
@@ -95,6 +96,21 @@ async def test_a_canary_that_refuses_leaves_the_request_to_the_primary(place: Pl
     reply = await place.classify()
     assert reply.status_code == 200
     assert reply.json()["version"] == 1
+
+
+async def test_embeddings_come_over_rest_and_grpc_as_the_replica_gave_them(place: Place) -> None:
+    replica = await place.replica("replica-1", 1, 2)
+    await place.deploy(target(1), target(2, Role.CANARY, 0))
+    await place.serves(1)
+    asked = {"texts": ["a", "b"], "version": 2}
+    told = (await place.client.post("/api/v1/deployments/news/embed", json=asked)).json()
+    assert told["version"] == 2
+    assert "predictions" not in told
+    assert [part["values"] for part in told["embeddings"]] == [pytest.approx(list(EMBEDDING))] * 2
+    embed = place.rpc_method(INFERENCE, "Embed")
+    over_grpc = await embed(inference_pb2.EmbedRequest(deployment="news", texts=["a"], whole_texts=True))
+    assert list(over_grpc.embeddings[0].values) == pytest.approx(list(EMBEDDING))
+    assert [one.classify.whole_texts for one in replica.seen[-2:]] == [False, True]
 
 
 async def test_what_the_replica_says_of_the_request_itself_reaches_the_client_in_its_words(place: Place) -> None:

@@ -15,6 +15,7 @@ from services.gateway.errors import (
     ReplicaLost,
     RoutesNotRead,
     UnknownDeployment,
+    VersionNotServed,
 )
 from services.gateway.handlers import classify, follow_deployment, follow_replica
 from services.gateway.ports import Policy, Question
@@ -202,3 +203,17 @@ async def test_the_deployment_event_sets_the_weights() -> None:
     event = Envelope(id="e", event=deployment(target(4)), source="t", time=world.clock.now(), tenant="acme")
     await follow_deployment(event, world.ports)
     assert world.routes.plan("acme", "news", ticket=0.1).versions == (4,)
+
+
+async def test_a_version_that_is_asked_for_answers_whatever_the_weights() -> None:
+    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)})
+    versions = {(await classify(command(version=2), world.ports)).version for _ in range(10)}
+    assert versions == {2}
+
+
+async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    with pytest.raises(VersionNotServed) as refused:
+        await classify(command(version=3), world.ports)
+    assert refused.value.at == "version"
+    assert not world.replicas.asked

@@ -160,7 +160,7 @@ def test_the_document_names_every_route_and_resolves_every_reference() -> None:
 def test_the_document_hides_what_clients_cannot_send() -> None:
     path = document()["paths"]["/api/v1/deployments/{deployment}/classify"]["post"]
     body = path["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == {"texts", "request_id", "sticky_key"}
+    assert set(body["properties"]) == {"texts", "request_id", "sticky_key", "version", "with_embeddings", "whole_texts"}
     assert body["required"] == ["texts"]
 
 

@@ -46,12 +46,14 @@ class FakeEngines:
         assert key in self.engines
         return Loaded(["no", "yes"], 16, "cpu")
 
-    async def score(self, key: VersionKey, texts: Sequence[str], deadline: float) -> list[Scored]:
+    async def score(
+        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
+    ) -> list[Scored]:
         await self.gate.wait()
         assert key in self.engines
         if self.refusal is not None:
             raise self.refusal
-        return [Scored([0.25, 0.75], b"\x00\x3c", len(text.split())) for text in texts]
+        return [Scored([0.25, 0.75], b"\0\0\x80\x3f", b"\x00\x3c", len(text.split())) for text in texts]
 
 
 @dataclass

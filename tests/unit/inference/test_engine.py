@@ -16,25 +16,32 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> OrtEngine:
     return OrtEngine.load(tiny.write(tmp_path_factory.mktemp("artifact")), Precision.FP32, "cpu")
 
 
-def test_scores_are_probabilities_and_the_embedding_is_half_precision_of_unit_length(engine: OrtEngine) -> None:
-    [scored] = engine.run(engine.tokenise(["read the file"]))
+def ids(engine: OrtEngine, *texts: str) -> list[list[int]]:
+    return [read.ids for read in engine.tokenise(texts)]
+
+
+def test_scores_are_probabilities_and_the_embedding_is_of_unit_length(engine: OrtEngine) -> None:
+    [scored] = engine.run(ids(engine, "read the file"))
     assert sum(scored.scores) == pytest.approx(1)
     assert len(scored.scores) == len(tiny.LABELS)
-    embedding = np.frombuffer(scored.embedding, dtype="<f2").astype(np.float32)
+    embedding = np.frombuffer(scored.embedding, dtype="<f4")
     assert embedding.shape == (tiny.WIDTH,)
-    assert np.linalg.norm(embedding) == pytest.approx(1, abs=2e-3)
+    assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(np.frombuffer(scored.embedding_half, dtype="<f2"), embedding, atol=1e-3)
     assert scored.tokens == 5
 
 
 def test_a_row_scores_the_same_alone_and_padded_in_a_batch(engine: OrtEngine) -> None:
-    rows = engine.tokenise(["read", "read the file and close the socket", "mean of float"])
+    rows = ids(engine, "read", "read the file and close the socket", "mean of float")
     together = engine.run(rows)
     alone = [engine.run([row])[0] for row in rows]
     np.testing.assert_allclose([row.scores for row in together], [row.scores for row in alone], atol=1e-6)
 
 
 def test_tokens_are_cut_at_the_models_maximum(engine: OrtEngine) -> None:
-    assert [len(row) for row in engine.tokenise(["read " * 500, "read"])] == [tiny.MAX_LENGTH, 3]
+    long, whole = engine.tokenise(["read " * 500, "read"])
+    assert (len(long.ids), long.cut) == (tiny.MAX_LENGTH, True)
+    assert (len(whole.ids), whole.cut) == (3, False)
 
 
 def test_rows_of_one_length_need_no_padding_and_others_are_padded_on_the_right() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from services.contracts.artifact import Precision
 from services.inference.domain.batching import Limits
-from services.inference.domain.scoring import BatchFacts, Loaded, Scored
-from services.inference.errors import DeadlinePassed, EngineFailed, QueueFull, VersionNotServed
+from services.inference.domain.scoring import BatchFacts, Loaded, Scored, Tokenised
+from services.inference.errors import ContextLengthExceeded, DeadlinePassed, EngineFailed, QueueFull, VersionNotServed
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference.wishes import key
 
@@ -28,15 +28,16 @@ class WordCounter:
     batches: list[int] = field(default_factory=list)
     loaded: Loaded = field(default_factory=lambda: Loaded(["few", "many"], 16, "cpu"))
 
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[99 if word == "poison" else len(word) for word in text.split()] for text in texts]
+    def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
+        read = [[99 if word == "poison" else len(word) for word in text.split()] for text in texts]
+        return [Tokenised(ids[:16], cut=len(ids) > 16) for ids in read]
 
     def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
         assert self.gate.wait(5)
         self.batches.append(len(rows))
         if any(99 in row for row in rows):
             raise RuntimeError("the model broke")
-        return [Scored([float(len(row)), 0.0], b"", len(row)) for row in rows]
+        return [Scored([float(len(row)), 0.0], b"", b"", len(row)) for row in rows]
 
     def warm(self, rows: int) -> None:
         self.gate.set()
@@ -175,3 +176,17 @@ async def test_stopping_answers_what_is_queued_first() -> None:
         waiting = [asyncio.create_task(counted(pool, "one")) for _ in range(20)]
         await asyncio.sleep(0.05)
     assert await asyncio.gather(*waiting) == [1] * 20
+
+
+async def test_a_text_that_is_to_be_read_whole_is_refused_alone_when_it_is_too_long() -> None:
+    engine = WordCounter()
+    engine.gate.set()
+    async with running(engine) as pool:
+        long = pool.score(key(1), ["one", "a " * 17], deadline(), whole=True)
+        cut = pool.score(key(1), ["a " * 17], deadline())
+        refused, read = await asyncio.gather(long, cut, return_exceptions=True)
+        assert isinstance(refused, ContextLengthExceeded)
+        assert (refused.at, refused.facts["tokens"]) == ("texts[1]", 16)
+        assert not isinstance(read, BaseException)
+        assert read[0].tokens == 16
+        assert pool.queued == 0

@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from services.contracts.errors import Conflict, Kind, NotFound, Overloaded, Refusal, Unauthenticated
+from services.contracts.errors import Conflict, InternalError, Kind, NotFound, Overloaded, Refusal, Unauthenticated
 from services.kit.auth import Keyring, ensure_keys, read_key
 from services.kit.clock import VirtualClock
-from services.kit.http import STATUS, App, Operations, internal_problem, problem, respond
+from services.kit.http import STATUS, App, Operations, problem, respond
 
 BY_KIND = {cls.kind: cls for cls in Refusal.__subclasses__() if cls.__module__ == "services.contracts.errors"}
 FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
@@ -72,9 +72,9 @@ def test_what_clients_need_stands_in_the_headers() -> None:
 
 
 def test_an_error_of_ours_tells_nothing_of_the_inside() -> None:
-    status, body, _ = internal_problem()
+    status, body, _ = problem(InternalError())
     assert status == 500
-    assert orjson.loads(body)["error"]["code"] == "internal"
+    assert orjson.loads(body)["error"]["code"] == "internal_error"
 
 
 async def test_health_is_open_and_readiness_names_its_checks(keys: Path) -> None:

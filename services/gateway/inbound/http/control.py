@@ -16,6 +16,7 @@ from services.gateway.handlers import announce_dataset, send_feedback
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.answers import refused, server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.door import Request, read_path
 from services.gateway.inbound.http.routes import GATEWAY, ROUTES, Route, check_parameter
 from services.gateway.inbound.http.transcode import build_request, new_message, read_query, render
 from services.gateway.ports import Ports, Upstreams
@@ -70,18 +71,17 @@ class ControlDoor:
         self._request_seconds = request_seconds
         self._follow_seconds = follow_seconds
 
-    async def serve(
-        self, path: str, scope: Scope, headers: Mapping[bytes, str], principal: Principal, receive: Receive, send: Send
-    ) -> None:
-        route, parameters = match(scope["method"], path)
-        check_role(principal, route.rpc.name)
+    async def serve(self, request: Request) -> None:
+        path, headers = read_path(request.scope), request.headers
+        route, parameters = match(request.verb, path)
+        check_role(request.principal, route.rpc.name)
         for name, value in parameters.items():
             check_parameter(name, value)
         parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
         with server_span(route.verb, route.path, path, parent, status=route.status):
-            sent = await self._sent(route, scope, headers, receive)
-            call = _Call(route, headers, principal, build_request(route, parameters, sent))
-            await self._answer(call, receive, send)
+            sent = await self._sent(route, request.scope, headers, request.receive)
+            call = _Call(route, headers, request.principal, build_request(route, parameters, sent))
+            await self._answer(call, request.receive, request.send)
 
     async def _sent(self, route: Route, scope: Scope, headers: Mapping[bytes, str], receive: Receive) -> dict[str, Any]:
         query = _query(scope)

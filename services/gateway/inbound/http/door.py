@@ -1,45 +1,68 @@
-"""The REST door: who may come in by which name, and where each path goes."""
+"""The REST door: who may come in by which name, and which face each path belongs to."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-import orjson
-
-from services.contracts.errors import Refusal
-from services.gateway.domain.access import check_role
+from services.contracts.errors import InternalError, Refusal
 from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, Malformed
-from services.gateway.inbound.http import classify
-from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.body import ClientGone, discard, read_headers
-from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.telemetry import HTTP_REFUSED
-from services.kit.auth import Keyring
-from services.kit.http import Receive, Scope, Send, internal_problem, respond
+from services.kit.auth import Keyring, Principal
+from services.kit.http import Header, Receive, Scope, Send, respond
 from services.kit.log import logger
 
-OPENAPI_PATH: Final = "/openapi.json"
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.IGNORECASE)
 _ORIGIN: Final = re.compile(rf"https?://{_HOST.pattern}", re.IGNORECASE)
 
 
-class RestDoor:
-    """Raw ASGI. The order: the name it was called by, the key, then the path; so a stranger learns no paths."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request whose sender is known."""
 
-    def __init__(
-        self,
-        keyring: Keyring,
-        hosts: Collection[str],
-        hot: classify.ClassifyDoor,
-        control: ControlDoor,
-        document: Callable[[], dict[str, Any]],
-    ) -> None:
+    scope: Scope
+    headers: Mapping[bytes, str]
+    principal: Principal
+    receive: Receive
+    send: Send
+
+    @property
+    def verb(self) -> str:
+        verb: str = self.scope["method"]
+        return verb
+
+    @property
+    def path(self) -> str:
+        """As it came, but for escapes; `read_path` is the checked one."""
+        path: str = self.scope["path"]
+        return path
+
+
+class Face(Protocol):
+    """A family of paths that one kind of client knows, with errors of the shape that it knows."""
+
+    async def serve(self, request: Request) -> None:
+        """Answers, or raises a Refusal before the answer has begun."""
+        ...
+
+    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+        """Status, body and headers of a refusal."""
+        ...
+
+
+class RestDoor:
+    """Raw ASGI. The order: the name it was called by, the key, then the path; so a stranger learns no paths.
+
+    `faces` go by the first segment of their paths; `own` has every other path.
+    """
+
+    def __init__(self, keyring: Keyring, hosts: Collection[str], own: Face, faces: Mapping[str, Face]) -> None:
         self._keyring = keyring
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._hot = hot
-        self._control = control
-        self._document = document
+        self._own = own
+        self._faces = faces
         self._known_hosts: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,33 +73,25 @@ class RestDoor:
             started = True
             await send(message)
 
+        path: str = scope["path"]
+        face = self._faces.get(path[1:].partition("/")[0], self._own)
         try:
-            await self._serve(scope, receive, sending)
+            headers = read_headers(scope)
+            self._check_names(headers)
+            principal = self._keyring.authenticate(headers.get(b"authorization"))
+            await face.serve(Request(scope, headers, principal, receive, sending))
         except ClientGone:
             return
         except Refusal as refusal:
             HTTP_REFUSED.labels(refusal.code).inc()
             if isinstance(refusal, BodyTooLarge):
                 await discard(scope, receive)
-            await respond(send, *refused(refusal))
+            await respond(send, *face.refused(refusal))
         except Exception:
             logger.exception("a request failed inside")
             if started:
                 raise
-            await respond(send, *internal_problem())
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = read_headers(scope)
-        self._check_names(headers)
-        principal = self._keyring.authenticate(headers.get(b"authorization"))
-        path: str = scope["path"]
-        if scope["method"] == "POST" and path.startswith(classify.PREFIX) and path.endswith(classify.SUFFIX):
-            check_role(principal, "Classify")
-            await self._hot.serve(path, headers, principal, receive, send)
-        elif path == OPENAPI_PATH and scope["method"] == "GET":
-            await respond(send, 200, orjson.dumps(self._document()))
-        else:
-            await self._control.serve(read_path(scope), scope, headers, principal, receive, send)
+            await respond(send, *face.refused(InternalError()))
 
     def _check_names(self, headers: Mapping[bytes, str]) -> None:
         """Raises ForeignHost (DNS rebinding) or ForeignOrigin (another site's page)."""

@@ -1,4 +1,4 @@
-"""The hot path: `POST /api/v1/deployments/{deployment}/classify`, from ASGI straight to the handler."""
+"""The hot paths: `POST /api/v1/deployments/{deployment}/classify` and `/embed`, from ASGI straight to the handler."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,19 +10,29 @@ from services.gateway.errors import BadField
 from services.gateway.handlers import classify
 from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
 from services.kit import telemetry
 from services.kit.auth import Principal
-from services.kit.http import JSON, Receive, Send, respond
+from services.kit.http import JSON, Send, respond
 
 PREFIX: Final = "/api/v1/deployments/"
-SUFFIX: Final = "/classify"
-ROUTE: Final = PREFIX + "{deployment}" + SUFFIX
-_FIELDS: Final = frozenset({"texts", "request_id", "sticky_key", "deployment"})
+METHODS: Final = {"classify": "Classify", "embed": "Embed"}
+"""The last segment of a hot path, and the gRPC method it stands for."""
+_COMMON: Final = frozenset({"deployment", "texts", "request_id", "sticky_key", "version", "whole_texts"})
+_FIELDS: Final = {"classify": _COMMON | {"with_embeddings"}, "embed": _COMMON}
 
 
-class ClassifyDoor:
+def hot_path(verb: str, path: str) -> tuple[str, str] | None:
+    """Deployment and verb of a hot path; None for any other."""
+    if verb != "POST" or not path.startswith(PREFIX):
+        return None
+    deployment, _, action = path[len(PREFIX) :].partition("/")
+    return (deployment, action) if action in METHODS else None
+
+
+class InferenceDoor:
     """Translates; the rules are the handler's."""
 
     def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits, *, request_seconds: float) -> None:
@@ -31,29 +41,30 @@ class ClassifyDoor:
         self._limits = limits
         self._request_seconds = request_seconds
 
-    async def serve(
-        self, path: str, headers: Mapping[bytes, str], principal: Principal, receive: Receive, send: Send
-    ) -> None:
-        deployment = path[len(PREFIX) : -len(SUFFIX)]
+    async def serve(self, deployment: str, action: str, request: Request) -> None:
+        headers, principal, send = request.headers, request.principal, request.send
         check_name(deployment, "deployment")
-        sent = await read_json(receive, headers, self._limits)
+        sent = await read_json(request.receive, headers, self._limits)
+        for name in sent:
+            if name not in _FIELDS[action]:
+                raise BadField(name=name[:100], problem="there is no such field", at=name[:100])
         sampling = self._sampler.decide(headers.get(b"traceparent"), headers.get(b"tracestate"))
         if not sampling.sampled:
-            command = self._command(deployment, sent, principal, sampling.unsampled)
-            await _respond(send, await classify(command, self._ports), sampling.unsampled)
+            command = self._command(deployment, action, sent, principal, sampling.unsampled)
+            await _respond(send, action, await classify(command, self._ports), sampling.unsampled)
             return
-        with server_span("POST", ROUTE, path, sampling.carrier) as opened:
+        route, path = f"{PREFIX}{{deployment}}/{action}", f"{PREFIX}{deployment}/{action}"
+        with server_span("POST", route, path, sampling.carrier) as opened:
             traceparent = telemetry.current_carrier().get("traceparent", "")
-            command = self._command(deployment, sent, principal, traceparent)
+            command = self._command(deployment, action, sent, principal, traceparent)
             opened.set_attribute("millrace.request", command.request)
             answer = await classify(command, self._ports)
             opened.set_attributes({"millrace.deployment": deployment, "millrace.version": answer.version})
-        await _respond(send, answer, traceparent)
+        await _respond(send, action, answer, traceparent)
 
-    def _command(self, deployment: str, sent: Mapping[str, Any], principal: Principal, traceparent: str) -> Classify:
-        for name in sent:
-            if name not in _FIELDS:
-                raise BadField(name=name[:100], problem="there is no such field", at=name[:100])
+    def _command(
+        self, deployment: str, action: str, sent: Mapping[str, Any], principal: Principal, traceparent: str
+    ) -> Classify:
         if sent.get("deployment", deployment) != deployment:
             raise BadField(name="deployment", problem="the path names another one", at="deployment")
         texts = sent.get("texts")
@@ -63,24 +74,52 @@ class ClassifyDoor:
             tenant=principal.tenant,
             deployment=deployment,
             texts=texts,
-            request=_optional(sent, "request_id") or self._ports.ids.new("req"),
+            request=_text(sent, "request_id") or self._ports.ids.new("req"),
             deadline=self._ports.clock.monotonic() + self._request_seconds,
-            sticky_key=_optional(sent, "sticky_key"),
+            sticky_key=_text(sent, "sticky_key"),
             traceparent=traceparent,
+            version=_number(sent, "version"),
+            with_embeddings=action == "embed" or _flag(sent, "with_embeddings"),
+            whole=_flag(sent, "whole_texts"),
         )
 
 
-def _optional(sent: Mapping[str, Any], name: str) -> str:
+def _text(sent: Mapping[str, Any], name: str) -> str:
     value = sent.get(name) or ""
     if not isinstance(value, str):
         raise BadField(name=name, problem="it must be a string", at=name)
     return value
 
 
-async def _respond(send: Send, answer: Answer, traceparent: str) -> None:
+def _number(sent: Mapping[str, Any], name: str) -> int:
+    value = sent.get(name) or 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise BadField(name=name, problem="it must be a whole number from 0 to 4294967295", at=name)
+    return value
+
+
+def _flag(sent: Mapping[str, Any], name: str) -> bool:
+    value = sent.get(name) or False
+    if not isinstance(value, bool):
+        raise BadField(name=name, problem="it must be true or false", at=name)
+    return value
+
+
+async def _respond(send: Send, action: str, answer: Answer, traceparent: str) -> None:
+    told: dict[str, Any] = {
+        "request_id": answer.request_id,
+        "deployment": answer.deployment,
+        "model": answer.model,
+        "version": answer.version,
+        "tokens": answer.tokens,
+    }
+    if action == "classify":
+        told["predictions"] = answer.predictions
+    if answer.embeddings:
+        told["embeddings"] = [{"values": values.tolist()} for values in answer.embeddings]
     headers = [
         JSON,
         (b"x-millrace-version", str(answer.version).encode()),
         (b"traceparent", traceparent.encode()),
     ]
-    await respond(send, 200, orjson.dumps(answer), headers)
+    await respond(send, 200, orjson.dumps(told), headers)

@@ -135,7 +135,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Classify",
         "Classifies 1 to 64 texts.",
         required=("texts",),
-        hidden=("version", "mirrored"),
+        hidden=("mirrored",),
+    ),
+    _route(
+        "POST", f"{_DEPLOYMENT}/embed", INFERENCE, "Embed", "Embeds 1 to 64 texts as unit vectors.", required=("texts",)
     ),
     _route(
         "POST",

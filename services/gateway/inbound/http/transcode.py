@@ -23,7 +23,9 @@ JSON_TYPES: Final = {
     FieldDescriptor.CPPTYPE_BOOL: "boolean",
     FieldDescriptor.CPPTYPE_UINT32: "integer",
     FieldDescriptor.CPPTYPE_DOUBLE: "number",
+    FieldDescriptor.CPPTYPE_FLOAT: "number",
 }
+_NUMBERS: Final = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
 
 
 def new_message(descriptor: Descriptor) -> Message:
@@ -134,13 +136,14 @@ def _scalar(spec: Any, value: object, at: str) -> object:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == FieldDescriptor.CPPTYPE_UINT32 and is_number and isinstance(value, int) and 0 <= value <= UINT32_MAX:
         return value
-    if kind == FieldDescriptor.CPPTYPE_DOUBLE and is_number and math.isfinite(value):  # type: ignore[arg-type]
+    if kind in _NUMBERS and is_number and math.isfinite(value):  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
     expected = {
         FieldDescriptor.CPPTYPE_STRING: "a string",
         FieldDescriptor.CPPTYPE_BOOL: "true or false",
         FieldDescriptor.CPPTYPE_UINT32: "a whole number from 0 to 4294967295",
         FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+        FieldDescriptor.CPPTYPE_FLOAT: "a number",
     }
     raise _wrong(at, expected[kind])
 

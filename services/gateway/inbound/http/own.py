@@ -1,0 +1,38 @@
+"""Millrace's own REST face: the hot paths, the control plane, and the document that describes them."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.access import check_role
+from services.gateway.inbound.http.answers import refused
+from services.gateway.inbound.http.control import ControlDoor
+from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_path
+from services.kit.http import Header, respond
+
+OPENAPI_PATH: Final = "/openapi.json"
+
+
+class OwnFace:
+    """`/api/v1/...` and `/openapi.json`."""
+
+    def __init__(self, hot: InferenceDoor, control: ControlDoor, document: Callable[[], dict[str, Any]]) -> None:
+        self._hot = hot
+        self._control = control
+        self._document = document
+
+    async def serve(self, request: Request) -> None:
+        if (hot := hot_path(request.verb, request.path)) is not None:
+            deployment, action = hot
+            check_role(request.principal, METHODS[action])
+            await self._hot.serve(deployment, action, request)
+        elif request.path == OPENAPI_PATH and request.verb == "GET":
+            await respond(request.send, 200, orjson.dumps(self._document()))
+        else:
+            await self._control.serve(request)
+
+    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+        return refused(refusal)
