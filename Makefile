@@ -48,6 +48,12 @@ test-fast: $(VENV)/.ready-dev ## the inner loop: units and contracts, under 30 s
 check: $(VENV)/.ready-dev ## ruff, mypy --strict, import-linter, the contract diff and the other laws
 	@PATH="$(abspath $(BIN)):$$PATH" scripts/check.sh
 
+.PHONY: compatibility
+compatibility: $(VENV)/.ready-dev ## try the real clients, and write what came of it into docs/compatibility.md
+	@rm -f .cache/tests/clients.json
+	@$(BIN)/python -m pytest -q -n 0 tests/clients/test_clients.py
+	@$(BIN)/python -m tests.clients.page
+
 .PHONY: contracts
 contracts: $(VENV)/.ready-dev ## write what is generated from the contracts
 	@$(BIN)/python scripts/generate_contracts.py

@@ -19,7 +19,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.surroundings import PARTS, read_tally  # noqa: E402  (the repository is put on the path above)
+from tests.clients import page, tried  # noqa: E402  (the repository is put on the path above)
+from tests.surroundings import PARTS, read_tally  # noqa: E402  (likewise)
 
 TALLY: Final = ROOT / ".cache/tests/surroundings.json"
 FAST: Final = "not slow and not kafka and not postgres and not gpu"
@@ -40,6 +41,7 @@ SUITES: Final = (
     Suite("bad input", ("fuzz",), 2),
     # These start whole fleets and kill parts of them: two at once would disturb each other's clocks on two cores.
     Suite("end to end", ("e2e",), 0),
+    Suite("clients", ("clients",), 0),
     Suite("faults", ("faults",), 0),
 )
 
@@ -93,9 +95,14 @@ def main(arguments: list[str]) -> int:
         required |= {"kafka", "postgres"}
     TALLY.parent.mkdir(parents=True, exist_ok=True)
     TALLY.unlink(missing_ok=True)
+    tried.TOLD.unlink(missing_ok=True)
     started = time.monotonic()
     failed = run(SUITES, fast=options.fast, extra=[part for part in extra if part != "--"])
     tally = read_tally(TALLY)
+    if calls := tried.told():
+        print("\n== clients that were tried")
+        for line in page.summary(calls):
+            print(f"   {line}")
     print("\n== all suites")
     for line in tally.lines():
         print(f"   {line}")

@@ -1,0 +1,51 @@
+"""Fleets for real clients: one model that was trained by the fleet itself, and the addresses of its doors."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.launcher.kafka import ensure_libraries
+from tests.clients import tools
+from tests.e2e.fleet.story import Story, playing
+from tests.unit.trainer.tiny import texts
+
+Doors = dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def embedded_doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    """A fleet on the embedded broker."""
+    with playing(tmp_path_factory.mktemp("doors")) as story:
+        yield doors_of(story)
+
+
+@pytest.fixture(scope="session")
+def kafka_doors(tmp_path_factory: pytest.TempPathFactory, apache_kafka_server: str) -> Iterator[Doors]:
+    """A fleet on Apache Kafka, with the jars of Kafka's own tools."""
+    with playing(tmp_path_factory.mktemp("doors-kafka"), bootstrap=apache_kafka_server) as story:
+        yield doors_of(story) | {"MILLRACE_KAFKA_CLASSPATH": f"{ensure_libraries()}/*"}
+
+
+@pytest.fixture(scope="session")
+def grpcurl() -> str:
+    return tools.grpcurl()
+
+
+def doors_of(story: Story) -> dict[str, str]:
+    """What a script finds in its environment, once the fleet serves a first version."""
+    story.serve_first()
+    endpoints = story.fleet.state.endpoints
+    rows = texts(12, seed=7)
+    data: Path = story.write("for-producers", texts(240, seed=8))
+    return {
+        "MILLRACE_REST": endpoints["rest"],
+        "MILLRACE_GRPC": endpoints["grpc"],
+        "MILLRACE_KAFKA": endpoints["kafka"],
+        "MILLRACE_KEY": story.fleet.key,
+        "MILLRACE_DEPLOYMENT": story.model,
+        "MILLRACE_TEXTS": json.dumps([row["text"] for row in rows]),
+        "MILLRACE_LABELS": json.dumps(sorted({row["label"] for row in rows})),
+        "MILLRACE_DATASET_URI": data.as_uri(),
+    }

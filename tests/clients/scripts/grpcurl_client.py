@@ -1,0 +1,109 @@
+"""grpcurl: reflection, health, calls and errors of the gRPC door."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+PROGRAM = os.environ.get("MILLRACE_GRPCURL", "grpcurl")
+ADDRESS = os.environ["MILLRACE_GRPC"]
+KEY = os.environ["MILLRACE_KEY"]
+DEPLOYMENT = os.environ["MILLRACE_DEPLOYMENT"]
+TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
+LABELS = json.loads(os.environ["MILLRACE_LABELS"])
+
+
+def grpcurl(*arguments, key=KEY, data=None):
+    command = [PROGRAM, "-plaintext", "-max-time", "30"]
+    if key:
+        command += ["-H", f"authorization: Bearer {key}"]
+    if data is not None:
+        command += ["-d", json.dumps(data)]
+    before = [argument for argument in arguments if argument.startswith("-")]
+    after = [argument for argument in arguments if not argument.startswith("-")]
+    return subprocess.run([*command, *before, ADDRESS, *after], check=False, capture_output=True, text=True)
+
+
+def answer(*arguments, **options):
+    done = grpcurl(*arguments, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def version():
+    said = subprocess.run([PROGRAM, "-version"], check=True, capture_output=True, text=True)
+    found = re.search(r"v?\d+\.\d+\.\d+", said.stdout + said.stderr)
+    return found[0] if found else "1.9.3"
+
+
+def told(call, result="works"):
+    print(json.dumps({"client": "grpcurl", "version": VERSION, "call": call, "result": result}), flush=True)
+
+
+def reflection():
+    listed = answer("list").split()
+    assert {"millrace.v1.RegistryService", "millrace.v1.InferenceService", "grpc.health.v1.Health"} <= set(listed)
+    assert "rpc Classify" in answer("describe", "millrace.v1.InferenceService")
+    told("list and describe by reflection")
+    refused = grpcurl("list", key="")
+    assert refused.returncode != 0
+    assert "A valid API key is needed" in refused.stderr
+    told("list without a key", "refused: Unauthenticated")
+
+
+def health():
+    served = json.loads(answer("grpc.health.v1.Health/Check", key="", data={}).partition("\n\n")[0])
+    assert served == {"status": "SERVING"}
+    told("health, without a key")
+
+
+def health_of_unknown():
+    done = grpcurl("grpc.health.v1.Health/Check", data={"service": "no.such.Service"})
+    assert "NotFound" in done.stderr
+    told("health of an unknown service", "refused: NotFound")
+
+
+def classify():
+    data = {"deployment": DEPLOYMENT, "texts": TEXTS[:2]}
+    said = json.loads(answer("millrace.v1.InferenceService/Classify", data=data))
+    assert [one["label"] in LABELS for one in said["predictions"]] == [True, True]
+    told("Classify")
+
+
+def embed():
+    data = {"deployment": DEPLOYMENT, "texts": TEXTS[:1]}
+    said = json.loads(answer("millrace.v1.InferenceService/Embed", data=data))
+    values = said["embeddings"][0]["values"]
+    assert abs(sum(value * value for value in values) - 1) < 1e-4
+    told("Embed")
+
+
+def listing():
+    said = json.loads(answer("millrace.v1.RegistryService/ListModels", data={"page": {"page_size": 1}}))
+    assert said["models"][0]["name"] == DEPLOYMENT
+    told("ListModels")
+
+
+def rich_error():
+    done = grpcurl("-format-error", "millrace.v1.InferenceService/Classify", data={"deployment": DEPLOYMENT})
+    said = done.stderr
+    assert "InvalidArgument" in said or '"code": 3' in said, said
+    assert "fieldViolations" in said, said
+    assert "texts" in said, said
+    told("Classify without texts, google.rpc.BadRequest", "refused: InvalidArgument, field texts")
+
+
+def unknown_deployment():
+    done = grpcurl("millrace.v1.InferenceService/Classify", data={"deployment": "nobody", "texts": ["a"]})
+    assert "NotFound" in done.stderr, done.stderr
+    told("Classify of an unknown deployment", "refused: NotFound")
+
+
+try:
+    VERSION = version()
+except FileNotFoundError:
+    sys.stderr.write("grpcurl is not on this machine")
+    sys.exit(77)
+for check in (reflection, health, health_of_unknown, classify, embed, listing, rich_error, unknown_deployment):
+    check()

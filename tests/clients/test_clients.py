@@ -1,0 +1,24 @@
+"""The clients that users have, unmodified, each in a process that knows nothing of us."""
+
+import pytest
+
+from tests.clients.conftest import Doors
+from tests.clients.tried import run, scripts
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_a_client_meets_what_it_expects(script: str, embedded_doors: Doors, grpcurl: str) -> None:
+    assert run(script, embedded_doors | {"MILLRACE_GRPCURL": grpcurl})
+
+
+@pytest.mark.parametrize("script", scripts("producer_"))
+def test_a_producer_reaches_the_trainer_by_the_embedded_broker(script: str, embedded_doors: Doors) -> None:
+    assert run(script, embedded_doors, "embedded broker")
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("script", scripts("producer_"))
+def test_a_producer_reaches_the_trainer_by_apache_kafka(script: str, kafka_doors: Doors) -> None:
+    assert run(script, kafka_doors, "Apache Kafka")
