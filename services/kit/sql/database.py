@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -18,6 +20,7 @@ from services.kit.sql.migrate import upgrade
 
 BUSY_TIMEOUT_MS: Final = 5_000
 POOL_WAIT_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 2.0
 READ_ONLY: Final = "millrace_read_only"
 """The execution option of a connection that only reads."""
 MIGRATION_LOCK: Final = 0x6D696772  # "migr"
@@ -41,6 +44,7 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self._engine: AsyncEngine | None = None
         self._one_writer = asyncio.Lock()
+        self._threads: WeakSet[Thread] = WeakSet()
 
     async def open(self) -> None:
         """Connects and brings the schema up to date, one process at a time. Raises DatabaseDown."""
@@ -57,8 +61,11 @@ class Database:
         self._engine = engine
 
     async def close(self) -> None:
+        """Ends the connections, those of cancelled transactions too, which end on threads that still need the loop."""
         if self._engine is not None:
             await self._engine.dispose()
+        left = [thread for thread in self._threads if thread.is_alive()]
+        await asyncio.gather(*(asyncio.to_thread(thread.join, CLOSE_SECONDS) for thread in left))
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
@@ -105,8 +112,12 @@ class Database:
             )
         engine = create_async_engine(self.url, pool_size=4, max_overflow=4, pool_timeout=self._pool_wait_seconds)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "connect", self._watch_thread)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
+
+    def _watch_thread(self, connection: Any, _record: object) -> None:
+        self._threads.add(connection.driver_connection._thread)
 
 
 @asynccontextmanager
