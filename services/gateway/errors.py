@@ -1,7 +1,7 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      Malformed, BadField, KeyReused
+├── Invalid      Malformed, BadField
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia
@@ -31,13 +31,6 @@ class Malformed(Invalid):
 
 class BadField(Invalid):
     """The field '{name}' is not valid: {problem}."""
-
-
-class KeyReused(Invalid):
-    """This idempotency key was used before, with another request."""
-
-    field = "idempotency-key"
-    hint = "send a new key with each new request, and the same key only with the same request"
 
 
 class ForeignHost(Forbidden):

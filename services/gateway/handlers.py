@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Final
 
 from opentelemetry import trace
@@ -14,18 +13,17 @@ from services.gateway.domain.requests import (
     Answer,
     Caller,
     Classify,
-    check_idempotency_key,
     check_request_id,
     check_sticky_key,
     check_texts,
-    fingerprint,
 )
 from services.gateway.domain.routing import Replica, sticky_ticket
-from services.gateway.errors import DeploymentNotReady, KeyReused, OutboxFull, RoutesNotRead, UnknownDeployment
-from services.gateway.ports import Ports, Question, Receipt
+from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
+from services.gateway.ports import Ports, Question
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit import telemetry
 from services.kit.envelope import Envelope
+from services.kit.once import once
 
 ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
 """Failures of one replica that another may not share: classifying twice harms nothing."""
@@ -191,29 +189,18 @@ async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
     """Event and receipt commit together, so a repeated key gives the first answer even after a crash."""
-    key = caller.idempotency_key
-    check_idempotency_key(key)
+    asked = once(caller.tenant, caller.idempotency_key, event.type_name().encode(), event.model_dump_json().encode())
     async with ports.store.transaction() as tx:
-        if key:
-            now = ports.clock.now()
-            await tx.forget_receipts(now - timedelta(hours=ports.policy.receipt_hours))
-            earlier = await tx.reserve(caller.tenant, key, fingerprint(event), at=now)
-            if earlier is not None:
-                return _repeated(earlier, event)
+        if asked is not None and (earlier := await tx.answered_before(asked)) is not None:
+            return Accepted(*earlier.split(" "))
         waiting = await tx.waiting_events()
         if waiting >= ports.policy.outbox_limit:
             raise OutboxFull(waiting=waiting, retry_after_seconds=ports.policy.outbox_retry_seconds)
         event_id = await tx.emit(event, tenant=caller.tenant)
         accepted = Accepted(event_id=event_id, trace_id=telemetry.current_trace_id())
-        if key:
-            await tx.settle(caller.tenant, key, accepted)
+        if asked is not None:
+            await tx.remember_answer(asked, f"{accepted.event_id} {accepted.trace_id}")
         return accepted
-
-
-def _repeated(earlier: Receipt, event: Event) -> Accepted:
-    if earlier.fingerprint != fingerprint(event):
-        raise KeyReused
-    return earlier.accepted
 
 
 def _unknown(deployment: str, ports: Ports) -> Refusal:

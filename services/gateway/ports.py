@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
-from services.gateway.domain.requests import Accepted, Answer
+from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.kit.clock import Clock
 from services.kit.ids import Ids
@@ -77,29 +76,9 @@ class Generator(Protocol):
     def getrandbits(self, bits: int, /) -> int: ...
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """What an idempotency key was answered with, and the fingerprint of what it was sent with."""
-
-    fingerprint: str
-    accepted: Accepted
-
-
 class Tx(UnitOfWork, Protocol):
-    async def reserve(self, tenant: str, key: str, fingerprint: str, *, at: datetime) -> Receipt | None:
-        """Takes the idempotency key for this transaction; its receipt when an earlier one took it."""
-        ...
-
-    async def settle(self, tenant: str, key: str, accepted: Accepted) -> None:
-        """Writes the answer onto the reserved key's receipt."""
-        ...
-
     async def waiting_events(self) -> int:
         """How many events the outbox holds, or a little more."""
-        ...
-
-    async def forget_receipts(self, before: datetime) -> None:
-        """Drops the receipts kept before that moment."""
         ...
 
 
@@ -109,14 +88,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient the gateway is with its replicas, and with its own memory."""
+    """How patient the gateway is with its replicas, and how much it keeps for the broker."""
 
     text_limit_chars: int = 10_000
     ready_wait_seconds: float = 5.0
     ready_poll_seconds: float = 0.05
     retry_after_seconds: float = 1.0
     attempts: int = 3
-    receipt_hours: float = 48.0
     outbox_limit: int = 100_000
     outbox_retry_seconds: float = 10.0
 

@@ -1,9 +1,12 @@
-"""What every gRPC door reads from a request the same way: who calls, the size of a page, the reason of a change."""
+"""What every gRPC door reads from a request the same way: who calls, the size of a page, a change's reason and key."""
 
-from typing import Final
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from services.contracts.errors import Invalid, Unauthenticated
 from services.kit.auth import Principal, present_principal
+from services.kit.once import FIELD, Once, once
 
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200
@@ -42,3 +45,10 @@ def read_reason(text: str) -> str:
     if "\0" in text:  # PostgreSQL stores none
         raise ReasonUnprintable
     return text or "no reason given"
+
+
+def asked_once(method: str, request: Message, context: Any) -> Once | None:
+    """The idempotency key in the call's metadata, bound to this method and request; None without one. Raises BadKey."""
+    sent = {str(name): value for name, value in context.invocation_metadata() or ()}
+    asked = method.encode(), request.SerializeToString(deterministic=True)
+    return once(caller().tenant, str(sent.get(FIELD, "")), *asked)

@@ -12,6 +12,7 @@ from services.contracts.errors import Conflict
 from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
 from services.kit.envelope import Cause, Envelope
+from services.kit.once import Once
 
 Payload = Mapping[str, Any]
 
@@ -74,6 +75,17 @@ class UnitOfWork(Protocol):
 
         Tenant, causation and correlation come from `cause`; the trace context is the present one.
         """
+        ...
+
+    async def answered_before(self, once: Once) -> str | None:
+        """Takes the idempotency key for this transaction; what its first request was answered with, or None.
+
+        Raises KeyReused when the key came with another request.
+        """
+        ...
+
+    async def remember_answer(self, once: Once, answer: str) -> None:
+        """What a repetition of this transaction's request will be answered with."""
         ...
 
     async def schedule(self, timer: Timer) -> None:

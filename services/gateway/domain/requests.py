@@ -1,6 +1,5 @@
 """What clients may ask for, and the limits of it. Pure."""
 
-import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +8,11 @@ from typing import Final, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from services.contracts.errors import Refusal
-from services.contracts.events import Event
 from services.contracts.names import Identifier, Name
 from services.gateway.errors import BadField, Malformed
 
 MAX_TEXTS: Final = 64
 MAX_STICKY_KEY_CHARS: Final = 200
-MAX_IDEMPOTENCY_KEY_CHARS: Final = 200
 
 Embedding: TypeAlias = "array[float]"
 """Of type code 'f': float32."""
@@ -105,10 +102,6 @@ def check_sticky_key(key: str) -> None:
     _check_short(key, "sticky_key", MAX_STICKY_KEY_CHARS)
 
 
-def check_idempotency_key(key: str) -> None:
-    _check_short(key, "idempotency-key", MAX_IDEMPOTENCY_KEY_CHARS)
-
-
 def check_request_id(request: str) -> None:
     """Raises BadField unless it has the shape of an identifier."""
     try:
@@ -140,11 +133,6 @@ def bad_field(error: ValidationError, field: str = "") -> Refusal:
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(map(str, first["loc"])) or field
     return BadField(name=name, problem=first["msg"], at=name)
-
-
-def fingerprint(event: Event) -> str:
-    """SHA-256 of what the event says: equal for equal requests, whichever door they came by."""
-    return hashlib.sha256(f"{event.type_name()}\n{event.model_dump_json()}".encode()).hexdigest()
 
 
 def _check_short(value: str, field: str, limit: int) -> None:

@@ -1,6 +1,6 @@
-"""The tables every room's database has: inbox, outbox, timers, jobs and history.
+"""The tables every room's database has: inbox, outbox, receipts, timers, jobs and history.
 
-`create_first` is what a room's first migration runs; it is frozen, later changes are migrations.
+`create_first` is what a room's first migration runs; it is frozen, later changes are migrations: `create_receipts`.
 """
 
 from datetime import UTC, datetime
@@ -51,6 +51,17 @@ class OutboxRow(SQLModel, table=True):
     value: bytes
     headers: dict[str, str] = Field(sa_type=sa.JSON)
     created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class ReceiptRow(SQLModel, table=True):
+    """What an idempotency key was used for first."""
+
+    __tablename__ = "receipt"
+    tenant: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fingerprint: str
+    answer: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
 class TimerRow(SQLModel, table=True):
@@ -109,7 +120,7 @@ class HistoryHeadRow(SQLModel, table=True):
     hash: str
 
 
-KIT_TABLES: Final = (InboxRow, OutboxRow, TimerRow, JobRow, HistoryRow, HistoryHeadRow)
+KIT_TABLES: Final = (InboxRow, OutboxRow, ReceiptRow, TimerRow, JobRow, HistoryRow, HistoryHeadRow)
 
 
 def create_first(op: Any) -> None:
@@ -145,6 +156,19 @@ def create_first(op: Any) -> None:
     op.create_index("ix_timer_due", "timer", ["due"])
     _create_job(op)
     _create_history(op)
+
+
+def create_receipts(op: Any) -> None:
+    """What a room's migration runs that brings it idempotency keys."""
+    op.create_table(
+        "receipt",
+        sa.Column("tenant", sa.String(), primary_key=True),
+        sa.Column("key", sa.String(), primary_key=True),
+        sa.Column("fingerprint", sa.String(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+    )
+    op.create_index("ix_receipt_at", "receipt", ["at"])
 
 
 def _create_job(op: Any) -> None:

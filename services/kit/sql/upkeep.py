@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from services.contracts.errors import Refusal
 from services.kit.clock import Clock
 from services.kit.log import logger
+from services.kit.once import KEPT
 from services.kit.sql.database import Database
-from services.kit.sql.tables import InboxRow
+from services.kit.sql.tables import InboxRow, ReceiptRow
 from services.kit.sql.work import columns
 
 EVERY_SECONDS: Final = 3600.0
@@ -29,13 +30,14 @@ class Upkeep:
             try:
                 await self.forget()
             except Refusal as refusal:
-                logger.warning("the inbox is tidied later: %s", refusal)
+                logger.warning("inbox and receipts are tidied later: %s", refusal)
             await self._clock.sleep(EVERY_SECONDS)
 
     async def forget(self) -> int:
-        """How many events of the inbox were old enough. Raises DatabaseDown."""
-        table = columns(InboxRow)
+        """How many events of the inbox and receipts were old enough. Raises DatabaseDown."""
+        inbox, receipts, now = columns(InboxRow), columns(ReceiptRow), self._clock.now()
         async with self._database.write() as session:
             connection = await session.connection()
-            old = table.c.handled_at < self._clock.now() - INBOX_KEPT
-            return (await connection.execute(sa.delete(table).where(old))).rowcount
+            events = await connection.execute(sa.delete(inbox).where(inbox.c.handled_at < now - INBOX_KEPT))
+            keys = await connection.execute(sa.delete(receipts).where(receipts.c.at < now - KEPT))
+            return events.rowcount + keys.rowcount

@@ -17,8 +17,9 @@ from services.kit import telemetry
 from services.kit.clock import Clock
 from services.kit.envelope import MAX_EVENT_BYTES, Cause, Envelope, Origin, encode
 from services.kit.ids import Ids
+from services.kit.once import KEPT, KeyReused, Once
 from services.kit.sql.database import READ_ONLY
-from services.kit.sql.tables import InboxRow, JobRow, OutboxRow, TimerRow
+from services.kit.sql.tables import InboxRow, JobRow, OutboxRow, ReceiptRow, TimerRow
 from services.kit.work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
 
 WAITING = "waiting"
@@ -126,6 +127,26 @@ class SqlUnitOfWork:
         }
         await self.execute(sa.insert(columns(OutboxRow)).values(row))
         return envelope.id
+
+    # --- receipts
+
+    async def answered_before(self, once: Once) -> str | None:
+        now, t = self._clock.now(), columns(ReceiptRow)
+        mine = sa.and_(t.c.tenant == once.tenant, t.c.key == once.key)
+        await self.execute(sa.delete(t).where(mine, t.c.at < now - KEPT))
+        row = {"tenant": once.tenant, "key": once.key, "fingerprint": once.fingerprint, "answer": "", "at": now}
+        if await self.insert_once(ReceiptRow, row):
+            return None
+        kept = (await self.execute(sa.select(t).where(mine))).one()
+        if kept.fingerprint != once.fingerprint:
+            raise KeyReused
+        answer: str = kept.answer
+        return answer
+
+    async def remember_answer(self, once: Once, answer: str) -> None:
+        t = columns(ReceiptRow)
+        mine = sa.and_(t.c.tenant == once.tenant, t.c.key == once.key)
+        await self.execute(sa.update(t).where(mine).values(answer=answer))
 
     # --- timers
 

@@ -10,7 +10,6 @@ from google.protobuf import json_format
 
 from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import gateway_pb2, monitor_pb2, registry_pb2
-from services.gateway.domain.requests import Accepted
 from services.gateway.inbound.http.routes import GATEWAY, MONITOR, REGISTRY
 from services.gateway.outbound.store import MIGRATIONS, store
 from services.kit.clock import SystemClock
@@ -144,31 +143,15 @@ async def test_openapi_lists_every_route(place: Place) -> None:
     assert "/api/v1/deployments/{deployment}/classify" in document["paths"]
 
 
-async def test_the_store_keeps_a_receipt_once_and_forgets_it_in_time(database_url: str) -> None:
+async def test_the_store_counts_what_waits_and_its_tables_are_those_of_the_code(database_url: str) -> None:
     database = Database(database_url, MIGRATIONS)
     await database.open()
     try:
-        clock, ids = SystemClock(), SystemIds()
-        receipts = store(database, clock, ids)
-        now = clock.now()
-        accepted = Accepted(event_id="evt-1", trace_id="t")
-        async with receipts.transaction() as tx:
-            assert await tx.reserve("default", "key", "print", at=now) is None
-            await tx.settle("default", "key", accepted)
-        async with receipts.transaction() as tx:
-            earlier = await tx.reserve("default", "key", "another", at=now)
-            assert earlier is not None
-            assert (earlier.fingerprint, earlier.accepted) == ("print", accepted)
-            assert await tx.reserve("other-tenant", "key", "another", at=now) is None
-        async with receipts.transaction() as tx:
+        async with store(database, SystemClock(), SystemIds()).transaction() as tx:
             assert await tx.waiting_events() == 0
             for _ in range(3):
                 await tx.emit(FeedbackReceived(deployment="news", request="r", label="l"), tenant="default")
             assert await tx.waiting_events() == 3
-        async with receipts.transaction() as tx:
-            await tx.forget_receipts(clock.now())
-        async with receipts.transaction() as tx:
-            assert await tx.reserve("default", "key", "another", at=now) is None
         async with database.write() as session:
             connection = await session.connection()
             await connection.run_sync(check, MIGRATIONS)

@@ -4,16 +4,16 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
-from services.gateway.domain.requests import Accepted, Answer, LabelScore, Prediction
+from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.routing import Replica, RoutingTable
-from services.gateway.ports import Policy, Ports, Question, Receipt
+from services.gateway.ports import Policy, Ports, Question
 from services.kit.clock import VirtualClock
 from services.kit.ids import SeededIds
+from services.kit.once import KeyReused, Once
 
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
@@ -87,8 +87,7 @@ class FakeStore:
     """One transaction at a time; what it held is kept only when it ends well."""
 
     events: list[tuple[str, Event]] = field(default_factory=list)
-    receipts: dict[tuple[str, str], Receipt] = field(default_factory=dict)
-    kept_at: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    receipts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
@@ -103,23 +102,17 @@ class FakeStore:
         self.events.append((tenant, event))
         return f"evt-{len(self.events)}"
 
-    async def reserve(self, tenant: str, key: str, fingerprint: str, *, at: datetime) -> Receipt | None:
-        if (tenant, key) in self.receipts:
-            return self.receipts[tenant, key]
-        self.receipts[tenant, key] = Receipt(fingerprint, Accepted("", ""))
-        self.kept_at[tenant, key] = at
-        return None
+    async def answered_before(self, once: Once) -> str | None:
+        kept = self.receipts.setdefault((once.tenant, once.key), (once.fingerprint, ""))
+        if kept[0] != once.fingerprint:
+            raise KeyReused
+        return kept[1] or None
 
-    async def settle(self, tenant: str, key: str, accepted: Accepted) -> None:
-        self.receipts[tenant, key] = Receipt(self.receipts[tenant, key].fingerprint, accepted)
+    async def remember_answer(self, once: Once, answer: str) -> None:
+        self.receipts[once.tenant, once.key] = (once.fingerprint, answer)
 
     async def waiting_events(self) -> int:
         return len(self.events)
-
-    async def forget_receipts(self, before: datetime) -> None:
-        for known in [known for known, at in self.kept_at.items() if at < before]:
-            del self.kept_at[known]
-            del self.receipts[known]
 
 
 @dataclass

@@ -1,6 +1,5 @@
-"""What Alembic runs: the kit's environment over this room's tables."""
+"""What Alembic runs: the kit's environment; the gateway has no table of its own."""
 
-from services.gateway.outbound.tables import TABLES
 from services.kit.sql.migrate import run_environment
 
-run_environment(TABLES)
+run_environment(())

@@ -1,0 +1,12 @@
+"""Receipts of idempotency keys."""
+
+from alembic import op
+
+from services.kit.sql.tables import create_receipts
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    create_receipts(op)
