@@ -15,6 +15,7 @@ LOCK: Final = ROOT / "requirements-clients.lock"
 FOLDER: Final = ROOT / ".cache/clients"
 GRPCURL: Final = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
 FETCH_SECONDS: Final = 600.0
+FETCH_TRIES: Final = 3
 
 
 def python() -> Path:
@@ -53,4 +54,11 @@ def grpcurl() -> str:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
-    subprocess.run(command, check=True, env=environment, timeout=FETCH_SECONDS, stdout=subprocess.DEVNULL)
+    """Tries again where it may have been the network's fault. Raises SubprocessError."""
+    for tried in range(1, FETCH_TRIES + 1):
+        try:
+            subprocess.run(command, check=True, env=environment, timeout=FETCH_SECONDS, stdout=subprocess.DEVNULL)
+            return
+        except subprocess.CalledProcessError:
+            if tried == FETCH_TRIES:
+                raise

@@ -14,10 +14,11 @@ TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
 LABELS = json.loads(os.environ["MILLRACE_LABELS"])
 
 
-def grpcurl(*arguments, key=KEY, data=None):
+def grpcurl(*arguments, key=KEY, call_key=KEY, data=None):
+    """`key` is for reflection, which grpcurl asks first; `call_key` for the call itself."""
     command = [PROGRAM, "-plaintext", "-max-time", "30"]
-    if key:
-        command += ["-H", f"authorization: Bearer {key}"]
+    command += ["-reflect-header", f"authorization: Bearer {key}"] * bool(key)
+    command += ["-rpc-header", f"authorization: Bearer {call_key}"] * bool(call_key)
     if data is not None:
         command += ["-d", json.dumps(data)]
     before = [argument for argument in arguments if argument.startswith("-")]
@@ -53,9 +54,12 @@ def reflection():
 
 
 def health():
-    served = json.loads(answer("grpc.health.v1.Health/Check", key="", data={}).partition("\n\n")[0])
+    served = json.loads(answer("grpc.health.v1.Health/Check", call_key="", data={}))
     assert served == {"status": "SERVING"}
     told("health, without a key")
+    refused = grpcurl("millrace.v1.RegistryService/ListModels", call_key="", data={})
+    assert "Unauthenticated" in refused.stderr, refused.stderr
+    told("ListModels without a key", "refused: Unauthenticated")
 
 
 def health_of_unknown():
@@ -87,10 +91,10 @@ def listing():
 
 def rich_error():
     done = grpcurl("-format-error", "millrace.v1.InferenceService/Classify", data={"deployment": DEPLOYMENT})
-    said = done.stderr
-    assert "InvalidArgument" in said or '"code": 3' in said, said
-    assert "fieldViolations" in said, said
-    assert "texts" in said, said
+    said = json.loads(done.stderr)
+    kinds = {detail["@type"].rpartition(".")[2]: detail for detail in said["details"]}
+    violations = kinds["BadRequest"].get("fieldViolations") or kinds["BadRequest"]["field_violations"]
+    assert (said["code"], violations[0]["field"], kinds["ErrorInfo"]["domain"]) == (3, "texts", "millrace"), said
     told("Classify without texts, google.rpc.BadRequest", "refused: InvalidArgument, field texts")
 
 
