@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ if str(ROOT) not in sys.path:
 from scripts.asyncapi import document as asyncapi_document  # noqa: E402  (the repository is put on the path above)
 from services.contracts.events import EVENTS, Event  # noqa: E402
 
+PACKAGES: Final = ("millrace/v1", "inference")
 STUBS: Final = Path("services/contracts/rpc")
 SCHEMAS: Final = Path("proto/events")
 GENERATED: Final = {".py", ".pyi", ".json"}
@@ -25,7 +27,7 @@ GENERATED: Final = {".py", ".pyi", ".json"}
 
 def grpc_stubs() -> dict[Path, str]:
     """The stubs of every .proto, with imports that are absolute inside this package."""
-    protos = sorted((ROOT / "proto/millrace/v1").glob("*.proto"))
+    protos = [proto for package in PACKAGES for proto in sorted((ROOT / "proto" / package).glob("*.proto"))]
     bin_folder = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder:
         outputs = ("python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out")
@@ -44,13 +46,16 @@ def grpc_stubs() -> dict[Path, str]:
             stderr=subprocess.DEVNULL,
         )
         return {
-            STUBS / made.name: made.read_text()
-            .replace("millrace.v1 import", "services.contracts.rpc import")
-            .replace("millrace.v1.", "services.contracts.rpc.")
-            if made.suffix == ".pyi"
-            else made.read_text().replace("from millrace.v1 import", "from services.contracts.rpc import")
+            STUBS / made.name: _absolute(made.read_text(), ".".join(made.parent.relative_to(folder).parts), made.suffix)
             for made in sorted(Path(folder).rglob("*_pb2*"))
         }
+
+
+def _absolute(stub: str, package: str, suffix: str) -> str:
+    """The stub with its imports of the protobuf package as imports of this one."""
+    if suffix == ".pyi":
+        stub = re.sub(rf"(?<![\w.]){re.escape(package)}\.(?=\w+_pb2)", "services.contracts.rpc.", stub)
+    return stub.replace(f"from {package} import", "from services.contracts.rpc import")
 
 
 def event_schema(event: type[Event]) -> dict[str, Any]:

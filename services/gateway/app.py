@@ -1,16 +1,21 @@
 """Wiring, and only wiring."""
 
 import random
+from collections.abc import Mapping
 
-from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc
+from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import subscriptions
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
-from services.gateway.inbound.http.door import RestDoor
+from services.gateway.inbound.http.door import Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.oip import rest as oip_rest
+from services.gateway.inbound.oip import rpc as oip_rpc
+from services.gateway.inbound.oip.models import Models
+from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.openapi import document
@@ -20,6 +25,7 @@ from services.gateway.outbound.upstreams import ServiceLines
 from services.gateway.ports import Ports
 from services.gateway.settings import GatewaySettings
 from services.kit.bus.stream import LatestReader
+from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
 
@@ -76,4 +82,29 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     hot = InferenceDoor(ports, sampler, limits, request_seconds=seconds)
     control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
     own = OwnFace(hot, control, document)
-    service.http(RestDoor(service.keyring, settings.hosts(), own, faces={}))
+    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
+    service.http(RestDoor(service.keyring, settings.hosts(), own, faces={"v2": open_inference}, health=health))
+
+
+def _open_inference(
+    service: Service,
+    settings: GatewaySettings,
+    ports: Ports,
+    upstreams: ServiceLines,
+    rpc: RpcServer,
+    sampler: Sampler,
+    limits: BodyLimits,
+) -> tuple[oip_rest.Face, Mapping[str, Health]]:
+    """The Open Inference Protocol by both doors: its gRPC service is added, its REST face given back."""
+
+    def is_ready() -> bool:
+        return all(check() for check in service.checks.values())
+
+    seconds, models = settings.request_seconds, Models(ports)
+    repository = Repository(ports, upstreams, models)
+    servicer = oip_rpc.OpenInferenceRpc(ports, models, repository, sampler, is_ready=is_ready, request_seconds=seconds)
+    register = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
+    rpc.add(register, servicer, oip_rpc.SERVICE.full_name, health=oip_rpc.HEALTH)
+    rpc.add_generic([oip_rpc.Unoffered()], [])
+    face = oip_rest.Face(ports, models, repository, sampler, limits, request_seconds=seconds)
+    return face, oip_rest.health(is_ready)

@@ -4,7 +4,8 @@ Refusal
 ├── Invalid      Malformed, BadField
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed
-├── Unsupported  MethodNotAllowed, UnsupportedMedia
+├── Conflict     NothingToLoad, LoadFailed
+├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge
 ├── Overloaded   ReplicaFull
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
@@ -13,6 +14,7 @@ Refusal
 """
 
 from services.contracts.errors import (
+    Conflict,
     Forbidden,
     Invalid,
     NotFound,
@@ -73,6 +75,26 @@ class VersionNotServed(NotFound):
     hint = "GET /api/v1/deployments/{deployment} shows what is; leave the version out to have one chosen"
 
 
+class NothingToLoad(Conflict):
+    """The model '{model}' has no version that passed its gate."""
+
+    field = "model_name"
+    hint = "train a better one, or start a rollout with skip_gate"
+
+
+class LoadFailed(Conflict):
+    """Version {version} of '{deployment}' could not be loaded: {reason}."""
+
+    field = "model_name"
+    hint = "GET /api/v1/deployments/{deployment} shows its rollout"
+
+
+class ExtensionNotOffered(Unsupported):
+    """The protocol's extension for {name} is not offered here."""
+
+    hint = "the server's metadata lists the extensions that are"
+
+
 class MethodNotAllowed(Unsupported):
     """The method {method} is not supported on this path."""
 
@@ -82,7 +104,7 @@ class MethodNotAllowed(Unsupported):
 class UnsupportedMedia(Unsupported):
     """The {header} '{value}' is not supported."""
 
-    hint = "send application/json, as it is or with gzip"
+    hint = "send application/json, as it is or with gzip or deflate"
 
 
 class BodyTooLarge(TooLarge):

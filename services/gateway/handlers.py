@@ -75,7 +75,8 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
     if not ports.routes.knows(command.tenant, command.deployment):
         raise _unknown(command.deployment, ports)
     ticket = sticky_ticket(command.deployment, command.sticky_key) if command.sticky_key else ports.generator.random()
-    give_up_at = min(command.deadline, ports.clock.monotonic() + ports.policy.ready_wait_seconds)
+    began = ports.clock.monotonic()
+    give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
     attempts = _Attempts()
     while True:
         choice = _choose(command, ticket, attempts, ports)
@@ -84,7 +85,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
             continue
         replica, version = choice
         try:
-            answer = await _ask(command, replica, version, ports)
+            answer = await _counted(command, replica, version, ports, began=began)
         except Refusal as refusal:
             if refusal.kind not in ELSEWHERE:
                 raise
@@ -119,6 +120,25 @@ async def _wait_for_a_replica(command: Classify, attempts: _Attempts, give_up_at
         ) from last
     await ports.clock.sleep(ports.policy.ready_poll_seconds)
     attempts.failed.clear()
+
+
+async def _counted(command: Classify, replica: Replica, version: int, ports: Ports, *, began: float) -> Answer:
+    """Asks, and remembers of the version how it went."""
+    served = (command.tenant, command.deployment, version)
+    asked = ports.clock.monotonic()
+    try:
+        answer = await _ask(command, replica, version, ports)
+    except Refusal:
+        ports.statistics.failed(served, seconds=ports.clock.monotonic() - asked)
+        raise
+    ports.statistics.answered(
+        served,
+        texts=len(command.texts),
+        waited_seconds=asked - began,
+        computed_seconds=ports.clock.monotonic() - asked,
+        at=ports.clock.now(),
+    )
+    return answer
 
 
 async def _ask(command: Classify, replica: Replica, version: int, ports: Ports) -> Answer:

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
+from services.gateway.domain.statistics import Statistics
 from services.kit.clock import Clock
 from services.kit.ids import Ids
 from services.kit.work import UnitOfWork
@@ -111,3 +112,4 @@ class Ports:
     mirrors: Mirrors
     generator: Generator
     policy: Policy
+    statistics: Statistics = field(default_factory=Statistics)

@@ -78,12 +78,14 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
+        self.health: set[str] = set()
+        """Methods that tell of health alone, under another name than gRPC's own: these ask for no key."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN):
+        if handler is None or details.method.startswith(OPEN) or details.method in self.health:
             return handler
         wrap = self._stream if handler.response_streaming else self._unary
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
@@ -158,7 +160,8 @@ class RpcServer:
     """One gRPC server: the room's services, health and reflection behind one interceptor."""
 
     def __init__(self, keyring: Keyring, host: str, port: int) -> None:
-        self._server = grpc.aio.server(interceptors=[_Doorkeeper(keyring)], options=_OPTIONS)
+        self._doorkeeper = _Doorkeeper(keyring)
+        self._server = grpc.aio.server(interceptors=[self._doorkeeper], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -168,9 +171,15 @@ class RpcServer:
             raise PortTaken(port=port) from error
         self.address = f"{host}:{self.port}"
 
-    def add(self, register: Callable[[Any, Any], None], servicer: Any, service_name: str) -> None:
-        """`register` is the generated `add_..._to_server`; `service_name` the full protobuf name."""
+    def add(
+        self, register: Callable[[Any, Any], None], servicer: Any, service_name: str, *, health: Sequence[str] = ()
+    ) -> None:
+        """`register` is the generated `add_..._to_server`; `service_name` the full protobuf name.
+
+        `health` names methods that tell of health and of nothing else: they ask for no key, and must not raise.
+        """
         register(servicer, self._server)
+        self._doorkeeper.health.update(f"/{service_name}/{method}" for method in health)
         self._names.append(service_name)
 
     def add_generic(self, handlers: Sequence[grpc.GenericRpcHandler], service_names: Sequence[str]) -> None:

@@ -13,13 +13,16 @@ _RANK: Final = {
     KeyRole.SERVICE: 3,
 }
 
-_CLIENT: Final = frozenset({"Classify", "Embed", "Stream", "SendFeedback"})
+_CLIENT: Final = frozenset({"Classify", "Embed", "Stream", "SendFeedback", "ModelInfer", "ModelStreamInfer"})
 _READING: Final = ("Get", "List")
+_READING_MODELS: Final = frozenset(
+    {"ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex"}
+)
 
 
 def needed_role(method: str) -> KeyRole:
     """By the gRPC method's name: reading is for viewers, asking for clients, changing for operators."""
-    if method.startswith(_READING):
+    if method.startswith(_READING) or method in _READING_MODELS:
         return KeyRole.VIEWER
     return KeyRole.CLIENT if method in _CLIENT else KeyRole.OPERATOR
 

@@ -37,6 +37,8 @@ class Replica:
     leaving: bool
     heard_at: float
     ready: frozenset[tuple[str, int]]
+    unready: Mapping[tuple[str, int], str] = field(default_factory=dict, compare=False)
+    """Of the versions that it has not ready, why."""
 
 
 @dataclass(slots=True)
@@ -97,6 +99,11 @@ class RoutingTable:
             leaving=event.leaving,
             heard_at=at,
             ready=ready,
+            unready={
+                (part.deployment, part.version): part.reason or f"it is {part.state}"
+                for part in event.versions
+                if part.state != "ready"
+            },
         )
         self._index()
         return True
@@ -118,6 +125,20 @@ class RoutingTable:
 
     def knows(self, tenant: str, deployment: str) -> bool:
         return (tenant, deployment) in self._deployments
+
+    def wish(self, tenant: str, deployment: str) -> DeploymentChanged:
+        """What the registry wants served, as it said last. Raises UnknownDeployment."""
+        return self._entry(tenant, deployment).event
+
+    def wishes(self, tenant: str) -> tuple[DeploymentChanged, ...]:
+        """The same of each of the tenant's deployments, by name."""
+        names = sorted(name for owner, name in self._deployments if owner == tenant)
+        return tuple(self._deployments[tenant, name].event for name in names)
+
+    def why_unready(self, deployment: str, version: int) -> str:
+        """What a replica says of a version that it has not ready; empty where none says anything."""
+        said = (replica.unready.get((deployment, version)) for replica in self._replicas.values())
+        return next((reason for reason in said if reason), "")
 
     def is_stale(self, replica: Replica, *, at: float) -> bool:
         return at - replica.heard_at > self._stale_after_seconds

@@ -14,7 +14,8 @@ from services.kit.http import Receive, Scope
 
 DISCARD_BYTES: Final = 16 * 1024 * 1024
 DISCARD_SECONDS: Final = 1.0
-GZIP: Final = 31  # zlib's window bits for a gzip header and trailer
+WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+"""By content-encoding, zlib's number for its header and trailer: HTTP's "deflate" is the zlib format."""
 
 
 class ClientGone(Exception):
@@ -40,7 +41,7 @@ async def read_json(receive: Receive, headers: Mapping[bytes, str], limits: Body
 
     Raises UnsupportedMedia, BodyTooLarge, SlowBody or Malformed; ClientGone when there is nobody to tell.
     """
-    body = await _read(receive, headers, limits)
+    body = await _received(receive, headers, limits)
     if not body:
         return {}
     media = headers.get(b"content-type", "")
@@ -55,7 +56,16 @@ async def read_json(receive: Receive, headers: Mapping[bytes, str], limits: Body
     return data
 
 
-async def _read(receive: Receive, headers: Mapping[bytes, str], limits: BodyLimits) -> bytes:
+async def read_bytes(receive: Receive, headers: Mapping[bytes, str], limits: BodyLimits) -> bytes:
+    """The whole body, uncompressed, of whatever media type.
+
+    Raises UnsupportedMedia, BodyTooLarge, SlowBody or Malformed; ClientGone when there is nobody to tell.
+    """
+    body = await _received(receive, headers, limits)
+    return _decompressed(body, headers, limits) if body else body
+
+
+async def _received(receive: Receive, headers: Mapping[bytes, str], limits: BodyLimits) -> bytes:
     told = headers.get(b"content-length", "0")
     if not told.isdigit() or int(told) > limits.bytes:
         raise BodyTooLarge(limit=limits.bytes, at="body")
@@ -97,15 +107,15 @@ def _decompressed(body: bytes, headers: Mapping[bytes, str], limits: BodyLimits)
     encoding = headers.get(b"content-encoding", "identity").lower()
     if encoding == "identity":
         return body
-    if encoding != "gzip":
+    if encoding not in WINDOW_BITS:
         raise UnsupportedMedia(header="content-encoding", value=encoding[:100], at="content-encoding")
-    inflater = zlib.decompressobj(GZIP)
+    inflater = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
         inflated = inflater.decompress(body, limits.bytes + 1)
     except zlib.error as error:
-        raise Malformed(problem="the body is not gzip", at="body") from error
+        raise Malformed(problem=f"the body is not {encoding}", at="body") from error
     if len(inflated) > limits.bytes:
         raise BodyTooLarge(limit=limits.bytes, at="body")
     if not inflater.eof:
-        raise Malformed(problem="the gzip body is cut short", at="body")
+        raise Malformed(problem=f"the {encoding} body is cut short", at="body")
     return inflated

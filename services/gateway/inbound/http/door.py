@@ -1,8 +1,9 @@
 """The REST door: who may come in by which name, and which face each path belongs to."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -52,14 +53,26 @@ class Face(Protocol):
         ...
 
 
+Health = Callable[[], tuple[int, bytes]]
+
+
 class RestDoor:
     """Raw ASGI. The order: the name it was called by, the key, then the path; so a stranger learns no paths.
 
-    `faces` go by the first segment of their paths; `own` has every other path.
+    `faces` go by the first segment of their paths; `own` has every other path. `health` has the paths that tell of
+    health alone, to anyone: each gives a status and a body.
     """
 
-    def __init__(self, keyring: Keyring, hosts: Collection[str], own: Face, faces: Mapping[str, Face]) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        hosts: Collection[str],
+        own: Face,
+        faces: Mapping[str, Face],
+        health: Mapping[str, Health] = MappingProxyType({}),
+    ) -> None:
         self._keyring = keyring
+        self._health = health
         self._hosts = frozenset(host.lower() for host in hosts)
         self._own = own
         self._faces = faces
@@ -74,6 +87,9 @@ class RestDoor:
             await send(message)
 
         path: str = scope["path"]
+        if path in self._health and scope["method"] in ("GET", "HEAD"):
+            await respond(send, *self._health[path]())
+            return
         face = self._faces.get(path[1:].partition("/")[0], self._own)
         try:
             headers = read_headers(scope)

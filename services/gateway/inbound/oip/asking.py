@@ -1,0 +1,241 @@
+"""An inference request of the protocol, whichever transport it came by, and what it asks and is answered in our words.
+
+The model takes one input, `text`. Its outputs, of N texts and the L likeliest labels, the likeliest first:
+`label` and `score` [N], which are answered unless others are listed; `labels` and `scores` [N, L]; `embedding` [N, W].
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final, TypeAlias
+
+from services.contracts.errors import InternalError, Refusal
+from services.gateway.domain.requests import Answer, Classify, check_identifier, check_name
+from services.gateway.errors import BadField
+from services.gateway.inbound.oip.tensors import (
+    BYTES,
+    FP32,
+    check_count,
+    count_texts,
+    pack_floats,
+    pack_strings,
+    unpack_strings,
+)
+from services.kit.ids import Ids
+
+INPUT: Final = "text"
+OUTPUTS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
+    "label": (BYTES, (-1,)),
+    "score": (FP32, (-1,)),
+    "labels": (BYTES, (-1, -1)),
+    "scores": (FP32, (-1, -1)),
+    "embedding": (FP32, (-1, -1)),
+}
+"""By name: the data type, and the shape with -1 for any size."""
+UNASKED: Final = ("label", "score")
+"""The outputs of a request that lists none."""
+MICROSECONDS: Final = 1_000_000
+MAX_VERSION: Final = 2**32 - 1
+
+Value: TypeAlias = bool | int | float | str
+Parameters: TypeAlias = Mapping[str, Value]
+
+_KINDS: Final[Mapping[str, tuple[type, str]]] = {
+    "sticky_key": (str, "a string"),
+    "whole_texts": (bool, "true or false"),
+    "timeout": (int, "a whole number of microseconds"),
+    "priority": (int, "a whole number"),
+    "binary_data_output": (bool, "true or false"),
+    "triton_enable_empty_final_response": (bool, "true or false"),
+}
+_SEQUENCE: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor as it was sent: `raw` bytes, or strings that were read from text already."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: Parameters
+    raw: bytes | memoryview | None = None
+    strings: Sequence[str] = ()
+    data_at: str = ""
+    """What the transport calls the field that holds the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output that was listed."""
+
+    name: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One inference request."""
+
+    model: str
+    version: str
+    id: str
+    parameters: Parameters
+    inputs: Sequence[Input]
+    outputs: Sequence[Wanted]
+
+    def names(self) -> Sequence[str]:
+        """The outputs to answer with."""
+        return [wanted.name for wanted in self.outputs] or UNASKED
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A tensor of the answer, its elements in row-major order."""
+
+    name: str
+    shape: tuple[int, ...]
+    elements: "list[str] | array[float]"
+
+    @property
+    def datatype(self) -> str:
+        return OUTPUTS[self.name][0]
+
+    def raw(self) -> bytes:
+        elements = self.elements
+        return pack_strings(elements) if isinstance(elements, list) else pack_floats(elements)
+
+
+def classify_command(asked: Asked, *, tenant: str, ids: Ids, now: float, seconds: float, traceparent: str) -> Classify:
+    """`seconds` is the longest that the transport allows; the request may ask for less.
+
+    Raises BadField or Malformed.
+    """
+    check_name(asked.model, "model_name")
+    version = read_version(asked.version, "model_version")
+    if asked.id:
+        check_identifier(asked.id, "id")
+    check_parameters(asked.parameters)
+    _check_outputs(asked.outputs)
+    timeout = asked.parameters.get("timeout", 0)
+    if timeout:
+        seconds = min(seconds, float(timeout) / MICROSECONDS)
+    return Classify(
+        tenant=tenant,
+        deployment=asked.model,
+        texts=_read_texts(asked.inputs),
+        request=asked.id or ids.new("req"),
+        deadline=now + seconds,
+        sticky_key=str(asked.parameters.get("sticky_key", "")),
+        traceparent=traceparent,
+        version=version,
+        with_embeddings=any(wanted.name == "embedding" for wanted in asked.outputs),
+        whole=bool(asked.parameters.get("whole_texts", False)),
+    )
+
+
+def outputs_of(answer: Answer, names: Sequence[str]) -> list[Output]:
+    return [_output(answer, name) for name in names]
+
+
+def words(refusal: Refusal) -> str:
+    """All of a refusal in one string, where the protocol has room for no more."""
+    body = refusal.body()
+    at = f" [{body.field}]" if body.field and body.field not in body.message else ""
+    return f"{body.message}{at}" + (f" ({body.hint})" if body.hint else "")
+
+
+def read_version(text: str, at: str) -> int:
+    """A version's number, 0 for none. Raises BadField."""
+    if not text:
+        return 0
+    if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 10 and int(text) <= MAX_VERSION:
+        return int(text)
+    raise BadField(name=at, problem="it must be the number of a version, such as 2", at=at)
+
+
+def check_parameters(parameters: Parameters) -> None:
+    """Raises BadField for a parameter that is not known, is of another type, or asks for what there is not."""
+    for name, value in parameters.items():
+        at = f"parameters.{name[:100]}"
+        if name in _SEQUENCE:
+            raise BadField(name=at, problem="the model keeps no state, so there are no sequences", at=at)
+        if name not in _KINDS:
+            known = ", ".join(_KINDS)
+            raise BadField(name=at, problem="there is no such parameter", at=at, advice=f"known are: {known}")
+        kind, words = _KINDS[name]
+        if type(value) is not kind:
+            raise BadField(name=at, problem=f"it must be {words}", at=at)
+        if isinstance(value, int) and value < 0:
+            raise BadField(name=at, problem="it is negative", at=at)
+    if parameters.get("priority"):
+        raise BadField(name="parameters.priority", problem="there are no priorities", at="parameters.priority")
+
+
+def _read_texts(inputs: Sequence[Input]) -> list[str]:
+    if not inputs:
+        raise BadField(name="inputs", problem=f"the input '{INPUT}' is missing", at="inputs")
+    for place, given in enumerate(inputs):
+        if given.name != INPUT:
+            at = f"inputs[{place}].name"
+            problem = f"the model has no input '{given.name[:100]}'; it takes '{INPUT}'"
+            raise BadField(name=at, problem=problem, at=at)
+    if len(inputs) > 1:
+        raise BadField(name="inputs[1].name", problem=f"the input '{INPUT}' is given twice", at="inputs[1].name")
+    given = inputs[0]
+    if given.datatype != BYTES:
+        raise BadField(name="inputs[0].datatype", problem=f"it must be {BYTES}", at="inputs[0].datatype")
+    _check_shared_memory(given.parameters, "inputs[0]")
+    count = count_texts(given.shape, "inputs[0].shape")
+    if given.raw is not None:
+        return unpack_strings(given.raw, count, given.data_at)
+    check_count(len(given.strings), count, given.data_at)
+    return list(given.strings)
+
+
+def _check_outputs(outputs: Sequence[Wanted]) -> None:
+    seen: set[str] = set()
+    for place, wanted in enumerate(outputs):
+        at = f"outputs[{place}].name"
+        if wanted.name not in OUTPUTS:
+            known = ", ".join(OUTPUTS)
+            raise BadField(name=at, problem=f"the model has no output '{wanted.name[:100]}'; it has {known}", at=at)
+        if wanted.name in seen:
+            raise BadField(name=at, problem=f"the output '{wanted.name}' is asked for twice", at=at)
+        seen.add(wanted.name)
+        _check_shared_memory(wanted.parameters, f"outputs[{place}]")
+        if wanted.parameters.get("classification"):
+            at = f"outputs[{place}].parameters.classification"
+            raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", at=at)
+
+
+def _check_shared_memory(parameters: Parameters, at: str) -> None:
+    for name in parameters:
+        if name.startswith("shared_memory"):
+            where = f"{at}.parameters.{name[:100]}"
+            raise BadField(name=where, problem="shared memory is not offered: send the data itself", at=where)
+
+
+def _output(answer: Answer, name: str) -> Output:
+    predictions = answer.predictions
+    count = len(predictions)
+    if name == "label":
+        return Output(name, (count,), [prediction.label for prediction in predictions])
+    if name == "score":
+        return Output(name, (count,), array("f", [prediction.score for prediction in predictions]))
+    if name == "embedding":
+        values = array("f", chain.from_iterable(answer.embeddings))
+        return Output(name, _rectangle(len(answer.embeddings), len(values)), values)
+    ranked = [part for prediction in predictions for part in prediction.scores]
+    shape = _rectangle(count, len(ranked))
+    if name == "labels":
+        return Output(name, shape, [part.label for part in ranked])
+    return Output(name, shape, array("f", [part.score for part in ranked]))
+
+
+def _rectangle(rows: int, elements: int) -> tuple[int, int]:
+    """Rows and columns. Raises InternalError where the rows cannot be of one length."""
+    if not rows or elements % rows:
+        raise InternalError
+    return rows, elements // rows

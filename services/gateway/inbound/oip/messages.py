@@ -1,0 +1,75 @@
+"""The gRPC form of inference requests and answers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.contracts.errors import Refusal
+from services.contracts.rpc import open_inference_pb2 as pb
+from services.gateway.domain.requests import Answer
+from services.gateway.errors import BadField
+from services.gateway.inbound.oip.asking import Asked, Input, Value, Wanted, outputs_of, words
+from services.gateway.inbound.oip.tensors import BYTES, decoded
+
+
+def read_request(request: pb.ModelInferRequest) -> Asked:
+    """Raises BadField."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        problem = f"it has {len(raw)} entries for {len(request.inputs)} inputs"
+        raise BadField(name="raw_input_contents", problem=problem, at="raw_input_contents")
+    return Asked(
+        model=request.model_name,
+        version=request.model_version,
+        id=request.id,
+        parameters=read_values(request.parameters, "parameters"),
+        inputs=[_input(given, place, raw[place] if raw else None) for place, given in enumerate(request.inputs)],
+        outputs=[
+            Wanted(listed.name, read_values(listed.parameters, f"outputs[{place}].parameters"))
+            for place, listed in enumerate(request.outputs)
+        ],
+    )
+
+
+def write_answer(answer: Answer, asked: Asked) -> pb.ModelInferResponse:
+    outputs = outputs_of(answer, asked.names())
+    return pb.ModelInferResponse(
+        model_name=answer.deployment,
+        model_version=str(answer.version),
+        id=answer.request_id,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(name=output.name, datatype=output.datatype, shape=output.shape)
+            for output in outputs
+        ],
+        raw_output_contents=[output.raw() for output in outputs],
+    )
+
+
+def _input(given: pb.ModelInferRequest.InferInputTensor, place: int, raw: bytes | None) -> Input:
+    at = f"inputs[{place}]"
+    parameters = read_values(given.parameters, f"{at}.parameters")
+    if raw is not None:
+        if given.HasField("contents"):
+            raise BadField(name=f"{at}.contents", problem="the data is given twice", at=f"{at}.contents")
+        data_at = f"raw_input_contents[{place}]"
+        return Input(given.name, given.datatype, given.shape, parameters, raw=raw, data_at=data_at)
+    data_at = f"{at}.contents.bytes_contents"
+    elements = given.contents.bytes_contents if given.datatype == BYTES else ()
+    strings = [decoded(element, number, data_at) for number, element in enumerate(elements)]
+    return Input(given.name, given.datatype, given.shape, parameters, strings=strings, data_at=data_at)
+
+
+def read_values(parameters: Mapping[str, Any], at: str) -> dict[str, Value]:
+    """Raises BadField for a parameter that is set to nothing."""
+    values: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind is None:
+            where = f"{at}.{name[:100]}"
+            raise BadField(name=where, problem="it has no value", at=where)
+        values[name] = getattr(parameter, kind)
+    return values
+
+
+def refused(request: pb.ModelInferRequest, refusal: Refusal) -> pb.ModelStreamInferResponse:
+    echoed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+    return pb.ModelStreamInferResponse(error_message=words(refusal), infer_response=echoed)

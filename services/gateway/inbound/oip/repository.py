@@ -1,0 +1,191 @@
+"""Loading and unloading models: rollouts and stops at the registry, in the caller's own name, waited for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from services.contracts.errors import Refusal, TimedOut
+from services.contracts.events import DeploymentChanged
+from services.contracts.rpc import registry_pb2
+from services.gateway.domain.requests import check_name
+from services.gateway.errors import BadField, LoadFailed, NothingToLoad
+from services.gateway.inbound.http.routes import REGISTRY
+from services.gateway.inbound.oip.models import Models
+from services.gateway.ports import Ports, Upstreams
+from services.kit import telemetry
+
+POLL_SECONDS: Final = 0.05
+REASON: Final = "asked by the Open Inference Protocol"
+CHAMPION: Final = "champion"
+PASSED: Final = "passed"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A model to load or to unload. `deadline` is a moment of the monotonic clock."""
+
+    tenant: str
+    model: str
+    parameters: Mapping[str, object]
+    authorization: str
+    deadline: float
+
+
+class Repository:
+    """The registry decides; this asks it, and waits until the routing table says that it is so."""
+
+    def __init__(self, ports: Ports, upstreams: Upstreams, models: Models) -> None:
+        self._ports = ports
+        self._upstreams = upstreams
+        self._models = models
+
+    async def load(self, order: Order) -> None:
+        """Returns once the version that is asked for, or else any, can answer.
+
+        A deployment that serves already is only waited for. One that does not gets a rollout of the version, of the
+        champion, or of the latest version that passed. Raises BadField, NothingToLoad, LoadFailed, TimedOut, and what
+        the registry refuses.
+        """
+        check_name(order.model, "model_name")
+        reference = read_reference(order.parameters)
+        wish = self._wish(order)
+        if not reference and wish is not None and wish.targets:
+            await self._until(order, lambda: self._models.answers(self._now(order)))
+            return
+        number = await self._number(order, wish, reference)
+        generation = 0
+        if wish is None or all(target.version != number for target in wish.targets):
+            asked = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
+            generation = await self._move(order, "StartRollout", asked)
+        await self._until(order, lambda: self._is_loaded(order, number, generation))
+
+    async def unload(self, order: Order) -> None:
+        """Returns once the model answers no more. Raises UnknownDeployment, TimedOut, and what the registry refuses."""
+        check_name(order.model, "model_name")
+        for name in order.parameters:
+            if name != "unload_dependents":
+                raise _unknown_parameter(name)
+        if not self._models.wish(order.tenant, order.model).targets:
+            return
+        asked = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
+        generation = await self._move(order, "StopDeployment", asked)
+        await self._until(order, lambda: self._is_unloaded(order, generation))
+
+    def _now(self, order: Order) -> DeploymentChanged:
+        return self._models.wish(order.tenant, order.model)
+
+    def _wish(self, order: Order) -> DeploymentChanged | None:
+        """None for a deployment that has wanted nothing yet."""
+        known = self._ports.routes.knows(order.tenant, order.model)
+        return self._now(order) if known or not self._ports.routes_read() else None
+
+    def _is_loaded(self, order: Order, version: int, generation: int) -> bool:
+        wish = self._wish(order)
+        if wish is None or wish.generation < generation:
+            return False
+        if all(target.version != version for target in wish.targets):
+            raise LoadFailed(version=version, deployment=order.model, reason=wish.reason)
+        return self._models.has_ready(wish, version) and self._models.answers(wish)
+
+    def _is_unloaded(self, order: Order, generation: int) -> bool:
+        wish = self._now(order)
+        return wish.generation >= generation and not self._models.answers(wish)
+
+    async def _number(self, order: Order, wish: DeploymentChanged | None, reference: str) -> int:
+        """Of the version to load."""
+        if reference.isdigit():
+            return int(reference)
+        model = wish.model if wish is not None else await self._model_of(order)
+        if reference:
+            asked = registry_pb2.GetVersionRequest(model=model, version=reference)
+            return int((await self._call(order, "GetVersion", asked, registry_pb2.Version())).number)
+        told = await self._call(order, "GetModel", registry_pb2.GetModelRequest(model=model), registry_pb2.Model())
+        passed = [version.number for version in told.versions if version.status == PASSED]
+        number = told.aliases.get(CHAMPION, 0) or max(passed, default=0)
+        if not number:
+            raise NothingToLoad(model=model)
+        return int(number)
+
+    async def _model_of(self, order: Order) -> str:
+        asked = registry_pb2.GetDeploymentRequest(deployment=order.model)
+        return str((await self._call(order, "GetDeployment", asked, registry_pb2.Deployment())).model)
+
+    async def _move(self, order: Order, method: str, request: Any) -> int:
+        """The generation that the deployment's wish has from then on."""
+        return int((await self._call(order, method, request, registry_pb2.Deployment())).generation)
+
+    async def _call(self, order: Order, method: str, request: Any, answer: Any) -> Any:
+        left = order.deadline - self._ports.clock.monotonic()
+        told = await self._upstreams.call(
+            f"/{REGISTRY.full_name}/{method}",
+            request.SerializeToString(),
+            [("authorization", order.authorization), *telemetry.current_carrier().items()],
+            seconds=max(0.0, left),
+        )
+        answer.ParseFromString(told)
+        return answer
+
+    async def _until(self, order: Order, is_so: Callable[[], bool]) -> None:
+        began = self._ports.clock.monotonic()
+        while not is_so():
+            left = order.deadline - self._ports.clock.monotonic()
+            if left <= 0:
+                raise TimedOut(seconds=round(order.deadline - began, 3))
+            await self._ports.clock.sleep(min(POLL_SECONDS, left))
+
+
+def read_reference(parameters: Mapping[str, object]) -> str:
+    """The number or '@alias' of the version to load, or nothing. Raises BadField or Malformed.
+
+    It stands in `version`, or in `config` as a model configuration whose version policy names one version: this is
+    how clients can say it whose `load_model` has no version.
+    """
+    for name in parameters:
+        if name not in ("version", "config"):
+            raise _unknown_parameter(name)
+    version = parameters.get("version", "")
+    if isinstance(version, int) and not isinstance(version, bool):
+        version = str(version)
+    if not isinstance(version, str):
+        raise BadField(name="parameters.version", problem="it must be a string", at="parameters.version")
+    if "config" in parameters:
+        if version:
+            raise BadField(name="parameters.config", problem="the version is given twice", at="parameters.config")
+        return str(_configured(parameters["config"]))
+    if version:
+        check_name(version.removeprefix("@"), "parameters.version")
+        if not version.startswith("@"):
+            _check_number(version)
+    return version
+
+
+def _check_number(version: str) -> None:
+    if not version.isdigit() or len(version) > 9 or int(version) < 1:
+        problem = "it must be a number or an alias, such as 2 or @champion"
+        raise BadField(name="parameters.version", problem=problem, at="parameters.version")
+
+
+def _configured(config: object) -> int:
+    """The one version that a model configuration's policy names."""
+    try:
+        told = orjson.loads(config) if isinstance(config, str) else None
+    except orjson.JSONDecodeError:
+        told = None
+    match told:
+        case {"version_policy": {"specific": {"versions": [int(number)]}}, **rest} if (
+            0 < number < 10**9 and not isinstance(number, bool) and rest.keys() <= {"name"}
+        ):
+            return number
+    problem = (
+        "a model's configuration follows from its version: only which version it is can be chosen, as "
+        '{"version_policy": {"specific": {"versions": [2]}}}'
+    )
+    raise BadField(name="parameters.config", problem=problem, at="parameters.config")
+
+
+def _unknown_parameter(name: str) -> Refusal:
+    at = f"parameters.{name[:100]}"
+    problem = "a model's files follow from its version" if name.startswith("file:") else "there is no such parameter"
+    return BadField(name=at, problem=problem, at=at)

@@ -1,0 +1,213 @@
+"""The gRPC service of the protocol, `inference.GRPCInferenceService`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+from google.protobuf.json_format import ParseDict
+
+from services.contracts.errors import InternalError, Refusal
+from services.contracts.rpc import open_inference_pb2 as pb
+from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
+from services.gateway.domain.access import check_role
+from services.gateway.errors import BadField, ExtensionNotOffered
+from services.gateway.handlers import classify
+from services.gateway.inbound.oip.asking import classify_command
+from services.gateway.inbound.oip.messages import read_request, read_values, refused, write_answer
+from services.gateway.inbound.oip.models import Models
+from services.gateway.inbound.oip.repository import Order, Repository
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.ports import Ports
+from services.kit import telemetry
+from services.kit.auth import Principal
+from services.kit.log import logger
+from services.kit.requests import caller
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+HEALTH: Final = ("ServerLive", "ServerReady")
+STREAM_IN_FLIGHT: Final = 64
+"""Requests of one client stream that are worked on at once; more wait unread."""
+UNOFFERED: Final = {
+    "SystemSharedMemoryStatus": "shared memory",
+    "SystemSharedMemoryRegister": "shared memory",
+    "SystemSharedMemoryUnregister": "shared memory",
+    "CudaSharedMemoryStatus": "shared memory",
+    "CudaSharedMemoryRegister": "shared memory",
+    "CudaSharedMemoryUnregister": "shared memory",
+    "TraceSetting": "trace settings",
+    "LogSettings": "log settings",
+}
+"""Methods of the protocol's extensions that are not offered."""
+
+
+def _admitted(method: str) -> Principal:
+    """Who calls, if that role may. Raises RoleTooWeak."""
+    principal = caller()
+    check_role(principal, method)
+    return principal
+
+
+class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
+    """Translates; the rules are the handlers'."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        models: Models,
+        repository: Repository,
+        sampler: Sampler,
+        *,
+        is_ready: Callable[[], bool],
+        request_seconds: float,
+    ) -> None:
+        self._ports = ports
+        self._models = models
+        self._repository = repository
+        self._sampler = sampler
+        self._is_ready = is_ready
+        self._request_seconds = request_seconds
+
+    # --- health and metadata
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Any) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Any) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Any) -> pb.ServerMetadataResponse:
+        _admitted("ServerMetadata")
+        return ParseDict(self._models.server(), pb.ServerMetadataResponse())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
+        tenant = _admitted("ModelReady").tenant
+        return pb.ModelReadyResponse(ready=self._models.is_ready(tenant, request.name, request.version))
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:
+        tenant = _admitted("ModelMetadata").tenant
+        return ParseDict(self._models.metadata(tenant, request.name, request.version), pb.ModelMetadataResponse())
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:
+        tenant = _admitted("ModelConfig").tenant
+        config = self._models.config(tenant, request.name, request.version)
+        return ParseDict({"config": config}, pb.ModelConfigResponse())
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Any) -> pb.ModelStatisticsResponse:
+        tenant = _admitted("ModelStatistics").tenant
+        return ParseDict(self._models.statistics(tenant, request.name, request.version), pb.ModelStatisticsResponse())
+
+    # --- the repository
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:
+        tenant = _admitted("RepositoryIndex").tenant
+        _check_repository(request.repository_name)
+        models = self._models.index(tenant, only_ready=request.ready)
+        return ParseDict({"models": models}, pb.RepositoryIndexResponse())
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Any
+    ) -> pb.RepositoryModelLoadResponse:
+        await self._repository.load(self._order(request, _admitted("RepositoryModelLoad"), context))
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Any
+    ) -> pb.RepositoryModelUnloadResponse:
+        await self._repository.unload(self._order(request, _admitted("RepositoryModelUnload"), context))
+        return pb.RepositoryModelUnloadResponse()
+
+    def _order(self, request: Any, principal: Principal, context: Any) -> Order:
+        _check_repository(request.repository_name)
+        return Order(
+            tenant=principal.tenant,
+            model=request.model_name,
+            parameters=read_values(request.parameters, "parameters"),
+            authorization=_metadata(context).get("authorization", ""),
+            deadline=self._ports.clock.monotonic() + self._seconds(context),
+        )
+
+    # --- inference
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
+        principal = _admitted("ModelInfer")
+        traceparent = telemetry.current_carrier().get("traceparent", "")
+        return await self._answer(request, principal, traceparent, self._seconds(context))
+
+    async def ModelStreamInfer(  # type: ignore[override]
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
+    ) -> None:
+        """Answers in the order of the requests: an error names none, so clients count."""
+        principal = _admitted("ModelStreamInfer")
+        parent = _metadata(context).get("traceparent")
+        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+        answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
+
+        async def read(group: asyncio.TaskGroup) -> None:
+            async for request in requests:
+                await room.acquire()
+                answers.put_nowait(group.create_task(self._streamed(request, principal, parent, context)))
+            answers.put_nowait(None)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read(group))
+            while (answer := await answers.get()) is not None:
+                await context.write(await answer)
+                room.release()
+
+    async def _streamed(
+        self, request: pb.ModelInferRequest, principal: Principal, parent: str | None, context: Any
+    ) -> pb.ModelStreamInferResponse:
+        sampling = self._sampler.decide(parent)
+        traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
+        try:
+            response = await self._answer(request, principal, traceparent, self._seconds(context))
+        except Refusal as refusal:
+            return refused(request, refusal)
+        except Exception:  # noqa: BLE001 - one request of many; the stream goes on
+            logger.exception("a request on a stream failed inside")
+            return refused(request, InternalError())
+        response.parameters["triton_final_response"].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+    async def _answer(
+        self, request: pb.ModelInferRequest, principal: Principal, traceparent: str, seconds: float
+    ) -> pb.ModelInferResponse:
+        asked = read_request(request)
+        command = classify_command(
+            asked,
+            tenant=principal.tenant,
+            ids=self._ports.ids,
+            now=self._ports.clock.monotonic(),
+            seconds=seconds,
+            traceparent=traceparent,
+        )
+        return write_answer(await classify(command, self._ports), asked)
+
+    def _seconds(self, context: Any) -> float:
+        """What the caller's deadline leaves, within our own limit."""
+        left = context.time_remaining()
+        return self._request_seconds if left is None else max(0.0, min(float(left), self._request_seconds))
+
+
+class Unoffered(grpc.GenericRpcHandler):
+    """Says of an extension's method that it is not offered, to those who have a key."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        service, _, method = handler_call_details.method.strip("/").partition("/")
+        if service != SERVICE.full_name or method not in UNOFFERED:
+            return None
+
+        async def refuse(request: bytes, context: Any) -> bytes:
+            raise ExtensionNotOffered(name=UNOFFERED[method])
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise BadField(name="repository_name", problem="there is one repository, without a name", at="repository_name")
+
+
+def _metadata(context: Any) -> dict[str, str]:
+    return {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}

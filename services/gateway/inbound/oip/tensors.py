@@ -1,0 +1,81 @@
+"""Tensors as bytes: strings are a length (u32, little-endian) and their UTF-8 each, floats are float32, little-endian.
+
+Everything is checked against the element count that was told, before anything is copied.
+"""
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from services.gateway.domain.requests import MAX_TEXTS
+from services.gateway.errors import BadField
+
+BYTES: Final = "BYTES"
+FP32: Final = "FP32"
+_LENGTH: Final = struct.Struct("<I")
+
+
+def count_texts(shape: Sequence[int], at: str) -> int:
+    """N of a shape [N] or [N, 1]. Raises BadField for any other, and beyond the largest batch."""
+    if any(size < 0 for size in shape):
+        raise BadField(name=at, problem="a size is negative", at=at)
+    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
+        raise BadField(name=at, problem="it must be [N] or [N, 1], where N is the number of texts", at=at)
+    if not 1 <= shape[0] <= MAX_TEXTS:
+        raise BadField(name=at, problem=f"send 1 to {MAX_TEXTS} texts", at=at)
+    return shape[0]
+
+
+def pack_strings(strings: Iterable[str]) -> bytes:
+    parts: list[bytes] = []
+    for string in strings:
+        encoded = string.encode()
+        parts.append(_LENGTH.pack(len(encoded)))
+        parts.append(encoded)
+    return b"".join(parts)
+
+
+def unpack_strings(raw: bytes | memoryview, count: int, at: str) -> list[str]:
+    """Exactly `count` strings that fill `raw`. Raises BadField where the bytes tell of more, of fewer, or no UTF-8."""
+    strings: list[str] = []
+    offset, end = 0, len(raw)
+    for _ in range(count):
+        begin = offset + _LENGTH.size
+        if begin > end:
+            raise _unlike(len(strings), count, at)
+        offset = begin + _LENGTH.unpack_from(raw, begin - _LENGTH.size)[0]
+        if offset > end:
+            problem = f"element {len(strings)} is said to be longer than the bytes that are left"
+            raise BadField(name=at, problem=problem, at=at)
+        strings.append(decoded(raw[begin:offset], len(strings), at))
+    if offset != end:
+        problem = f"{end - offset} bytes are left after the {count} elements that the shape tells of"
+        raise BadField(name=at, problem=problem, at=at)
+    return strings
+
+
+def decoded(element: bytes | memoryview, place: int, at: str) -> str:
+    """Raises BadField unless it is UTF-8."""
+    try:
+        return str(element, "utf-8")
+    except UnicodeDecodeError as error:
+        raise BadField(name=at, problem=f"element {place} is not UTF-8", at=at) from error
+
+
+def check_count(found: int, count: int, at: str) -> None:
+    """Raises BadField unless there are as many elements as the shape tells of."""
+    if found != count:
+        raise _unlike(found, count, at)
+
+
+def _unlike(found: int, count: int, at: str) -> BadField:
+    return BadField(name=at, problem=f"it has {found} elements, and the shape tells of {count}", at=at)
+
+
+def pack_floats(values: "array[float]") -> bytes:
+    if sys.byteorder == "big":
+        values = array("f", values)
+        values.byteswap()
+    return values.tobytes()
