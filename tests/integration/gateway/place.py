@@ -135,19 +135,43 @@ class FakeReplica(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
-    """Knows one model, and remembers what it was asked with."""
+    """Knows one model, and remembers what it was asked with. `moves` does what a rollout or a stop is to do."""
 
     def __init__(self) -> None:
         self.metadata: dict[str, str] = {}
+        self.model = registry_pb2.Model(name="news", aliases={"champion": 2})
+        self.moved: list[tuple[str, Any]] = []
+        self.moves: Callable[[Any], Awaitable[int]] = self._at_rest
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Any) -> registry_pb2.Model:  # noqa: N802
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         if request.model != "news":
             raise UnknownModel(model=request.model)
-        return registry_pb2.Model(name="news", aliases={"champion": 2})
+        return self.model
+
+    async def GetVersion(self, request: registry_pb2.GetVersionRequest, context: Any) -> registry_pb2.Version:  # noqa: N802
+        return registry_pb2.Version(model=request.model, number=self.model.aliases[request.version.removeprefix("@")])
+
+    async def GetDeployment(self, request: registry_pb2.GetDeploymentRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
+        if request.deployment != "news":
+            raise UnknownModel(model=request.deployment)
+        return registry_pb2.Deployment(name=request.deployment, model="news")
 
     async def StartRollout(self, request: registry_pb2.StartRolloutRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
-        return registry_pb2.Deployment(name=request.deployment, version=int(request.version))
+        generation = await self._move("StartRollout", request, context)
+        return registry_pb2.Deployment(name=request.deployment, version=int(request.version), generation=generation)
+
+    async def StopDeployment(self, request: registry_pb2.MoveRolloutRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
+        generation = await self._move("StopDeployment", request, context)
+        return registry_pb2.Deployment(name=request.deployment, generation=generation)
+
+    async def _move(self, method: str, request: Any, context: Any) -> int:
+        self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
+        self.moved.append((method, request))
+        return await self.moves(request)
+
+    async def _at_rest(self, request: Any) -> int:
+        return 0
 
     async def ListModels(  # noqa: N802
         self, request: registry_pb2.ListModelsRequest, context: Any
@@ -293,6 +317,13 @@ async def _open_upstreams(keyring: Keyring) -> tuple[Any, Any, RpcServer]:
     register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
     server.add(register, registry, "millrace.v1.RegistryService")
     server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, trainer, "millrace.v1.TrainerService")
+    stop = grpc.unary_unary_rpc_method_handler(
+        registry.StopDeployment,
+        request_deserializer=registry_pb2.MoveRolloutRequest.FromString,
+        response_serializer=registry_pb2.Deployment.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler("millrace.v1.RegistryService", {"StopDeployment": stop})
+    server.add_generic([handler], [])
     await server.open()
     return registry, trainer, server
 

@@ -1,33 +1,68 @@
-"""The Open Inference Protocol by a running gateway: the same model by REST and by gRPC."""
+"""The Open Inference Protocol by a running gateway: the same models by REST and by gRPC."""
 
+import asyncio
+import gzip
+import json
+import zlib
 from array import array
+from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import pytest
 
+from services.contracts.events import ReplicaVersion, Role
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.inbound.oip.rpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings, unpack_strings
-from tests.integration.gateway.place import EMBEDDING, Place, target
+from tests.integration.gateway.place import (
+    EMBEDDING,
+    Place,
+    answer_at_once,
+    identity,
+    open_place,
+    refuse_with,
+    target,
+)
 
 INFER = "/v2/models/news/infer"
+TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def asked(*texts: str, **more: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [len(texts)], "data": list(texts)}], **more}
 
 
-async def serving(place: Place) -> None:
-    await place.replica("replica-1", 1)
+def in_grpc(*texts: str, outputs: tuple[str, ...] = (), **more: Any) -> pb.ModelInferRequest:
+    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs]
+    given = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[len(texts)])
+    fields = {"model_name": "news", "inputs": [given], "raw_input_contents": [pack_strings(texts)], **more}
+    return pb.ModelInferRequest(outputs=wanted, **fields)
+
+
+def call(place: Place, method: str, **options: Any) -> Any:
+    """A unary method of the service, called with its request's fields."""
+    ask = place.rpc_method(SERVICE, method)
+    kind = getattr(pb, SERVICE.methods_by_name[method].input_type.name)
+    return lambda **fields: ask(kind(**fields), **options)
+
+
+async def serving(place: Place, *versions: int) -> Any:
+    replica = await place.replica("replica-1", *(versions or (1,)))
     await place.deploy(target(1))
     await place.serves(1)
+    return replica
+
+
+# --- inference
 
 
 async def test_json_tensors_come_back_as_json(place: Place) -> None:
     await serving(place)
     reply = await place.client.post(INFER, json=asked("a", "b", id="req-7"))
     assert reply.status_code == 200, reply.text
-    assert reply.headers["x-millrace-version"] == "1"
+    assert (reply.headers["x-millrace-version"], reply.headers["content-type"]) == ("1", "application/json")
     assert reply.json() == {
         "model_name": "news",
         "model_version": "1",
@@ -39,15 +74,42 @@ async def test_json_tensors_come_back_as_json(place: Place) -> None:
     }
 
 
+async def test_binary_tensors_come_back_as_binary_whatever_the_body_is_packed_in(place: Place) -> None:
+    replica = await serving(place)
+    texts = [f"text {number} " + "é" * 20 for number in range(64)]
+    raw = pack_strings(texts)
+    given = {"name": "text", "datatype": "BYTES", "shape": [64, 1], "parameters": {"binary_data_size": len(raw)}}
+    wanted = [{"name": name} for name in ("labels", "scores", "embedding")]
+    head = json.dumps({"inputs": [given], "outputs": wanted, "parameters": {"binary_data_output": True}}).encode()
+    for way, pack, unpack in (("gzip", gzip.compress, gzip.decompress), ("deflate", zlib.compress, zlib.decompress)):
+        headers = {
+            "content-type": "application/octet-stream",
+            "content-encoding": way,
+            "accept-encoding": way,
+            "inference-header-content-length": str(len(head)),
+        }
+        async with place.client.stream("POST", INFER, content=pack(head + raw), headers=headers) as reply:
+            packed = b"".join([part async for part in reply.aiter_raw()])
+        assert (reply.status_code, reply.headers["content-encoding"]) == (200, way)
+        body, length = unpack(packed), int(reply.headers["inference-header-content-length"])
+        told = json.loads(body[:length])
+        sizes = [output["parameters"]["binary_data_size"] for output in told["outputs"]]
+        assert length + sum(sizes) == len(body)
+        assert unpack_strings(body[length : length + sizes[0]], 128, "labels") == ["dev", "data"] * 64
+        assert array("f", body[-sizes[2] :]).tolist() == pytest.approx([*EMBEDDING] * 64)
+        assert list(replica.seen[-1].classify.texts) == texts
+
+
+async def test_a_small_answer_is_not_compressed(place: Place) -> None:
+    await serving(place)
+    reply = await place.client.post(INFER, json=asked("a"), headers={"accept-encoding": "gzip, deflate"})
+    assert "content-encoding" not in reply.headers
+
+
 async def test_grpc_answers_in_raw_contents(place: Place) -> None:
     await serving(place)
-    infer = place.rpc_method(SERVICE, "ModelInfer")
-    given = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[2])
-    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in ("labels", "scores", "embedding")]
-    request = pb.ModelInferRequest(
-        model_name="news", id="req-8", inputs=[given], outputs=wanted, raw_input_contents=[pack_strings(["a", "b"])]
-    )
-    answer = await infer(request)
+    request = in_grpc("a", "b", outputs=("labels", "scores", "embedding"), id="req-8")
+    answer = await place.rpc_method(SERVICE, "ModelInfer")(request)
     assert (answer.model_name, answer.model_version, answer.id) == ("news", "1", "req-8")
     assert [(output.name, list(output.shape)) for output in answer.outputs] == [
         ("labels", [2, 2]),
@@ -58,3 +120,302 @@ async def test_grpc_answers_in_raw_contents(place: Place) -> None:
     assert unpack_strings(labels, 4, "labels") == ["dev", "data", "dev", "data"]
     assert array("f", scores).tolist() == [0.75, 0.25, 0.75, 0.25]
     assert array("f", embedding).tolist() == pytest.approx([*EMBEDDING, *EMBEDDING])
+
+
+async def test_a_version_a_sticky_key_and_whole_texts_reach_the_routing_and_the_replica(place: Place) -> None:
+    replica = await place.replica("replica-1", 1, 2)
+    await place.deploy(target(1, weight=50), target(2, Role.CANARY, 50))
+    await place.serves(1)
+    for version in ("1", "2"):
+        reply = await place.client.post(f"/v2/models/news/versions/{version}/infer", json=asked("a"))
+        assert reply.json()["model_version"] == version
+        answer = await place.rpc_method(SERVICE, "ModelInfer")(in_grpc("a", model_version=version))
+        assert answer.model_version == version
+    options = {"sticky_key": "user-7", "whole_texts": True}
+    replies = [await place.client.post(INFER, json=asked("a", parameters=options)) for _ in range(8)]
+    assert len({reply.json()["model_version"] for reply in replies}) == 1
+    assert replica.seen[-1].classify.whole_texts
+
+
+async def test_the_timeout_in_microseconds_is_the_deadline_and_grpcs_own_goes_on(place: Place) -> None:
+    replica = await serving(place)
+    await place.client.post(INFER, json=asked("a", parameters={"timeout": 1_500_000}))
+    assert 1000 < replica.seen[-1].deadline_ms <= 1500
+    await place.rpc_method(SERVICE, "ModelInfer")(in_grpc("a"), timeout=2.0)
+    assert 1000 < replica.seen[-1].deadline_ms <= 2000
+
+    async def never(request: Any) -> Any:
+        await asyncio.Event().wait()
+
+    replica.behaviours[1] = never
+    reply = await place.client.post(INFER, json=asked("a", parameters={"timeout": 50_000}))
+    assert reply.status_code == 504
+    assert isinstance(reply.json()["error"], str)
+    late = in_grpc("a", parameters={"timeout": pb.InferParameter(int64_param=50_000)})
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await place.rpc_method(SERVICE, "ModelInfer")(late)
+    assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_stream_answers_in_the_order_of_its_requests_and_goes_on_after_a_refusal(place: Place) -> None:
+    replica = await serving(place)
+    first_may_answer = asyncio.Event()
+
+    async def slow_at_first(request: Any) -> Any:
+        if request.classify.request_id == "s-0":
+            await first_may_answer.wait()
+        elif request.classify.request_id == "s-9":
+            first_may_answer.set()
+        return await answer_at_once(request)
+
+    replica.behaviours[1] = slow_at_first
+    stream = place.channel.stream_stream(
+        f"/{SERVICE.full_name}/ModelStreamInfer",
+        request_serializer=pb.ModelInferRequest.SerializeToString,
+        response_deserializer=pb.ModelStreamInferResponse.FromString,
+    )
+    requests = [in_grpc("a", id=f"s-{number}") for number in range(10)]
+    requests.insert(5, in_grpc("a", model_name="nobody", id="lost"))
+    answers = [answer async for answer in stream(iter(requests), metadata=place.metadata)]
+    assert [answer.infer_response.id for answer in answers] == [request.id for request in requests]
+    assert [bool(answer.error_message) for answer in answers] == [number == 5 for number in range(11)]
+    assert "No deployment is named 'nobody'" in answers[5].error_message
+    assert answers[0].infer_response.parameters["triton_final_response"].bool_param
+
+
+async def test_what_the_replica_refuses_reaches_the_client_in_its_words(place: Place) -> None:
+    replica = await serving(place)
+    replica.behaviours[1] = refuse_with("invalid", "text_too_long")
+    reply = await place.client.post(INFER, json=asked("a"))
+    assert (reply.status_code, reply.json()) == (400, {"error": "the replica says no [texts]"})
+
+
+async def test_a_traced_caller_gets_a_span_and_the_replica_its_context(place: Place) -> None:
+    replica = await serving(place)
+    reply = await place.client.post(INFER, json=asked("a"), headers={"traceparent": TRACED})
+    (span,) = place.ended_spans("POST /v2/models/{model}/infer")
+    trace_id, span_id, parent = identity(span)
+    assert (trace_id, parent) == (TRACED[3:35], TRACED[36:52])
+    assert reply.headers["traceparent"] == replica.seen[-1].traceparent == f"00-{trace_id}-{span_id}-01"
+
+
+async def test_an_untraced_request_has_no_span_and_an_unsampled_context(
+    tmp_path: Path, embedded_bootstrap: str
+) -> None:
+    async with open_place(tmp_path, embedded_bootstrap, trace_ratio=0.0) as place:
+        replica = await serving(place)
+        reply = await place.client.post(INFER, json=asked("a"))
+        assert place.ended_spans("POST /v2/models/{model}/infer") == []
+        assert reply.headers["traceparent"] == replica.seen[-1].traceparent
+        assert reply.headers["traceparent"].endswith("-00")
+
+
+# --- what is told of models
+
+
+async def test_both_doors_tell_the_same_of_a_model(place: Place) -> None:
+    await place.replica("replica-1", 1, 2)
+    await place.deploy(target(1), target(2, Role.CANARY, 0))
+    await place.serves(1)
+    told = (await place.client.get("/v2/models/news")).json()
+    assert told["versions"] == ["1", "2"]
+    assert told["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    over_grpc = await call(place, "ModelMetadata")(name="news")
+    assert (list(over_grpc.versions), over_grpc.platform) == (told["versions"], told["platform"])
+    assert [(one.name, one.datatype, list(one.shape)) for one in over_grpc.outputs] == [
+        (one["name"], one["datatype"], one["shape"]) for one in told["outputs"]
+    ]
+    config = (await place.client.get("/v2/models/news/versions/2/config")).json()
+    assert config["version_policy"] == {"specific": {"versions": [2]}}
+    assert config["parameters"]["model"] == {"string_value": "news"}
+    in_config = (await call(place, "ModelConfig")(name="news", version="2")).config
+    assert (in_config.max_batch_size, list(in_config.version_policy.specific.versions)) == (64, [2])
+    server = (await place.client.get("/v2")).json()
+    assert server["name"] == (await call(place, "ServerMetadata")()).name == "millrace"
+    assert "binary_tensor_data" in server["extensions"]
+
+
+async def test_ready_is_what_a_replica_has_ready(place: Place) -> None:
+    await serving(place)
+    await place.deploy(target(1), target(2, Role.CANARY, 0))
+    async with asyncio.timeout(10):
+        while len((await place.client.get("/v2/models/news")).json()["versions"]) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for path, status in (("", 200), ("/versions/1", 200), ("/versions/2", 400), ("/versions/9", 400)):
+        reply = await place.client.get(f"/v2/models/news{path}/ready")
+        assert (reply.status_code, reply.json()) == (status, {"name": "news", "ready": status == 200}), path
+        version = path.rpartition("/")[2]
+        assert (await call(place, "ModelReady")(name="news", version=version)).ready is (status == 200)
+    assert (await place.client.get("/v2/models/nobody/ready")).status_code == 404
+
+
+async def test_the_index_has_every_version_with_its_state_and_the_reason(place: Place) -> None:
+    replica = await serving(place)
+    report = replica.report(1)
+    failed = ReplicaVersion(deployment="news", model="news", version=2, state="failed", reason="the graph is too large")
+    await place.publish(report.model_copy(update={"versions": [*report.versions, failed]}))
+    await place.deploy(target(1), target(2, Role.CANARY, 0))
+    entries = [
+        {"name": "news", "version": "1", "state": "READY", "reason": ""},
+        {"name": "news", "version": "2", "state": "UNAVAILABLE", "reason": "the graph is too large"},
+    ]
+    async with asyncio.timeout(10):
+        while (told := (await place.client.post("/v2/repository/index")).json()) != entries:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert told == entries
+    assert (await place.client.post("/v2/repository/index", json={"ready": True})).json() == entries[:1]
+    over_grpc = (await call(place, "RepositoryIndex")()).models
+    assert [(one.version, one.state, one.reason) for one in over_grpc] == [
+        (one["version"], one["state"], one["reason"]) for one in entries
+    ]
+    assert len((await call(place, "RepositoryIndex")(ready=True)).models) == 1
+
+
+async def test_statistics_count_the_texts_and_requests_of_every_door(place: Place) -> None:
+    replica = await serving(place)
+    url = "/v2/models/news/versions/1/stats"
+
+    async def counted() -> dict[str, Any]:
+        (one,) = (await place.client.get(url)).json()["model_stats"]
+        told: dict[str, Any] = one
+        return told
+
+    before = await counted()
+    await place.client.post(INFER, json=asked("a", "b"))
+    await place.rpc_method(SERVICE, "ModelInfer")(in_grpc("a"))
+    await place.classify("a")
+    replica.behaviours[1] = refuse_with("invalid")
+    await place.client.post(INFER, json=asked("a"))
+    after = await counted()
+    assert after["inference_count"] - before["inference_count"] == 4
+    assert after["execution_count"] - before["execution_count"] == 3
+    assert after["inference_stats"]["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
+    assert after["inference_stats"]["success"]["ns"] > after["inference_stats"]["compute_infer"]["ns"] > 0
+    assert after["last_inference"] > 1_700_000_000_000
+    (over_grpc,) = (await call(place, "ModelStatistics")(name="news", version="1")).model_stats
+    assert over_grpc.inference_count == after["inference_count"]
+    assert over_grpc.inference_stats.success.ns == after["inference_stats"]["success"]["ns"]
+    assert (await place.client.get("/v2/models/stats")).json()["model_stats"] == [after]
+
+
+# --- loading and unloading
+
+
+def as_told(place: Place, *targets: Any) -> Any:
+    """A registry that wants these targets from the move on."""
+
+    async def move(request: Any) -> int:
+        await place.deploy(*targets)
+        return place.generation
+
+    return move
+
+
+async def test_a_model_is_unloaded_and_loaded_again_in_the_callers_own_name(place: Place) -> None:
+    await serving(place, 1, 2)
+    place.registry.moves = as_told(place, target(1, Role.DRAINING, 0))
+    assert (await place.client.post("/v2/repository/models/news/unload", json={})).status_code == 200
+    method, request = place.registry.moved[-1]
+    assert (method, request.deployment) == ("StopDeployment", "news")
+    assert place.registry.metadata["authorization"] == place.metadata[0][1]
+    assert (await place.client.get("/v2/models/news/ready")).status_code == 400
+    (entry,) = (await place.client.post("/v2/repository/index")).json()
+    assert (entry["version"], entry["state"]) == ("", "UNAVAILABLE")
+    place.registry.moves = as_told(place, target(2), target(1, Role.DRAINING, 0))
+    assert (await place.client.post("/v2/repository/models/news/load", content=b"{}")).status_code == 200
+    method, request = place.registry.moved[-1]
+    assert (method, request.deployment, request.version) == ("StartRollout", "news", "2"), "the champion"
+    assert (await place.client.get("/v2/models/news")).json()["versions"] == ["2"]
+    assert (await place.client.post(INFER, json=asked("a"))).json()["model_version"] == "2"
+
+
+async def test_over_grpc_too_and_a_second_unload_asks_for_nothing(place: Place) -> None:
+    await serving(place, 1, 2)
+    place.registry.moves = as_told(place)
+    unload = call(place, "RepositoryModelUnload", timeout=10)
+    await unload(model_name="news", parameters={"unload_dependents": pb.ModelRepositoryParameter(bool_param=True)})
+    await unload(model_name="news")
+    assert len(place.registry.moved) == 1
+    place.registry.moves = as_told(place, target(1))
+    version = {"version": pb.ModelRepositoryParameter(string_param="1")}
+    await call(place, "RepositoryModelLoad", timeout=10)(model_name="news", parameters=version)
+    assert [request.version for _, request in place.registry.moved[1:]] == ["1"]
+    assert (await place.rpc_method(SERVICE, "ModelInfer")(in_grpc("a"))).model_version == "1"
+
+
+async def test_what_is_served_already_is_not_rolled_out_again(place: Place) -> None:
+    await serving(place)
+    load = "/v2/repository/models/news/load"
+    assert (await place.client.post(load)).status_code == 200
+    assert (await place.client.post(load, json={"parameters": {"version": "1"}})).status_code == 200
+    assert place.registry.moved == []
+
+
+async def test_a_deployment_that_was_never_served_gets_the_latest_version_that_passed(place: Place) -> None:
+    await place.replica("replica-1", 3)
+    place.registry.model.aliases.clear()
+    load = "/v2/repository/models/news/load"
+    reply = await place.client.post(load)
+    assert (reply.status_code, "no version that passed" in reply.json()["error"]) == (409, True)
+    for number, status in ((1, "passed"), (3, "passed"), (4, "refused")):
+        place.registry.model.versions.add(model="news", number=number, status=status)
+    place.registry.moves = as_told(place, target(3))
+    assert (await place.client.post(load)).status_code == 200
+    assert [request.version for _, request in place.registry.moved] == ["3"]
+
+
+async def test_a_stopped_deployment_gets_the_version_back_that_served_last(place: Place) -> None:
+    await serving(place, 1, 2)
+    await place.deploy(target(1, Role.DRAINING, 0))
+    place.registry.model.aliases.clear()
+    place.registry.model.aliases["previous"] = 1
+    place.registry.model.versions.add(model="news", number=2, status="passed")
+    place.registry.moves = as_told(place, target(1))
+    async with asyncio.timeout(10):
+        while (await place.client.get("/v2/models/news/ready")).status_code == 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (await place.client.post("/v2/repository/models/news/load")).status_code == 200
+    assert [request.version for _, request in place.registry.moved] == ["1"]
+
+
+async def test_an_alias_names_the_version_to_load(place: Place) -> None:
+    await serving(place, 1, 5)
+    place.registry.model.aliases["challenger"] = 5
+    place.registry.moves = as_told(place, target(1), target(5, Role.CANARY, 0))
+    sent = {"parameters": {"version": "@challenger"}}
+    assert (await place.client.post("/v2/repository/models/news/load", json=sent)).status_code == 200
+    assert [request.version for _, request in place.registry.moved] == ["5"]
+
+
+async def test_a_load_that_is_rolled_back_says_why_and_one_without_end_meets_its_deadline(place: Place) -> None:
+    await serving(place)
+    place.registry.moves = as_told(place, target(1))
+    load = "/v2/repository/models/news/load"
+    reply = await place.client.post(load, json={"parameters": {"version": "2"}})
+    assert (reply.status_code, "Version 2 of 'news' could not be loaded: test" in reply.json()["error"]) == (409, True)
+    place.registry.moves = as_told(place, target(1), target(2, Role.CANARY, 0))
+    version = {"version": pb.ModelRepositoryParameter(int64_param=2)}
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(place, "RepositoryModelLoad", timeout=0.3)(model_name="news", parameters=version)
+    assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_what_the_registry_does_not_know_cannot_be_loaded_nor_unloaded(place: Place) -> None:
+    await serving(place)
+    assert (await place.client.post("/v2/repository/models/nobody/load")).status_code == 404
+    assert (await place.client.post("/v2/repository/models/nobody/unload")).status_code == 404
+    assert place.registry.moved == []
+
+
+async def test_health_needs_no_key_and_says_whether_the_table_was_read(place: Place) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{place.rest}") as stranger:
+        live = await stranger.get("/v2/health/live")
+        assert (live.status_code, live.json()) == (200, {"live": True})
+        ready = await stranger.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True})
+        place.service.checks["routes"] = lambda: False
+        ready = await stranger.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (400, {"ready": False})
+    for method, answer in (("ServerLive", True), ("ServerReady", False)):
+        ask: Any = place.channel.unary_unary(f"/{SERVICE.full_name}/{method}")
+        assert await ask(b"") == (b"\x08\x01" if answer else b"")

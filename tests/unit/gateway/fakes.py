@@ -10,6 +10,7 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
 from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.routing import Replica, RoutingTable
+from services.gateway.domain.statistics import Statistics
 from services.gateway.ports import Policy, Ports, Question
 from services.kit.clock import VirtualClock
 from services.kit.ids import SeededIds
@@ -127,6 +128,7 @@ class World:
     routes_read: bool = True
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     policy: Policy = field(default_factory=Policy)
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def ports(self) -> Ports:
@@ -141,4 +143,5 @@ class World:
             mirrors=self.mirrors,
             generator=random.Random(7),
             policy=self.policy,
+            statistics=self.statistics,
         )

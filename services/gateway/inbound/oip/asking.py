@@ -35,6 +35,8 @@ OUTPUTS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 """By name: the data type, and the shape with -1 for any size."""
 UNASKED: Final = ("label", "score")
 """The outputs of a request that lists none."""
+STRINGS: Final = "str"
+"""What some clients write beside an input to say that its bytes are UTF-8."""
 MICROSECONDS: Final = 1_000_000
 MAX_VERSION: Final = 2**32 - 1
 
@@ -49,7 +51,15 @@ _KINDS: Final[Mapping[str, tuple[type, str]]] = {
     "binary_data_output": (bool, "true or false"),
     "triton_enable_empty_final_response": (bool, "true or false"),
 }
-_SEQUENCE: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+_INPUT_KINDS: Final[Mapping[str, tuple[type, str]]] = {
+    "binary_data_size": (int, "a number of bytes"),
+    "content_type": (str, "a string"),
+}
+_OUTPUT_KINDS: Final[Mapping[str, tuple[type, str]]] = {
+    "binary_data": (bool, "true or false"),
+    "classification": (int, "a whole number"),
+}
+_SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +167,11 @@ def read_version(text: str, at: str) -> int:
 
 def check_parameters(parameters: Parameters) -> None:
     """Raises BadField for a parameter that is not known, is of another type, or asks for what there is not."""
-    for name, value in parameters.items():
-        at = f"parameters.{name[:100]}"
-        if name in _SEQUENCE:
+    for name in _SEQUENCE:
+        if name in parameters:
+            at = f"parameters.{name}"
             raise BadField(name=at, problem="the model keeps no state, so there are no sequences", at=at)
-        if name not in _KINDS:
-            known = ", ".join(_KINDS)
-            raise BadField(name=at, problem="there is no such parameter", at=at, advice=f"known are: {known}")
-        kind, words = _KINDS[name]
-        if type(value) is not kind:
-            raise BadField(name=at, problem=f"it must be {words}", at=at)
-        if isinstance(value, int) and value < 0:
-            raise BadField(name=at, problem="it is negative", at=at)
+    _check_kinds(parameters, _KINDS, "parameters")
     if parameters.get("priority"):
         raise BadField(name="parameters.priority", problem="there are no priorities", at="parameters.priority")
 
@@ -186,7 +189,10 @@ def _read_texts(inputs: Sequence[Input]) -> list[str]:
     given = inputs[0]
     if given.datatype != BYTES:
         raise BadField(name="inputs[0].datatype", problem=f"it must be {BYTES}", at="inputs[0].datatype")
-    _check_shared_memory(given.parameters, "inputs[0]")
+    _check_tensor(given.parameters, _INPUT_KINDS, "inputs[0].parameters")
+    if given.parameters.get("content_type", STRINGS) != STRINGS:
+        at = "inputs[0].parameters.content_type"
+        raise BadField(name=at, problem=f"it must be '{STRINGS}'", at=at)
     count = count_texts(given.shape, "inputs[0].shape")
     if given.raw is not None:
         return unpack_strings(given.raw, count, given.data_at)
@@ -204,17 +210,31 @@ def _check_outputs(outputs: Sequence[Wanted]) -> None:
         if wanted.name in seen:
             raise BadField(name=at, problem=f"the output '{wanted.name}' is asked for twice", at=at)
         seen.add(wanted.name)
-        _check_shared_memory(wanted.parameters, f"outputs[{place}]")
+        _check_tensor(wanted.parameters, _OUTPUT_KINDS, f"outputs[{place}].parameters")
         if wanted.parameters.get("classification"):
             at = f"outputs[{place}].parameters.classification"
             raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", at=at)
 
 
-def _check_shared_memory(parameters: Parameters, at: str) -> None:
-    for name in parameters:
+def _check_tensor(parameters: Parameters, kinds: Mapping[str, tuple[type, str]], at: str) -> None:
+    for name in sorted(parameters):
         if name.startswith("shared_memory"):
-            where = f"{at}.parameters.{name[:100]}"
+            where = f"{at}.{name[:100]}"
             raise BadField(name=where, problem="shared memory is not offered: send the data itself", at=where)
+    _check_kinds(parameters, kinds, at)
+
+
+def _check_kinds(parameters: Parameters, kinds: Mapping[str, tuple[type, str]], at: str) -> None:
+    for name, value in sorted(parameters.items()):
+        where = f"{at}.{name[:100]}"
+        if name not in kinds:
+            advice = f"known are: {', '.join(kinds)}"
+            raise BadField(name=where, problem="there is no such parameter", at=where, advice=advice)
+        kind, expected = kinds[name]
+        if type(value) is not kind:
+            raise BadField(name=where, problem=f"it must be {expected}", at=where)
+        if isinstance(value, int) and value < 0:
+            raise BadField(name=where, problem="it is negative", at=where)
 
 
 def _output(answer: Answer, name: str) -> Output:

@@ -38,16 +38,16 @@ class Models:
         return self._ports.routes.wish(tenant, model)
 
     def has_ready(self, wish: DeploymentChanged, version: int) -> bool:
-        """Whether a replica that can be reached has the version ready."""
-        if all(target.version != version for target in wish.targets):
+        """Whether the version is to be served, and a replica that can be reached has it ready."""
+        if version not in served(wish):
             return False
         now, load = self._ports.clock.monotonic(), self._ports.replicas.waiting
         return self._ports.routes.pick(wish.deployment, version, at=now, load=load) is not None
 
     def answers(self, wish: DeploymentChanged) -> bool:
         """Whether a request that names no version would be answered."""
-        taking = [target for target in wish.targets if target.weight or target.role is Role.PRIMARY]
-        return any(self.has_ready(wish, target.version) for target in taking if target.role is not Role.DRAINING)
+        taking = [target.version for target in wish.targets if target.weight or target.role is Role.PRIMARY]
+        return any(self.has_ready(wish, version) for version in taking)
 
     def is_ready(self, tenant: str, model: str, version: str) -> bool:
         """Raises what `wish` raises, and BadField."""
@@ -108,18 +108,17 @@ class Models:
         }
 
     def index(self, tenant: str, *, only_ready: bool) -> list[dict[str, Any]]:
-        """An entry for each version that is wanted, and one for each deployment that wants none."""
+        """An entry for each version that is to be served, and one for each deployment that serves none."""
         told = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(wish)]
         return [entry for entry in told if entry["state"] == READY] if only_ready else told
 
     def _entries(self, wish: DeploymentChanged) -> list[dict[str, Any]]:
         name = wish.deployment
-        if not wish.targets:
-            return [
-                {"name": name, "version": "", "state": UNAVAILABLE, "reason": f"no version is wanted: {wish.reason}"}
-            ]
+        if not served(wish):
+            reason = f"no version is to be served: {wish.reason}"
+            return [{"name": name, "version": "", "state": UNAVAILABLE, "reason": reason}]
         entries = []
-        for number in sorted({target.version for target in wish.targets}):
+        for number in served(wish):
             ready = self.has_ready(wish, number)
             said = self._ports.routes.why_unready(name, number) or "no replica has it"
             state, reason = (READY, "") if ready else (UNAVAILABLE, said)
@@ -149,9 +148,14 @@ class Models:
         }
 
 
+def served(wish: DeploymentChanged) -> list[int]:
+    """The versions that are to be served, without those that only drain."""
+    return sorted({target.version for target in wish.targets if target.role is not Role.DRAINING})
+
+
 def _versions(wish: DeploymentChanged, version: str) -> list[int]:
-    """The versions that are wanted, or the one that is asked for. Raises BadField or VersionNotServed."""
-    wanted = sorted({target.version for target in wish.targets})
+    """The versions that are served, or the one that is asked for. Raises BadField or VersionNotServed."""
+    wanted = served(wish)
     number = read_version(version, "model_version")
     if not number:
         return wanted

@@ -12,13 +12,14 @@ from services.contracts.rpc import registry_pb2
 from services.gateway.domain.requests import check_name
 from services.gateway.errors import BadField, LoadFailed, NothingToLoad
 from services.gateway.inbound.http.routes import REGISTRY
-from services.gateway.inbound.oip.models import Models
+from services.gateway.inbound.oip.models import Models, served
 from services.gateway.ports import Ports, Upstreams
 from services.kit import telemetry
 
 POLL_SECONDS: Final = 0.05
 REASON: Final = "asked by the Open Inference Protocol"
-CHAMPION: Final = "champion"
+BY_THEMSELVES: Final = ("champion", "previous")
+"""The aliases that a load without a version looks for, in this order."""
 PASSED: Final = "passed"
 
 
@@ -44,19 +45,19 @@ class Repository:
     async def load(self, order: Order) -> None:
         """Returns once the version that is asked for, or else any, can answer.
 
-        A deployment that serves already is only waited for. One that does not gets a rollout of the version, of the
-        champion, or of the latest version that passed. Raises BadField, NothingToLoad, LoadFailed, TimedOut, and what
-        the registry refuses.
+        A deployment that serves already is only waited for. One that does not gets a rollout of the version, or of
+        the champion, of who served before it was stopped, of the latest version that passed. Raises BadField,
+        NothingToLoad, LoadFailed, TimedOut, and what the registry refuses.
         """
         check_name(order.model, "model_name")
         reference = read_reference(order.parameters)
         wish = self._wish(order)
-        if not reference and wish is not None and wish.targets:
+        if not reference and wish is not None and served(wish):
             await self._until(order, lambda: self._models.answers(self._now(order)))
             return
         number = await self._number(order, wish, reference)
         generation = 0
-        if wish is None or all(target.version != number for target in wish.targets):
+        if wish is None or number not in served(wish):
             asked = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
             generation = await self._move(order, "StartRollout", asked)
         await self._until(order, lambda: self._is_loaded(order, number, generation))
@@ -67,7 +68,7 @@ class Repository:
         for name in order.parameters:
             if name != "unload_dependents":
                 raise _unknown_parameter(name)
-        if not self._models.wish(order.tenant, order.model).targets:
+        if not served(self._models.wish(order.tenant, order.model)):
             return
         asked = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
         generation = await self._move(order, "StopDeployment", asked)
@@ -85,7 +86,7 @@ class Repository:
         wish = self._wish(order)
         if wish is None or wish.generation < generation:
             return False
-        if all(target.version != version for target in wish.targets):
+        if version not in served(wish):
             raise LoadFailed(version=version, deployment=order.model, reason=wish.reason)
         return self._models.has_ready(wish, version) and self._models.answers(wish)
 
@@ -103,10 +104,10 @@ class Repository:
             return int((await self._call(order, "GetVersion", asked, registry_pb2.Version())).number)
         told = await self._call(order, "GetModel", registry_pb2.GetModelRequest(model=model), registry_pb2.Model())
         passed = [version.number for version in told.versions if version.status == PASSED]
-        number = told.aliases.get(CHAMPION, 0) or max(passed, default=0)
-        if not number:
+        aliased = [told.aliases[alias] for alias in BY_THEMSELVES if alias in told.aliases]
+        if not aliased and not passed:
             raise NothingToLoad(model=model)
-        return int(number)
+        return int(aliased[0] if aliased else max(passed))
 
     async def _model_of(self, order: Order) -> str:
         asked = registry_pb2.GetDeploymentRequest(deployment=order.model)

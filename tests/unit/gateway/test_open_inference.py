@@ -1,0 +1,452 @@
+"""Inference requests of the Open Inference Protocol: both transports' forms become the same command."""
+
+import json
+import struct
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.contracts.errors import InternalError, Refusal
+from services.contracts.rpc import open_inference_pb2 as pb
+from services.gateway.domain.access import needed_role
+from services.gateway.domain.requests import Answer, Classify, LabelScore, Prediction
+from services.gateway.errors import BadField, ExtensionNotOffered, MethodNotAllowed, UnknownRoute
+from services.gateway.inbound.oip import messages, wire
+from services.gateway.inbound.oip.asking import Asked, Wanted, classify_command, outputs_of, words
+from services.gateway.inbound.oip.paths import ROUTES, match, openapi_paths
+from services.gateway.inbound.oip.repository import read_reference
+from services.gateway.inbound.oip.rest import chosen_encoding
+from services.gateway.inbound.oip.tensors import pack_strings
+from services.kit.auth import KeyRole
+from services.kit.ids import SeededIds
+
+TWO: Final = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a", "é"]}
+SCORES: Final = (LabelScore("dev", 0.75), LabelScore("data", 0.25))
+ANSWER: Final = Answer(
+    request_id="req-1",
+    deployment="news",
+    model="news",
+    version=3,
+    predictions=(Prediction("dev", 0.75, SCORES), Prediction("dev", 0.5, SCORES)),
+    tokens=7,
+    embeddings=(array("f", [0.0, 1.0, 0.0]), array("f", [1.0, 0.0, 0.0])),
+)
+INT64 = st.integers(-(2**63), 2**63 - 1)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def command(asked: Asked) -> Classify:
+    return classify_command(asked, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0, traceparent="")
+
+
+def from_rest(body: Mapping[str, Any], tail: bytes = b"", *, length: str | None = None, version: str = "") -> Classify:
+    head = json.dumps(body).encode()
+    told = length if length is not None or not tail else str(len(head))
+    return command(wire.read_request(head + tail, told, model="news", version=version))
+
+
+def from_grpc(**fields: Any) -> Classify:
+    return command(messages.read_request(pb.ModelInferRequest(**{"model_name": "news", **fields})))
+
+
+def tensor(
+    *shape: int, datatype: str = "BYTES", name: str = "text", **more: Any
+) -> pb.ModelInferRequest.InferInputTensor:
+    return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape, **more)
+
+
+def outcome(read: Callable[[], Classify]) -> Classify | Refusal:
+    try:
+        return read()
+    except Refusal as refusal:
+        return refusal
+
+
+def parameters(**values: Any) -> dict[str, pb.InferParameter]:
+    kinds = {str: "string_param", bool: "bool_param", int: "int64_param", float: "double_param"}
+    return {name: pb.InferParameter(**{kinds[type(value)]: value}) for name, value in values.items()}
+
+
+# --- what is asked
+
+
+def test_json_binary_and_both_grpc_forms_ask_the_same() -> None:
+    raw = pack_strings(["a", "é"])
+    options = {"sticky_key": "me", "timeout": 2_000_000, "whole_texts": True}
+    binary = {"name": "text", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": len(raw)}}
+    more: dict[str, Any] = {"id": "req-1", "parameters": options, "outputs": [{"name": "embedding"}]}
+    in_grpc = {"id": "req-1", "parameters": parameters(**options), "model_version": "3"}
+    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name="embedding")]
+    contents = pb.InferTensorContents(bytes_contents=[b"a", "é".encode()])
+    assert (
+        from_rest({"inputs": [TWO], **more}, version="3")
+        == from_rest({"inputs": [{**TWO, "shape": [2, 1], "data": [["a"], ["é"]]}], **more}, version="3")
+        == from_rest({"inputs": [binary], **more}, raw, version="3")
+        == from_grpc(inputs=[tensor(2)], raw_input_contents=[raw], outputs=wanted, **in_grpc)
+        == from_grpc(inputs=[tensor(2, 1, contents=contents)], outputs=wanted, **in_grpc)
+        == Classify(
+            tenant="default",
+            deployment="news",
+            texts=["a", "é"],
+            request="req-1",
+            deadline=102.0,
+            sticky_key="me",
+            version=3,
+            with_embeddings=True,
+            whole=True,
+        )
+    )
+
+
+def test_unless_it_is_asked_for_there_is_no_embedding_and_the_longest_time_is_the_doors() -> None:
+    asked = from_rest({"inputs": [TWO], "parameters": {"timeout": 0}})
+    assert (asked.deadline, asked.version, asked.with_embeddings, asked.whole) == (130.0, 0, False, False)
+    assert asked.request, "an id is made where none is given"
+    assert from_rest({"inputs": [TWO], "parameters": {"timeout": 10**12}}).deadline == 130.0
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {"inputs": [{**TWO, **changes}]}
+
+
+SHARED: Final = {"shared_memory_region": "r", "shared_memory_byte_size": 4}
+BAD_REST: Final[list[tuple[dict[str, Any], str]]] = [
+    ({}, "inputs"),
+    ({"inputs": []}, "inputs"),
+    ({"inputs": {}}, "inputs"),
+    ({"inputs": ["a"]}, "inputs[0]"),
+    ({"inputs": [TWO], "model": "x"}, "model"),
+    ({"inputs": [TWO], "id": 7}, "id"),
+    ({"inputs": [TWO], "id": "../etc"}, "id"),
+    ({"inputs": [TWO], "id": "i" * 129}, "id"),
+    ({"inputs": [TWO, TWO]}, "inputs[1].name"),
+    ({"inputs": [TWO, {**TWO, "name": "mask"}]}, "inputs[1].name"),
+    (bad(name="texts"), "inputs[0].name"),
+    (bad(name=None), "inputs[0].name"),
+    (bad(datatype="FP32", data=[1.0, 2.0]), "inputs[0].datatype"),
+    (bad(datatype="bytes"), "inputs[0].datatype"),
+    (bad(datatype=1), "inputs[0].datatype"),
+    (bad(shape=[3]), "inputs[0].data"),
+    (bad(shape=[1]), "inputs[0].data"),
+    (bad(shape=[-2]), "inputs[0].shape"),
+    (bad(shape=[2, 2]), "inputs[0].shape"),
+    (bad(shape=[2**62, 4]), "inputs[0].shape"),
+    (bad(shape=[2**64 + 2]), "inputs[0].shape"),
+    (bad(shape=[2.0]), "inputs[0].shape"),
+    (bad(shape=[True]), "inputs[0].shape"),
+    (bad(shape="2"), "inputs[0].shape"),
+    (bad(shape=None), "inputs[0].shape"),
+    (bad(data="ab"), "inputs[0].data"),
+    (bad(data=["a", 1]), "inputs[0].data[1]"),
+    (bad(data=[["a", "b"], "c"]), "inputs[0].data[0]"),
+    (bad(dtype="BYTES"), "inputs[0].dtype"),
+    (bad(parameters=[]), "inputs[0].parameters"),
+    (bad(parameters=SHARED), "inputs[0].parameters.shared_memory_byte_size"),
+    (bad(parameters={"binary_data_size": 4}), "inputs[0].data"),
+    ({"inputs": [{key: TWO[key] for key in ("name", "datatype", "shape")}]}, "inputs[0].data"),
+    ({"inputs": [TWO], "parameters": {"timeout": -1}}, "parameters.timeout"),
+    ({"inputs": [TWO], "parameters": {"timeout": 1.5}}, "parameters.timeout"),
+    ({"inputs": [TWO], "parameters": {"timeout": True}}, "parameters.timeout"),
+    ({"inputs": [TWO], "parameters": {"timeout": "1"}}, "parameters.timeout"),
+    ({"inputs": [TWO], "parameters": {"sticky_key": 1}}, "parameters.sticky_key"),
+    ({"inputs": [TWO], "parameters": {"stick_key": "a"}}, "parameters.stick_key"),
+    ({"inputs": [TWO], "parameters": {"whole_texts": 1}}, "parameters.whole_texts"),
+    ({"inputs": [TWO], "parameters": {"priority": 1}}, "parameters.priority"),
+    ({"inputs": [TWO], "parameters": {"sequence_end": True, "sequence_id": 1}}, "parameters.sequence_id"),
+    ({"inputs": [TWO], "parameters": {"sequence_start": False}}, "parameters.sequence_start"),
+    ({"inputs": [TWO], "parameters": {"deep": {}}}, "parameters.deep"),
+    ({"inputs": [TWO], "outputs": [{"name": "logits"}]}, "outputs[0].name"),
+    ({"inputs": [TWO], "outputs": [{"name": "label"}, {"name": "label"}]}, "outputs[1].name"),
+    ({"inputs": [TWO], "outputs": [{}]}, "outputs[0].name"),
+    (
+        {"inputs": [TWO], "outputs": [{"name": "label", "parameters": SHARED}]},
+        "outputs[0].parameters.shared_memory_byte_size",
+    ),
+    (
+        {"inputs": [TWO], "outputs": [{"name": "scores", "parameters": {"classification": 2}}]},
+        "outputs[0].parameters.classification",
+    ),
+    (
+        {"inputs": [TWO], "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]},
+        "outputs[0].parameters.binary_data",
+    ),
+    ({"inputs": [TWO], "outputs": [{"name": "label", "parameters": {"x": 1}}]}, "outputs[0].parameters.x"),
+    (bad(parameters={"x": 1}), "inputs[0].parameters.x"),
+    (bad(parameters={"content_type": "hg_json"}), "inputs[0].parameters.content_type"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), BAD_REST, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_bad_rest_request_names_its_field(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        from_rest(body)
+    assert refused.value.body().field == field
+
+
+@pytest.mark.parametrize(
+    ("size", "tail", "length", "field"),
+    [
+        (4, b"", None, "inputs[0].parameters.binary_data_size"),
+        (-1, b"\0" * 4, None, "inputs[0].parameters.binary_data_size"),
+        (2**63, b"\0" * 4, None, "inputs[0].parameters.binary_data_size"),
+        (5, b"\0" * 4, None, "inputs[0].parameters.binary_data_size"),
+        (4.0, b"\0" * 4, None, "inputs[0].parameters.binary_data_size"),
+        (True, b"\0" * 4, None, "inputs[0].parameters.binary_data_size"),
+        (3, b"\0" * 4, None, "body"),
+        (4, b"\0" * 5, None, "body"),
+        (4, b"\0" * 4, "0", "inference-header-content-length"),
+        (4, b"\0" * 4, "-5", "inference-header-content-length"),
+        (4, b"\0" * 4, "1e2", "inference-header-content-length"),
+        (4, b"\0" * 4, "9" * 30, "inference-header-content-length"),
+        (4, b"\0" * 4, "10", "body"),
+        (4, struct.pack("<I", 2**32 - 1), None, "inputs[0].data"),
+        (5, b"\x01\0\0\0\xff", None, "inputs[0].data"),
+    ],
+)
+def test_a_lie_about_binary_data_is_refused(size: Any, tail: bytes, length: str | None, field: str) -> None:
+    given_ = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+    with pytest.raises(Refusal) as refused:
+        from_rest({"inputs": [given_]}, tail, length=length)
+    assert refused.value.body().field == field
+
+
+BAD_GRPC: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"model_name": ""}, "model_name"),
+    ({"model_name": "../x"}, "model_name"),
+    ({"model_version": "latest"}, "model_version"),
+    ({"model_version": "0"}, "model_version"),
+    ({"model_version": "01"}, "model_version"),
+    ({"model_version": "4294967296"}, "model_version"),
+    ({"model_version": "-1"}, "model_version"),
+    ({"id": "a b"}, "id"),
+    ({"inputs": []}, "raw_input_contents"),
+    ({"inputs": [], "raw_input_contents": []}, "inputs"),
+    ({"raw_input_contents": [b"", b""]}, "raw_input_contents"),
+    ({"raw_input_contents": [b"\x02\0\0\0a"]}, "raw_input_contents[0]"),
+    ({"raw_input_contents": [b""]}, "raw_input_contents[0]"),
+    ({"raw_input_contents": []}, "inputs[0].contents.bytes_contents"),
+    ({"inputs": [tensor(2)]}, "raw_input_contents[0]"),
+    ({"inputs": [tensor(-1)]}, "inputs[0].shape"),
+    ({"inputs": [tensor(2**62, 4)]}, "inputs[0].shape"),
+    ({"inputs": [tensor(1, name="x")]}, "inputs[0].name"),
+    ({"inputs": [tensor(1, datatype="INT64")]}, "inputs[0].datatype"),
+    ({"inputs": [tensor(1, contents=pb.InferTensorContents(bytes_contents=[b"a"]))]}, "inputs[0].contents"),
+    (
+        {"inputs": [tensor(1, contents=pb.InferTensorContents(int_contents=[1]))], "raw_input_contents": []},
+        "inputs[0].contents.bytes_contents",
+    ),
+    (
+        {"inputs": [tensor(1, contents=pb.InferTensorContents(bytes_contents=[b"\xff"]))], "raw_input_contents": []},
+        "inputs[0].contents.bytes_contents",
+    ),
+    ({"inputs": [tensor(1, parameters=parameters(**SHARED))]}, "inputs[0].parameters.shared_memory_byte_size"),
+    ({"parameters": {"timeout": pb.InferParameter()}}, "parameters.timeout"),
+    ({"parameters": parameters(timeout=-5)}, "parameters.timeout"),
+    ({"parameters": parameters(timeout=0.5)}, "parameters.timeout"),
+    ({"parameters": parameters(sequence_id="s")}, "parameters.sequence_id"),
+    ({"parameters": parameters(unheard_of=1)}, "parameters.unheard_of"),
+    ({"outputs": [pb.ModelInferRequest.InferRequestedOutputTensor(name="")]}, "outputs[0].name"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), BAD_GRPC, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_bad_grpc_request_names_its_field(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        from_grpc(**{"inputs": [tensor(1)], "raw_input_contents": [pack_strings(["a"])], **changes})
+    assert refused.value.body().field == field
+
+
+@given(st.dictionaries(st.sampled_from(["id", "parameters", "inputs", "outputs"]), JSON_VALUES), st.binary(max_size=20))
+def test_no_body_whatsoever_breaks_the_rest_reader(body: dict[str, Any], tail: bytes) -> None:
+    for sent in (body, {"inputs": [body]}, {"inputs": [{**TWO, **body}]}, {"inputs": [TWO], "outputs": [body]}):
+        came = outcome(lambda sent=sent: from_rest(sent, tail))  # type: ignore[misc]
+        assert came.texts if isinstance(came, Classify) else came.body().field, "each refusal names its field"
+
+
+@given(st.binary(max_size=200), st.none() | st.text(alphabet="0123456789-+ ", max_size=8))
+def test_no_bytes_whatsoever_break_the_rest_reader(body: bytes, length: str | None) -> None:
+    with pytest.raises(Refusal):
+        command(wire.read_request(body, length, model="news", version=""))
+
+
+@given(
+    st.lists(INT64, max_size=3), st.lists(st.binary(max_size=20), max_size=2), st.sampled_from(["BYTES", "FP32", ""])
+)
+def test_no_shape_nor_raw_contents_break_the_grpc_reader(shape: list[int], raw: list[bytes], datatype: str) -> None:
+    came = outcome(lambda: from_grpc(inputs=[tensor(*shape, datatype=datatype)], raw_input_contents=raw))
+    assert len(came.texts) == shape[0] if isinstance(came, Classify) else came.body().field
+
+
+# --- what is answered
+
+
+def test_each_output_has_its_shape_and_its_elements_in_row_major_order() -> None:
+    told = {output.name: output for output in outputs_of(ANSWER, ["label", "score", "labels", "scores", "embedding"])}
+    assert {name: (output.datatype, output.shape) for name, output in told.items()} == {
+        "label": ("BYTES", (2,)),
+        "score": ("FP32", (2,)),
+        "labels": ("BYTES", (2, 2)),
+        "scores": ("FP32", (2, 2)),
+        "embedding": ("FP32", (2, 3)),
+    }
+    assert list(told["labels"].elements) == ["dev", "data", "dev", "data"]
+    assert list(told["scores"].elements) == [0.75, 0.25, 0.75, 0.25]
+    assert told["embedding"].raw() == struct.pack("<6f", 0, 1, 0, 1, 0, 0)
+
+
+def test_rows_of_unlike_length_are_an_error_of_ours_and_never_a_crooked_tensor() -> None:
+    crooked = Answer("r", "news", "news", 1, (Prediction("a", 1.0, SCORES), Prediction("a", 1.0, SCORES[:1])), 1)
+    for name in ("labels", "scores", "embedding"):
+        with pytest.raises(InternalError):
+            outputs_of(crooked, [name])
+
+
+def asked_for(*wanted: tuple[str, bool | None], otherwise: bool = False) -> Asked:
+    outputs = [Wanted(name, {} if binary is None else {"binary_data": binary}) for name, binary in wanted]
+    return Asked("news", "", "", {"binary_data_output": True} if otherwise else {}, [], outputs)
+
+
+def test_binary_outputs_follow_the_head_in_their_order() -> None:
+    body, length = wire.write_answer(ANSWER, asked_for(("score", True), ("label", False), ("labels", True)))
+    assert length is not None
+    head = json.loads(body[:length])
+    assert (head["model_name"], head["model_version"], head["id"]) == ("news", "3", "req-1")
+    assert [output.get("parameters") for output in head["outputs"]] == [
+        {"binary_data_size": 8},
+        None,
+        {"binary_data_size": 30},
+    ]
+    assert head["outputs"][1]["data"] == ["dev", "dev"]
+    assert body[length:] == struct.pack("<2f", 0.75, 0.5) + pack_strings(["dev", "data", "dev", "data"])
+
+
+def test_the_requests_choice_of_binary_holds_where_an_output_makes_none() -> None:
+    body, length = wire.write_answer(ANSWER, asked_for(("label", None), ("score", False), otherwise=True))
+    assert length is not None
+    assert ["data" in output for output in json.loads(body[:length])["outputs"]] == [False, True]
+    assert wire.write_answer(ANSWER, asked_for())[1] is None
+
+
+def test_a_string_holds_all_of_a_refusal() -> None:
+    told = words(BadField(name="inputs[0].shape", problem="no", at="inputs[0].shape", advice="try [N]"))
+    assert told == "The field 'inputs[0].shape' is not valid: no. (try [N])"
+
+
+# --- paths, roles, loading
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "method", "found"),
+    [
+        ("POST", "/v2/models/news/infer", "ModelInfer", {"model": "news"}),
+        ("POST", "/v2/models/news/versions/2/infer", "ModelInfer", {"model": "news", "version": "2"}),
+        ("GET", "/v2/models/stats", "ModelStatistics", {}),
+        ("GET", "/v2/models/news/stats", "ModelStatistics", {"model": "news"}),
+        ("POST", "/v2/repository/models/news/load", "RepositoryModelLoad", {"model": "news"}),
+    ],
+)
+def test_a_path_finds_its_method(verb: str, path: str, method: str, found: dict[str, str]) -> None:
+    route, parameters_ = match(verb, path)
+    assert (route.method, parameters_) == (method, found)
+
+
+def test_what_there_is_not_is_told_apart() -> None:
+    for verb, path in (("GET", "/v2/"), ("GET", "/v2/models"), ("GET", "/v2/models/a/b/c"), ("GET", "/v2x")):
+        with pytest.raises(UnknownRoute):
+            match(verb, path)
+    for verb, path in (("GET", "/v2/models/news/infer"), ("POST", "/v2"), ("PUT", "/v2/health/live")):
+        with pytest.raises(MethodNotAllowed):
+            match(verb, path)
+    for path in ("/v2/systemsharedmemory/status", "/v2/cudasharedmemory/region/a/register", "/v2/logging"):
+        with pytest.raises(ExtensionNotOffered):
+            match("POST", path)
+    with pytest.raises(ExtensionNotOffered):
+        match("GET", "/v2/models/news/trace/setting")
+
+
+def test_every_path_is_described_and_stands_for_a_method_of_the_service() -> None:
+    methods = {method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+    assert {route.method for route in ROUTES} == methods - {"ModelStreamInfer"}
+    described = openapi_paths()
+    assert {(route.verb.lower(), route.path) for route in ROUTES} == {
+        (verb, path) for path, item in described.items() for verb in item
+    }
+    ids = [operation["operationId"] for item in described.values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_roles_are_those_of_what_the_methods_do() -> None:
+    roles = {route.method: needed_role(route.method) for route in ROUTES if not route.keyless}
+    assert roles.pop("ModelInfer") is needed_role("ModelStreamInfer") is KeyRole.CLIENT
+    assert roles.pop("RepositoryModelLoad") is roles.pop("RepositoryModelUnload") is KeyRole.OPERATOR
+    assert set(roles.values()) == {KeyRole.VIEWER}
+
+
+@pytest.mark.parametrize(
+    ("sent", "reference"),
+    [
+        ({}, ""),
+        ({"version": "2"}, "2"),
+        ({"version": 2}, "2"),
+        ({"version": "@challenger"}, "@challenger"),
+        ({"config": '{"version_policy": {"specific": {"versions": [4]}}}'}, "4"),
+        ({"config": '{"name": "news", "version_policy": {"specific": {"versions": [4]}}}'}, "4"),
+    ],
+)
+def test_the_version_to_load_is_a_number_or_an_alias(sent: dict[str, Any], reference: str) -> None:
+    assert read_reference(sent) == reference
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"version": 0}, "parameters.version"),
+        ({"version": True}, "parameters.version"),
+        ({"version": 1.5}, "parameters.version"),
+        ({"version": "latest"}, "parameters.version"),
+        ({"version": "٣"}, "parameters.version"),
+        ({"version": "9" * 30}, "parameters.version"),
+        ({"version": "@../x"}, "parameters.version"),
+        ({"version": []}, "parameters.version"),
+        ({"version": "2", "config": "{}"}, "parameters.config"),
+        ({"config": "{"}, "parameters.config"),
+        ({"config": {}}, "parameters.config"),
+        ({"config": "[" * 100_000}, "parameters.config"),
+        ({"config": '{"max_batch_size": 1}'}, "parameters.config"),
+        ({"config": '{"version_policy": {"specific": {"versions": [1, 2]}}}'}, "parameters.config"),
+        ({"config": '{"version_policy": {"specific": {"versions": [true]}}}'}, "parameters.config"),
+        ({"config": '{"version_policy": {"specific": {"versions": [0]}}}'}, "parameters.config"),
+        ({"file:1/model.onnx": b"x"}, "parameters.file:1/model.onnx"),
+        ({"unheard_of": 1}, "parameters.unheard_of"),
+    ],
+)
+def test_what_else_may_be_sent_with_a_load_is_nothing(sent: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read_reference(sent)
+    assert refused.value.body().field == field
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"),
+    [
+        ("", ""),
+        ("identity", ""),
+        ("br", ""),
+        ("gzip", "gzip"),
+        ("deflate, gzip", "deflate"),
+        ("gzip;q=0.5, deflate;q=0.8", "deflate"),
+        ("GZIP;q=0", ""),
+        ("gzip;q=x, deflate", "deflate"),
+        ("gzip;q=nan", ""),
+    ],
+)
+def test_an_answer_is_compressed_as_the_client_likes_best(accepted: str, chosen: str) -> None:
+    assert chosen_encoding(accepted) == chosen

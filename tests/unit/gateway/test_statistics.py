@@ -1,0 +1,82 @@
+"""What is counted of each served version."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from services.contracts.errors import ErrorBody, Kind, Relayed
+from services.contracts.events import Role
+from services.gateway.domain.requests import Answer, Classify
+from services.gateway.domain.statistics import Statistics
+from services.gateway.errors import BadField
+from services.gateway.handlers import classify
+from services.gateway.ports import Question
+from tests.unit.gateway.fakes import World, answered, deployment, report, target
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NEWS = ("default", "news", 1)
+
+
+def command(*texts: str) -> Classify:
+    return Classify(tenant="default", deployment="news", texts=list(texts), request="req-1", deadline=30.0)
+
+
+def canaried() -> World:
+    """Version 2 fails always; version 1 has the rest of the traffic."""
+    world = World()
+    wish = deployment(target(1, weight=0), target(2, Role.CANARY, 100))
+    world.routes.deployment_changed("default", wish, {})
+    world.routes.replica_reported(report("r1", 1, 2), at=0)
+
+    def behave(replica: str, question: Question) -> Answer:
+        if question.version == 2:
+            raise Relayed(Kind.INTERNAL, ErrorBody(code="broken", message="no"))
+        return answered(question)
+
+    world.replicas.behaviour = behave
+    return world
+
+
+def test_times_and_texts_add_up() -> None:
+    counted = Statistics()
+    counted.answered(NEWS, texts=3, waited_seconds=0.5, computed_seconds=0.25, at=NOON)
+    counted.answered(NEWS, texts=1, waited_seconds=0.0, computed_seconds=0.25, at=NOON)
+    counted.failed(NEWS, seconds=2.0)
+    one = counted.of(NEWS)
+    assert (one.texts, one.answered.count, one.failed.count, one.last) == (4, 2, 1, NOON)
+    assert (one.waited.ns, one.computed.ns, one.answered.ns, one.failed.ns) == (
+        500_000_000,
+        500_000_000,
+        1_000_000_000,
+        2_000_000_000,
+    )
+
+
+def test_what_was_never_asked_counts_nothing_and_takes_no_room() -> None:
+    counted = Statistics(limit=1)
+    counted.failed(NEWS, seconds=1.0)
+    assert counted.of(("default", "other", 1)).answered.count == 0
+    assert counted.of(NEWS).failed.count == 1
+
+
+def test_beyond_the_limit_those_not_asked_for_longest_are_forgotten() -> None:
+    counted = Statistics(limit=2)
+    for version in (1, 2, 1, 3):
+        counted.failed(("default", "news", version), seconds=0.0)
+    assert [counted.of(("default", "news", version)).failed.count for version in (1, 2, 3)] == [2, 0, 1]
+
+
+async def test_a_failing_canary_is_counted_as_failed_and_the_primary_as_having_answered() -> None:
+    world = canaried()
+    await classify(command("a", "b"), world.ports)
+    failed, answered_ = (world.statistics.of(("default", "news", version)) for version in (2, 1))
+    assert (failed.failed.count, failed.answered.count) == (1, 0)
+    assert (answered_.failed.count, answered_.answered.count, answered_.texts) == (0, 1, 2)
+    assert answered_.last == world.clock.now()
+
+
+async def test_what_is_refused_before_a_version_is_asked_is_counted_of_none() -> None:
+    world = canaried()
+    with pytest.raises(BadField):
+        await classify(command(" "), world.ports)
+    assert all(world.statistics.of(("default", "news", version)).failed.count == 0 for version in (1, 2))
