@@ -6,3 +6,6 @@ import os
 # before it reaches its own program. A child that only executes another program needs none of them. It must be said
 # before anything imports grpc, and this file comes first.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+__version__ = "0.1.0"
+"""As in pyproject.toml: a container has the code without the distribution's metadata."""

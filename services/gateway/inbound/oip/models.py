@@ -3,9 +3,9 @@
 Everything is told as JSON has it; the gRPC service fills its messages from the same.
 """
 
-from importlib.metadata import version as installed
 from typing import Any, Final
 
+from services import __version__
 from services.contracts.events import DeploymentChanged, Role
 from services.gateway.domain.requests import MAX_TEXTS, check_name
 from services.gateway.domain.statistics import Duration
@@ -28,7 +28,6 @@ class Models:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._installed = installed("millrace")
 
     def wish(self, tenant: str, model: str) -> DeploymentChanged:
         """What is wanted of the model. Raises Malformed, UnknownDeployment or RoutesNotRead."""
@@ -58,7 +57,7 @@ class Models:
     # --- what is told of the server and of models
 
     def server(self) -> dict[str, Any]:
-        return {"name": SERVER, "version": self._installed, "extensions": list(EXTENSIONS)}
+        return {"name": SERVER, "version": __version__, "extensions": list(EXTENSIONS)}
 
     def metadata(self, tenant: str, model: str, version: str) -> dict[str, Any]:
         """Raises what `wish` raises, BadField and VersionNotServed."""

@@ -27,8 +27,10 @@ from services.kit import telemetry
 from services.kit.http import JSON, Header, respond
 
 OCTETS: Final[Header] = (b"content-type", b"application/octet-stream")
-MEDIA: Final = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
-"""What clients call JSON, and JSON with tensors behind it."""
+MEDIA: Final = frozenset(
+    {"", "application/json", "application/octet-stream", "text/plain", "application/x-www-form-urlencoded"}
+)
+"""What clients call JSON, and JSON with tensors behind it: aiohttp says text, and curl says a form of anything."""
 COMPRESSED_FROM_BYTES: Final = 1_024
 
 
