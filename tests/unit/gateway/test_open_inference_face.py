@@ -1,0 +1,125 @@
+"""The REST face of the Open Inference Protocol, without a socket."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.contracts.errors import Forbidden, InternalError, Refusal
+from services.gateway.errors import DeploymentNotReady, ExtensionNotOffered, RoutesNotRead, VersionNotServed
+from services.gateway.inbound.http.body import BodyLimits, read_headers
+from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.oip.models import Models
+from services.gateway.inbound.oip.repository import Repository
+from services.gateway.inbound.oip.rest import Face
+from services.gateway.inbound.sampling import Sampler
+from services.kit.auth import KeyRole, Principal
+from tests.unit.gateway.fakes import World, deployment, report, target
+
+ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
+
+
+class Unheard:
+    """A registry that no test here may reach."""
+
+    async def call(self, method: str, request: bytes, metadata: Any, *, seconds: float) -> bytes:
+        raise AssertionError(f"{method} was called")
+
+    def stream(self, method: str, request: bytes, metadata: Any, *, seconds: float) -> Any:
+        raise AssertionError(f"{method} was called")
+
+
+def served() -> World:
+    world = World()
+    world.routes.deployment_changed("default", deployment(target(1)), {})
+    world.routes.replica_reported(report("r1", 1), at=0)
+    return world
+
+
+def face(world: World) -> Face:
+    models = Models(world.ports)
+    sampler = Sampler(0.0, world.ports.generator)
+    limits = BodyLimits(bytes=10_000, seconds=1.0)
+    return Face(world.ports, models, Repository(world.ports, Unheard(), models), sampler, limits, request_seconds=30.0)
+
+
+async def ask(
+    world: World, verb: str, path: str, body: Any = None, *, role: KeyRole = KeyRole.ADMIN, tenant: str = "default"
+) -> tuple[int, Any]:
+    """Status and body. Raises what the face refuses."""
+    told: list[Any] = []
+    scope = {"method": verb, "path": path, "headers": [(b"content-type", b"application/json")]}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": json.dumps(body).encode() if body is not None else b""}
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    principal = Principal("key", role, tenant)
+    await face(world).serve(Request(scope, read_headers(scope), principal, receive, send))
+    return told[0]["status"], json.loads(told[1]["body"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "enough", "too_weak"),
+    [
+        ("GET", "/v2/models/news", KeyRole.VIEWER, None),
+        ("POST", "/v2/repository/index", KeyRole.VIEWER, None),
+        ("POST", "/v2/models/news/infer", KeyRole.CLIENT, KeyRole.VIEWER),
+        ("POST", "/v2/repository/models/news/load", KeyRole.OPERATOR, KeyRole.CLIENT),
+        ("POST", "/v2/repository/models/news/unload", KeyRole.OPERATOR, KeyRole.CLIENT),
+    ],
+)
+async def test_a_role_may_do_its_own_and_no_more(
+    verb: str, path: str, enough: KeyRole, too_weak: KeyRole | None
+) -> None:
+    world = served()
+    if path.endswith("unload"):
+        world.routes.deployment_changed("default", deployment(generation=2), {})
+    body = ASKED if path.endswith("infer") else None
+    assert (await ask(world, verb, path, body, role=enough))[0] == 200
+    if too_weak is not None:
+        with pytest.raises(Forbidden):
+            await ask(world, verb, path, body, role=too_weak)
+
+
+async def test_another_tenants_model_is_no_model() -> None:
+    world = served()
+    for verb, path in (("GET", "/v2/models/news"), ("POST", "/v2/models/news/infer"), ("GET", "/v2/models/news/ready")):
+        with pytest.raises(Refusal) as refused:
+            await ask(world, verb, path, ASKED, tenant="other")
+        assert face(world).refused(refused.value)[0] == 404
+    assert await ask(world, "POST", "/v2/repository/index", tenant="other") == (200, [])
+    assert await ask(world, "GET", "/v2/models/stats", tenant="other") == (200, {"model_stats": []})
+
+
+async def test_before_the_table_is_read_not_to_know_a_model_says_nothing_about_it() -> None:
+    world = World(routes_read=False)
+    for path in ("", "/ready", "/config", "/stats"):
+        with pytest.raises(RoutesNotRead):
+            await ask(world, "GET", f"/v2/models/news{path}")
+    for verb in ("load", "unload"):
+        with pytest.raises(RoutesNotRead):
+            await ask(world, "POST", f"/v2/repository/models/news/{verb}")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "words"),
+    [
+        (VersionNotServed(version=2, deployment="news"), 404, "Version 2 of 'news' is not being served. [version] (GET"),
+        (ExtensionNotOffered(name="log settings"), 501, "for log settings is not offered"),
+        (InternalError(), 500, "Something went wrong inside."),
+    ],
+)
+def test_a_refusal_is_one_string(refusal: Refusal, status: int, words: str) -> None:
+    told, body, _ = face(World()).refused(refusal)
+    assert told == status
+    assert words in json.loads(body)["error"]
+
+
+def test_a_refusal_keeps_the_headers_that_clients_act_on() -> None:
+    refusal = DeploymentNotReady(deployment="news", retry_after_seconds=3.0)
+    status, _, headers = face(World()).refused(refusal)
+    assert status == 503
+    assert dict(headers)[b"retry-after"] == b"3"
