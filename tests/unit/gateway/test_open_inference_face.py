@@ -107,7 +107,11 @@ async def test_before_the_table_is_read_not_to_know_a_model_says_nothing_about_i
 @pytest.mark.parametrize(
     ("refusal", "status", "words"),
     [
-        (VersionNotServed(version=2, deployment="news"), 404, "Version 2 of 'news' is not being served. [version] (GET"),
+        (
+            VersionNotServed(version=2, deployment="news"),
+            404,
+            "Version 2 of 'news' is not being served. [version] (GET",
+        ),
         (ExtensionNotOffered(name="log settings"), 501, "for log settings is not offered"),
         (InternalError(), 500, "Something went wrong inside."),
     ],
