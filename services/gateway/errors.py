@@ -3,7 +3,7 @@
 Refusal
 ├── Invalid      Malformed, BadField
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
-├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed
 ├── Conflict     NothingToLoad, LoadFailed
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge
@@ -66,6 +66,13 @@ class UnknownDeployment(NotFound):
 
     field = "deployment"
     hint = "GET /api/v1/deployments lists them"
+
+
+class NothingServed(NotFound):
+    """Nothing is served under '{deployment}' at present."""
+
+    field = "deployment"
+    hint = "GET /api/v1/deployments/{deployment} says why; a rollout of a version serves again"
 
 
 class VersionNotServed(NotFound):

@@ -27,6 +27,7 @@ from services.registry.domain.commands import (
     RollBack,
     SetAlias,
     StartRollout,
+    StopDeployment,
     TakeBreach,
     TakeReport,
     TakeVerdict,
@@ -35,7 +36,7 @@ from services.registry.domain.state import Version
 from services.registry.errors import UnknownDeployment, UnknownModel
 from services.registry.ports import HistoryLine, KnownDeployment, Ports, Tx
 
-Move = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack
+Move = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack | StopDeployment
 
 
 # --- what other services tell ------------------------------------------------------------------
@@ -99,7 +100,7 @@ async def _tell_again(
 
 
 async def move_rollout(move: Move, tenant: str, ports: Ports, *, dry_run: bool = False) -> ModelState:
-    """Starts, pauses, resumes, promotes or rolls back. Returns the model after it; a dry run keeps nothing."""
+    """Starts, pauses, resumes, promotes, rolls back or stops. Returns the model after it; a dry run keeps nothing."""
     async with ports.store.reading() if dry_run else ports.store.transaction() as tx:
         model = await _model_of(tx, tenant, move.deployment)
         state = await tx.model(tenant, model)

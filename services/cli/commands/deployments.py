@@ -117,6 +117,22 @@ def promote(
     _move(session, deployment, path, "Promote", reason, yes=yes, dry_run=dry_run)
 
 
+@app.command("stop")
+@command
+def stop(
+    deployment: DeploymentArgument,
+    reason: Reason = "asked for on the command line",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Serve nothing under the name any more, until a rollout is started again."""
+    session = Session(as_json=as_json)
+    _move(session, deployment, f"/deployments/{deployment}:stop", "Stop", reason, yes=yes, dry_run=dry_run)
+    if not dry_run:
+        session.out.next(f"millrace deployments rollout {deployment} @previous")
+
+
 def _move(session: Session, deployment: str, path: str, verb: str, reason: str, *, yes: bool, dry_run: bool) -> None:
     rest = session.rest()
     if dry_run:
@@ -148,9 +164,13 @@ def rollout_line(deployment: dict[str, Any]) -> str:
 
 
 def _moved(session: Session, told: dict[str, Any]) -> None:
-    session.out.text(f"{told['name']}: {traffic(told) or 'nothing served yet'}")
+    session.out.text(f"{told['name']}: {traffic(told) or _unserved(told)}")
     if line := rollout_line(told):
         session.out.text(f"rollout: {line}; {told['rollout'].get('reason') or ''}")
+
+
+def _unserved(told: dict[str, Any]) -> str:
+    return "stopped, nothing is served" if told.get("stopped") else "nothing served yet"
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:

@@ -382,10 +382,13 @@ class Deployment(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model: _builtins.str
     generation: _builtins.int
     version: _builtins.int
+    stopped: _builtins.bool
+    """by a person; the next rollout brings it back"""
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]: ...
     @_builtins.property
@@ -401,10 +404,11 @@ class Deployment(_message.Message):
         version: _builtins.int = ...,
         targets: _abc.Iterable[Global___Target] | None = ...,
         rollout: Global___Rollout | None = ...,
+        stopped: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "model", b"model", "name", b"name", "rollout", b"rollout", "targets", b"targets", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "model", b"model", "name", b"name", "rollout", b"rollout", "stopped", b"stopped", "targets", b"targets", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,6 +89,11 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.StopDeployment = channel.unary_unary(
+                '/millrace.v1.RegistryService/StopDeployment',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/millrace.v1.RegistryService/ListHistory',
                 request_serializer=millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.SerializeToString,
@@ -166,6 +171,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StopDeployment(self, request, context):
+        """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -227,6 +239,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
             ),
             'RollBack': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBack,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
+            'StopDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopDeployment,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
             ),
@@ -531,6 +548,33 @@ class RegistryService:
             request,
             target,
             '/millrace.v1.RegistryService/RollBack',
+            millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/StopDeployment',
             millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
             options,

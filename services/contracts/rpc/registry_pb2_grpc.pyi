@@ -43,6 +43,8 @@ class RegistryServiceStub:
     PromoteRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     RollBack: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
+    StopDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
+    """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListHistoryRequest, _registry_pb2.ListHistoryResponse]
 
 @_typing.type_check_only
@@ -60,6 +62,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     PromoteRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     RollBack: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
+    StopDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListHistoryRequest, _registry_pb2.ListHistoryResponse]  # type: ignore[assignment]
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,6 +144,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
         """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
+
+    @_abc_1.abstractmethod
+    def StopDeployment(
+        self,
+        request: _registry_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
 
     @_abc_1.abstractmethod
     def ListHistory(

@@ -85,6 +85,7 @@ def deployment(item: Deployment, model_name: str, state: ModelState) -> registry
             for served in item.targets
         ],
         rollout=_rollout(item.rollout) if item.rollout else None,
+        stopped=item.stopped,
     )
 
 

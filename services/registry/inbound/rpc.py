@@ -19,6 +19,7 @@ from services.registry.domain.commands import (
     RollBack,
     SetAlias,
     StartRollout,
+    StopDeployment,
 )
 from services.registry.inbound import convert
 from services.registry.ports import Ports
@@ -27,7 +28,7 @@ SERVICE: Final = "millrace.v1.RegistryService"
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 
-_MoveType: TypeAlias = type[PauseRollout | ResumeRollout | PromoteRollout | RollBack]
+_MoveType: TypeAlias = type[PauseRollout | ResumeRollout | PromoteRollout | RollBack | StopDeployment]
 
 
 class InvalidName(Invalid):
@@ -99,6 +100,9 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def RollBack(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
         return await self._move(RollBack, request)
+
+    async def StopDeployment(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
+        return await self._move(StopDeployment, request)
 
     async def ListHistory(self, request: wire.ListHistoryRequest, context: Any) -> wire.ListHistoryResponse:
         lines = await handlers.list_history(

@@ -86,6 +86,21 @@ async def test_a_rollout_is_tried_started_paused_resumed_and_rolled_back_by_its_
     assert back.rollout.reason == "careful"
 
 
+async def test_a_deployment_is_stopped_and_comes_back_with_a_rollout(door: Door) -> None:
+    await door.registry.canary_of_two()
+    move = wire.MoveRolloutRequest(deployment=MODEL, reason="nobody asks it")
+    stopped = await door.ask("StopDeployment", move)
+    assert (stopped.stopped, stopped.version, stopped.rollout.state) == (True, 0, "rolled_back")
+    assert {target.role for target in stopped.targets} == {"draining"}
+    assert (await door.ask("StopDeployment", move)).generation == stopped.generation
+    await door.registry.wait(30)
+    assert (await door.registry.wanted()).targets == []
+    back = await door.ask("StartRollout", wire.StartRolloutRequest(deployment=MODEL, version="@previous"))
+    assert (back.stopped, back.rollout.version, list(back.rollout.weights)) == (False, 1, [])
+    await door.registry.reports(1)
+    assert await door.registry.weights() == {1: 100}
+
+
 async def test_an_alias_is_set_and_a_reserved_one_is_not(door: Door) -> None:
     await door.registry.serving_one()
     model = await door.ask("SetAlias", wire.SetAliasRequest(model=MODEL, alias="stable", version=1))

@@ -216,6 +216,9 @@ class Story:
     def rolls_back(self) -> list[str]:
         return self.do(ask.RollBack(MODEL, "ada", "because"))
 
+    def stops(self) -> list[str]:
+        return self.do(ask.StopDeployment(MODEL, "ada", "because"))
+
     # --- what is seen
 
     @property

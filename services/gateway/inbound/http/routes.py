@@ -111,6 +111,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route(
         "POST", f"{_DEPLOYMENT}:rollback", REGISTRY, "RollBack", "Ends the rollout, or returns to the version before."
     ),
+    _route("POST", f"{_DEPLOYMENT}:stop", REGISTRY, "StopDeployment", "Stops serving until a rollout is started."),
     _route("GET", "/history", REGISTRY, "ListHistory", "The registry's facts, in order."),
     _route("GET", "/runs", TRAINER, "ListRuns", "Training runs, the newest first."),
     _route("GET", "/runs/{run}", TRAINER, "GetRun", "One run."),
