@@ -15,11 +15,13 @@ Conflict
 ├── AlreadyServing
 ├── NothingToRollBackTo
 └── ReservedAlias
+Stale
+└── DeploymentMovedOn
 Invalid
 └── InvalidPolicy
 """
 
-from services.contracts.errors import Conflict, Invalid, NotFound
+from services.contracts.errors import Conflict, Invalid, NotFound, Stale
 
 
 class UnknownModel(NotFound):
@@ -108,6 +110,13 @@ class ReservedAlias(Conflict):
 
     hint = "start, promote or roll back a rollout instead, or choose another alias"
     field = "alias"
+
+
+class DeploymentMovedOn(Stale):
+    """{deployment} is at generation {present}, not at {expected}."""
+
+    hint = "'millrace deployments show {deployment}' shows what it is now; decide anew"
+    field = "expected_generation"
 
 
 class InvalidPolicy(Invalid):

@@ -49,6 +49,16 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Version.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/millrace.v1.RegistryService/ListVersions',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/millrace.v1.RegistryService/GetLineage',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Lineage.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/millrace.v1.RegistryService/SetAlias',
                 request_serializer=millrace_dot_v1_dot_registry__pb2.SetAliasRequest.SerializeToString,
@@ -99,6 +109,11 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.FromString,
                 _registered_method=True)
+        self.GetHistoryHead = channel.unary_unary(
+                '/millrace.v1.RegistryService/GetHistoryHead',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.HistoryHead.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -118,6 +133,19 @@ class RegistryServiceServicer:
 
     def GetVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """Where a version comes from and what became of it, as a graph.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -184,6 +212,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHistoryHead(self, request, context):
+        """The number and the hash of the fact that was written last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +236,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.GetVersionRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Version.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.GetLineageRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Lineage.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -251,6 +296,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListHistory,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'GetHistoryHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistoryHead,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.HistoryHead.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -334,6 +384,60 @@ class RegistryService:
             '/millrace.v1.RegistryService/GetVersion',
             millrace_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/ListVersions',
+            millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/GetLineage',
+            millrace_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Lineage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -604,6 +708,33 @@ class RegistryService:
             '/millrace.v1.RegistryService/ListHistory',
             millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistoryHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/GetHistoryHead',
+            millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.HistoryHead.FromString,
             options,
             channel_credentials,
             insecure,
