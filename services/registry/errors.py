@@ -18,7 +18,8 @@ Conflict
 Stale
 └── DeploymentMovedOn
 Invalid
-└── InvalidPolicy
+├── InvalidPolicy
+└── ChainIsWhole
 """
 
 from services.contracts.errors import Conflict, Invalid, NotFound, Stale
@@ -117,6 +118,13 @@ class DeploymentMovedOn(Stale):
 
     hint = "'millrace deployments show {deployment}' shows what it is now; decide anew"
     field = "expected_generation"
+
+
+class ChainIsWhole(Invalid):
+    """The whole chain is told without filters."""
+
+    field = "whole_chain"
+    hint = "leave stream, kind, actor, since and until out, or whole_chain"
 
 
 class InvalidPolicy(Invalid):

@@ -245,6 +245,12 @@ async def list_history(
         return await tx.history(tenant, chosen, after=after, before=before, limit=limit)
 
 
+async def list_chain(tenant: str, ports: Ports, *, after: int, limit: int) -> list[HistoryLine]:
+    """Every number of the chain that all tenants share, so that none can be missing unseen."""
+    async with ports.store.reading() as tx:
+        return await tx.chain(tenant, after=after, limit=limit)
+
+
 async def history_head(ports: Ports) -> tuple[int, str]:
     """Number and hash of the last fact; 0 and the genesis hash before the first."""
     async with ports.store.reading() as tx:

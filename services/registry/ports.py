@@ -25,7 +25,8 @@ class HistoryLine:
     kind: str
     actor: str
     reason: str
-    at: datetime
+    at: datetime | None
+    """None where only its place in the chain is told."""
     payload: dict[str, object]
     previous_hash: str
     hash: str
@@ -78,6 +79,10 @@ class Tx(UnitOfWork, Protocol):
         self, tenant: str, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
     ) -> list[HistoryLine]:
         """Facts with numbers between `after` and `before`; 0 is no end."""
+        ...
+
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+        """All tenants' facts; of the others nothing but number and hashes."""
         ...
 
     async def history_head(self) -> tuple[int, str]:

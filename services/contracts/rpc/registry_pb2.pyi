@@ -696,6 +696,7 @@ class ListHistoryRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WHOLE_CHAIN_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """`model/NAME`; empty for all of it."""
     after_sequence: _builtins.int
@@ -708,6 +709,8 @@ class ListHistoryRequest(_message.Message):
     """As it stands in the entries."""
     newest_first: _builtins.bool
     page_token: _builtins.str
+    whole_chain: _builtins.bool
+    """The chain of all tenants, without filters: of other tenants' facts the numbers and hashes alone."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """at or after"""
@@ -728,10 +731,11 @@ class ListHistoryRequest(_message.Message):
         until: _timestamp_pb2.Timestamp | None = ...,
         newest_first: _builtins.bool = ...,
         page_token: _builtins.str = ...,
+        whole_chain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after_sequence", b"after_sequence", "kind", b"kind", "newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "stream", b"stream", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after_sequence", b"after_sequence", "kind", b"kind", "newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "stream", b"stream", "until", b"until", "whole_chain", b"whole_chain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from services.contracts.names import Name
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
 from services.kit.chain import Chosen
-from services.kit.pages import paging
+from services.kit.pages import Paging, paging
 from services.kit.requests import asked_once, caller, one_of, read_filter, read_moment, read_reason, within_column
 from services.kit.rpc import RpcServer
 from services.registry import handlers
@@ -23,6 +23,7 @@ from services.registry.domain.commands import (
     StopDeployment,
 )
 from services.registry.domain.state import VersionStatus
+from services.registry.errors import ChainIsWhole
 from services.registry.handlers import Terms
 from services.registry.inbound import convert
 from services.registry.ports import Ports
@@ -124,11 +125,21 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListHistory(self, request: wire.ListHistoryRequest, context: Any) -> wire.ListHistoryResponse:
         page, chosen = paging("ListHistory", request), _chosen(request)
+        if request.whole_chain:
+            return await self._chain(chosen, page)
         after = max(within_column(request.after_sequence), 0 if chosen.newest_first else page.number)
         before = page.number if chosen.newest_first else 0
         lines = await handlers.list_history(
             caller().tenant, self._ports, chosen, after=after, before=before, limit=page.limit
         )
+        shown, following = page.cut(lines, lambda line: line.sequence)
+        entries = [convert.history_entry(line) for line in shown]
+        return wire.ListHistoryResponse(entries=entries, next_page_token=following)
+
+    async def _chain(self, chosen: Chosen, page: Paging) -> wire.ListHistoryResponse:
+        if chosen != Chosen():
+            raise ChainIsWhole
+        lines = await handlers.list_chain(caller().tenant, self._ports, after=page.number, limit=page.limit)
         shown, following = page.cut(lines, lambda line: line.sequence)
         entries = [convert.history_entry(line) for line in shown]
         return wire.ListHistoryResponse(entries=entries, next_page_token=following)

@@ -107,6 +107,10 @@ class RegistryTx(SqlUnitOfWork):
         found = await history.entries(self, tenant=tenant, chosen=chosen, after=after, before=before, limit=limit)
         return [_line(entry) for entry in found]
 
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+        found = await history.entries(self, after=after, limit=limit)
+        return [_line(entry) if entry.tenant == tenant else _link(entry) for entry in found]
+
     async def history_head(self) -> tuple[int, str]:
         return await history.head(self)
 
@@ -200,6 +204,22 @@ def _line(entry: Entry) -> HistoryLine:
         reason=entry.reason,
         at=entry.at,
         payload=dict(entry.payload),
+        previous_hash=entry.previous_hash,
+        hash=entry.hash,
+    )
+
+
+def _link(entry: Entry) -> HistoryLine:
+    """Its place in the chain, and nothing that it says."""
+    return HistoryLine(
+        sequence=entry.sequence,
+        tenant="",
+        stream="",
+        kind="",
+        actor="",
+        reason="",
+        at=None,
+        payload={},
         previous_hash=entry.previous_hash,
         hash=entry.hash,
     )

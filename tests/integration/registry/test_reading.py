@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc.common_pb2 import Page
 from services.kit.chain import GENESIS, entry_hash
+from services.registry import handlers
 from tests.integration.registry.door import Door
-from tests.unit.registry.story import MODEL
+from tests.unit.registry.story import MODEL, trained
 
 
 async def pages(door: Door, method: str, request: Any, field: str) -> list[Any]:
@@ -109,3 +110,20 @@ async def test_the_lineage_of_a_moment_does_not_know_what_came_later(door: Door)
     assert [bool(period["until"]) for period in periods["then"]] == [False]
     assert [bool(period["until"]) for period in periods["now"]] == [True]
     assert {edge.relation for edge in now.edges} >= {"read_by", "produced", "judged_by", "rolled_out", "served", "held"}
+
+
+async def test_of_other_tenants_the_chain_tells_numbers_and_hashes_and_nothing_else(door: Door) -> None:
+    await door.registry.serving_one()
+    theirs = door.registry.envelope(trained("run-9", deploy=False), tenant="acme")
+    await handlers.register_version(theirs, door.registry.ports)
+    await door.registry.trains("run-2", against=1, deploy=False)
+    request = wire.ListHistoryRequest(page_size=3, whole_chain=True)
+    chain = await pages(door, "ListHistory", request, "entries")
+    assert [fact.sequence for fact in chain] == list(range(1, len(chain) + 1))
+    assert [fact.previous_hash for fact in chain] == [GENESIS, *(fact.hash for fact in chain[:-1])]
+    links = [fact for fact in chain if not fact.kind]
+    assert len(links) == 2
+    assert {(fact.tenant, fact.stream, fact.actor, fact.reason, fact.detail_json) for fact in links} == {("",) * 5}
+    assert not any(fact.HasField("at") for fact in links)
+    filtered = wire.ListHistoryRequest(whole_chain=True, actor="trainer")
+    assert (await door.refused(door.ask("ListHistory", filtered)))[1] == "chain_is_whole"
