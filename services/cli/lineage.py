@@ -28,7 +28,7 @@ _SHOWN: Final = {
     "run": ("code_version",),
     "version": ("precision", "digest"),
     "gate": ("against",),
-    "rollout": ("outcome", "actor", "reason"),
+    "rollout": ("outcome", "started_by", "started_because", "ended_because"),
     "deployment": ("from", "until"),
     "alias": ("from", "until"),
     "drift": ("p_value", "reason"),
@@ -74,10 +74,11 @@ def _named(node: Node) -> str:
 
 def _described(node: Node) -> str:
     facts = node["facts"]
-    shown = [f"{name} {_short(name, facts[name])}" for name in _SHOWN.get(node["kind"], ()) if facts.get(name)]
+    wanted = [name for name in _SHOWN.get(node["kind"], ()) if facts.get(name)]
+    shown = [f"{name.replace('_', ' ')} {_short(name, facts[name])}" for name in wanted]
     at = [f"at {node['at'][:LONGEST]}"] if node.get("at") and "from" not in facts else []
     return ", ".join([_named(node), *at, *shown])
 
 
 def _short(name: str, value: str) -> str:
-    return value if name == "reason" else value[:LONGEST]
+    return value if name.endswith(("reason", "because")) else value[:LONGEST]

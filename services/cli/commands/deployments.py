@@ -26,7 +26,7 @@ def list_deployments(as_json: Json = False) -> None:
     told = {"deployments": list(session.rest().pages("/deployments", "deployments"))}
     session.out.data(told, lambda document: session.out.table(
         ["deployment", "model", "version", "traffic", "rollout"],
-        [(one["name"], one["model"], one["version"], traffic(one), rollout_line(one))
+        [(one["name"], one["model"], one["version"] or None, traffic(one) or _unserved(one), rollout_line(one))
          for one in document["deployments"]],
         empty="no deployments yet",
     ))  # fmt: skip

@@ -91,18 +91,20 @@ class _Journal:
         self.drifts[fact.version] = Node(place, "drift", label, at, {**told, "reason": reason})
 
     def _rollout(self, fact: facts.RolloutFact, decided: Decided, at: datetime) -> None:
-        who = {"actor": decided.actor, "reason": decided.reason}
         match fact:
             case facts.RolloutStarted():
                 started = {
                     "deployment": fact.deployment,
                     "outcome": "under way",
                     "gate_skipped": _yes(fact.gate_skipped),
+                    "started_by": decided.actor,
+                    "started_because": decided.reason,
                 }
-                node = Node(f"rollout/{fact.rollout}", "rollout", fact.rollout, at, {**started, **who})
+                node = Node(f"rollout/{fact.rollout}", "rollout", fact.rollout, at, started)
                 self.rollouts[fact.rollout], self.rolled_out[fact.rollout] = node, fact.version
             case facts.RolloutPromoted() | facts.RolloutRolledBack():
-                ended = {"outcome": fact.kind.removeprefix("rollout_"), "ended_at": at.isoformat(), **who}
+                ended = {"outcome": fact.kind.removeprefix("rollout_"), "ended_at": at.isoformat()}
+                ended |= {"ended_by": decided.actor, "ended_because": decided.reason}
                 evidence = tuple(part.model_dump(mode="json") for part in fact.evidence)
                 before = self.rollouts[fact.rollout]
                 self.rollouts[fact.rollout] = replace(before, facts={**before.facts, **ended}, evidence=evidence)

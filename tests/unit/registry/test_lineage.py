@@ -47,7 +47,8 @@ def test_rollouts_say_how_they_ended_with_their_evidence_and_when_the_version_se
     story = canary_of_two()
     story.judges(Verdict.ROLL_BACK)
     (rollout,) = kinds(of(story, 2))["rollout"]
-    assert (rollout.facts["outcome"], rollout.facts["actor"]) == ("rolled_back", "monitor")
+    assert (rollout.facts["outcome"], rollout.facts["ended_by"]) == ("rolled_back", "monitor")
+    assert rollout.facts["started_because"] == "version 2 passed its gate"
     assert rollout.evidence[0]["decision"] == "worse"
     assert "deployment" not in kinds(of(story, 2)), "it never had all the traffic"
     (served,) = kinds(of(story, 1))["deployment"]
