@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.home import Home
 from services.cli.launcher.launch import running_state
+from services.kit.ids import SystemIds
 
 if TYPE_CHECKING:
     import httpx
@@ -60,6 +61,32 @@ class Rest:
     def get(self, path: str, **query: object) -> Any:
         """Query values that are None or empty are left out."""
         return self._call("GET", path, params={name: str(value) for name, value in query.items() if value})
+
+    def pages(self, path: str, field: str, **query: object) -> Iterator[Any]:
+        """Every row of a listing, page after page."""
+        token = ""
+        while True:
+            told = self.get(path, **query, page_token=token)
+            yield from told.get(field, [])
+            token = told.get("next_page_token", "")
+            if not token:
+                return
+
+    def change(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
+        """A call that changes something, with an idempotency key: where the answer is lost it is asked once more.
+
+        What is None in the body is left out.
+        """
+        import httpx
+
+        sent = {name: value for name, value in body.items() if value is not None}
+        headers = {"idempotency-key": SystemIds().new("cli")}
+        try:
+            return self._call(method, path, json=sent, headers=headers)
+        except CliError as error:
+            if not isinstance(error.__cause__, httpx.ReadError | httpx.RemoteProtocolError | httpx.ReadTimeout):
+                raise
+        return self._call(method, path, json=sent, headers=headers)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
         return self._call("POST", path, json=dict(body or {}), headers=dict(headers or {}))

@@ -6,6 +6,7 @@ Refusal
 ├── Forbidden          a key that may not do this
 ├── NotFound
 ├── Conflict           the state does not allow it (never retried by clients)
+├── Stale              it is no longer in the state that the caller named
 ├── TooLarge
 ├── Unsupported        the media type, format or operation is not one of ours
 ├── Overloaded         a bounded queue is full; retry later
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
+    STALE = "stale"
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"
     OVERLOADED = "overloaded"
@@ -118,6 +120,13 @@ class Conflict(Refusal):
     """The present state does not allow that."""
 
     kind = Kind.CONFLICT
+
+
+class Stale(Refusal):
+    """It has changed since it was looked at."""
+
+    kind = Kind.STALE
+    hint = "look again, and decide anew"
 
 
 class TooLarge(Refusal):

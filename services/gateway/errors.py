@@ -1,10 +1,11 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      Malformed, BadField
+├── Invalid      Malformed, BadField, NoCondition
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
-├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed
 ├── Conflict     NothingToLoad, LoadFailed
+├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge
 ├── Overloaded   ReplicaFull
@@ -20,6 +21,7 @@ from services.contracts.errors import (
     NotFound,
     Overloaded,
     Refusal,
+    Stale,
     TimedOut,
     TooLarge,
     Unavailable,
@@ -33,6 +35,13 @@ class Malformed(Invalid):
 
 class BadField(Invalid):
     """The field '{name}' is not valid: {problem}."""
+
+
+class NoCondition(Invalid):
+    """A change on this path takes no condition."""
+
+    field = "if-match"
+    hint = "rollouts and stops of a deployment take its ETag; leave the header out elsewhere"
 
 
 class ForeignHost(Forbidden):
@@ -68,6 +77,13 @@ class UnknownDeployment(NotFound):
     hint = "GET /api/v1/deployments lists them"
 
 
+class NothingServed(NotFound):
+    """Nothing is served under '{deployment}' at present."""
+
+    field = "deployment"
+    hint = "GET /api/v1/deployments/{deployment} says why; a rollout of a version serves again"
+
+
 class VersionNotServed(NotFound):
     """Version {version} of '{deployment}' is not being served."""
 
@@ -93,6 +109,13 @@ class ExtensionNotOffered(Unsupported):
     """The protocol's extension for {name} is not offered here."""
 
     hint = "the server's metadata lists the extensions that are"
+
+
+class ForeignTag(Stale):
+    """The entity tag {tag} is none that the deployment has."""
+
+    field = "if-match"
+    hint = "GET the deployment, and send its ETag as it is"
 
 
 class MethodNotAllowed(Unsupported):

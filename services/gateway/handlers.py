@@ -50,8 +50,8 @@ async def classify(command: Classify, ports: Ports) -> Answer:
     """Answers with the version that the weights (or the sticky key) choose.
 
     A failing replica is left for another, a failing canary for the primary; where no replica is ready the
-    request waits `ready_wait_seconds` for one. Raises UnknownDeployment, VersionNotServed, DeploymentNotReady, and
-    what the replica refuses.
+    request waits `ready_wait_seconds` for one. Raises UnknownDeployment, NothingServed, VersionNotServed,
+    DeploymentNotReady, and what the replica refuses.
     """
     started = ports.clock.monotonic()
     version, outcome = 0, "internal"

@@ -5,12 +5,16 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from services.contracts.names import NAME_PATTERN
+from services.gateway.inbound.http.conditions import has_tag, takes_condition
 from services.gateway.inbound.http.routes import ROUTES, Route
-from services.gateway.inbound.http.transcode import JSON_TYPES, UINT32_MAX, query_fields
+from services.gateway.inbound.http.transcode import JSON_TYPES, TIMESTAMP, UINT32_MAX, query_fields
 
 VERSION: Final = "1"
-TIMESTAMP: Final = "google.protobuf.Timestamp"
 
+_KEY: Final = (
+    "the same key with the same request has its effect once; a repetition is answered without a second one, "
+    "for 48 hours. A refused request and a dry run use up no key."
+)
 _ERROR: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["error"],
@@ -58,13 +62,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "tags": [route.service.name.removesuffix("Service")],
         "summary": route.summary,
         "parameters": _parameters(route),
-        "responses": {
-            str(route.status): {"description": "OK", "content": _content(route, schemas)},
-            "default": {
-                "description": "Refused.",
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-            },
-        },
+        "responses": _responses(route, schemas),
     }
     if route.has_body:
         body = _object_schema(route.request, schemas, without=(*route.parameters, *route.hidden))
@@ -77,19 +75,38 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+    refused = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    answered: dict[str, Any] = {"description": "OK", "content": _content(route, schemas)}
+    responses: dict[str, Any] = {str(route.status): answered}
+    if has_tag(route):
+        answered["headers"] = {"etag": {"description": "strong; equal for equal bodies", "schema": {"type": "string"}}}
+        responses["304"] = {"description": "Unchanged since the ETag that if-none-match gives; no body."}
+    if takes_condition(route.request):
+        responses["412"] = {"description": "The deployment has moved on since it was looked at.", **refused}
+    responses["default"] = {"description": "Refused.", **refused}
+    return responses
+
+
 def _parameters(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _path_schema(name)} for name in route.parameters
     ]
     if not route.has_body:
         parameters.extend(
-            {"name": spec.name, "in": "query", "schema": _scalar_schema(spec)} for _, spec in query_fields(route)
+            {"name": spec.name, "in": "query", "schema": _field_schema(spec, {})} for _, spec in query_fields(route)
         )
     if route.idempotent_by_key:
-        description = "the same key with the same request gives the same answer"
-        schema = {"type": "string", "maxLength": 200}
-        parameters.append({"name": "idempotency-key", "in": "header", "description": description, "schema": schema})
+        parameters.append(_header("idempotency-key", _KEY, {"type": "string", "maxLength": 200}))
+    if has_tag(route):
+        parameters.append(_header("if-none-match", "the ETag of what is known already: 304 where it still holds"))
+    if takes_condition(route.request):
+        parameters.append(_header("if-match", "the ETag of the deployment as it was seen: 412 where it has moved on"))
     return parameters
+
+
+def _header(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema or {"type": "string"}}
 
 
 def _path_schema(name: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ STATUS: Final = {
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
     Kind.CONFLICT: 409,
+    Kind.STALE: 412,
     Kind.TOO_LARGE: 413,
     Kind.UNSUPPORTED: 415,
     Kind.OVERLOADED: 429,
@@ -51,7 +52,7 @@ def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.retryable:
         headers.append((b"retry-after", str(max(1, round(body.retry_after_seconds or 1))).encode()))
-    if refusal.kind is Kind.CONFLICT:
+    if refusal.kind in (Kind.CONFLICT, Kind.STALE):
         headers.append((b"x-should-retry", b"false"))
     return STATUS[refusal.kind], orjson.dumps({"error": body.model_dump(exclude_none=True)}), headers
 

@@ -1,6 +1,8 @@
-"""What every gRPC door reads from a request the same way: who calls, the size of a page, a change's reason and key."""
+"""What every gRPC door reads from a request the same way: who calls, pages, filters, a change's reason and key."""
 
-from typing import Any, Final
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
@@ -11,6 +13,10 @@ from services.kit.once import FIELD, Once, once
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200
 MAX_REASON: Final = 500
+MAX_FILTER: Final = 100
+LARGEST_NUMBER: Final = 2**31 - 1
+
+S = TypeVar("S", bound=StrEnum)
 
 
 class ReasonTooLong(Invalid):
@@ -45,6 +51,56 @@ def read_reason(text: str) -> str:
     if "\0" in text:  # PostgreSQL stores none
         raise ReasonUnprintable
     return text or "no reason given"
+
+
+class FilterUnknown(Invalid):
+    """The filter {name} knows no '{value}'."""
+
+    hint = "it is one of: {known}"
+
+
+class FilterTooLong(Invalid):
+    """The filter {name} is longer than {limit} characters, or holds what cannot be printed."""
+
+
+class BadMoment(Invalid):
+    """The time {name} is not valid."""
+
+    hint = "RFC 3339 between the years 1 and 9999, such as 2026-11-25T10:00:00Z"
+
+
+def one_of(kind: type[S], text: str, name: str) -> S | None:
+    """The member that the filter names, None without one. Raises FilterUnknown."""
+    if not text:
+        return None
+    try:
+        return kind(text)
+    except ValueError as error:
+        known = ", ".join(kind)
+        raise FilterUnknown(name=name, value=text[:MAX_FILTER], known=known, at=name) from error
+
+
+def within_column(number: int) -> int:
+    """A uint32 as databases compare it: numbers of rows end before 2**31, so a greater one finds what that would."""
+    return min(number, LARGEST_NUMBER)
+
+
+def read_filter(text: str, name: str) -> str:
+    """A filter that is compared as it is. Raises FilterTooLong."""
+    if len(text) > MAX_FILTER or not text.isprintable():
+        raise FilterTooLong(name=name, limit=MAX_FILTER, at=name)
+    return text
+
+
+def read_moment(request: Message, name: str) -> datetime | None:
+    """The Timestamp field of that name, in UTC; None where it is unset. Raises BadMoment."""
+    if not request.HasField(name):
+        return None
+    try:
+        moment: datetime = getattr(request, name).ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BadMoment(name=name, at=name) from error
+    return moment
 
 
 def asked_once(method: str, request: Message, context: Any) -> Once | None:

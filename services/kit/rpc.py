@@ -23,6 +23,7 @@ STATUS: Final = {
     Kind.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Kind.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    Kind.STALE: grpc.StatusCode.FAILED_PRECONDITION,
     Kind.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Kind.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
     Kind.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -32,6 +33,7 @@ STATUS: Final = {
 }
 KIND: Final = {code: kind for kind, code in STATUS.items()} | {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Kind.OVERLOADED,
+    grpc.StatusCode.FAILED_PRECONDITION: Kind.CONFLICT,
     grpc.StatusCode.CANCELLED: Kind.UNAVAILABLE,
 }
 OPEN: Final = "/grpc.health.v1.Health/"

@@ -1,7 +1,8 @@
 """What the monitor refuses. Transports map `kind`.
 
 NotFound
-└── UnknownDeployment
+├── UnknownDeployment
+└── UnknownWindow
 Invalid
 └── BaselineRefused
 """
@@ -14,6 +15,13 @@ class UnknownDeployment(NotFound):
 
     hint = "'millrace deployments list' shows those there are"
     field = "deployment"
+
+
+class UnknownWindow(NotFound):
+    """{deployment} has no tested window {number}."""
+
+    hint = "'millrace deployments windows {deployment}' lists those that are kept"
+    field = "number"
 
 
 class BaselineRefused(Invalid):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from services.contracts.events import Verdict
 from services.kit.clock import Clock
 from services.kit.work import UnitOfWork
-from services.monitor.domain.drift import DriftPolicy, Floats
+from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
 from services.monitor.domain.ledger import Answer, Known
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
@@ -98,14 +99,25 @@ class Tx(UnitOfWork, Protocol):
 
     async def drop_untested(self, place: Place) -> None: ...
 
-    async def tested_windows(self, place: Place, limit: int) -> list[ClosedWindow]:
-        """The newest first."""
+    async def tested_windows(
+        self, place: Place, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
+    ) -> list[ClosedWindow]:
+        """The newest first, with numbers below `before`; 0 is no end, and every version."""
         ...
 
     async def add_verdict(self, verdict: RolloutVerdict) -> None: ...
 
-    async def verdicts(self, place: Place, limit: int) -> list[RolloutVerdict]:
-        """The newest first."""
+    async def verdicts(
+        self,
+        place: Place,
+        limit: int,
+        *,
+        before: int = 0,
+        version: int = 0,
+        verdict: Verdict | None = None,
+        rollout: str = "",
+    ) -> list[tuple[int, RolloutVerdict]]:
+        """With their numbers, the newest first, below `before`; 0 and empty choose nothing out."""
         ...
 
     async def breached(self, place: Place) -> set[tuple[int, Indicator]]:

@@ -15,11 +15,14 @@ Conflict
 ├── AlreadyServing
 ├── NothingToRollBackTo
 └── ReservedAlias
+Stale
+└── DeploymentMovedOn
 Invalid
-└── InvalidPolicy
+├── InvalidPolicy
+└── ChainIsWhole
 """
 
-from services.contracts.errors import Conflict, Invalid, NotFound
+from services.contracts.errors import Conflict, Invalid, NotFound, Stale
 
 
 class UnknownModel(NotFound):
@@ -108,6 +111,20 @@ class ReservedAlias(Conflict):
 
     hint = "start, promote or roll back a rollout instead, or choose another alias"
     field = "alias"
+
+
+class DeploymentMovedOn(Stale):
+    """{deployment} is at generation {present}, not at {expected}."""
+
+    hint = "'millrace deployments show {deployment}' shows what it is now; decide anew"
+    field = "expected_generation"
+
+
+class ChainIsWhole(Invalid):
+    """The whole chain is told without filters."""
+
+    field = "whole_chain"
+    hint = "leave stream, kind, actor, since and until out, or whole_chain"
 
 
 class InvalidPolicy(Invalid):

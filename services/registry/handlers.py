@@ -1,7 +1,11 @@
 """The registry's use cases. Each loads one model, decides, and keeps the facts, the tables and the news together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import Final
 
 from services.contracts.events import (
     DriftDetected,
@@ -12,10 +16,12 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
+from services.kit.chain import Chosen
 from services.kit.envelope import Cause, Envelope, Origin
+from services.kit.once import Once
 from services.kit.work import Timer
 from services.registry import telemetry
-from services.registry.domain import ModelState, changes, decide, desired, elapsed, evolve, timers
+from services.registry.domain import ModelState, changes, decide, desired, elapsed, evolve, fold, timers
 from services.registry.domain.commands import (
     Command,
     PauseRollout,
@@ -27,15 +33,17 @@ from services.registry.domain.commands import (
     RollBack,
     SetAlias,
     StartRollout,
+    StopDeployment,
     TakeBreach,
     TakeReport,
     TakeVerdict,
 )
-from services.registry.domain.state import Version
-from services.registry.errors import UnknownDeployment, UnknownModel
+from services.registry.domain.lineage import Lineage, lineage
+from services.registry.domain.state import Version, VersionStatus
+from services.registry.errors import DeploymentMovedOn, UnknownDeployment, UnknownModel
 from services.registry.ports import HistoryLine, KnownDeployment, Ports, Tx
 
-Move = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack
+Move = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack | StopDeployment
 
 
 # --- what other services tell ------------------------------------------------------------------
@@ -98,42 +106,83 @@ async def _tell_again(
 # --- what people ask ---------------------------------------------------------------------------
 
 
-async def move_rollout(move: Move, tenant: str, ports: Ports, *, dry_run: bool = False) -> ModelState:
-    """Starts, pauses, resumes, promotes or rolls back. Returns the model after it; a dry run keeps nothing."""
-    async with ports.store.reading() if dry_run else ports.store.transaction() as tx:
-        model = await _model_of(tx, tenant, move.deployment)
-        state = await tx.model(tenant, model)
+@dataclass(frozen=True)
+class Terms:
+    """How somebody asks for a change: once by a key, only in the generation that was seen, or only to see."""
+
+    once: Once | None = None
+    expected_generation: int | None = None
+    dry_run: bool = False
+
+
+PLAINLY: Final = Terms()
+
+
+async def move_rollout(move: Move, tenant: str, ports: Ports, terms: Terms = PLAINLY) -> ModelState:
+    """Starts, pauses, resumes, promotes, rolls back or stops. Returns the model after it.
+
+    A dry run keeps nothing and uses up no key. A repetition with its key has no second effect and gets the present
+    state. Raises DeploymentMovedOn, and what the domain refuses.
+    """
+    async with _asked(terms, ports) as tx:
+        state = await tx.model(tenant, await _model_of(tx, tenant, move.deployment))
         if not state.versions:
             raise UnknownDeployment(deployment=move.deployment)
-        if dry_run:
-            now = ports.clock.now()
-            for decided in decide(state, move, at=now, rules=ports.rules):
-                state = evolve(state, decided, now)
-            return state
-        return await _change(tx, state, move, ports, cause=Origin(id="", story="", tenant=tenant))
+        return await _by_terms(tx, state, lambda: move, move.deployment, tenant, ports, terms)
 
 
 async def start_rollout(
-    deployment: str, version: str, command: StartRollout, tenant: str, ports: Ports, *, dry_run: bool
+    command: StartRollout, version: str, tenant: str, ports: Ports, terms: Terms = PLAINLY
 ) -> ModelState:
-    """`version` may be a number or an alias; `command` carries the rest."""
-    async with ports.store.reading() as tx:
-        state = await _existing(tx, tenant, await _model_of(tx, tenant, deployment))
-    resolved = StartRollout(
-        deployment=deployment,
-        version=state.resolve(version).number,
-        actor=command.actor,
-        reason=command.reason,
-        skip_gate=command.skip_gate,
-        policy=command.policy,
-    )
-    return await move_rollout(resolved, tenant, ports, dry_run=dry_run)
+    """`version` may be a number or an alias; `command` carries the rest. As `move_rollout` otherwise."""
+    async with _asked(terms, ports) as tx:
+        state = await _existing(tx, tenant, await _model_of(tx, tenant, command.deployment))
+        resolve = partial(_resolved, command, version, state)
+        return await _by_terms(tx, state, resolve, command.deployment, tenant, ports, terms)
 
 
-async def set_alias(model: str, command: SetAlias, tenant: str, ports: Ports) -> ModelState:
-    async with ports.store.transaction() as tx:
+async def set_alias(model: str, command: SetAlias, tenant: str, ports: Ports, terms: Terms = PLAINLY) -> ModelState:
+    async with _asked(terms, ports) as tx:
         state = await tx.model(tenant, model)
-        return await _change(tx, state, command, ports, cause=Origin(id="", story="", tenant=tenant))
+        return await _by_terms(tx, state, lambda: command, "", tenant, ports, terms)
+
+
+def _asked(terms: Terms, ports: Ports) -> AbstractAsyncContextManager[Tx]:
+    return ports.store.reading() if terms.dry_run else ports.store.transaction()
+
+
+def _resolved(command: StartRollout, version: str, state: ModelState) -> StartRollout:
+    """What an alias names is looked up only when the call counts: a repetition's alias may have moved."""
+    return replace(command, version=state.resolve(version).number)
+
+
+async def _by_terms(
+    tx: Tx,
+    state: ModelState,
+    command: Callable[[], Command],
+    deployment: str,
+    tenant: str,
+    ports: Ports,
+    terms: Terms,
+) -> ModelState:
+    """The receipt of the key commits with the effect; a refusal leaves the key unused."""
+    if terms.dry_run:
+        _require_generation(state, deployment, terms.expected_generation)
+        now = ports.clock.now()
+        for decided in decide(state, command(), at=now, rules=ports.rules):
+            state = evolve(state, decided, now)
+        return state
+    if terms.once is not None and await tx.answered_before(terms.once) is not None:
+        return state
+    _require_generation(state, deployment, terms.expected_generation)
+    return await _change(tx, state, command(), ports, cause=Origin(id="", story="", tenant=tenant))
+
+
+def _require_generation(state: ModelState, name: str, expected: int | None) -> None:
+    """Raises DeploymentMovedOn. A deployment that is not there is at generation 0."""
+    present = state.deployments[name].generation if name in state.deployments else 0
+    if expected is not None and expected != present:
+        raise DeploymentMovedOn(deployment=name, present=present, expected=expected)
 
 
 async def get_model(tenant: str, name: str, ports: Ports) -> ModelState:
@@ -167,9 +216,45 @@ async def list_deployments(
         return [(deployment, await _existing(tx, tenant, deployment.model)) for deployment in known]
 
 
-async def list_history(tenant: str, ports: Ports, *, stream: str, after: int, limit: int) -> list[HistoryLine]:
+async def list_versions(
+    tenant: str, model: str, ports: Ports, *, status: VersionStatus | None, before: int, limit: int
+) -> tuple[ModelState, list[Version]]:
+    """The newest first, with numbers below `before`; 0 is no end. Raises UnknownModel."""
+    state = await get_model(tenant, model, ports)
+    wanted = (one for one in reversed(state.versions) if status in (None, one.status))
+    return state, [one for one in wanted if not before or one.number < before][:limit]
+
+
+async def get_lineage(
+    tenant: str, model: str, version: str, ports: Ports, *, as_of: datetime | None = None
+) -> tuple[int, Lineage]:
+    """The version's number and its graph, as the history knew it then. Raises UnknownModel, UnknownVersion."""
     async with ports.store.reading() as tx:
-        return await tx.history(tenant, stream=stream, after=after, limit=limit)
+        rows = await tx.story(tenant, model, as_of)
+    state = fold(model, rows)
+    if not state.versions:
+        raise UnknownModel(model=model)
+    number = state.resolve(version).number
+    return number, lineage(model, number, rows)
+
+
+async def list_history(
+    tenant: str, ports: Ports, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
+) -> list[HistoryLine]:
+    async with ports.store.reading() as tx:
+        return await tx.history(tenant, chosen, after=after, before=before, limit=limit)
+
+
+async def list_chain(tenant: str, ports: Ports, *, after: int, limit: int) -> list[HistoryLine]:
+    """Every number of the chain that all tenants share, so that none can be missing unseen."""
+    async with ports.store.reading() as tx:
+        return await tx.chain(tenant, after=after, limit=limit)
+
+
+async def history_head(ports: Ports) -> tuple[int, str]:
+    """Number and hash of the last fact; 0 and the genesis hash before the first."""
+    async with ports.store.reading() as tx:
+        return await tx.history_head()
 
 
 # --- what time tells ---------------------------------------------------------------------------

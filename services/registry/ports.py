@@ -8,6 +8,7 @@ from typing import Protocol
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
+from services.kit.chain import Chosen
 from services.kit.clock import Clock
 from services.kit.envelope import Cause
 from services.kit.work import UnitOfWork
@@ -16,14 +17,19 @@ from services.registry.domain import Decided, ModelState, Rules
 
 @dataclass(frozen=True)
 class HistoryLine:
-    """One fact of the history, as people read it."""
+    """One fact of the history, as people read it, with what its hash covers."""
 
     sequence: int
+    tenant: str
+    stream: str
     kind: str
     actor: str
     reason: str
-    at: datetime
+    at: datetime | None
+    """None where only its place in the chain is told."""
     payload: dict[str, object]
+    previous_hash: str
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,23 @@ class Tx(UnitOfWork, Protocol):
         """The latest report of each replica heard since then that is not leaving."""
         ...
 
-    async def history(self, tenant: str, *, stream: str, after: int, limit: int) -> list[HistoryLine]: ...
+    async def history(
+        self, tenant: str, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
+    ) -> list[HistoryLine]:
+        """Facts with numbers between `after` and `before`; 0 is no end."""
+        ...
+
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+        """All tenants' facts; of the others nothing but number and hashes."""
+        ...
+
+    async def history_head(self) -> tuple[int, str]:
+        """Number and hash of the last fact of all tenants, who share the chain."""
+        ...
+
+    async def story(self, tenant: str, model: str, until: datetime | None) -> list[tuple[Decided, datetime]]:
+        """All facts of one model, in order; those at or before `until` where it is given."""
+        ...
 
 
 class Store(Protocol):

@@ -7,7 +7,9 @@ from prometheus_client import Counter
 from services.registry.domain.facts import AnyFact, DeploymentFact
 
 VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["model", "verdict"])
-ROLLOUTS = Counter("millrace_registry_rollouts", "Rollouts ended or paused, by how.", ["deployment", "outcome"])
+ROLLOUTS = Counter(
+    "millrace_registry_rollouts", "Rollouts ended or paused, or all stopped, by how.", ["deployment", "outcome"]
+)
 
 _VERDICTS: Final = {"version_passed": "passed", "version_refused": "refused"}
 _OUTCOMES: Final = {
@@ -15,6 +17,7 @@ _OUTCOMES: Final = {
     "rollout_rolled_back": "rolled_back",
     "rollout_paused": "paused",
     "deployment_rolled_back": "rolled_back",
+    "deployment_stopped": "stopped",
 }
 
 

@@ -1,5 +1,7 @@
 """`millrace deployments ...`: what is served, and moving it."""
 
+from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +11,11 @@ from services.cli.session import DryRun, Json, Reason, Session, Yes, command, su
 app = subcommands(help="What is served, and moving it.")
 
 DeploymentArgument = Annotated[str, typer.Argument(help="The deployment's name; normally the model's.")]
+Generation = Annotated[int | None, typer.Option(min=0, help="Only while the deployment is at this generation.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+
+BY_HAND = "asked for on the command line"
+PAGE = 200
 
 
 @app.command("list")
@@ -16,10 +23,10 @@ DeploymentArgument = Annotated[str, typer.Argument(help="The deployment's name; 
 def list_deployments(as_json: Json = False) -> None:
     """Show every deployment."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/deployments")
+    told = {"deployments": list(session.rest().pages("/deployments", "deployments"))}
     session.out.data(told, lambda document: session.out.table(
         ["deployment", "model", "version", "traffic", "rollout"],
-        [(one["name"], one["model"], one["version"], traffic(one), rollout_line(one))
+        [(one["name"], one["model"], one["version"] or None, traffic(one) or _unserved(one), rollout_line(one))
          for one in document["deployments"]],
         empty="no deployments yet",
     ))  # fmt: skip
@@ -49,8 +56,10 @@ def show(deployment: DeploymentArgument, as_json: Json = False) -> None:
 def rollout(
     deployment: DeploymentArgument,
     version: Annotated[str, typer.Argument(help="A number or an alias, such as 2 or @challenger.")],
-    reason: Reason = "asked for on the command line",
+    *,
+    reason: Reason = BY_HAND,
     skip_gate: Annotated[bool, typer.Option("--skip-gate", help="Although the gate refused it.")] = False,
+    generation: Generation = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -60,7 +69,8 @@ def rollout(
     if skip_gate and not dry_run:
         session.confirm(f"Send traffic of {deployment} to version {version} past its gate?", yes=yes)
     body = {"version": version, "skip_gate": skip_gate, "reason": reason, "dry_run": dry_run}
-    told = session.rest().post(f"/deployments/{deployment}/rollouts", body)
+    body["expected_generation"] = generation
+    told = session.rest().change("POST", f"/deployments/{deployment}/rollouts", body)
     session.out.data(told, lambda document: _moved(session, document))
     if not dry_run:
         session.out.next(f"millrace deployments show {deployment}", "millrace events tail")
@@ -70,64 +80,148 @@ def rollout(
 @command
 def rollback(
     deployment: DeploymentArgument,
-    reason: Reason = "asked for on the command line",
+    reason: Reason = BY_HAND,
+    generation: Generation = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """End the rollout under way, or return to the version before the present one."""
-    session = Session(as_json=as_json)
-    _move(session, deployment, f"/deployments/{deployment}:rollback", "Roll back", reason, yes=yes, dry_run=dry_run)
+    move = _Move("Roll back", deployment, f"/deployments/{deployment}:rollback", reason, generation)
+    _ask(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
 
 
 @app.command("pause")
 @command
 def pause(
-    deployment: DeploymentArgument, reason: Reason = "asked for on the command line", as_json: Json = False
+    deployment: DeploymentArgument,
+    reason: Reason = BY_HAND,
+    generation: Generation = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
-    """Hold the rollout at its present step."""
-    session = Session(as_json=as_json)
-    path = f"/deployments/{deployment}/rollouts:pause"
-    _move(session, deployment, path, "Pause", reason, yes=True, dry_run=False)
+    """Hold the rollout at its present step. It is not asked for a confirmation."""
+    move = _Move("Pause", deployment, f"/deployments/{deployment}/rollouts:pause", reason, generation)
+    _ask(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
 
 
 @app.command("resume")
 @command
 def resume(
-    deployment: DeploymentArgument, reason: Reason = "asked for on the command line", as_json: Json = False
+    deployment: DeploymentArgument,
+    reason: Reason = BY_HAND,
+    generation: Generation = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
-    """Go on with a paused rollout."""
-    session = Session(as_json=as_json)
-    path = f"/deployments/{deployment}/rollouts:resume"
-    _move(session, deployment, path, "Resume", reason, yes=True, dry_run=False)
+    """Go on with a paused rollout. It is not asked for a confirmation."""
+    move = _Move("Resume", deployment, f"/deployments/{deployment}/rollouts:resume", reason, generation)
+    _ask(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
 
 
 @app.command("promote")
 @command
 def promote(
     deployment: DeploymentArgument,
-    reason: Reason = "asked for on the command line",
+    reason: Reason = BY_HAND,
+    generation: Generation = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """End the canary now: all traffic moves to the new version."""
+    move = _Move("Promote", deployment, f"/deployments/{deployment}/rollouts:promote", reason, generation)
+    _ask(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
+
+
+@app.command("stop")
+@command
+def stop(
+    deployment: DeploymentArgument,
+    reason: Reason = BY_HAND,
+    generation: Generation = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Serve nothing under the name any more, until a rollout is started again."""
     session = Session(as_json=as_json)
-    path = f"/deployments/{deployment}/rollouts:promote"
-    _move(session, deployment, path, "Promote", reason, yes=yes, dry_run=dry_run)
+    move = _Move("Stop", deployment, f"/deployments/{deployment}:stop", reason, generation)
+    _ask(session, move, yes=yes, dry_run=dry_run)
+    if not dry_run:
+        session.out.next(f"millrace deployments rollout {deployment} @previous")
 
 
-def _move(session: Session, deployment: str, path: str, verb: str, reason: str, *, yes: bool, dry_run: bool) -> None:
+@dataclass(frozen=True)
+class _Move:
+    verb: str
+    deployment: str
+    path: str
+    reason: str
+    generation: int | None
+
+    def body(self, *, dry_run: bool) -> dict[str, Any]:
+        return {"reason": self.reason, "dry_run": dry_run, "expected_generation": self.generation}
+
+
+def _ask(session: Session, move: _Move, *, yes: bool, dry_run: bool) -> None:
     rest = session.rest()
-    if dry_run:
-        told = rest.get(f"/deployments/{deployment}")
-        session.out.say(f"would {verb.lower()} {deployment}, which now stands so:")
-    else:
-        session.confirm(f"{verb} {deployment}?", yes=yes)
-        told = rest.post(path, {"reason": reason})
+    if not dry_run:
+        session.confirm(f"{move.verb} {move.deployment}?", yes=yes)
+    told = rest.change("POST", move.path, move.body(dry_run=dry_run))
     session.out.data(told, lambda document: _moved(session, document))
     if not dry_run:
-        session.out.next(f"millrace deployments show {deployment}")
+        session.out.next(f"millrace deployments show {move.deployment}")
+
+
+@app.command("windows")
+@command
+def windows(
+    deployment: DeploymentArgument,
+    version: Annotated[int, typer.Option(min=0, help="Only of this version.")] = 0,
+    verdict: Annotated[str, typer.Option(help="Only quiet, suspect, drifted or untested ones.")] = "",
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Show the drift windows, the newest first."""
+    session = Session(as_json=as_json)
+    query = {"version": version, "verdict": verdict, "page_size": min(limit, PAGE)}
+    found = list(islice(session.rest().pages(f"/deployments/{deployment}/windows", "windows", **query), limit))
+    session.out.data({"windows": found}, lambda document: _windows(session, document["windows"]))
+    if found:
+        session.out.next(f"millrace deployments window {deployment} {found[0]['number']}")
+
+
+@app.command("window")
+@command
+def window(
+    deployment: DeploymentArgument,
+    number: Annotated[int, typer.Argument(min=1, help="The window's number.")],
+    as_json: Json = False,
+) -> None:
+    """Show one drift window with the numbers of its test."""
+    session = Session(as_json=as_json)
+    told = session.rest().get(f"/deployments/{deployment}/windows/{number}")
+    session.out.data(told, lambda document: session.out.text(
+        "\n".join(f"{name:<14} {value}" for name, value in document.items())
+    ))  # fmt: skip
+
+
+@app.command("verdicts")
+@command
+def verdicts(
+    deployment: DeploymentArgument,
+    version: Annotated[int, typer.Option(min=0, help="Only on this version.")] = 0,
+    verdict: Annotated[str, typer.Option(help="Only promote, hold or roll_back.")] = "",
+    rollout: Annotated[str, typer.Option("--rollout", help="Only of this rollout.")] = "",
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Show the canary verdicts, the newest first; --json has their evidence."""
+    session = Session(as_json=as_json)
+    query = {"version": version, "verdict": verdict, "rollout": rollout, "page_size": min(limit, PAGE)}
+    found = list(islice(session.rest().pages(f"/deployments/{deployment}/verdicts", "verdicts", **query), limit))
+    session.out.data({"verdicts": found}, lambda document: _verdicts(session, document["verdicts"]))
 
 
 def traffic(deployment: dict[str, Any]) -> str:
@@ -148,9 +242,15 @@ def rollout_line(deployment: dict[str, Any]) -> str:
 
 
 def _moved(session: Session, told: dict[str, Any]) -> None:
-    session.out.text(f"{told['name']}: {traffic(told) or 'nothing served yet'}")
+    if told.get("dry_run"):
+        session.out.say("dry run: nothing was changed; this is how it would stand")
+    session.out.text(f"{told['name']}, generation {told['generation']}: {traffic(told) or _unserved(told)}")
     if line := rollout_line(told):
         session.out.text(f"rollout: {line}; {told['rollout'].get('reason') or ''}")
+
+
+def _unserved(told: dict[str, Any]) -> str:
+    return "stopped, nothing is served" if told.get("stopped") else "nothing served yet"
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:
@@ -164,16 +264,24 @@ def _show(session: Session, told: dict[str, Any]) -> None:
         ],
         empty="no requests yet",
     )  # fmt: skip
+    _windows(session, told["windows"])
+    _verdicts(session, told["verdicts"])
+
+
+def _windows(session: Session, found: list[dict[str, Any]]) -> None:
     session.out.table(
         ["window", "version", "rows", "p value", "verdict", "closed"],
         [
             (one["number"], one["version"], one["rows"], one["p_value"], one["verdict"], one.get("closed_at"))
-            for one in told["windows"]
+            for one in found
         ],
         empty="no windows yet",
     )
+
+
+def _verdicts(session: Session, found: list[dict[str, Any]]) -> None:
     session.out.table(
         ["verdict", "version", "step", "requests", "reason"],
-        [(one["verdict"], one["version"], one["step"], one["requests"], one["reason"]) for one in told["verdicts"]],
+        [(one["verdict"], one["version"], one["step"], one["requests"], one["reason"]) for one in found],
         empty="no verdicts yet",
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.session import Json, Session, command, subcommands
+from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
 
 app = subcommands(help="Models and their versions.")
 
@@ -16,7 +16,7 @@ ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
 def list_models(as_json: Json = False) -> None:
     """Show every model."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/models")
+    told = {"models": list(session.rest().pages("/models", "models"))}
     session.out.data(told, lambda document: session.out.table(
         ["model", "versions", "champion"],
         [(model["name"], len(model["versions"]), model["aliases"].get("champion")) for model in document["models"]],
@@ -46,6 +46,59 @@ def show(
     ))  # fmt: skip
     if told["versions"]:
         session.out.next(f"millrace models show {model} {told['versions'][-1]['number']}")
+
+
+@app.command("lineage")
+@command
+def lineage(
+    model: ModelArgument,
+    version: Annotated[str, typer.Argument(help="A number or an alias, such as 2 or @champion.")],
+    as_of: Annotated[str, typer.Option(help="As it was known then, such as 2026-11-25T10:00:00Z.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Follow a version back to its data and forward to what became of it."""
+    from services.cli.lineage import tree
+
+    session = Session(as_json=as_json)
+    told = session.rest().get(f"/models/{model}/versions/{version}/lineage", as_of=as_of)
+    session.out.data(told, lambda graph: session.out.text("\n".join(tree(graph))))
+    session.out.next(f"millrace models show {model} {told['version']}", f"millrace audit list --model {model}")
+
+
+aliases = subcommands(help="Movable names of versions.")
+app.add_typer(aliases, name="alias")
+
+
+@aliases.callback()
+def alias() -> None:
+    """Movable names of versions."""
+
+
+@aliases.command("set")
+@command
+def set_alias(
+    model: ModelArgument,
+    alias: Annotated[str, typer.Argument(help="The alias, without @; champion, challenger and previous move alone.")],
+    version: Annotated[int, typer.Argument(min=1, help="The version's number.")],
+    reason: Reason = "asked for on the command line",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Point an alias at a version."""
+    session = Session(as_json=as_json)
+    if not dry_run:
+        session.confirm(f"Point @{alias} of {model} at version {version}?", yes=yes)
+    body = {"version": version, "reason": reason, "dry_run": dry_run}
+    told = session.rest().change("PUT", f"/models/{model}/aliases/{alias}", body)
+    session.out.data(told, lambda document: _aliases(session, document))
+    if not dry_run:
+        session.out.next(f"millrace models show {model} @{alias}")
+
+
+def _aliases(session: Session, told: dict[str, Any]) -> None:
+    moved = ", ".join(f"@{name} version {number}" for name, number in sorted(told["aliases"].items()))
+    session.out.text(f"{told['name']}{' (dry run, nothing was changed)' if told.get('dry_run') else ''}: {moved}")
 
 
 def overall(version: dict[str, Any]) -> dict[str, Any]:

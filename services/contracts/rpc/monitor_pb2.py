@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from services.contracts.rpc import common_pb2 as millrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/monitor.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"0\n\x1aGetDeploymentHealthRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"T\n\x10\x44\x65ploymentHealth\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.millrace.v1.VersionHealth\"\xc4\x01\n\rVersionHealth\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\r\x12\x16\n\x0elatency_p50_ms\x18\x04 \x01(\x01\x12\x16\n\x0elatency_p99_ms\x18\x05 \x01(\x01\x12\x10\n\x08labelled\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63uracy\x18\x07 \x01(\x01\x12,\n\raccuracy_ci95\x18\x08 \x01(\x0b\x32\x15.millrace.v1.Interval\";\n\x12ListWindowsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\"@\n\x13ListWindowsResponse\x12)\n\x07windows\x18\x01 \x03(\x0b\x32\x18.millrace.v1.DriftWindow\"\xcf\x01\n\x0b\x44riftWindow\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x11\n\tstatistic\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x0f\n\x07verdict\x18\x06 \x01(\t\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x13ListVerdictsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\"D\n\x14ListVerdictsResponse\x12,\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1a.millrace.v1.CanaryVerdict\"\xb1\x01\n\rCanaryVerdict\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08requests\x18\x06 \x01(\r\x12\x15\n\revidence_json\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8c\x02\n\x0eMonitorService\x12S\n\tGetHealth\x12\'.millrace.v1.GetDeploymentHealthRequest\x1a\x1d.millrace.v1.DeploymentHealth\x12P\n\x0bListWindows\x12\x1f.millrace.v1.ListWindowsRequest\x1a .millrace.v1.ListWindowsResponse\x12S\n\x0cListVerdicts\x12 .millrace.v1.ListVerdictsRequest\x1a!.millrace.v1.ListVerdictsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/monitor.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"0\n\x1aGetDeploymentHealthRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"T\n\x10\x44\x65ploymentHealth\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.millrace.v1.VersionHealth\"\xc4\x01\n\rVersionHealth\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08requests\x18\x02 \x01(\r\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\r\x12\x16\n\x0elatency_p50_ms\x18\x04 \x01(\x01\x12\x16\n\x0elatency_p99_ms\x18\x05 \x01(\x01\x12\x10\n\x08labelled\x18\x06 \x01(\r\x12\x10\n\x08\x61\x63\x63uracy\x18\x07 \x01(\x01\x12,\n\raccuracy_ci95\x18\x08 \x01(\x0b\x32\x15.millrace.v1.Interval\"q\n\x12ListWindowsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x12\n\npage_token\x18\x05 \x01(\t\"Y\n\x13ListWindowsResponse\x12)\n\x07windows\x18\x01 \x03(\x0b\x32\x18.millrace.v1.DriftWindow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x10GetWindowRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\"\xc4\x02\n\x0b\x44riftWindow\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04rows\x18\x03 \x01(\r\x12\x11\n\tstatistic\x18\x04 \x01(\x01\x12\x0f\n\x07p_value\x18\x05 \x01(\x01\x12\x0f\n\x07verdict\x18\x06 \x01(\t\x12-\n\topened_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04test\x18\t \x01(\t\x12\x11\n\tbandwidth\x18\n \x01(\x01\x12\x15\n\rbaseline_rows\x18\x0b \x01(\r\x12\x13\n\x0bwindow_rows\x18\x0c \x01(\r\x12\x14\n\x0cpermutations\x18\r \x01(\r\x12\x10\n\x08\x61nswered\x18\x0e \x01(\r\"\x83\x01\n\x13ListVerdictsRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0f\n\x07rollout\x18\x05 \x01(\t\x12\x12\n\npage_token\x18\x06 \x01(\t\"]\n\x14ListVerdictsResponse\x12,\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1a.millrace.v1.CanaryVerdict\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb1\x01\n\rCanaryVerdict\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x0f\n\x07verdict\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x10\n\x08requests\x18\x06 \x01(\r\x12\x15\n\revidence_json\x18\x07 \x01(\t\x12&\n\x02\x61t\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd2\x02\n\x0eMonitorService\x12S\n\tGetHealth\x12\'.millrace.v1.GetDeploymentHealthRequest\x1a\x1d.millrace.v1.DeploymentHealth\x12P\n\x0bListWindows\x12\x1f.millrace.v1.ListWindowsRequest\x1a .millrace.v1.ListWindowsResponse\x12\x44\n\tGetWindow\x12\x1d.millrace.v1.GetWindowRequest\x1a\x18.millrace.v1.DriftWindow\x12S\n\x0cListVerdicts\x12 .millrace.v1.ListVerdictsRequest\x1a!.millrace.v1.ListVerdictsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,17 +40,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONHEALTH']._serialized_start=238
   _globals['_VERSIONHEALTH']._serialized_end=434
   _globals['_LISTWINDOWSREQUEST']._serialized_start=436
-  _globals['_LISTWINDOWSREQUEST']._serialized_end=495
-  _globals['_LISTWINDOWSRESPONSE']._serialized_start=497
-  _globals['_LISTWINDOWSRESPONSE']._serialized_end=561
-  _globals['_DRIFTWINDOW']._serialized_start=564
-  _globals['_DRIFTWINDOW']._serialized_end=771
-  _globals['_LISTVERDICTSREQUEST']._serialized_start=773
-  _globals['_LISTVERDICTSREQUEST']._serialized_end=833
-  _globals['_LISTVERDICTSRESPONSE']._serialized_start=835
-  _globals['_LISTVERDICTSRESPONSE']._serialized_end=903
-  _globals['_CANARYVERDICT']._serialized_start=906
-  _globals['_CANARYVERDICT']._serialized_end=1083
-  _globals['_MONITORSERVICE']._serialized_start=1086
-  _globals['_MONITORSERVICE']._serialized_end=1354
+  _globals['_LISTWINDOWSREQUEST']._serialized_end=549
+  _globals['_LISTWINDOWSRESPONSE']._serialized_start=551
+  _globals['_LISTWINDOWSRESPONSE']._serialized_end=640
+  _globals['_GETWINDOWREQUEST']._serialized_start=642
+  _globals['_GETWINDOWREQUEST']._serialized_end=696
+  _globals['_DRIFTWINDOW']._serialized_start=699
+  _globals['_DRIFTWINDOW']._serialized_end=1023
+  _globals['_LISTVERDICTSREQUEST']._serialized_start=1026
+  _globals['_LISTVERDICTSREQUEST']._serialized_end=1157
+  _globals['_LISTVERDICTSRESPONSE']._serialized_start=1159
+  _globals['_LISTVERDICTSRESPONSE']._serialized_end=1252
+  _globals['_CANARYVERDICT']._serialized_start=1255
+  _globals['_CANARYVERDICT']._serialized_end=1432
+  _globals['_MONITORSERVICE']._serialized_start=1435
+  _globals['_MONITORSERVICE']._serialized_end=1773
 # @@protoc_insertion_point(module_scope)

@@ -109,17 +109,29 @@ class ListWindowsRequest(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     page_size: _builtins.int
+    """at most 200; 0 means 50"""
+    version: _builtins.int
+    """0 for all"""
+    verdict: _builtins.str
+    """quiet, suspect, drifted, untested; empty for all"""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         deployment: _builtins.str = ...,
         page_size: _builtins.int = ...,
+        version: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size", "page_token", b"page_token", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,6 +142,8 @@ class ListWindowsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftWindow]:
         """newest first"""
@@ -138,14 +152,37 @@ class ListWindowsResponse(_message.Message):
         self,
         *,
         windows: _abc.Iterable[Global___DriftWindow] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListWindowsResponse: _TypeAlias = ListWindowsResponse  # noqa: Y015
+
+@_typing.final
+class GetWindowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWindowRequest: _TypeAlias = GetWindowRequest  # noqa: Y015
 
 @_typing.final
 class DriftWindow(_message.Message):
@@ -159,6 +196,12 @@ class DriftWindow(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
     CLOSED_AT_FIELD_NUMBER: _builtins.int
+    TEST_FIELD_NUMBER: _builtins.int
+    BANDWIDTH_FIELD_NUMBER: _builtins.int
+    BASELINE_ROWS_FIELD_NUMBER: _builtins.int
+    WINDOW_ROWS_FIELD_NUMBER: _builtins.int
+    PERMUTATIONS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     version: _builtins.int
     rows: _builtins.int
@@ -166,6 +209,15 @@ class DriftWindow(_message.Message):
     p_value: _builtins.float
     verdict: _builtins.str
     """quiet, suspect, drifted"""
+    test: _builtins.str
+    """mmd-rbf; empty where it could not be tested"""
+    bandwidth: _builtins.float
+    baseline_rows: _builtins.int
+    window_rows: _builtins.int
+    """of the window that were tested"""
+    permutations: _builtins.int
+    answered: _builtins.int
+    """requests since the window before, those not sampled among them"""
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -181,10 +233,16 @@ class DriftWindow(_message.Message):
         verdict: _builtins.str = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
         closed_at: _timestamp_pb2.Timestamp | None = ...,
+        test: _builtins.str = ...,
+        bandwidth: _builtins.float = ...,
+        baseline_rows: _builtins.int = ...,
+        window_rows: _builtins.int = ...,
+        permutations: _builtins.int = ...,
+        answered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "rows", b"rows", "statistic", b"statistic", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "bandwidth", b"bandwidth", "baseline_rows", b"baseline_rows", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "permutations", b"permutations", "rows", b"rows", "statistic", b"statistic", "test", b"test", "verdict", b"verdict", "version", b"version", "window_rows", b"window_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,17 +254,32 @@ class ListVerdictsRequest(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     page_size: _builtins.int
+    """at most 200; 0 means 50"""
+    version: _builtins.int
+    """0 for all"""
+    verdict: _builtins.str
+    """promote, hold, roll_back; empty for all"""
+    rollout: _builtins.str
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         deployment: _builtins.str = ...,
         page_size: _builtins.int = ...,
+        version: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+        rollout: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size", "page_token", b"page_token", "rollout", b"rollout", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,6 +290,8 @@ class ListVerdictsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VERDICTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryVerdict]:
         """newest first"""
@@ -225,10 +300,11 @@ class ListVerdictsResponse(_message.Message):
         self,
         *,
         verdicts: _abc.Iterable[Global___CanaryVerdict] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,11 @@ class MonitorServiceStub:
                 request_serializer=millrace_dot_v1_dot_monitor__pb2.ListWindowsRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_monitor__pb2.ListWindowsResponse.FromString,
                 _registered_method=True)
+        self.GetWindow = channel.unary_unary(
+                '/millrace.v1.MonitorService/GetWindow',
+                request_serializer=millrace_dot_v1_dot_monitor__pb2.GetWindowRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_monitor__pb2.DriftWindow.FromString,
+                _registered_method=True)
         self.ListVerdicts = channel.unary_unary(
                 '/millrace.v1.MonitorService/ListVerdicts',
                 request_serializer=millrace_dot_v1_dot_monitor__pb2.ListVerdictsRequest.SerializeToString,
@@ -66,6 +71,13 @@ class MonitorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWindow(self, request, context):
+        """One window with the evidence of its test: a drift report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVerdicts(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -84,6 +96,11 @@ def add_MonitorServiceServicer_to_server(servicer, server):
                     servicer.ListWindows,
                     request_deserializer=millrace_dot_v1_dot_monitor__pb2.ListWindowsRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_monitor__pb2.ListWindowsResponse.SerializeToString,
+            ),
+            'GetWindow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWindow,
+                    request_deserializer=millrace_dot_v1_dot_monitor__pb2.GetWindowRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_monitor__pb2.DriftWindow.SerializeToString,
             ),
             'ListVerdicts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVerdicts,
@@ -145,6 +162,33 @@ class MonitorService:
             '/millrace.v1.MonitorService/ListWindows',
             millrace_dot_v1_dot_monitor__pb2.ListWindowsRequest.SerializeToString,
             millrace_dot_v1_dot_monitor__pb2.ListWindowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWindow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.MonitorService/GetWindow',
+            millrace_dot_v1_dot_monitor__pb2.GetWindowRequest.SerializeToString,
+            millrace_dot_v1_dot_monitor__pb2.DriftWindow.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class MonitorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MonitorServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetDeploymentHealthRequest, _monitor_pb2.DeploymentHealth]
     ListWindows: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.ListWindowsRequest, _monitor_pb2.ListWindowsResponse]
+    GetWindow: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.GetWindowRequest, _monitor_pb2.DriftWindow]
+    """One window with the evidence of its test: a drift report."""
     ListVerdicts: _grpc.UnaryUnaryMultiCallable[_monitor_pb2.ListVerdictsRequest, _monitor_pb2.ListVerdictsResponse]
 
 @_typing.type_check_only
@@ -40,6 +42,8 @@ class MonitorServiceAsyncStub(MonitorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetDeploymentHealthRequest, _monitor_pb2.DeploymentHealth]  # type: ignore[assignment]
     ListWindows: _aio.UnaryUnaryMultiCallable[_monitor_pb2.ListWindowsRequest, _monitor_pb2.ListWindowsResponse]  # type: ignore[assignment]
+    GetWindow: _aio.UnaryUnaryMultiCallable[_monitor_pb2.GetWindowRequest, _monitor_pb2.DriftWindow]  # type: ignore[assignment]
+    """One window with the evidence of its test: a drift report."""
     ListVerdicts: _aio.UnaryUnaryMultiCallable[_monitor_pb2.ListVerdictsRequest, _monitor_pb2.ListVerdictsResponse]  # type: ignore[assignment]
 
 class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +60,14 @@ class MonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitor_pb2.ListWindowsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_monitor_pb2.ListWindowsResponse, _abc.Awaitable[_monitor_pb2.ListWindowsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetWindow(
+        self,
+        request: _monitor_pb2.GetWindowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitor_pb2.DriftWindow, _abc.Awaitable[_monitor_pb2.DriftWindow]]:
+        """One window with the evidence of its test: a drift report."""
 
     @_abc_1.abstractmethod
     def ListVerdicts(

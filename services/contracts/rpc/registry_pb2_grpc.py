@@ -49,6 +49,16 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Version.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/millrace.v1.RegistryService/ListVersions',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetLineage = channel.unary_unary(
+                '/millrace.v1.RegistryService/GetLineage',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Lineage.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/millrace.v1.RegistryService/SetAlias',
                 request_serializer=millrace_dot_v1_dot_registry__pb2.SetAliasRequest.SerializeToString,
@@ -89,10 +99,20 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.StopDeployment = channel.unary_unary(
+                '/millrace.v1.RegistryService/StopDeployment',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
         self.ListHistory = channel.unary_unary(
                 '/millrace.v1.RegistryService/ListHistory',
                 request_serializer=millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetHistoryHead = channel.unary_unary(
+                '/millrace.v1.RegistryService/GetHistoryHead',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.HistoryHead.FromString,
                 _registered_method=True)
 
 
@@ -113,6 +133,19 @@ class RegistryServiceServicer:
 
     def GetVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """Where a version comes from and what became of it, as a graph.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -166,8 +199,22 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StopDeployment(self, request, context):
+        """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHistory(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistoryHead(self, request, context):
+        """The number and the hash of the fact that was written last.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -189,6 +236,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.GetVersionRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Version.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.GetLineageRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Lineage.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -230,10 +287,20 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
             ),
+            'StopDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopDeployment,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
             'ListHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHistory,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.SerializeToString,
+            ),
+            'GetHistoryHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistoryHead,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.HistoryHead.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,6 +384,60 @@ class RegistryService:
             '/millrace.v1.RegistryService/GetVersion',
             millrace_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/ListVersions',
+            millrace_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/GetLineage',
+            millrace_dot_v1_dot_registry__pb2.GetLineageRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Lineage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -544,6 +665,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def StopDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/StopDeployment',
+            millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListHistory(request,
             target,
             options=(),
@@ -560,6 +708,33 @@ class RegistryService:
             '/millrace.v1.RegistryService/ListHistory',
             millrace_dot_v1_dot_registry__pb2.ListHistoryRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.ListHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistoryHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/GetHistoryHead',
+            millrace_dot_v1_dot_registry__pb2.GetHistoryHeadRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.HistoryHead.FromString,
             options,
             channel_credentials,
             insecure,

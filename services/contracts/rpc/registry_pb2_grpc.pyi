@@ -34,6 +34,9 @@ class RegistryServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]
     GetModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.Model]
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.Version]
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]
+    GetLineage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.Lineage]
+    """Where a version comes from and what became of it, as a graph."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Model]
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListDeploymentsRequest, _registry_pb2.ListDeploymentsResponse]
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetDeploymentRequest, _registry_pb2.Deployment]
@@ -43,7 +46,11 @@ class RegistryServiceStub:
     PromoteRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     RollBack: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
+    StopDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
+    """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
     ListHistory: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListHistoryRequest, _registry_pb2.ListHistoryResponse]
+    GetHistoryHead: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetHistoryHeadRequest, _registry_pb2.HistoryHead]
+    """The number and the hash of the fact that was written last."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -51,6 +58,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListModelsRequest, _registry_pb2.ListModelsResponse]  # type: ignore[assignment]
     GetModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetVersionRequest, _registry_pb2.Version]  # type: ignore[assignment]
+    ListVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    GetLineage: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetLineageRequest, _registry_pb2.Lineage]  # type: ignore[assignment]
+    """Where a version comes from and what became of it, as a graph."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Model]  # type: ignore[assignment]
     ListDeployments: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListDeploymentsRequest, _registry_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     GetDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetDeploymentRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
@@ -60,7 +70,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     PromoteRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     RollBack: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
+    StopDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
     ListHistory: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListHistoryRequest, _registry_pb2.ListHistoryResponse]  # type: ignore[assignment]
+    GetHistoryHead: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetHistoryHeadRequest, _registry_pb2.HistoryHead]  # type: ignore[assignment]
+    """The number and the hash of the fact that was written last."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -83,6 +97,21 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.GetVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Version, _abc.Awaitable[_registry_pb2.Version]]: ...
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _registry_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListVersionsResponse, _abc.Awaitable[_registry_pb2.ListVersionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetLineage(
+        self,
+        request: _registry_pb2.GetLineageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Lineage, _abc.Awaitable[_registry_pb2.Lineage]]:
+        """Where a version comes from and what became of it, as a graph."""
 
     @_abc_1.abstractmethod
     def SetAlias(
@@ -142,10 +171,26 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the rollout under way, or, when there is none, returns to the version before the present one."""
 
     @_abc_1.abstractmethod
+    def StopDeployment(
+        self,
+        request: _registry_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """Nothing is served under the name any more, until a rollout is started again. Stopping twice changes nothing."""
+
+    @_abc_1.abstractmethod
     def ListHistory(
         self,
         request: _registry_pb2.ListHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListHistoryResponse, _abc.Awaitable[_registry_pb2.ListHistoryResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetHistoryHead(
+        self,
+        request: _registry_pb2.GetHistoryHeadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.HistoryHead, _abc.Awaitable[_registry_pb2.HistoryHead]]:
+        """The number and the hash of the fact that was written last."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, Role, Target
-from services.gateway.errors import UnknownDeployment, VersionNotServed
+from services.gateway.errors import NothingServed, UnknownDeployment, VersionNotServed
 
 Trace = Mapping[str, str]
 """`traceparent` and `tracestate`, as an event's envelope carries them."""
@@ -151,9 +151,11 @@ class RoutingTable:
         """The versions to try for the ticket in [0, 1): the one the weights give it, then the primary.
 
         A canary takes the tickets from 0 on, so that a growing weight keeps those it had. A `version` that is
-        asked for is the only one to try. Raises UnknownDeployment or VersionNotServed.
+        asked for is the only one to try. Raises UnknownDeployment, NothingServed or VersionNotServed.
         """
         entry = self._entry(tenant, deployment)
+        if all(target.role is Role.DRAINING for target in entry.event.targets):
+            raise NothingServed(deployment=deployment)  # what drains gets no new traffic, pinned or not
         if version:
             if all(target.version != version for target in entry.event.targets):
                 raise VersionNotServed(version=version, deployment=deployment)

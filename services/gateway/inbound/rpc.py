@@ -13,11 +13,13 @@ from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.handlers import announce_dataset, classify, send_feedback
 from services.gateway.inbound import translate
+from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Metadata, Ports, Upstreams
 from services.kit import telemetry
 from services.kit.auth import Principal
 from services.kit.log import logger
+from services.kit.once import FIELD
 from services.kit.requests import caller
 
 STREAM_IN_FLIGHT: Final = 64
@@ -191,4 +193,4 @@ class Forwarder(grpc.GenericRpcHandler):
         trace = telemetry.current_carrier() or {
             name: sent[name] for name in ("traceparent", "tracestate") if name in sent
         }
-        return [("authorization", sent.get("authorization", "")), *trace.items()]
+        return [("authorization", sent.get("authorization", "")), *passed_on(sent.get(FIELD, "")), *trace.items()]

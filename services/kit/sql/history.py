@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 import sqlalchemy as sa
 
 from services.contracts.errors import Conflict
+from services.kit.chain import FACT_FIELDS, GENESIS, Chosen, entry_hash
 from services.kit.sql.tables import HistoryHeadRow, HistoryRow
 from services.kit.sql.work import SqlUnitOfWork, columns
 
-GENESIS: Final = "0" * 64
 PAGE: Final = 500
-FACT_FIELDS: Final = ("tenant", "stream", "kind", "payload", "actor", "reason", "at")
-"""What the hash covers, beside the number and the hash before it."""
 
 
 class BrokenHistory(Conflict):
@@ -39,12 +36,6 @@ class Entry:
     at: datetime
     previous_hash: str
     hash: str
-
-
-def entry_hash(previous: str, sequence: int, fact: Mapping[str, Any]) -> str:
-    """SHA-256 over the hash before it, the number, and the fact as JSON with sorted keys."""
-    body = orjson.dumps(fact, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
-    return hashlib.sha256(previous.encode() + b"\n" + str(sequence).encode() + b"\n" + body).hexdigest()
 
 
 async def append(
@@ -73,16 +64,42 @@ async def append(
 
 
 async def entries(
-    work: SqlUnitOfWork, *, tenant: str = "", stream: str = "", after: int = 0, limit: int = PAGE
+    work: SqlUnitOfWork,
+    *,
+    tenant: str = "",
+    stream: str = "",
+    after: int = 0,
+    before: int = 0,
+    limit: int = PAGE,
+    chosen: Chosen | None = None,
 ) -> list[Entry]:
-    """At most `limit` facts after number `after`, in order; of one tenant and one stream where they are named."""
+    """At most `limit` facts between the numbers `after` and `before` (0: no end), of one tenant where it is named."""
+    chosen = chosen or Chosen(stream=stream)
     t = columns(HistoryRow)
-    query = sa.select(t).where(t.c.sequence > after).order_by(t.c.sequence).limit(limit)
+    order = t.c.sequence.desc() if chosen.newest_first else t.c.sequence
+    query = sa.select(t).where(t.c.sequence > after, *_conditions(t, chosen)).order_by(order).limit(limit)
+    if before:
+        query = query.where(t.c.sequence < before)
     if tenant:
         query = query.where(t.c.tenant == tenant)
-    if stream:
-        query = query.where(t.c.stream == stream)
     return [Entry(**row._mapping) for row in await work.execute(query)]
+
+
+def _conditions(t: sa.Table, chosen: Chosen) -> list[sa.ColumnElement[bool]]:
+    wanted = {"stream": chosen.stream, "kind": chosen.kind, "actor": chosen.actor}
+    conditions: list[sa.ColumnElement[bool]] = [t.c[name] == value for name, value in wanted.items() if value]
+    if chosen.since is not None:
+        conditions.append(t.c.at >= chosen.since)
+    if chosen.until is not None:
+        conditions.append(t.c.at < chosen.until)
+    return conditions
+
+
+async def head(work: SqlUnitOfWork) -> tuple[int, str]:
+    """The number and the hash of the last fact of all tenants; 0 and the genesis hash before the first."""
+    table = columns(HistoryHeadRow)
+    row = (await work.execute(sa.select(table).where(table.c.id == 1))).one_or_none()
+    return (row.sequence, row.hash) if row else (0, GENESIS)
 
 
 async def verified(work: SqlUnitOfWork) -> AsyncIterator[Entry]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+TEST_NAME: Final = "mmd-rbf"
 SMALLEST_SAMPLE: Final = 8
 ROUNDING: Final = 2e-6
 """Statistics nearer than this count as equal: single precision sums of kernel values, which are at most 1."""

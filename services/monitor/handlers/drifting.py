@@ -10,7 +10,16 @@ from services.kit.envelope import Origin
 from services.kit.log import logger
 from services.kit.work import Timer
 from services.monitor import telemetry as names
-from services.monitor.domain.drift import DriftTest, Floats, WindowVerdict, mmd_test, seed_of, thinned, verdict_of
+from services.monitor.domain.drift import (
+    TEST_NAME,
+    DriftTest,
+    Floats,
+    WindowVerdict,
+    mmd_test,
+    seed_of,
+    thinned,
+    verdict_of,
+)
 from services.monitor.domain.intake import Intake
 from services.monitor.domain.watching import ClosedWindow, Place, Watch
 from services.monitor.domain.windows import OpenWindow, fill, rows_of
@@ -112,7 +121,7 @@ def _drift(watch: Watch, window: ClosedWindow, test: DriftTest, alpha: float) ->
         model=watch.model,
         deployment=watch.place.deployment,
         version=window.version,
-        test="mmd-rbf",
+        test=TEST_NAME,
         statistic=test.statistic,
         p_value=test.p_value,
         alpha=alpha,

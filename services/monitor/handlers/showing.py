@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.contracts.events import Verdict
+from services.monitor.domain.drift import WindowVerdict
 from services.monitor.domain.slo import Counts, Interval95, quantile_ms, wilson
 from services.monitor.domain.watching import ClosedWindow, Place, RolloutVerdict
-from services.monitor.errors import UnknownDeployment
+from services.monitor.errors import UnknownDeployment, UnknownWindow
 from services.monitor.ports import Ports, Tx
 
 
@@ -30,18 +32,45 @@ async def show_health(place: Place, ports: Ports) -> list[VersionHealth]:
     return [_health(version, counts) for version, counts in sorted(found.items())]
 
 
-async def list_windows(place: Place, limit: int, ports: Ports) -> list[ClosedWindow]:
+async def list_windows(
+    place: Place,
+    limit: int,
+    ports: Ports,
+    *,
+    before: int = 0,
+    version: int = 0,
+    verdict: WindowVerdict | None = None,
+) -> list[ClosedWindow]:
     """Tested windows, the newest first. Raises UnknownDeployment."""
     async with ports.store.reading() as tx:
         await _require(place, tx)
-        return await tx.tested_windows(place, limit)
+        return await tx.tested_windows(place, limit, before=before, version=version, verdict=verdict)
 
 
-async def list_verdicts(place: Place, limit: int, ports: Ports) -> list[RolloutVerdict]:
-    """The newest first. Raises UnknownDeployment."""
+async def get_window(place: Place, number: int, ports: Ports) -> ClosedWindow:
+    """A tested window, with the numbers of its test. Raises UnknownDeployment, UnknownWindow."""
     async with ports.store.reading() as tx:
         await _require(place, tx)
-        return await tx.verdicts(place, limit)
+        window = await tx.window(place, number)
+    if window is None or window.verdict is None:
+        raise UnknownWindow(deployment=place.deployment, number=number)
+    return window
+
+
+async def list_verdicts(
+    place: Place,
+    limit: int,
+    ports: Ports,
+    *,
+    before: int = 0,
+    version: int = 0,
+    verdict: Verdict | None = None,
+    rollout: str = "",
+) -> list[tuple[int, RolloutVerdict]]:
+    """With their numbers, the newest first. Raises UnknownDeployment."""
+    async with ports.store.reading() as tx:
+        await _require(place, tx)
+        return await tx.verdicts(place, limit, before=before, version=version, verdict=verdict, rollout=rollout)
 
 
 async def _require(place: Place, tx: Tx) -> None:

@@ -5,10 +5,13 @@ from typing import Any, Final
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.contracts.events import Verdict
 from services.contracts.rpc import common_pb2, monitor_pb2, monitor_pb2_grpc
-from services.kit.requests import caller, page_size
+from services.kit.pages import paging
+from services.kit.requests import caller, one_of, read_filter, within_column
+from services.monitor.domain.drift import TEST_NAME, WindowVerdict
 from services.monitor.domain.watching import ClosedWindow, Place, RolloutVerdict
-from services.monitor.handlers.showing import VersionHealth, list_verdicts, list_windows, show_health
+from services.monitor.handlers.showing import VersionHealth, get_window, list_verdicts, list_windows, show_health
 from services.monitor.ports import Ports
 
 SERVICE: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_name
@@ -29,14 +32,37 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
     async def ListWindows(
         self, request: monitor_pb2.ListWindowsRequest, context: Any
     ) -> monitor_pb2.ListWindowsResponse:
-        found = await list_windows(_place(request.deployment), page_size(request.page_size), self._ports)
-        return monitor_pb2.ListWindowsResponse(windows=[_window(one) for one in found])
+        page = paging("ListWindows", request)
+        found = await list_windows(
+            _place(request.deployment),
+            page.limit,
+            self._ports,
+            before=page.number,
+            version=within_column(request.version),
+            verdict=one_of(WindowVerdict, request.verdict, "verdict"),
+        )
+        shown, following = page.cut(found, lambda window: window.number)
+        return monitor_pb2.ListWindowsResponse(windows=[_window(one) for one in shown], next_page_token=following)
+
+    async def GetWindow(self, request: monitor_pb2.GetWindowRequest, context: Any) -> monitor_pb2.DriftWindow:
+        return _window(await get_window(_place(request.deployment), within_column(request.number), self._ports))
 
     async def ListVerdicts(
         self, request: monitor_pb2.ListVerdictsRequest, context: Any
     ) -> monitor_pb2.ListVerdictsResponse:
-        found = await list_verdicts(_place(request.deployment), page_size(request.page_size), self._ports)
-        return monitor_pb2.ListVerdictsResponse(verdicts=[_verdict(one) for one in found])
+        page = paging("ListVerdicts", request)
+        found = await list_verdicts(
+            _place(request.deployment),
+            page.limit,
+            self._ports,
+            before=page.number,
+            version=within_column(request.version),
+            verdict=one_of(Verdict, request.verdict, "verdict"),
+            rollout=read_filter(request.rollout, "rollout"),
+        )
+        shown, following = page.cut(found, lambda pair: pair[0])
+        verdicts = [_verdict(told) for _, told in shown]
+        return monitor_pb2.ListVerdictsResponse(verdicts=verdicts, next_page_token=following)
 
 
 def _place(deployment: str) -> Place:
@@ -59,15 +85,22 @@ def _health(health: VersionHealth) -> monitor_pb2.VersionHealth:
 
 def _window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
     """A window that could not be tested has p-value 1: nothing speaks against it."""
+    test = window.test
     return monitor_pb2.DriftWindow(
         number=window.number,
         version=window.version,
         rows=window.rows,
-        statistic=window.test.statistic if window.test else 0.0,
-        p_value=window.test.p_value if window.test else 1.0,
+        statistic=test.statistic if test else 0.0,
+        p_value=test.p_value if test else 1.0,
         verdict=window.verdict.value if window.verdict else "",
         opened_at=_timestamp(window.opened),
         closed_at=_timestamp(window.closed),
+        test=TEST_NAME if test else "",
+        bandwidth=test.bandwidth if test else 0.0,
+        baseline_rows=test.baseline_rows if test else 0,
+        window_rows=test.window_rows if test else 0,
+        permutations=test.permutations if test else 0,
+        answered=window.answered,
     )
 
 

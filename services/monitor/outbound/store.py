@@ -9,13 +9,14 @@ from typing import Any, Final, TypeAlias
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
-from services.contracts.events import InferenceLogged
+from services.contracts.events import InferenceLogged, Verdict
 from services.kit.clock import Clock
 from services.kit.ids import Ids
 from services.kit.sql.database import Database
 from services.kit.sql.store import SqlStore
 from services.kit.sql.tables import InboxRow
 from services.kit.sql.work import SqlUnitOfWork, columns
+from services.monitor.domain.drift import WindowVerdict
 from services.monitor.domain.ledger import Answer, Known
 from services.monitor.domain.slo import Counts, Indicator
 from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
@@ -169,21 +170,38 @@ class MonitorTx(SqlUnitOfWork):
     async def drop_untested(self, place: Place) -> None:
         await self._drop(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.verdict.is_(None)))
 
-    async def tested_windows(self, place: Place, limit: int) -> list[ClosedWindow]:
+    async def tested_windows(
+        self, place: Place, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
+    ) -> list[ClosedWindow]:
         w = columns(WindowRow)
-        mine = sa.and_(at(WindowRow, place), w.c.verdict.is_not(None))
-        query = sa.select(w).where(mine).order_by(w.c.number.desc()).limit(limit)
-        return [rows.to_window(row) for row in await self.execute(query)]
+        query = sa.select(w).where(at(WindowRow, place), w.c.verdict.is_not(None))
+        query = _chosen(query, w, version=version, verdict=verdict)
+        if before:
+            query = query.where(w.c.number < before)
+        found = await self.execute(query.order_by(w.c.number.desc()).limit(limit))
+        return [rows.to_window(row) for row in found]
 
     # --- verdicts and objectives
 
     async def add_verdict(self, verdict: RolloutVerdict) -> None:
         await self._insert_many(VerdictRow, [rows.of_verdict(verdict)])
 
-    async def verdicts(self, place: Place, limit: int) -> list[RolloutVerdict]:
+    async def verdicts(
+        self,
+        place: Place,
+        limit: int,
+        *,
+        before: int = 0,
+        version: int = 0,
+        verdict: Verdict | None = None,
+        rollout: str = "",
+    ) -> list[tuple[int, RolloutVerdict]]:
         v = columns(VerdictRow)
-        query = sa.select(v).where(at(VerdictRow, place)).order_by(v.c.id.desc()).limit(limit)
-        return [rows.to_verdict(row) for row in await self.execute(query)]
+        query = _chosen(sa.select(v).where(at(VerdictRow, place)), v, version=version, verdict=verdict, rollout=rollout)
+        if before:
+            query = query.where(v.c.id < before)
+        found = await self.execute(query.order_by(v.c.id.desc()).limit(limit))
+        return [(row.id, rows.to_verdict(row)) for row in found]
 
     async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
         found = await self.execute(sa.select(columns(BreachRow)).where(at(BreachRow, place)))
@@ -220,6 +238,11 @@ class MonitorTx(SqlUnitOfWork):
         limit = (await self.execute(newest_to_go)).scalar()
         if limit is not None:
             await self._drop(table, sa.and_(mine, column <= limit))
+
+
+def _chosen(query: sa.Select[Any], table: sa.Table, **wanted: object) -> sa.Select[Any]:
+    """Only the rows with these values; what is empty chooses nothing out."""
+    return query.where(*(table.c[name] == value for name, value in wanted.items() if value))
 
 
 MonitorStore: TypeAlias = SqlStore[MonitorTx]

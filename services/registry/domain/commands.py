@@ -74,6 +74,15 @@ class RollBack:
 
 
 @dataclass(frozen=True)
+class StopDeployment:
+    """Serves nothing any more: a rollout under way ends, what is loaded drains. Asked twice it changes nothing."""
+
+    deployment: DeploymentName
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RegisterVersion:
     """Numbers a run's result, judges it, and rolls it out where the run asks for it.
 
@@ -143,6 +152,7 @@ Command: TypeAlias = (
     | ResumeRollout
     | PromoteRollout
     | RollBack
+    | StopDeployment
     | RegisterVersion
     | RecordTrainingFailed
     | RecordDrift

@@ -25,6 +25,7 @@ ASKED_BY_PEOPLE = (
     | commands.ResumeRollout
     | commands.PromoteRollout
     | commands.RollBack
+    | commands.StopDeployment
 )
 
 
@@ -65,7 +66,7 @@ def _(command: commands.RegisterVersion, draft: Draft) -> None:
         return
     draft.record(facts.VersionPassed(model=state.model, version=number, gate=gate), REGISTRY, "all checks passed")
     present = state.deployments.get(state.model)
-    if trained.deploy and not (present and present.active_rollout):
+    if trained.deploy and not (present and (present.active_rollout or present.stopped)):
         rollouts.start(draft, state.model, number, actor=REGISTRY, reason=f"version {number} passed its gate")
 
 
@@ -170,6 +171,11 @@ def _(command: commands.RollBack, draft: Draft) -> None:
         rollouts.return_to_previous(draft, name, actor=actor, reason=reason)
     elif not rollout.returning:  # a second call must not undo the way back that the first one began
         rollouts.roll_back(draft, name, rollout, actor=actor, reason=reason)
+
+
+@_decide.register
+def _(command: commands.StopDeployment, draft: Draft) -> None:
+    rollouts.stop(draft, command.deployment, actor=command.actor, reason=command.reason)
 
 
 # --- what replicas and the monitor tell --------------------------------------------------------

@@ -126,7 +126,7 @@ def _(fact: facts.RolloutStarted, state: ModelState, row: _Row) -> ModelState:
     )
     targets = _placed(old, {fact.version: (Role.CANARY, 0)}, row)
     state = _with_version(state, fact.version, rolled_out=True)
-    return _changed(state, old, row, targets=targets, rollout=rollout, rollouts=old.rollouts + 1)
+    return _changed(state, old, row, targets=targets, rollout=rollout, rollouts=old.rollouts + 1, stopped=False)
 
 
 @_apply.register
@@ -167,7 +167,8 @@ def _(fact: facts.RolloutPromoted, state: ModelState, row: _Row) -> ModelState:
     old = state.deployment(fact.deployment)
     rollout = _moved(old, RolloutState.PROMOTED, row, evidence=fact.evidence)
     roles = {fact.version: (Role.PRIMARY, 100)}
-    before = old.before[:-1] if rollout.returning else old.before
+    back_from_a_stop = old.version is None and old.before[-1:] == (fact.version,)
+    before = old.before[:-1] if rollout.returning or back_from_a_stop else old.before
     if old.version is not None:
         roles[old.version] = (Role.DRAINING, 0)
         if not rollout.returning:
@@ -192,6 +193,14 @@ def _(fact: facts.DeploymentRolledBack, state: ModelState, row: _Row) -> ModelSt
     old = state.deployment(fact.deployment)
     roles = {fact.after: (Role.PRIMARY, 100), fact.before: (Role.DRAINING, 0)}
     return _changed(state, old, row, targets=_placed(old, roles, row), before=old.before[:-1])
+
+
+@_apply.register
+def _(fact: facts.DeploymentStopped, state: ModelState, row: _Row) -> ModelState:
+    old = state.deployment(fact.deployment)
+    roles = {target.version: (Role.DRAINING, 0) for target in old.targets}
+    before = old.before if fact.version is None else (*old.before, fact.version)
+    return _changed(state, old, row, targets=_placed(old, roles, row), before=before, stopped=True)
 
 
 @_apply.register
@@ -236,7 +245,7 @@ def _placed(
 ) -> tuple[Served, ...]:
     """The targets of the next generation; a version that keeps its role keeps since when it has it.
 
-    Only a rollout makes something drain, so there is one, and its policy says for how long.
+    What drains was brought by a rollout, so there is one, and its policy says for how long.
     """
     targets = {target.version: target for target in old.targets if target.version != without}
     drain = timedelta(seconds=old.rollout.policy.drain_seconds if old.rollout else 0)

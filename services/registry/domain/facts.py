@@ -177,6 +177,13 @@ class DeploymentRolledBack(DeploymentFact):
     after: VersionNumber
 
 
+class DeploymentStopped(DeploymentFact):
+    """Nothing is to be served under the name: what was loaded drains, and no version comes back by itself."""
+
+    kind: Literal["deployment_stopped"] = "deployment_stopped"
+    version: VersionNumber | None = Field(description="who served until then; none when nothing did")
+
+
 class TargetDropped(DeploymentFact):
     """A drained version need not stay loaded any longer."""
 
@@ -202,6 +209,7 @@ AnyFact: TypeAlias = Annotated[
     | RolloutPromoted
     | RolloutRolledBack
     | DeploymentRolledBack
+    | DeploymentStopped
     | TargetDropped,
     Field(discriminator="kind"),
 ]

@@ -141,10 +141,22 @@ def return_to_previous(draft: Draft, name: str, *, actor: str, reason: str) -> N
     draft.settle_aliases(name, actor, reason)
 
 
+def stop(draft: Draft, name: str, *, actor: str, reason: str) -> None:
+    """Nothing serves any more: @champion is nobody, and @previous is who served until now."""
+    deployment = draft.deployment(name)
+    if deployment.stopped:
+        return
+    serving = deployment.version
+    if rollout := deployment.active_rollout:
+        roll_back(draft, name, rollout, actor=actor, reason=reason)
+    draft.record(facts.DeploymentStopped(model=draft.state.model, deployment=name, version=serving), actor, reason)
+    draft.settle_aliases(name, actor, reason)
+
+
 def start_waiting(draft: Draft, name: str) -> None:
     """The newest version that passed while another rollout was under way gets its turn, if nothing overtook it."""
     deployment = draft.deployment(name)
-    if deployment.active_rollout is not None:
+    if deployment.active_rollout is not None or deployment.stopped:
         return
     for version in reversed(draft.state.versions):
         fresh = version.gate is not None and version.gate.champion == deployment.version

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -112,9 +113,16 @@ class Deployment(Fact):
     name: DeploymentName
     generation: int = 0
     targets: tuple[Served, ...] = ()
-    before: tuple[VersionNumber, ...] = Field(default=(), description="who served earlier, the last one last")
+    before: tuple[VersionNumber, ...] = Field(
+        default=(), description="who served earlier, the last one last; who served when it was stopped is one of them"
+    )
     rollout: Rollout | None = None
     rollouts: int = Field(default=0, description="how many were ever started")
+    stopped: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="a person wants nothing served; left out where it is false, so that older states keep their hashes",
+    )
     reason: str = ""
     changed_at: datetime
 

@@ -8,7 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.contracts.rpc import common_pb2, registry_pb2
 from services.contracts.training import SliceScore
 from services.registry.domain import RolloutPolicy
-from services.registry.domain.state import Deployment, ModelState, Rollout, Version
+from services.registry.domain.lineage import Lineage
+from services.registry.domain.state import ModelState, Rollout, Version
 from services.registry.ports import HistoryLine
 
 
@@ -18,9 +19,9 @@ def stamp(moment: datetime) -> Timestamp:
     return made
 
 
-def model(state: ModelState) -> registry_pb2.Model:
+def model(state: ModelState, *, dry_run: bool = False) -> registry_pb2.Model:
     versions = [version(state, item) for item in reversed(state.versions)]
-    return registry_pb2.Model(name=state.model, versions=versions, aliases=state.aliases)
+    return registry_pb2.Model(name=state.model, versions=versions, aliases=state.aliases, dry_run=dry_run or None)
 
 
 def version(state: ModelState, item: Version) -> registry_pb2.Version:
@@ -69,10 +70,12 @@ def slice_score(part: SliceScore) -> common_pb2.SliceScore:
     )
 
 
-def deployment(item: Deployment, model_name: str, state: ModelState) -> registry_pb2.Deployment:
+def deployment(state: ModelState, name: str, *, dry_run: bool = False) -> registry_pb2.Deployment:
+    """Raises UnknownDeployment."""
+    item = state.deployment(name)
     return registry_pb2.Deployment(
         name=item.name,
-        model=model_name,
+        model=state.model,
         generation=item.generation,
         version=item.version or 0,
         targets=[
@@ -85,6 +88,8 @@ def deployment(item: Deployment, model_name: str, state: ModelState) -> registry
             for served in item.targets
         ],
         rollout=_rollout(item.rollout) if item.rollout else None,
+        stopped=item.stopped,
+        dry_run=dry_run or None,
     )
 
 
@@ -121,9 +126,31 @@ def history_entry(line: HistoryLine) -> common_pb2.HistoryEntry:
         kind=line.kind,
         actor=line.actor,
         reason=line.reason,
-        at=stamp(line.at),
-        detail_json=orjson.dumps(line.payload).decode(),
+        at=stamp(line.at) if line.at else None,
+        detail_json=orjson.dumps(line.payload).decode() if line.kind else "",
+        stream=line.stream,
+        tenant=line.tenant,
+        previous_hash=line.previous_hash,
+        hash=line.hash,
     )
+
+
+def lineage(name: str, number: int, found: Lineage) -> registry_pb2.Lineage:
+    nodes = [
+        registry_pb2.LineageNode(
+            id=node.id,
+            kind=node.kind,
+            label=node.label,
+            at=stamp(node.at) if node.at else None,
+            facts=node.facts,
+            evidence_json=orjson.dumps(node.evidence).decode() if node.evidence else "",
+        )
+        for node in found.nodes
+    ]
+    edges = [
+        registry_pb2.LineageEdge(source=edge.source, target=edge.target, relation=edge.relation) for edge in found.edges
+    ]
+    return registry_pb2.Lineage(model=name, version=number, nodes=nodes, edges=edges)
 
 
 def rollout_policy(wire: registry_pb2.RolloutPolicy, default: RolloutPolicy) -> RolloutPolicy:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.contracts.events import RegistryFact, ReplicaReported
+from services.kit.chain import Chosen
 from services.kit.envelope import Cause
 from services.kit.sql import history
 from services.kit.sql.history import Entry
@@ -100,12 +101,26 @@ class RegistryTx(SqlUnitOfWork):
         rows = await self.execute(sa.select(table.c.report).where(live).order_by(table.c.replica))
         return [ReplicaReported.model_validate_json(row.report) for row in rows]
 
-    async def history(self, tenant: str, *, stream: str, after: int, limit: int) -> list[HistoryLine]:
-        found = await history.entries(self, tenant=tenant, stream=stream, after=after, limit=limit)
-        return [
-            HistoryLine(entry.sequence, entry.kind, entry.actor, entry.reason, entry.at, dict(entry.payload))
-            for entry in found
-        ]
+    async def history(
+        self, tenant: str, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
+    ) -> list[HistoryLine]:
+        found = await history.entries(self, tenant=tenant, chosen=chosen, after=after, before=before, limit=limit)
+        return [_line(entry) for entry in found]
+
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+        found = await history.entries(self, after=after, limit=limit)
+        return [_line(entry) if entry.tenant == tenant else _link(entry) for entry in found]
+
+    async def history_head(self) -> tuple[int, str]:
+        return await history.head(self)
+
+    async def story(self, tenant: str, model: str, until: datetime | None) -> list[tuple[Decided, datetime]]:
+        rows: list[tuple[Decided, datetime]] = []
+        after = 0
+        while page := await history.entries(self, tenant=tenant, stream=_STREAM + model, after=after):
+            after = page[-1].sequence
+            rows += [(_decided(entry), entry.at) for entry in page if until is None or entry.at <= until]
+        return rows
 
 
 @dataclass(frozen=True)
@@ -170,6 +185,41 @@ def _published(entry: Entry) -> RegistryFact:
         actor=entry.actor,
         reason=entry.reason,
         at=entry.at,
+        previous_hash=entry.previous_hash,
+        hash=entry.hash,
+    )
+
+
+def _decided(entry: Entry) -> Decided:
+    return Decided(parse(entry.kind, dict(entry.payload)), entry.actor, entry.reason)
+
+
+def _line(entry: Entry) -> HistoryLine:
+    return HistoryLine(
+        sequence=entry.sequence,
+        tenant=entry.tenant,
+        stream=entry.stream,
+        kind=entry.kind,
+        actor=entry.actor,
+        reason=entry.reason,
+        at=entry.at,
+        payload=dict(entry.payload),
+        previous_hash=entry.previous_hash,
+        hash=entry.hash,
+    )
+
+
+def _link(entry: Entry) -> HistoryLine:
+    """Its place in the chain, and nothing that it says."""
+    return HistoryLine(
+        sequence=entry.sequence,
+        tenant="",
+        stream="",
+        kind="",
+        actor="",
+        reason="",
+        at=None,
+        payload={},
         previous_hash=entry.previous_hash,
         hash=entry.hash,
     )

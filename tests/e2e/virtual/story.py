@@ -135,9 +135,7 @@ class Story:
         command = StartRollout(MODEL, version, OPERATOR, "I want to see it fail", skip_gate=True)
         await self.house.surely(
             "registry",
-            lambda _: registry.start_rollout(
-                MODEL, str(version), command, TENANT, self.house.registry.ports, dry_run=False
-            ),
+            lambda _: registry.start_rollout(command, str(version), TENANT, self.house.registry.ports),
         )
 
     async def take_back(self) -> None:

@@ -17,9 +17,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.cli.launcher.ports import any_free
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.errors import NotFound
+from services.contracts.errors import NotFound, Stale
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
 from services.contracts.rpc import (
+    common_pb2,
     inference_pb2,
     inference_pb2_grpc,
     registry_pb2,
@@ -140,8 +141,15 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     def __init__(self) -> None:
         self.metadata: dict[str, str] = {}
         self.model = registry_pb2.Model(name="news", aliases={"champion": 2})
+        self.deployment = registry_pb2.Deployment(name="news", model="news", generation=7, version=2)
         self.moved: list[tuple[str, Any]] = []
         self.moves: Callable[[Any], Awaitable[int]] = self._at_rest
+
+    async def ListHistory(  # noqa: N802
+        self, request: registry_pb2.ListHistoryRequest, context: Any
+    ) -> registry_pb2.ListHistoryResponse:
+        until = common_pb2.HistoryEntry(kind=request.kind, at=request.since)
+        return registry_pb2.ListHistoryResponse(entries=[until], next_page_token=request.page_token)
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Any) -> registry_pb2.Model:  # noqa: N802
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
@@ -155,7 +163,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     async def GetDeployment(self, request: registry_pb2.GetDeploymentRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
         if request.deployment != "news":
             raise UnknownModel(model=request.deployment)
-        return registry_pb2.Deployment(name=request.deployment, model="news")
+        return self.deployment
 
     async def StartRollout(self, request: registry_pb2.StartRolloutRequest, context: Any) -> registry_pb2.Deployment:  # noqa: N802
         generation = await self._move("StartRollout", request, context)
@@ -168,6 +176,8 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     async def _move(self, method: str, request: Any, context: Any) -> int:
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         self.moved.append((method, request))
+        if request.HasField("expected_generation") and request.expected_generation != self.deployment.generation:
+            raise DeploymentMovedOn(expected=request.expected_generation)
         return await self.moves(request)
 
     async def _at_rest(self, request: Any) -> int:
@@ -203,6 +213,12 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
 
 class UnknownRun(NotFound):
     """No run is named '{run}'."""
+
+
+class DeploymentMovedOn(Stale):
+    """It is not at generation {expected}."""
+
+    field = "expected_generation"
 
 
 class UnknownModel(NotFound):

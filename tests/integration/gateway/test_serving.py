@@ -53,6 +53,21 @@ async def test_an_unknown_deployment_is_404_and_one_without_a_replica_503_with_r
     assert int(reply.headers["retry-after"]) >= 1
 
 
+async def test_a_stopped_deployment_is_404_at_once_in_its_own_words(place: Place) -> None:
+    await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    await place.deploy(target(1, Role.DRAINING, 0))
+    async with asyncio.timeout(10):
+        while (reply := await place.classify()).status_code == 200:  # noqa: ASYNC110 - asks another process
+            await asyncio.sleep(0.01)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "nothing_served")
+    await place.deploy()
+    assert (await place.classify(version=1)).json()["error"]["code"] == "nothing_served"
+    await place.deploy(target(1))
+    await place.serves(1)
+
+
 async def test_a_request_waits_for_the_only_replica_to_come_back(place: Place) -> None:
     replica = await place.replica("replica-1", 1)
     await place.deploy(target(1))

@@ -7,8 +7,9 @@ from datetime import timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
+from services.kit.chain import GENESIS, entry_hash
 from services.kit.sql import history
-from services.kit.sql.history import GENESIS, BrokenHistory, Entry
+from services.kit.sql.history import BrokenHistory, Entry
 from services.kit.sql.tables import HistoryHeadRow, HistoryRow
 from services.kit.sql.work import SqlUnitOfWork, columns
 from tests.integration.kit.rooms import NOON, Room, room_at
@@ -97,7 +98,7 @@ async def test_whatever_is_changed_or_dropped_is_seen(room: Room, how: str) -> N
 async def test_a_fact_that_is_forged_at_the_end_is_seen(room: Room) -> None:
     last = (await fill(room))[-1]
     fact = {"tenant": "default", "stream": "s", "kind": "k", "payload": {}, "actor": "eve", "reason": "", "at": NOON}
-    made = history.entry_hash(last.hash, 8, fact)
+    made = entry_hash(last.hash, 8, fact)
     async with room.store.transaction() as tx:
         await tx.execute(sa.insert(T).values({**fact, "sequence": 8, "previous_hash": last.hash, "hash": made}))
     with pytest.raises(BrokenHistory):

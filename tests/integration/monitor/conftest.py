@@ -119,6 +119,18 @@ class Monitor:
         )
         await follow_deployment(self.envelope(event), self.ports)
 
+    async def stop(self, draining: int) -> None:
+        """The registry wants nothing served; that version drains."""
+        self.generation += 1
+        event = DeploymentChanged(
+            deployment=DEPLOYMENT,
+            model="topics",
+            generation=self.generation,
+            targets=[_target(draining, Role.DRAINING, 0)],
+            reason="test",
+        )
+        await follow_deployment(self.envelope(event), self.ports)
+
     async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
         event = InferenceLogged(deployment=DEPLOYMENT, model="topics", replica="i-1", records=list(records))
         envelope = self.envelope(event)

@@ -145,7 +145,7 @@ async def test_verdicts_are_listed_newest_first(monitor: Monitor) -> None:
     await monitor.pass_time(1)
     await pairs(monitor, 60, candidate=0.5, champion=0.9)
     await monitor.pass_time(1)
-    found = await list_verdicts(PLACE, 10, monitor.ports)
+    found = [told for _, told in await list_verdicts(PLACE, 10, monitor.ports)]
     assert [one.verdict for one in found] == [Verdict.ROLL_BACK, Verdict.HOLD]
     assert found[0].evidence[0].indicator == "correctness"
 

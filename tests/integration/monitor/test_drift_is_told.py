@@ -147,3 +147,17 @@ async def test_drift_belongs_to_the_story_of_the_version_that_drifted(monitor: M
     assert watch is not None
     assert told.correlation == watch.story.story
     assert told.causation.startswith("e-")
+
+
+async def test_a_stopped_deployment_is_not_watched_and_what_still_arrives_trips_nothing(monitor: Monitor) -> None:
+    await monitor.serve(1, canary=2)
+    await monitor.answer(1, 60)
+    await monitor.stop(1)
+    await monitor.answer(1, 300, shift=2.0)
+    await monitor.pass_time(60)
+    assert await verdicts(monitor) == []
+    assert await monitor.told(DriftDetected) == []
+    await monitor.serve(1)
+    await monitor.answer(1, 100)
+    await monitor.pass_time(1)
+    assert await verdicts(monitor) == ["quiet"]

@@ -50,6 +50,74 @@ async def test_windows_are_listed_newest_first(monitor: Monitor, door: Door) -> 
     assert found[0].closed_at.ToDatetime() >= found[0].opened_at.ToDatetime()
 
 
+async def test_windows_are_paged_and_chosen_by_version_and_verdict(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1)
+    await monitor.answer(1, 300)
+    await monitor.pass_time(1)
+    await monitor.serve(2)
+    await monitor.answer(2, 100, shift=2.0)
+    await monitor.pass_time(1)
+    seen: list[int] = []
+    request = monitor_pb2.ListWindowsRequest(deployment=DEPLOYMENT, page_size=1)
+    while True:
+        answer = await door.stub.ListWindows(request, metadata=door.metadata)
+        seen += [window.number for window in answer.windows]
+        if not (token := answer.next_page_token):
+            break
+        if len(seen) == 1:
+            await monitor.answer(2, 100)
+            await monitor.pass_time(1)
+        request.page_token = token
+    assert seen == sorted(seen, reverse=True)
+    assert len(set(seen)) == len(seen) == 4
+    chosen = monitor_pb2.ListWindowsRequest(deployment=DEPLOYMENT, version=1, verdict="quiet")
+    found = (await door.stub.ListWindows(chosen, metadata=door.metadata)).windows
+    assert [(window.version, window.verdict) for window in found] == [(1, "quiet")] * 3
+    none = monitor_pb2.ListWindowsRequest(deployment=DEPLOYMENT, version=2**32 - 1)
+    assert not (await door.stub.ListWindows(none, metadata=door.metadata)).windows
+
+
+async def test_one_window_is_told_with_the_numbers_of_its_test(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1)
+    await monitor.answer(1, 100)
+    await monitor.pass_time(1)
+    request = monitor_pb2.GetWindowRequest(deployment=DEPLOYMENT, number=1)
+    report = await door.stub.GetWindow(request, metadata=door.metadata)
+    assert (report.number, report.test, report.baseline_rows, report.window_rows) == (1, "mmd-rbf", 200, 100)
+    assert report.bandwidth > 0
+    assert (report.permutations, report.answered) == (200, 100)
+    for number in (2, 2**32 - 1):
+        request = monitor_pb2.GetWindowRequest(deployment=DEPLOYMENT, number=number)
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await door.stub.GetWindow(request, metadata=door.metadata)
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_verdicts_are_paged_and_chosen_by_what_they_say(monitor: Monitor, door: Door) -> None:
+    await monitor.serve(1, canary=2)
+    await monitor.pass_time(1)
+    await pairs(monitor, 60, candidate=0.5, champion=0.9)
+    await monitor.pass_time(1)
+    request = monitor_pb2.ListVerdictsRequest(deployment=DEPLOYMENT, page_size=1)
+    first = await door.stub.ListVerdicts(request, metadata=door.metadata)
+    request.page_token = first.next_page_token
+    second = await door.stub.ListVerdicts(request, metadata=door.metadata)
+    assert [one.verdict for one in (*first.verdicts, *second.verdicts)] == ["roll_back", "hold"]
+    assert not second.next_page_token
+    for wanted, verdicts in (
+        ({"verdict": "hold"}, ["hold"]),
+        ({"rollout": "r-2", "version": 2}, ["roll_back", "hold"]),
+        ({"rollout": "r-3"}, []),
+    ):
+        request = monitor_pb2.ListVerdictsRequest(deployment=DEPLOYMENT, **wanted)
+        found = await door.stub.ListVerdicts(request, metadata=door.metadata)
+        assert [one.verdict for one in found.verdicts] == verdicts
+    request = monitor_pb2.ListVerdictsRequest(deployment=DEPLOYMENT, verdict="maybe")
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await door.stub.ListVerdicts(request, metadata=door.metadata)
+    assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_verdicts_carry_their_evidence(monitor: Monitor, door: Door) -> None:
     await monitor.serve(1, canary=2)
     await pairs(monitor, 60, candidate=0.5, champion=0.9)
@@ -75,6 +143,7 @@ async def test_health_is_told_by_version(monitor: Monitor, door: Door) -> None:
     [
         ("GetHealth", monitor_pb2.GetDeploymentHealthRequest),
         ("ListWindows", monitor_pb2.ListWindowsRequest),
+        ("GetWindow", monitor_pb2.GetWindowRequest),
         ("ListVerdicts", monitor_pb2.ListVerdictsRequest),
     ],
 )

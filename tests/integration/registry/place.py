@@ -19,6 +19,7 @@ from services.contracts.events import (
     TrainingFailed,
     Verdict,
 )
+from services.kit.chain import Chosen
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, decode
 from services.kit.ids import SystemIds
@@ -116,7 +117,7 @@ class Registry:
 
     async def starts(self, version: int, *, skip_gate: bool = False, dry_run: bool = False) -> ModelState:
         command = StartRollout(MODEL, version, "admin:1", "because", skip_gate=skip_gate)
-        return await handlers.move_rollout(command, "default", self.ports, dry_run=dry_run)
+        return await handlers.move_rollout(command, "default", self.ports, handlers.Terms(dry_run=dry_run))
 
     async def wait(self, seconds: float) -> None:
         end = self.clock.now() + timedelta(seconds=seconds)
@@ -151,7 +152,7 @@ class Registry:
         return {target.version: target.weight for target in (await self.wanted()).targets}
 
     async def kinds(self) -> Sequence[str]:
-        lines = await handlers.list_history("default", self.ports, stream="", after=0, limit=1000)
+        lines = await handlers.list_history("default", self.ports, Chosen(), limit=1000)
         return [line.kind for line in lines]
 
     async def serving_one(self) -> None:

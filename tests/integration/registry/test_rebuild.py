@@ -10,9 +10,12 @@ import sqlalchemy as sa
 
 from services.kit.sql.tables import HistoryRow
 from services.kit.sql.work import columns
+from services.registry import handlers
+from services.registry.domain.commands import StopDeployment
 from services.registry.outbound.tables import DeploymentRow, ModelRow
 from tests.integration.kit.rooms import SERVICES
 from tests.integration.registry.place import Registry
+from tests.unit.registry.story import MODEL
 
 M, D, H = columns(ModelRow), columns(DeploymentRow), columns(HistoryRow)
 
@@ -53,6 +56,14 @@ async def test_tables_and_history_agree_differ_when_touched_and_agree_again_once
     assert await registry.model() == before
     again = orjson.loads(rebuild(database_url, "--check", "--json").stdout)
     assert again == told
+
+
+async def test_a_stopped_deployment_folds_to_its_tables(registry: Registry, database_url: str) -> None:
+    await registry.serving_one()
+    await handlers.move_rollout(StopDeployment(MODEL, "admin:1", "nobody asks it"), "default", registry.ports)
+    assert rebuild(database_url, "--check").returncode == 0
+    await registry.starts(1)
+    assert rebuild(database_url, "--check").returncode == 0
 
 
 @pytest.mark.parametrize("what", ["fact", "last"])

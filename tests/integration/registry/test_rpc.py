@@ -1,50 +1,15 @@
 """The registry's gRPC door: what is asked, what is refused, and how."""
 
-from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Kind
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc.common_pb2 import Page
-from services.contracts.rpc.registry_pb2_grpc import RegistryServiceStub
-from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.rpc import RpcServer, channel, metadata, refusal_from
-from services.registry.inbound import rpc
-from tests.integration.registry.place import Registry
+from tests.integration.registry.door import Door
 from tests.unit.registry.story import MODEL
-
-
-@dataclass
-class Door:
-    registry: Registry
-    stub: Any
-    key: str
-
-    async def ask(self, method: str, request: Any) -> Any:
-        return await getattr(self.stub, method)(request, metadata=metadata(self.key))
-
-    async def refused(self, asking: Awaitable[Any]) -> tuple[Kind, str, str | None]:
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await asking
-        refusal = refusal_from(error.value)
-        return refusal.kind, refusal.code, refusal.body().field
-
-
-@pytest.fixture
-async def door(registry: Registry, tmp_path: Path) -> AsyncIterator[Door]:
-    ensure_keys(tmp_path / "keys")
-    server = RpcServer(Keyring(tmp_path / "keys", SystemClock()), "127.0.0.1", 0)
-    rpc.serve(server, registry.ports)
-    await server.open()
-    async with channel(server.address) as link:
-        yield Door(registry, RegistryServiceStub(link), read_key(tmp_path / "keys", API_KEY_FILE))
-    await server.close()
 
 
 async def test_models_versions_deployments_and_history_are_told(door: Door) -> None:
@@ -60,7 +25,7 @@ async def test_models_versions_deployments_and_history_are_told(door: Door) -> N
     assert {target.version: target.weight for target in deployment.targets} == {1: 90, 2: 10}
     assert (deployment.rollout.state, list(deployment.rollout.weights)) == ("canary", [10, 50])
     listed = await door.ask("ListDeployments", wire.ListDeploymentsRequest(page=Page(page_size=1)))
-    assert (listed.deployments[0].name, listed.next_page_token) == (MODEL, MODEL)
+    assert (listed.deployments[0].name, listed.next_page_token) == (MODEL, "")
     request = wire.ListHistoryRequest(stream=f"model/{MODEL}", after_sequence=1, page_size=2)
     assert [entry.sequence for entry in (await door.ask("ListHistory", request)).entries] == [2, 3]
 
@@ -86,6 +51,21 @@ async def test_a_rollout_is_tried_started_paused_resumed_and_rolled_back_by_its_
     assert back.rollout.reason == "careful"
 
 
+async def test_a_deployment_is_stopped_and_comes_back_with_a_rollout(door: Door) -> None:
+    await door.registry.canary_of_two()
+    move = wire.MoveRolloutRequest(deployment=MODEL, reason="nobody asks it")
+    stopped = await door.ask("StopDeployment", move)
+    assert (stopped.stopped, stopped.version, stopped.rollout.state) == (True, 0, "rolled_back")
+    assert {target.role for target in stopped.targets} == {"draining"}
+    assert (await door.ask("StopDeployment", move)).generation == stopped.generation
+    await door.registry.wait(30)
+    assert (await door.registry.wanted()).targets == []
+    back = await door.ask("StartRollout", wire.StartRolloutRequest(deployment=MODEL, version="@previous"))
+    assert (back.stopped, back.rollout.version, list(back.rollout.weights)) == (False, 1, [])
+    await door.registry.reports(1)
+    assert await door.registry.weights() == {1: 100}
+
+
 async def test_an_alias_is_set_and_a_reserved_one_is_not(door: Door) -> None:
     await door.registry.serving_one()
     model = await door.ask("SetAlias", wire.SetAliasRequest(model=MODEL, alias="stable", version=1))
@@ -94,7 +74,7 @@ async def test_an_alias_is_set_and_a_reserved_one_is_not(door: Door) -> None:
     assert await door.refused(door.ask("SetAlias", reserved)) == (Kind.CONFLICT, "reserved_alias", "alias")
 
 
-INVALID, MISSING, CONFLICT = Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT
+INVALID, MISSING, CONFLICT, STALE = Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT, Kind.STALE
 Version, Move, Start = wire.GetVersionRequest, wire.MoveRolloutRequest, wire.StartRolloutRequest
 BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
 
@@ -118,7 +98,30 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ("RollBack", Move(deployment=MODEL, reason="\0"), (INVALID, "reason_unprintable", "reason")),
         ("StartRollout", Start(deployment=MODEL, version="1"), (CONFLICT, "already_serving", "version")),
         ("StartRollout", Start(deployment=MODEL, version="1", policy=BACKWARDS), (INVALID, "invalid_policy", "policy")),
-        ("ListModels", wire.ListModelsRequest(page=Page(page_token="\0")), (INVALID, "invalid_name", "page_token")),
+        ("ListModels", wire.ListModelsRequest(page=Page(page_token="\0")), (INVALID, "bad_page_token", "page_token")),
+        ("ListModels", wire.ListModelsRequest(page=Page(page_token=MODEL)), (INVALID, "bad_page_token", "page_token")),
+        ("ListVersions", wire.ListVersionsRequest(model="x"), (MISSING, "unknown_model", "model")),
+        ("ListVersions", wire.ListVersionsRequest(model=MODEL, status="good"), (INVALID, "filter_unknown", "status")),
+        ("ListHistory", wire.ListHistoryRequest(actor="x" * 101), (INVALID, "filter_too_long", "actor")),
+        ("ListHistory", wire.ListHistoryRequest(kind="\0"), (INVALID, "filter_too_long", "kind")),
+        ("ListHistory", wire.ListHistoryRequest(since=Timestamp(seconds=2**40)), (INVALID, "bad_moment", "since")),
+        ("GetLineage", wire.GetLineageRequest(model=MODEL, version="9"), (MISSING, "unknown_version", "version")),
+        ("GetLineage", wire.GetLineageRequest(model="x", version="1"), (MISSING, "unknown_model", "model")),
+        (
+            "GetLineage",
+            wire.GetLineageRequest(model=MODEL, version="1", as_of=Timestamp(seconds=1)),
+            (MISSING, "unknown_model", "model"),
+        ),
+        (
+            "StopDeployment",
+            Move(deployment=MODEL, expected_generation=9),
+            (STALE, "deployment_moved_on", "expected_generation"),
+        ),
+        (
+            "StopDeployment",
+            Move(deployment=MODEL, expected_generation=9, dry_run=True),
+            (STALE, "deployment_moved_on", "expected_generation"),
+        ),
         ("ListHistory", wire.ListHistoryRequest(stream="../x"), (INVALID, "invalid_name", "stream")),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",

@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 
 from services.contracts.errors import Invalid
 from services.contracts.events import DeploymentChanged, RegistryFact, Verdict
-from services.kit.sql.history import GENESIS
+from services.kit.chain import GENESIS, Chosen
 from services.kit.sql.tables import InboxRow, TimerRow
 from services.kit.sql.work import columns
 from services.registry import handlers
@@ -172,7 +172,7 @@ async def test_tenants_see_nothing_of_each_other(registry: Registry) -> None:
     await handlers.register_version(registry.envelope(trained("run-9"), tenant="acme"), registry.ports)
     assert len((await registry.model()).versions) == 1
     assert [v.trained.run for v in (await registry.model("acme")).versions] == ["run-9"]
-    theirs = await handlers.list_history("acme", registry.ports, stream="", after=0, limit=2)
+    theirs = await handlers.list_history("acme", registry.ports, Chosen(), limit=2)
     assert [line.kind for line in theirs] == ["version_registered", "version_passed"]
     with pytest.raises(UnknownDeployment):
         await handlers.get_deployment("other", MODEL, registry.ports)

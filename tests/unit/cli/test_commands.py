@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from services.cli.home import Home
 from services.cli.launcher import fleet
 from services.cli.launcher.state import READY, FleetState, Lock
 from services.cli.rest import address_and_key
+from tests.unit.cli.test_chain import chain
 
 DEPLOYMENT: dict[str, Any] = {
     "name": "topics",
@@ -29,6 +31,35 @@ DEPLOYMENT: dict[str, Any] = {
     "generation": 3,
     "version": 1,
     "targets": [{"version": 1, "precision": "int8", "role": "primary", "weight": 100}],
+}
+
+
+MODEL: dict[str, Any] = {"name": "topics", "versions": [], "aliases": {}}
+
+
+def node(place: str, kind: str, label: str, **facts: str) -> dict[str, Any]:
+    return {"id": place, "kind": kind, "label": label, "facts": facts}
+
+
+LINEAGE: dict[str, Any] = {
+    "model": "m",
+    "version": 2,
+    "nodes": [
+        node("version/m/2", "version", "version 2"),
+        node("run/run-2", "run", "run-2"),
+        node("d", "dataset", "texts"),
+        node("version/m/1", "version", "version 1"),
+        node("drift/m/1", "drift", "away"),
+        node("served", "deployment", "m", **{"from": "noon", "until": ""}),
+    ],
+    "edges": [
+        {"source": "run/run-2", "target": "version/m/2", "relation": "produced"},
+        {"source": "d", "target": "run/run-2", "relation": "read_by"},
+        {"source": "drift/m/1", "target": "run/run-2", "relation": "asked_for"},
+        {"source": "version/m/1", "target": "drift/m/1", "relation": "drifted"},
+        {"source": "version/m/1", "target": "version/m/2", "relation": "parent_of"},
+        {"source": "version/m/2", "target": "served", "relation": "served"},
+    ],
 }
 
 
@@ -47,6 +78,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
+        self.pages: dict[str, dict[str, Any]] = {}
         self.asked: list[Request] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -64,15 +96,17 @@ class Gateway:
                 content = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 gateway.asked.append(Request(self.command, self.path, headers, content))
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
                 status, body = gateway.answers.get((self.command, path), (404, {"error": NOT_FOUND}))
+                if path in gateway.pages:
+                    status, body = 200, gateway.pages[path][dict(parse_qsl(query)).get("page_token", "")]
                 sent = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(sent)))
                 self.end_headers()
                 self.wfile.write(sent)
 
-            do_GET = do_POST = answer  # noqa: N815 - the server's own names
+            do_GET = do_POST = do_PUT = answer  # noqa: N815 - the server's own names
 
             def log_message(self, *_: object) -> None:
                 """Silence."""
@@ -143,10 +177,79 @@ def test_what_moves_traffic_asks_first(gateway: Gateway) -> None:
     assert gateway.asked == []
 
 
-def test_a_dry_run_of_a_rollback_only_looks(gateway: Gateway) -> None:
-    gateway.answers["GET", "/api/v1/deployments/topics"] = (200, DEPLOYMENT)
-    assert run("deployments", "rollback", "topics", "--dry-run").exit_code == Exit.DONE
-    assert [request.method for request in gateway.asked] == ["GET"]
+MOVES = {"rollback": ":rollback", "stop": ":stop", "pause": "/rollouts:pause", "resume": "/rollouts:resume"}
+MOVES |= {"promote": "/rollouts:promote"}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_dry_run_asks_the_registry_what_would_be_and_says_that_nothing_was_changed(
+    gateway: Gateway, move: str
+) -> None:
+    gateway.answers["POST", f"/api/v1/deployments/topics{MOVES[move]}"] = (200, {**DEPLOYMENT, "dry_run": True})
+    done = run("deployments", move, "topics", "--dry-run", "--generation", "3")
+    assert done.exit_code == Exit.DONE
+    sent = json.loads(gateway.asked[0].content)
+    assert (sent["dry_run"], sent["expected_generation"]) == (True, 3)
+    assert "nothing was changed" in done.stderr
+    assert "next:" not in done.stderr
+
+
+def test_a_stopped_deployment_is_told_and_how_to_bring_it_back(gateway: Gateway) -> None:
+    gateway.answers["POST", "/api/v1/deployments/topics:stop"] = (200, {**DEPLOYMENT, "targets": [], "stopped": True})
+    done = run("deployments", "stop", "topics", "--yes")
+    assert "stopped, nothing is served" in done.stdout
+    assert "next: millrace deployments rollout topics @previous" in done.stderr
+
+
+def test_every_change_carries_a_key_of_its_own(gateway: Gateway) -> None:
+    gateway.answers["POST", "/api/v1/deployments/topics/rollouts:pause"] = (200, DEPLOYMENT)
+    gateway.answers["PUT", "/api/v1/models/topics/aliases/stable"] = (200, {"name": "topics", "aliases": {"stable": 1}})
+    for _ in range(2):
+        run("deployments", "pause", "topics")
+    assert run("models", "alias", "set", "topics", "stable", "1", "--yes").stdout == "topics: @stable version 1\n"
+    keys = {request.headers["idempotency-key"] for request in gateway.asked}
+    assert len(keys) == len(gateway.asked) == 3
+
+
+def test_a_listing_is_read_page_after_page(gateway: Gateway) -> None:
+    gateway.pages["/api/v1/models"] = {
+        "": {"models": [MODEL], "next_page_token": "t"},
+        "t": {"models": [{**MODEL, "name": "others"}]},
+    }
+    assert [one["name"] for one in json.loads(run("models", "list", "--json").stdout)["models"]] == ["topics", "others"]
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_broken_history_ends_with_a_difference_and_its_number(gateway: Gateway, touched: bool) -> None:
+    entries, head = chain(3)
+    if touched:
+        entries[1]["actor"] = "eve"
+    gateway.answers["GET", "/api/v1/history/head"] = (200, head)
+    gateway.pages["/api/v1/history"] = {
+        "": {"entries": entries[:2], "next_page_token": "t"},
+        "t": {"entries": entries[2:]},
+    }
+    done = run("audit", "verify", "--json")
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["whole"]) == ((Exit.DIFFERS, False) if touched else (Exit.DONE, True))
+    assert told["broken_at"] == (2 if touched else None)
+    assert "whole_chain=true" in gateway.asked[1].path
+
+
+def test_a_lineage_is_drawn_as_a_tree_that_names_each_thing_once(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/models/m/versions/2/lineage"] = (200, LINEAGE)
+    done = run("models", "lineage", "m", "2")
+    assert done.stdout.splitlines() == [
+        "m version 2",
+        "comes from",
+        "├─ produced by run run-2",
+        "│  ├─ which read dataset texts",
+        "│  └─ asked for by drift away",
+        "│     └─ of version 1",
+        "└─ child of version 1",
+        "became",
+        "└─ served deployment m, from noon",
+    ]
 
 
 def test_a_rollout_sends_version_reason_and_whether_the_gate_is_skipped(gateway: Gateway) -> None:
@@ -243,7 +346,11 @@ def test_every_command_that_tells_data_has_json() -> None:
     import typer
 
     group: Any = typer.main.get_command(app)
-    leaves = [leaf for one in group.commands.values() for leaf in getattr(one, "commands", {"": one}).values()]
+    leaves: list[Any] = []
+    groups = [group]
+    while groups:
+        for one in groups.pop().commands.values():
+            (groups if hasattr(one, "commands") else leaves).append(one)
     assert len(leaves) > 20
     for leaf in leaves:
         assert any("--json" in option.opts for option in leaf.params), leaf.name

@@ -15,7 +15,7 @@ from services.gateway.errors import BadField, Malformed, MethodNotAllowed, RoleT
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.control import match
 from services.gateway.inbound.http.routes import ROUTES, check_parameter
-from services.gateway.inbound.http.transcode import build_request, read_query, render
+from services.gateway.inbound.http.transcode import build_request, query_fields, read_query, render
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.openapi import document
 from services.kit.auth import KeyRole, Principal
@@ -142,6 +142,48 @@ def test_roles_may_read_ask_and_change_in_that_order() -> None:
         check_role(Principal("k", KeyRole.VIEWER, "default"), "Classify")
     with pytest.raises(RoleTooWeak):
         check_role(Principal("k", KeyRole.CLIENT, "default"), "AnnounceDataset")
+
+
+def test_every_change_takes_an_idempotency_key_and_every_reading_of_one_thing_gives_a_tag() -> None:
+    made = document()
+    changes_nothing = {"Classify", "Embed"}
+    for route in ROUTES:
+        operation = made["paths"][route.path][route.verb.lower()]
+        headers = {part["name"] for part in operation["parameters"] if part["in"] == "header"}
+        changes = route.verb != "GET" and route.rpc.name not in changes_nothing
+        assert ("idempotency-key" in headers) == changes, route.path
+        reads_one = route.verb == "GET" and route.rpc.name.startswith("Get") and not route.rpc.server_streaming
+        assert ("if-none-match" in headers) == ("304" in operation["responses"]) == reads_one, route.path
+        assert ("if-match" in headers) == ("412" in operation["responses"])
+
+
+def test_every_change_of_a_deployment_takes_a_condition_and_can_be_tried() -> None:
+    moves = [route for route in ROUTES if route.answer.name == "Deployment" and route.verb != "GET"]
+    assert len(moves) == 6
+    for route in moves:
+        assert {"expected_generation", "dry_run"} <= set(route.request.fields_by_name), route.path
+
+
+def test_every_listing_has_the_one_shape_of_pages() -> None:
+    for route in ROUTES:
+        if not route.rpc.name.startswith("List"):
+            continue
+        asked = {spec.name for _, spec in query_fields(route)}
+        if "page_size" in asked:
+            assert "page_token" in asked, route.path
+            assert "next_page_token" in route.answer.fields_by_name, route.path
+
+
+def test_a_time_in_the_query_is_one_of_rfc_3339() -> None:
+    route, path = match("GET", "/api/v1/history")
+    request = build_request(route, path, read_query(route, [("since", "2026-11-25T10:00:00+01:00")]))
+    assert isinstance(request, registry_pb2.ListHistoryRequest)
+    assert request.since.ToJsonString() == "2026-11-25T09:00:00Z"
+    with pytest.raises(BadField) as refused:
+        build_request(route, path, {"since": 5})
+    assert refused.value.at == "since"
+    described = document()["paths"]["/api/v1/history"]["get"]["parameters"]
+    assert {"name": "since", "in": "query", "schema": {"type": "string", "format": "date-time"}} in described
 
 
 def test_the_document_names_every_route_and_resolves_every_reference() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.events import Role
+from services.contracts.events import Role, Target
 from services.gateway.domain.routing import RoutingTable, sticky_ticket
-from services.gateway.errors import UnknownDeployment
+from services.gateway.errors import NothingServed, UnknownDeployment
 from tests.unit.gateway.fakes import deployment, report, target
 
 HERE = "default"
@@ -46,6 +46,22 @@ def test_a_draining_version_gets_no_new_traffic() -> None:
     routes = table()
     routes.deployment_changed(HERE, deployment(target(3, Role.DRAINING, 100), target(2, weight=0)), {})
     assert routes.plan(HERE, "news", ticket=0.5).versions == (2,)
+
+
+@pytest.mark.parametrize("left", [[], [target(1, Role.DRAINING, 0)]])
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_stopped_deployment_says_so_instead_of_waiting(left: list[Target], version: int) -> None:
+    routes = table()
+    routes.deployment_changed(HERE, deployment(*left), {})
+    assert routes.knows(HERE, "news")
+    with pytest.raises(NothingServed):
+        routes.plan(HERE, "news", ticket=0.0, version=version)
+
+
+def test_a_deployment_whose_first_version_loads_is_waited_for() -> None:
+    routes = table()
+    routes.deployment_changed(HERE, deployment(target(1, Role.CANARY, 0)), {})
+    assert routes.plan(HERE, "news", ticket=0.0).versions == ()
 
 
 @given(st.integers(1, 99), st.integers(0, 2**32))

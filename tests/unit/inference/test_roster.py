@@ -55,6 +55,12 @@ def test_an_older_or_repeated_generation_changes_nothing() -> None:
     assert roster.plan() == [BringUp(wanted_by(wish(2, target(2)))[0])]
 
 
+def test_a_deployment_that_wants_nothing_any_more_lets_every_version_go() -> None:
+    roster = roster_with(wish(1, target(1)), ready=(1,))
+    assert roster.adopt(wish(2))
+    assert roster.plan() == [Retire(key(1))]
+
+
 def test_primaries_come_up_before_canaries() -> None:
     roster = roster_with(wish(1, target(2, CANARY, 10), target(1)))
     assert [action.wanted.key.version for action in roster.plan() if isinstance(action, BringUp)] == [1, 2]

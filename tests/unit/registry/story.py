@@ -78,6 +78,7 @@ def trained(
     test_rows: int = 500,
     variants: list[VariantReport] | None = None,
     deploy: bool = True,
+    parent: int | None = None,
 ) -> ModelTrained:
     score = SliceScore(
         name="all", rows=test_rows, accuracy=0.83, macro_f1=macro_f1, macro_f1_ci95=Interval(low=0.78, high=0.86)
@@ -95,6 +96,7 @@ def trained(
         metrics=Metrics(slices=[score], tfidf_macro_f1=tfidf, train_rows=1000, test_rows=test_rows),
         comparison=None if against is None else Comparison(champion=against, slices=slices or [counts()]),
         deploy=deploy,
+        parent=parent,
     )
 
 
@@ -215,6 +217,9 @@ class Story:
 
     def rolls_back(self) -> list[str]:
         return self.do(ask.RollBack(MODEL, "ada", "because"))
+
+    def stops(self) -> list[str]:
+        return self.do(ask.StopDeployment(MODEL, "ada", "because"))
 
     # --- what is seen
 

@@ -83,7 +83,7 @@ class AnyStory(RuleBasedStateMachine):
     def starts(self, version: int, skip_gate: bool) -> None:
         self.or_refused(lambda: self.story.starts(version, skip_gate=skip_gate))
 
-    @rule(move=st.sampled_from(["pauses", "resumes", "promotes", "rolls_back"]))
+    @rule(move=st.sampled_from(["pauses", "resumes", "promotes", "rolls_back", "stops"]))
     def moves(self, move: str) -> None:
         self.or_refused(getattr(self.story, move))
 
@@ -121,6 +121,9 @@ class AnyStory(RuleBasedStateMachine):
         rollout = deployment.active_rollout
         assert [target.version for target in canaries] == ([rollout.version] if rollout else [])
         assert state.aliases.get("challenger") == (rollout.version if rollout else None)
+        if deployment.stopped:
+            assert all(target.role is Role.DRAINING for target in wanted.targets)
+            assert rollout is None
         if rollout is None or rollout.state is RolloutState.LOADING:
             assert wanted.mirror == 0
             assert all(target.weight == 0 for target in canaries)

@@ -16,13 +16,16 @@ from services.gateway.handlers import announce_dataset, send_feedback
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.answers import refused, server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.conditions import EXPECTED, entity_tag, expected_generation, has_tag, is_unchanged
 from services.gateway.inbound.http.door import Request, read_path
 from services.gateway.inbound.http.routes import GATEWAY, ROUTES, Route, check_parameter
 from services.gateway.inbound.http.transcode import build_request, new_message, read_query, render
+from services.gateway.inbound.passing import passed_on
 from services.gateway.ports import Ports, Upstreams
 from services.kit import telemetry
 from services.kit.auth import Principal
 from services.kit.http import JSON, Header, Receive, Scope, Send, respond
+from services.kit.once import FIELD
 
 NDJSON: Final = (b"content-type", b"application/x-ndjson")
 MAX_QUERY_FIELDS: Final = 20
@@ -55,8 +58,10 @@ class _Call:
         return f"/{self.route.service.full_name}/{self.route.rpc.name}"
 
     def metadata(self) -> list[tuple[str, str]]:
-        """The caller's own key goes on, so that the owner of the method knows who asks."""
-        return [("authorization", self.headers.get(b"authorization", "")), *telemetry.current_carrier().items()]
+        """The caller's own keys go on, so that the owner of the method knows who asks, and whether again."""
+        key = passed_on(self.headers.get(FIELD.encode(), ""))
+        authorization = ("authorization", self.headers.get(b"authorization", ""))
+        return [authorization, *key, *telemetry.current_carrier().items()]
 
 
 class ControlDoor:
@@ -80,6 +85,9 @@ class ControlDoor:
         parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
         with server_span(route.verb, route.path, path, parent, status=route.status):
             sent = await self._sent(route, request.scope, headers, request.receive)
+            expected = expected_generation(route, headers)
+            if expected is not None and sent.setdefault(EXPECTED, expected) != expected:
+                raise Malformed(problem=f"it says another generation than {EXPECTED}", at="if-match")
             call = _Call(route, headers, request.principal, build_request(route, parameters, sent))
             await self._answer(call, request.receive, request.send)
 
@@ -105,7 +113,7 @@ class ControlDoor:
             told = await self._upstreams.call(call.method, sent, call.metadata(), seconds=self._request_seconds)
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
-        await respond(send, call.route.status, render(answer), [JSON, *trace])
+        await _respond(call, answer, send, trace)
 
     async def _lines(self, call: _Call) -> AsyncIterator[bytes]:
         sent = call.request.SerializeToString()
@@ -114,6 +122,20 @@ class ControlDoor:
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
             yield render(answer) + b"\n"
+
+
+async def _respond(call: _Call, answer: Message, send: Send, headers: list[Header]) -> None:
+    body = render(answer)
+    if not has_tag(call.route):
+        await respond(send, call.route.status, body, [JSON, *headers])
+        return
+    tag = entity_tag(answer, body)
+    kept = [(b"etag", tag.encode()), (b"cache-control", b"private, no-cache"), *headers]
+    if is_unchanged(call.headers, tag):
+        await send({"type": "http.response.start", "status": 304, "headers": kept})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await respond(send, call.route.status, body, [JSON, *kept])
 
 
 def match(verb: str, path: str) -> tuple[Route, dict[str, str]]:

@@ -74,7 +74,8 @@ def _route(
     idempotent_by_key: bool = False,
 ) -> Route:
     rpc = service.methods_by_name[method]
-    return Route(verb, BASE + path, rpc, summary, required, hidden, status, idempotent_by_key)
+    by_key = idempotent_by_key or (verb != "GET" and service is not INFERENCE)
+    return Route(verb, BASE + path, rpc, summary, required, hidden, status, by_key)
 
 
 _DEPLOYMENT: Final = "/deployments/{deployment}"
@@ -84,6 +85,14 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", "/models/{model}", REGISTRY, "GetModel", "One model."),
     _route(
         "GET", "/models/{model}/versions/{version}", REGISTRY, "GetVersion", "One version, by number or by '@alias'."
+    ),
+    _route("GET", "/models/{model}/versions", REGISTRY, "ListVersions", "A model's versions, the newest first."),
+    _route(
+        "GET",
+        "/models/{model}/versions/{version}/lineage",
+        REGISTRY,
+        "GetLineage",
+        "Where a version comes from and what became of it, as a graph.",
     ),
     _route(
         "PUT",
@@ -111,7 +120,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route(
         "POST", f"{_DEPLOYMENT}:rollback", REGISTRY, "RollBack", "Ends the rollout, or returns to the version before."
     ),
+    _route("POST", f"{_DEPLOYMENT}:stop", REGISTRY, "StopDeployment", "Stops serving until a rollout is started."),
     _route("GET", "/history", REGISTRY, "ListHistory", "The registry's facts, in order."),
+    _route("GET", "/history/head", REGISTRY, "GetHistoryHead", "Number and hash of the fact that was written last."),
     _route("GET", "/runs", TRAINER, "ListRuns", "Training runs, the newest first."),
     _route("GET", "/runs/{run}", TRAINER, "GetRun", "One run."),
     _route("GET", "/runs/{run}/logs", TRAINER, "GetRunLogs", "The run's log: one JSON object a line."),
@@ -152,6 +163,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     _route("GET", f"{_DEPLOYMENT}/health", MONITOR, "GetHealth", "Errors, latency and accuracy of each version."),
     _route("GET", f"{_DEPLOYMENT}/windows", MONITOR, "ListWindows", "The drift windows, the newest first."),
+    _route(
+        "GET", f"{_DEPLOYMENT}/windows/{{number}}", MONITOR, "GetWindow", "One drift window, with its test's numbers."
+    ),
     _route("GET", f"{_DEPLOYMENT}/verdicts", MONITOR, "ListVerdicts", "The canary verdicts, the newest first."),
 )
 

@@ -18,6 +18,7 @@ from services.gateway.errors import BadField, Malformed
 from services.gateway.inbound.http.routes import Route
 
 UINT32_MAX: Final = 2**32 - 1
+TIMESTAMP: Final = "google.protobuf.Timestamp"
 JSON_TYPES: Final = {
     FieldDescriptor.CPPTYPE_STRING: "string",
     FieldDescriptor.CPPTYPE_BOOL: "boolean",
@@ -45,7 +46,8 @@ def build_request(route: Route, path: Mapping[str, str], sent: Mapping[str, Any]
         if name in route.hidden or (name in path and sent[name] != path[name]):
             raise BadField(name=name, problem="it cannot be sent on this path", at=name)
     request = new_message(route.request)
-    _fill(request, {**sent, **path}, "")
+    named = {name: _from_text(route.request.fields_by_name[name], text) for name, text in path.items()}
+    _fill(request, {**sent, **named}, "")
     for name in route.required:
         if not getattr(request, name):
             raise BadField(name=name, problem="it is required", at=name)
@@ -71,7 +73,7 @@ def query_fields(route: Route) -> list[tuple[str, FieldDescriptor]]:
     for spec in route.request.fields:
         if spec.name in route.parameters or spec.name in route.hidden:
             continue
-        if spec.message_type is None:
+        if spec.message_type is None or spec.message_type.full_name == TIMESTAMP:
             found.append(("", spec))
         else:
             found.extend((spec.name, inner) for inner in spec.message_type.fields)
@@ -106,11 +108,20 @@ def _fill(message: Message, data: object, at: str) -> None:
             continue
         if spec.is_repeated:
             _fill_repeated(message, spec, value, where)
+        elif spec.message_type is not None and spec.message_type.full_name == TIMESTAMP:
+            _fill_moment(getattr(message, key), value, where)
         elif spec.message_type is not None:
             getattr(message, key).SetInParent()
             _fill(getattr(message, key), value, where)
         else:
             setattr(message, key, _scalar(spec, value, where))
+
+
+def _fill_moment(moment: Any, value: object, at: str) -> None:
+    try:
+        moment.FromJsonString(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise _wrong(at, "a time of RFC 3339, such as 2026-11-25T10:00:00Z") from error
 
 
 def _fill_repeated(message: Message, spec: Any, value: object, where: str) -> None:

@@ -1,0 +1,59 @@
+"""Keys that were used before the receipts belonged to the kit keep their answers."""
+
+import hashlib
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from services.contracts.events import DatasetReady
+from services.gateway.domain.requests import Accepted, Caller
+from services.gateway.handlers import announce_dataset
+from services.gateway.outbound.store import MIGRATIONS, store
+from services.kit.clock import VirtualClock
+from services.kit.ids import SystemIds
+from services.kit.once import KeyReused
+from services.kit.sql.database import Database
+from tests.unit.gateway.fakes import World
+
+EVENT = DatasetReady(dataset="texts", uri="file:///data/texts.jsonl", model="news")
+
+
+async def former_database(url: str, clock: VirtualClock) -> None:
+    """As the first release left it: one key was used, and its fingerprint made as it was made then."""
+    fingerprint = hashlib.sha256(f"{EVENT.type_name()}\n{EVENT.model_dump_json()}".encode()).hexdigest()
+
+    def first(connection: sa.Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        at = sa.column("at", sa.DateTime(timezone=True))
+        names = ("tenant", "key", "fingerprint", "event", "trace")
+        receipt = sa.table("receipt", *(sa.column(name) for name in names), at)
+        row = {"tenant": "default", "key": "key-1", "fingerprint": fingerprint, "event": "evt-1", "trace": "ab" * 16}
+        connection.execute(sa.insert(receipt).values(**row, at=clock.now()))
+
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(first)
+    await engine.dispose()
+
+
+async def test_a_key_used_before_the_upgrade_gets_the_answer_that_it_got(database_url: str) -> None:
+    world, caller = World(), Caller(tenant="default", idempotency_key="key-1")
+    await former_database(database_url, world.clock)
+    database = Database(database_url, MIGRATIONS)
+    await database.open()
+    try:
+        kept = store(database, world.clock, SystemIds())
+        world.store = kept  # type: ignore[assignment]
+        assert await announce_dataset(EVENT, caller, world.ports) == Accepted("evt-1", "ab" * 16)
+        async with kept.reading() as tx:
+            assert await tx.waiting_events() == 0, "nothing is sent a second time"
+        with pytest.raises(KeyReused):
+            await announce_dataset(EVENT.model_copy(update={"dataset": "others"}), caller, world.ports)
+    finally:
+        await database.close()

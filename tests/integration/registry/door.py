@@ -1,0 +1,46 @@
+"""The registry's gRPC door, with a real server and key."""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from services.contracts.errors import Kind
+from services.contracts.rpc.registry_pb2_grpc import RegistryServiceStub
+from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.clock import SystemClock
+from services.kit.rpc import RpcServer, channel, metadata, refusal_from
+from services.registry.inbound import rpc
+from tests.integration.registry.place import Registry
+
+
+@dataclass
+class Door:
+    registry: Registry
+    stub: Any
+    key: str
+
+    async def ask(self, method: str, request: Any, *, once: str = "") -> Any:
+        more = (("idempotency-key", once),) if once else ()
+        return await getattr(self.stub, method)(request, metadata=(*metadata(self.key), *more))
+
+    async def refused(self, asking: Awaitable[Any]) -> tuple[Kind, str, str | None]:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await asking
+        refusal = refusal_from(error.value)
+        return refusal.kind, refusal.code, refusal.body().field
+
+
+@asynccontextmanager
+async def open_door(registry: Registry, folder: Path) -> AsyncIterator[Door]:
+    ensure_keys(folder)
+    server = RpcServer(Keyring(folder, SystemClock()), "127.0.0.1", 0)
+    rpc.serve(server, registry.ports)
+    await server.open()
+    async with channel(server.address) as link:
+        yield Door(registry, RegistryServiceStub(link), read_key(folder, API_KEY_FILE))
+    await server.close()

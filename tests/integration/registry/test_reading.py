@@ -1,0 +1,129 @@
+"""What is read page by page: versions, and the history by who, what and when; and the chain that it makes."""
+
+from datetime import UTC
+from typing import Any
+
+import orjson
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.contracts.rpc import registry_pb2 as wire
+from services.contracts.rpc.common_pb2 import Page
+from services.kit.chain import GENESIS, entry_hash
+from services.registry import handlers
+from tests.integration.registry.door import Door
+from tests.unit.registry.story import MODEL, trained
+
+
+async def pages(door: Door, method: str, request: Any, field: str) -> list[Any]:
+    """Every row, page after page."""
+    rows: list[Any] = []
+    while True:
+        answer = await door.ask(method, request)
+        rows += getattr(answer, field)
+        if not answer.next_page_token:
+            return rows
+        if request.DESCRIPTOR.fields_by_name.get("page"):
+            request.page.page_token = answer.next_page_token
+        else:
+            request.page_token = answer.next_page_token
+
+
+async def test_versions_are_paged_newest_first_and_chosen_by_what_the_gate_said(door: Door) -> None:
+    for number in range(1, 6):
+        await door.registry.trains(f"run-{number}", macro_f1=0.8 if number % 2 else 0.2, deploy=False)
+    request = wire.ListVersionsRequest(model=MODEL, page=Page(page_size=2))
+    assert [one.number for one in await pages(door, "ListVersions", request, "versions")] == [5, 4, 3, 2, 1]
+    refused = wire.ListVersionsRequest(model=MODEL, status="refused", page=Page(page_size=1))
+    assert [one.number for one in await pages(door, "ListVersions", refused, "versions")] == [4, 2]
+
+
+async def test_history_is_chosen_by_kind_actor_and_time_in_either_order(door: Door) -> None:
+    await door.registry.canary_of_two()
+    await door.registry.wait(10)
+    moment = Timestamp()
+    moment.FromDatetime(door.registry.clock.now())
+    await door.ask("StopDeployment", wire.MoveRolloutRequest(deployment=MODEL))
+    facts = await pages(door, "ListHistory", wire.ListHistoryRequest(page_size=3), "entries")
+    assert [fact.sequence for fact in facts] == list(range(1, len(facts) + 1))
+    newest = wire.ListHistoryRequest(page_size=3, newest_first=True)
+    assert await pages(door, "ListHistory", newest, "entries") == facts[::-1]
+    actor = facts[-1].actor
+    chosen = {
+        "kind": wire.ListHistoryRequest(kind="alias_moved", page_size=2),
+        "actor": wire.ListHistoryRequest(actor=actor, page_size=1),
+        "since": wire.ListHistoryRequest(since=moment, page_size=1, newest_first=True),
+        "until": wire.ListHistoryRequest(until=moment, page_size=2, stream=f"model/{MODEL}"),
+    }
+    found = {name: await pages(door, "ListHistory", request, "entries") for name, request in chosen.items()}
+    assert found["kind"] == [fact for fact in facts if fact.kind == "alias_moved"]
+    assert found["actor"] == [fact for fact in facts if fact.actor == actor]
+    assert len(found["actor"]) > 2
+    assert found["since"] == [fact for fact in facts if fact.actor == actor][::-1]
+    assert found["until"] == [fact for fact in facts if fact.actor != actor]
+
+
+async def test_paging_shows_every_fact_once_while_facts_are_added(door: Door) -> None:
+    await door.registry.canary_of_two()
+    request = wire.ListHistoryRequest(page_size=4, newest_first=True)
+    first = await door.ask("ListHistory", request)
+    await door.registry.trains("run-9", macro_f1=0.2)
+    request.page_token = first.next_page_token
+    rest = await pages(door, "ListHistory", request, "entries")
+    newest = first.entries[0].sequence
+    assert [one.sequence for one in [*first.entries, *rest]] == list(range(newest, 0, -1))
+
+
+async def test_a_token_of_other_filters_is_refused(door: Door) -> None:
+    await door.registry.canary_of_two()
+    first = await door.ask("ListHistory", wire.ListHistoryRequest(page_size=1))
+    other = wire.ListHistoryRequest(page_size=1, kind="alias_moved", page_token=first.next_page_token)
+    assert (await door.refused(door.ask("ListHistory", other)))[1] == "bad_page_token"
+
+
+async def test_the_chain_can_be_recomputed_from_what_is_told_up_to_the_head(door: Door) -> None:
+    empty = await door.ask("GetHistoryHead", wire.GetHistoryHeadRequest())
+    assert (empty.sequence, empty.hash) == (0, GENESIS)
+    await door.registry.canary_of_two()
+    facts = await pages(door, "ListHistory", wire.ListHistoryRequest(page_size=3), "entries")
+    previous = GENESIS
+    for fact in facts:
+        told = {name: getattr(fact, name) for name in ("tenant", "stream", "kind", "actor", "reason")}
+        told |= {"payload": orjson.loads(fact.detail_json), "at": fact.at.ToDatetime(UTC)}
+        assert (fact.previous_hash, fact.hash) == (previous, entry_hash(previous, fact.sequence, told))
+        previous = fact.hash
+    head = await door.ask("GetHistoryHead", wire.GetHistoryHeadRequest())
+    assert (head.sequence, head.hash) == (len(facts), previous)
+
+
+async def test_the_lineage_of_a_moment_does_not_know_what_came_later(door: Door) -> None:
+    await door.registry.serving_one()
+    before = Timestamp()
+    before.FromDatetime(door.registry.clock.now())
+    await door.registry.wait(60)
+    await door.registry.trains("run-2", against=1, deploy=True)
+    await door.ask("StopDeployment", wire.MoveRolloutRequest(deployment=MODEL))
+    now = await door.ask("GetLineage", wire.GetLineageRequest(model=MODEL, version="1"))
+    then = await door.ask("GetLineage", wire.GetLineageRequest(model=MODEL, version="@champion", as_of=before))
+    assert (then.version, now.version) == (1, 1)
+    periods = {told: [dict(node.facts) for node in graph.nodes if node.kind == "deployment"]
+               for told, graph in (("now", now), ("then", then))}  # fmt: skip
+    assert [bool(period["until"]) for period in periods["then"]] == [False]
+    assert [bool(period["until"]) for period in periods["now"]] == [True]
+    assert {edge.relation for edge in now.edges} >= {"read_by", "produced", "judged_by", "rolled_out", "served", "held"}
+
+
+async def test_of_other_tenants_the_chain_tells_numbers_and_hashes_and_nothing_else(door: Door) -> None:
+    await door.registry.serving_one()
+    theirs = door.registry.envelope(trained("run-9", deploy=False), tenant="acme")
+    await handlers.register_version(theirs, door.registry.ports)
+    await door.registry.trains("run-2", against=1, deploy=False)
+    request = wire.ListHistoryRequest(page_size=3, whole_chain=True)
+    chain = await pages(door, "ListHistory", request, "entries")
+    assert [fact.sequence for fact in chain] == list(range(1, len(chain) + 1))
+    assert [fact.previous_hash for fact in chain] == [GENESIS, *(fact.hash for fact in chain[:-1])]
+    links = [fact for fact in chain if not fact.kind]
+    assert len(links) == 2
+    assert {(fact.tenant, fact.stream, fact.actor, fact.reason, fact.detail_json) for fact in links} == {("",) * 5}
+    assert not any(fact.HasField("at") for fact in links)
+    filtered = wire.ListHistoryRequest(whole_chain=True, actor="trainer")
+    assert (await door.refused(door.ask("ListHistory", filtered)))[1] == "chain_is_whole"
