@@ -14,7 +14,8 @@ CLASSPATH = os.environ.get("MILLRACE_KAFKA_CLASSPATH", "")
 
 def console_producer(*options, line=None):
     """`bin/kafka-console-producer.sh` starts the same class."""
-    command = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", CLASSPATH, "org.apache.kafka.tools.ConsoleProducer"]
+    java = ["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp", CLASSPATH]
+    command = [*java, "org.apache.kafka.tools.ConsoleProducer"]
     return subprocess.run([*command, *options], check=False, input=line, capture_output=True, text=True, timeout=100)
 
 
@@ -36,7 +37,7 @@ def binary(key, body, event_id, trace):
 
 
 def on_the_embedded_broker():
-    """It cannot: librdkafka's mock cluster answers ApiVersions 4 in a form that Java reads as a throttle of 19 minutes."""
+    """It cannot: librdkafka's mock cluster answers ApiVersions 4 in a form that Java reads as a long throttle."""
     producer = ("--bootstrap-server", BROKER, "--topic", TOPIC, "--sync", "--max-block-ms", "3000")
     done = console_producer(*producer, "--property", "parse.key=true", line="key\t{}\n")
     assert "not present in metadata after 3000 ms" in done.stdout + done.stderr, done.stdout + done.stderr

@@ -68,7 +68,7 @@ def prove(client, version, form, send):
 
 
 def runs(dataset, count):
-    """The runs on this data set, once there are `count`; exactly so many. They are cancelled: nobody needs the model."""
+    """The runs on this data set, once there are `count`; exactly so many. Each is cancelled: nobody needs its model."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
         answer = REST.get("/runs", params={"model": "producers"})
