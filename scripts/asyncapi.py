@@ -1,28 +1,15 @@
 """The AsyncAPI 3.0 document of all topics, made from the event classes.
 
-Payloads are not repeated: each message refers to its JSON Schema in `proto/events/`. Who consumes a topic is the one
-thing that the classes do not say; it stands here, and `tests/contracts` compares it with what the rooms subscribe to.
+Payloads are not repeated: each message refers to its JSON Schema in `proto/events/`. Who consumes a topic stands in
+`services/contracts/consumers.py`.
 """
 
 from typing import Any, Final, TypeAlias
 
+from services.contracts.consumers import CONSUMERS
 from services.contracts.events import EVENTS, Event
 
 Document: TypeAlias = dict[str, Any]
-
-CONSUMERS: Final[dict[str, tuple[str, ...]]] = {
-    "dataset.ready": ("trainer",),
-    "model.trained": ("registry",),
-    "training.failed": ("registry", "monitor"),
-    "deployment.changed": ("inference", "gateway", "monitor"),
-    "replica.reported": ("registry", "gateway"),
-    "inference.logged": ("monitor", "trainer"),
-    "feedback.received": ("monitor", "trainer"),
-    "drift.detected": ("trainer", "registry"),
-    "rollout.judged": ("registry",),
-    "slo.breached": ("registry",),
-    "registry.history": (),
-}
 
 RETENTION_EVER: Final = -1
 
@@ -42,6 +29,8 @@ HEADERS: Final[Document] = {
         "content-type": {"type": "string", "const": "application/json"},
         "traceparent": {"type": "string", "description": "W3C trace context"},
         "tracestate": {"type": "string"},
+        "replay-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
+        "replay-first-at": {"type": "string", "description": "when the event was first given up"},
     },
 }
 
@@ -54,6 +43,14 @@ DEAD_HEADERS: Final[Document] = {
         "dlq-reason": {"type": "string", "description": "for people"},
         "dlq-tries": {"type": "string", "description": "how often it was tried; 0 when it could not be read"},
         "dlq-at": {"type": "string", "format": "date-time"},
+        "dlq-by": {"type": "string", "description": "the service that gave it up"},
+        "dlq-cut": {"type": "string", "description": "the size it had, where it was cut to fit; headers are left out"},
+        "dlq-note": {
+            "type": "string",
+            "description": "'replayed': no letter, but a note on the one that dlq-letter names",
+        },
+        "dlq-letter": {"type": "string", "description": "of a note: topic/partition/offset of its letter"},
+        "dlq-replayed-as": {"type": "string", "description": "of a note: the id of the event that was sent"},
     },
 }
 

@@ -43,6 +43,7 @@ class Output:
         """A table on standard output; a line that says so when there are no rows."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         kept = [[_cell(value) for value in row] for row in rows]
         if not kept:
@@ -53,7 +54,7 @@ class Output:
         for name in columns:
             table.add_column(name, overflow="fold")
         for row in kept:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row))  # as text: what others wrote is no markup
         console.print(table)
 
     def say(self, text: str) -> None:
@@ -91,4 +92,9 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Control characters as escapes: what others wrote must not drive the terminal."""
+    return "".join(one if one.isprintable() or one == "\n" else f"\\x{ord(one):02x}" for one in text)

@@ -1,6 +1,11 @@
-"""Reading what a user hands over: a file, or standard input for `-`."""
+"""Reading what a user hands over: a file, standard input for `-`, or what an editor was left with."""
 
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,3 +28,17 @@ def read_bytes(file: Path) -> bytes:
     if len(content) > MOST_BYTES:
         raise CliError(f"{file} is larger than {MOST_BYTES >> 20} MiB", code="too_large", status=Exit.USAGE)
     return content
+
+
+def edited(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The text as VISUAL or EDITOR left it. Raises CliError where there is no editor, or it failed."""
+    editor = environment.get("VISUAL") or environment.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "event.json"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            subprocess.run([*shlex.split(editor), str(draft)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            hint = "set EDITOR, or hand over a corrected --body FILE"
+            raise CliError(f"the editor {editor} failed", hint=hint, code="no_editor") from error
+        return draft.read_text(encoding="utf-8")

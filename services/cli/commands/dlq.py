@@ -9,7 +9,8 @@ import typer
 from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
 from services.cli.letters import DeadLetter, chosen_topics, named_letter, read_letters, topic_of
-from services.cli.reading import read_bytes
+from services.cli.output import printable
+from services.cli.reading import edited, read_bytes
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def _correction(chosen: list[DeadLetter], body: Path | None, now: datetime) -> "
     if body is not None:
         return corrected(chosen[0], read_bytes(body), now)
     before = content(chosen[0]).decode("utf-8", "replace")
-    after = typer.edit(before, extension=".json")
-    if after is None or after == before:
+    after = edited(before)
+    if after == before:
         raise CliError("the body was not changed, and nothing was sent", code="not_changed")
     return corrected(chosen[0], after.encode(), now)
 
@@ -162,7 +163,7 @@ def readable(value: bytes, most: int | None) -> tuple[str, str]:
     try:
         form, text = "json", json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-        text = text.translate({number: f"\\x{number:02x}" for number in range(32) if chr(number) not in "\t\n"})
+        text = printable(text)
     return form, text if most is None else text[:most] + _left_out(len(text), most, "characters")
 
 
@@ -175,8 +176,8 @@ def age(seconds: float) -> str:
 
 
 def _hex(start: int, row: bytes) -> str:
-    printable = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-    return f"{start:08x}  {row.hex(' '):<{3 * HEX_WIDTH}} {printable}"
+    text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+    return f"{start:08x}  {row.hex(' '):<{3 * HEX_WIDTH}} {text}"
 
 
 def _left_out(whole: int, shown: int, unit: str) -> str:
@@ -197,13 +198,13 @@ def _short(event: str) -> str:
 
 def _show(session: Session, told: dict[str, Any]) -> None:
     for name in ("letter", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "buried_at"):
-        session.out.text(f"{name:<12} {told[name] if told[name] not in (None, '') else '-'}")
+        session.out.text(f"{name:<12} {printable(str(told[name])) if told[name] not in (None, '') else '-'}")
     for name in ("replay_of", "replayed_at", "replayed_as", "failed_again", "cut_from"):
         if told[name]:
-            session.out.text(f"{name:<12} {told[name]}")
+            session.out.text(f"{name:<12} {printable(str(told[name]))}")
     session.out.text("headers")
     for name, value in told["headers"].items():
-        session.out.text(f"  {name}: {readable(value.encode(), 500)[1] if not value.isprintable() else value[:500]}")
+        session.out.text(f"  {printable(name)}: {printable(value[:SHOWN_BYTES])}")
     session.out.text(f"body ({told['bytes']} bytes, {told['body_form']})")
     session.out.text(told["body"])
 
@@ -212,7 +213,7 @@ def _show_replay(session: Session, told: dict[str, Any]) -> None:
     for one in told["letters"]:
         going = "would be sent" if told["dry_run"] else "sent"
         said = f"left out, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
-        session.out.text(f"{one['letter']}  {said}")
+        session.out.text(f"{one['letter']}  {printable(said)}")
     if not told["letters"]:
         session.out.text("no dead letters")
     elif not told["dry_run"]:
