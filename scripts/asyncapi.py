@@ -29,9 +29,12 @@ HEADERS: Final[Document] = {
         "content-type": {"type": "string", "const": "application/json"},
         "traceparent": {"type": "string", "description": "W3C trace context"},
         "tracestate": {"type": "string"},
-        "replay-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
-        "replay-first-at": {"type": "string", "description": "when the event was first given up"},
     },
+}
+
+REPLAYED: Final[Document] = {
+    "replay-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
+    "replay-first-at": {"type": "string", "format": "date-time", "description": "when it was first given up"},
 }
 
 DEAD_HEADERS: Final[Document] = {
@@ -53,6 +56,10 @@ DEAD_HEADERS: Final[Document] = {
         "dlq-replayed-as": {"type": "string", "description": "of a note: the id of the event that was sent"},
     },
 }
+
+
+def _may_be_replayed(headers: Document) -> Document:
+    return {**headers, "properties": {**headers["properties"], **REPLAYED}}
 
 
 def identifier(topic: str) -> str:
@@ -155,6 +162,9 @@ def document(version: str) -> Document:
                     "payload": {},
                 },
             },
-            "schemas": {"CloudEventHeaders": HEADERS, "DeadLetterHeaders": DEAD_HEADERS},
+            "schemas": {
+                "CloudEventHeaders": _may_be_replayed(HEADERS),
+                "DeadLetterHeaders": _may_be_replayed(DEAD_HEADERS),
+            },
         },
     }

@@ -62,11 +62,11 @@ def _text(value: Any) -> str:
 
 def moment(text: str, now: datetime) -> datetime:
     """`90s`, `10m`, `2h`, `1d` before now, or a time such as 2026-11-03T12:00:00+00:00. Raises CliError."""
-    if found := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        return now - timedelta(**{UNITS[found[2]]: int(found[1])})
     try:
+        if found := re.fullmatch(r"(\d{1,9})([smhd])", text):
+            return now - timedelta(**{UNITS[found[2]]: int(found[1])})
         at = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         message, hint = f"{text} is neither a time nor a while", "10m, 2h, 1d, or 2026-11-03T12:00:00+00:00"
         raise CliError(message, hint=hint, code="not_a_time", status=Exit.USAGE) from error
     return at if at.tzinfo else at.astimezone()
