@@ -46,7 +46,7 @@ def message_of(topic: str, body: Mapping[str, Any], attributes: Mapping[str, str
     from services.kit.ids import SystemIds
 
     event_of(topic)
-    content, now = json.dumps(body, ensure_ascii=False).encode(), SystemClock().now()
+    content, now = json.dumps(body).encode(), SystemClock().now()
     told = {
         "id": SystemIds().new("evt"),
         "source": SOURCE,

@@ -5,6 +5,7 @@ names the letter. The replayed record itself names the letter in `replay-of`, so
 where it came from.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ NOTE_LETTER: Final = "dlq-letter"
 NOTE_EVENT: Final = "dlq-replayed-as"
 NOTE_AT: Final = "dlq-at"
 REPLAYED: Final = "replayed"
+MOST_BYTES: Final = 256 * 1024 * 1024
+RECORD_BYTES: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -127,13 +130,36 @@ def known_letters(records: Iterable[Seen]) -> list[DeadLetter]:
     return sorted(letters.values(), key=lambda letter: letter.buried_at)
 
 
-def read_letters(bootstrap: str, topics: Sequence[str]) -> list[DeadLetter]:
-    """Every dead letter of these topics, up to now. Raises NoBroker."""
-    watcher = Watcher(bootstrap, [topic + DEAD_LETTER_SUFFIX for topic in topics], from_beginning=True)
+def read_letters(bootstrap: str, topics: Sequence[str], since: datetime | None = None) -> tuple[list[DeadLetter], int]:
+    """Every dead letter of these topics up to now, and how many older records were passed over for want of memory.
+
+    Raises NoBroker.
+    """
+    dead = [topic + DEAD_LETTER_SUFFIX for topic in topics]
+    watcher = Watcher(bootstrap, dead, from_beginning=True, since=since)
     try:
-        return known_letters(watcher.until_end())
+        newest, passed_over = newest_of(watcher.until_end(), MOST_BYTES)
+        return known_letters(newest), passed_over
     finally:
         watcher.close()
+
+
+def newest_of(records: Iterable[Seen], most_bytes: int) -> tuple[deque[Seen], int]:
+    """The last records that fit, and how many came before them."""
+    kept: deque[Seen] = deque()
+    held = passed_over = 0
+    for seen in records:
+        kept.append(seen)
+        held += _weight(seen)
+        while held > most_bytes:
+            held -= _weight(kept.popleft())
+            passed_over += 1
+    return kept, passed_over
+
+
+def _weight(seen: Seen) -> int:
+    """A decoded body takes several times its bytes."""
+    return RECORD_BYTES + 4 * len(seen.value)
 
 
 def chosen_topics(named: str | None) -> list[str]:

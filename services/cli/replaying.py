@@ -119,7 +119,7 @@ def content(letter: DeadLetter) -> bytes:
 
     body = letter.seen.body
     if "specversion" in body and "data" in body:
-        return json.dumps(body["data"], indent=2, ensure_ascii=False).encode()
+        return json.dumps(body["data"], indent=2).encode()
     return letter.seen.value
 
 

@@ -8,6 +8,7 @@ import typer
 
 from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
+from services.cli.filters import moment
 from services.cli.letters import DeadLetter, chosen_topics, named_letter, read_letters, topic_of
 from services.cli.output import printable
 from services.cli.reading import edited, read_bytes
@@ -23,6 +24,7 @@ HEX_WIDTH: Final = 16
 AGES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 Code = Annotated[str, typer.Option(help="With this reason code only, such as malformed_event.")]
+Since = Annotated[str, typer.Option(help="From 90s, 10m, 2h or 1d ago on, or from a time.")]
 Letters = Annotated[list[str] | None, typer.Argument(help="Letters, as 'millrace dlq list' names them.")]
 
 
@@ -32,14 +34,14 @@ def list_letters(
     topic: Annotated[str, typer.Argument(help="Of this topic only.")] = "",
     code: Code = "",
     waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not replayed.")] = False,
+    since: Since = "",
     limit: Annotated[int, typer.Option(min=1, help="The newest this many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Show dead letters, the oldest first, and what became of them."""
-    session = Session(as_json=as_json)
-    found = read_letters(bootstrap_of(session.home), chosen_topics(topic))
+    session, now = Session(as_json=as_json), _now()
+    found = _read(session, chosen_topics(topic), since)
     kept = [letter for letter in found if _matches(letter, code) and not (waiting and letter.replayed_at)]
-    now = _now()
     told = {"letters": [letter.document(now) for letter in kept[-limit:]], "all": len(kept)}
     session.out.data(told, lambda document: session.out.table(
         ["letter", "code", "tries", "age", "key", "event", "by", "status"],
@@ -65,7 +67,7 @@ def show(
 ) -> None:
     """Show one dead letter: why it is one, its headers and its body."""
     session = Session(as_json=as_json)
-    found = named_letter(letter, read_letters(bootstrap_of(session.home), [topic_of(letter)]))
+    found = named_letter(letter, _read(session, [topic_of(letter)]))
     form, body = readable(found.seen.value, None if whole else SHOWN_BYTES)
     document = {**found.document(_now()), "headers": found.seen.headers, "body_form": form, "body": body}
     session.out.data(document, lambda told: _show(session, told))
@@ -74,11 +76,12 @@ def show(
 
 @app.command("replay")
 @command
-def replay(
+def replay(  # noqa: PLR0913 - one for each way of choosing and of sending
     letters: Letters = None,
     *,
     code: Code = "",
     topic: Annotated[str, typer.Option(help="Of this topic only.")] = "",
+    since: Since = "",
     every: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed yet.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Those that were replayed before, too.")] = False,
     edit: Annotated[bool, typer.Option("--edit", help="Correct the body in your editor; one letter.")] = False,
@@ -99,7 +102,7 @@ def replay(
 
     session = Session(as_json=as_json)
     bootstrap, now = bootstrap_of(session.home), _now()
-    chosen = _chosen(bootstrap, letters or [], code=code, topic=topic, every=every)
+    chosen = _chosen(session, letters or [], code=code, topic=topic, every=every, since=since)
     if edit or body is not None:
         planned = [_correction(chosen, body, now)]
     else:
@@ -116,15 +119,24 @@ def replay(
         raise typer.Exit(int(Exit.FAILED))
 
 
-def _chosen(bootstrap: str, names: list[str], *, code: str, topic: str, every: bool) -> list[DeadLetter]:
+def _read(session: Session, topics: list[str], since: str = "") -> list[DeadLetter]:
+    """Raises CliError."""
+    begin = moment(since, _now()) if since else None
+    found, passed_over = read_letters(bootstrap_of(session.home), topics, begin)
+    if passed_over:
+        session.out.say(f"{passed_over} older records were passed over: there are too many to hold; --since narrows")
+    return found
+
+
+def _chosen(session: Session, names: list[str], *, code: str, topic: str, every: bool, since: str) -> list[DeadLetter]:
     """Raises CliError where nothing, or too much, was chosen."""
-    if bool(names) == bool(code or topic or every):
-        message = "name the letters, or choose them with --code, --topic or --all"
+    if bool(names) == bool(code or topic or every or since):
+        message = "name the letters, or choose them with --code, --topic, --since or --all"
         raise CliError(message, hint="millrace dlq list", code="nothing_chosen", status=Exit.USAGE)
     if names:
-        found = read_letters(bootstrap, sorted({topic_of(name) for name in names}))
+        found = _read(session, sorted({topic_of(name) for name in names}))
         return [named_letter(name, found) for name in dict.fromkeys(names)]
-    return [letter for letter in read_letters(bootstrap, chosen_topics(topic)) if _matches(letter, code)]
+    return [letter for letter in _read(session, chosen_topics(topic), since) if _matches(letter, code)]
 
 
 def _plan(bootstrap: str, chosen: list[DeadLetter], now: datetime, *, again: bool) -> "list[Planned]":
@@ -159,11 +171,11 @@ def readable(value: bytes, most: int | None) -> tuple[str, str]:
         shown = value if most is None else value[: most // 4]
         lines = [_hex(start, shown[start : start + HEX_WIDTH]) for start in range(0, len(shown), HEX_WIDTH)]
         return "hex", "\n".join(lines) + _left_out(len(value), len(shown), "bytes")
-    form = "text"
     try:
         form, text = "json", json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-        text = printable(text)
+        form = "text"
+    text = printable(text)
     return form, text if most is None else text[:most] + _left_out(len(text), most, "characters")
 
 

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
+from services.cli.app import app
 from services.cli.commands.dlq import age, readable
-from services.cli.errors import CliError
+from services.cli.errors import CliError, Exit
 from services.cli.launcher.topics import load_topics
-from services.cli.letters import NOTE, DeadLetter, named_letter, topic_of
+from services.cli.letters import NOTE, RECORD_BYTES, DeadLetter, named_letter, newest_of, topic_of
 from services.cli.replaying import Planned, carry_out, content, corrected, plan
 from services.contracts.events import DeploymentChanged
 from services.kit.envelope import Message, decode, id_of
@@ -254,10 +256,11 @@ async def test_of_a_structured_event_the_content_is_corrected(bus: Bus) -> None:
         (b'{"a":[1]}', "json", '{\n  "a": [\n    1\n  ]\n}'),
         ("kein JSON \u00e9".encode(), "text", "kein JSON \u00e9"),
         (b"\x1b[31mred", "text", "\\x1b[31mred"),
+        (b'"\\u009b31m \\ud800"', "json", '"\\x9b31m \\xd800"'),
         (b"\x80\x04K\x01.", "hex", "00000000  80 04 4b 01 2e                                   ..K.."),
         (b"", "text", ""),
     ],
-    ids=["json", "text", "escapes", "bytes", "empty"],
+    ids=["json", "text", "escapes", "escapes in JSON", "bytes", "empty"],
 )
 def test_a_body_is_shown_as_what_it_is(value: bytes, form: str, shown: str) -> None:
     assert readable(value, 1000) == (form, shown)
@@ -273,3 +276,16 @@ def test_a_large_body_is_cut_and_says_so() -> None:
 
 def test_an_age_is_told_in_its_largest_unit() -> None:
     assert [age(seconds) for seconds in (-1, 59, 150, 8000, 200_000)] == ["0 s", "59 s", "2 min", "2 h", "2 d"]
+
+
+async def test_more_letters_than_memory_holds_leave_the_newest(bus: Bus) -> None:
+    for _ in range(5):
+        await buried(bus)
+    kept, passed_over = newest_of(bus.on_topic(DEAD), 3 * (RECORD_BYTES + 4 * len(PLAIN.value or b"")))
+    assert ([seen.offset for seen in kept], passed_over) == ([2, 3, 4], 2)
+
+
+def test_a_replay_of_nothing_and_of_everything_at_once_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    for arguments in ([], ["dataset.ready/0/1", "--all"], ["nonsense"]):
+        assert CliRunner().invoke(app, ["dlq", "replay", *arguments]).exit_code == Exit.USAGE
