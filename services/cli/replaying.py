@@ -43,10 +43,17 @@ class Planned:
     """A code for programs; empty where a record is sent."""
     why: str = ""
 
+    @property
+    def event_id(self) -> str:
+        """Of the record that is sent; of the letter where none is."""
+        from services.kit.envelope import id_of
+
+        return id_of(self.message) if self.message is not None else self.letter.event_id
+
     def document(self) -> dict[str, Any]:
         return {
             "letter": self.letter.name,
-            "event_id": self.letter.event_id,
+            "event_id": self.event_id,
             "key": self.letter.seen.key,
             "skipped": self.skipped or None,
             "why": self.why,
@@ -83,10 +90,11 @@ def _planned(letter: DeadLetter, *, again: bool, now: datetime, latest: Latest) 
     return Planned(letter, _marked(original, letter))
 
 
-def corrected(letter: DeadLetter, body: bytes, now: datetime) -> Planned:
-    """The letter with another body: an event of its own, caused by the first one. Raises CliError.
+def corrected(letter: DeadLetter, body: bytes, now: datetime, *, again: bool = False) -> Planned:
+    """The letter with another body: an event of its own, caused by the first one.
 
-    Its id is made of the first one and of the body, so that the same correction twice has one effect.
+    Its id is made of the first one and of the body, so that the same correction twice has one effect. Raises CliError,
+    also for one that was replayed as another event: two events have two effects.
     """
     from services.contracts.errors import Refusal
     from services.kit.envelope import attributes_of, decode, encode
@@ -110,6 +118,9 @@ def corrected(letter: DeadLetter, body: bytes, now: datetime) -> Planned:
     except Refusal as refusal:
         message = f"the corrected body is no event: {refusal}"
         raise CliError(message, hint=f"millrace events schema {letter.topic}", code=refusal.code) from refusal
+    if letter.replayed_at and letter.replayed_as != envelope.id and not again:
+        message = f"{letter.name} was replayed already, as {letter.replayed_as or letter.failed_again}"
+        raise CliError(message, hint="--again sends this correction too", code="replayed_already")
     return Planned(letter, _marked(encode(envelope), letter))
 
 
@@ -169,13 +180,7 @@ def _marked(message: "Message", letter: DeadLetter) -> "Message":
 
 
 def _note(one: Planned, now: datetime) -> "Message":
-    from services.kit.envelope import Message, id_of
+    from services.kit.envelope import Message
 
-    assert one.message is not None  # noqa: S101 - only what is sent is noted
-    told = {
-        NOTE: REPLAYED,
-        NOTE_LETTER: one.letter.name,
-        NOTE_EVENT: id_of(one.message),
-        NOTE_AT: now.isoformat(),
-    }
+    told = {NOTE: REPLAYED, NOTE_LETTER: one.letter.name, NOTE_EVENT: one.event_id, NOTE_AT: now.isoformat()}
     return Message(one.letter.seen.topic, one.letter.seen.record_key, None, tuple(told.items()))

@@ -104,7 +104,7 @@ def replay(  # noqa: PLR0913 - one for each way of choosing and of sending
     bootstrap, now = bootstrap_of(session.home), _now()
     chosen = _chosen(session, letters or [], code=code, topic=topic, every=every, since=since)
     if edit or body is not None:
-        planned = [_correction(chosen, body, now)]
+        planned = [_correction(chosen, body, now, again=again)]
     else:
         planned = _plan(bootstrap, chosen, now, again=again)
     going = [one for one in planned if one.message is not None]
@@ -145,7 +145,7 @@ def _plan(bootstrap: str, chosen: list[DeadLetter], now: datetime, *, again: boo
     return plan(chosen, again=again, now=now, latest=latest_of(bootstrap, chosen))
 
 
-def _correction(chosen: list[DeadLetter], body: Path | None, now: datetime) -> "Planned":
+def _correction(chosen: list[DeadLetter], body: Path | None, now: datetime, *, again: bool) -> "Planned":
     """Raises CliError for several letters, no change, or a body that is no event."""
     from services.cli.replaying import content, corrected
 
@@ -153,12 +153,12 @@ def _correction(chosen: list[DeadLetter], body: Path | None, now: datetime) -> "
         message = f"a correction is for one letter, and {len(chosen)} are chosen"
         raise CliError(message, code="not_one_letter", status=Exit.USAGE)
     if body is not None:
-        return corrected(chosen[0], read_bytes(body), now)
+        return corrected(chosen[0], read_bytes(body), now, again=again)
     before = content(chosen[0]).decode("utf-8", "replace")
     after = edited(before)
     if after == before:
         raise CliError("the body was not changed, and nothing was sent", code="not_changed")
-    return corrected(chosen[0], after.encode(), now)
+    return corrected(chosen[0], after.encode(), now, again=again)
 
 
 def readable(value: bytes, most: int | None) -> tuple[str, str]:
@@ -229,7 +229,7 @@ def _show_replay(session: Session, told: dict[str, Any]) -> None:
     if not told["letters"]:
         session.out.text("no dead letters")
     elif not told["dry_run"]:
-        session.out.text(f"{told['sent']} records sent")
+        session.out.text(f"records sent: {told['sent']}")
 
 
 def _now() -> datetime:

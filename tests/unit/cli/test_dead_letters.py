@@ -236,6 +236,19 @@ async def test_the_same_correction_twice_is_one_event_and_another_is_another(bus
     assert ids[0] == ids[1] != ids[2]
 
 
+async def test_a_second_correction_that_differs_is_refused_unless_it_is_asked_for(bus: Bus) -> None:
+    letter, now = await buried(bus, Message(TOPIC, b"docs", b"{}")), bus.clock.now()
+    first = corrected(letter, PLAIN.value or b"", now)
+    carry_out([first], bus, now)
+    [letter] = bus.letters()
+    assert letter.replayed_as == first.event_id
+    assert corrected(letter, PLAIN.value or b"", now).event_id == first.event_id
+    other = DATASET.model_copy(update={"model": "others"}).model_dump_json().encode()
+    with pytest.raises(CliError, match="replayed already"):
+        corrected(letter, other, now)
+    assert corrected(letter, other, now, again=True).event_id != first.event_id
+
+
 async def test_a_correction_that_is_no_event_is_refused_with_its_field(bus: Bus) -> None:
     letter = await buried(bus, Message(TOPIC, b"docs", b"{}"))
     with pytest.raises(CliError, match="uri: Field required"):
