@@ -1,28 +1,15 @@
 """The AsyncAPI 3.0 document of all topics, made from the event classes.
 
-Payloads are not repeated: each message refers to its JSON Schema in `proto/events/`. Who consumes a topic is the one
-thing that the classes do not say; it stands here, and `tests/contracts` compares it with what the rooms subscribe to.
+Payloads are not repeated: each message refers to its JSON Schema in `proto/events/`. Who consumes a topic stands in
+`services/contracts/consumers.py`.
 """
 
 from typing import Any, Final, TypeAlias
 
+from services.contracts.consumers import CONSUMERS
 from services.contracts.events import EVENTS, Event
 
 Document: TypeAlias = dict[str, Any]
-
-CONSUMERS: Final[dict[str, tuple[str, ...]]] = {
-    "dataset.ready": ("trainer",),
-    "model.trained": ("registry",),
-    "training.failed": ("registry", "monitor"),
-    "deployment.changed": ("inference", "gateway", "monitor"),
-    "replica.reported": ("registry", "gateway"),
-    "inference.logged": ("monitor", "trainer"),
-    "feedback.received": ("monitor", "trainer"),
-    "drift.detected": ("trainer", "registry"),
-    "rollout.judged": ("registry",),
-    "slo.breached": ("registry",),
-    "registry.history": (),
-}
 
 RETENTION_EVER: Final = -1
 
@@ -45,6 +32,11 @@ HEADERS: Final[Document] = {
     },
 }
 
+REPLAYED: Final[Document] = {
+    "replay-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
+    "replay-first-at": {"type": "string", "format": "date-time", "description": "when it was first given up"},
+}
+
 DEAD_HEADERS: Final[Document] = {
     "type": "object",
     "description": "The original headers, and why the record is here.",
@@ -54,8 +46,20 @@ DEAD_HEADERS: Final[Document] = {
         "dlq-reason": {"type": "string", "description": "for people"},
         "dlq-tries": {"type": "string", "description": "how often it was tried; 0 when it could not be read"},
         "dlq-at": {"type": "string", "format": "date-time"},
+        "dlq-by": {"type": "string", "description": "the service that gave it up"},
+        "dlq-cut": {"type": "string", "description": "the size it had, where it was cut to fit; headers are left out"},
+        "dlq-note": {
+            "type": "string",
+            "description": "'replayed': no letter, but a note on the one that dlq-letter names",
+        },
+        "dlq-letter": {"type": "string", "description": "of a note: topic/partition/offset of its letter"},
+        "dlq-replayed-as": {"type": "string", "description": "of a note: the id of the event that was sent"},
     },
 }
+
+
+def _may_be_replayed(headers: Document) -> Document:
+    return {**headers, "properties": {**headers["properties"], **REPLAYED}}
 
 
 def identifier(topic: str) -> str:
@@ -158,6 +162,9 @@ def document(version: str) -> Document:
                     "payload": {},
                 },
             },
-            "schemas": {"CloudEventHeaders": HEADERS, "DeadLetterHeaders": DEAD_HEADERS},
+            "schemas": {
+                "CloudEventHeaders": _may_be_replayed(HEADERS),
+                "DeadLetterHeaders": _may_be_replayed(DEAD_HEADERS),
+            },
         },
     }

@@ -10,14 +10,15 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from scripts.asyncapi import document as asyncapi_document  # noqa: E402  (the repository is put on the path above)
-from services.contracts.events import EVENTS, Event  # noqa: E402
+from services.contracts.events import EVENTS  # noqa: E402
+from services.contracts.schemas import event_schema  # noqa: E402
 
 PACKAGES: Final = ("millrace/v1", "inference")
 STUBS: Final = Path("services/contracts/rpc")
@@ -56,14 +57,6 @@ def _absolute(stub: str, package: str, suffix: str) -> str:
     if suffix == ".pyi":
         stub = re.sub(rf"(?<![\w.]){re.escape(package)}\.(?=\w+_pb2)", "services.contracts.rpc.", stub)
     return stub.replace(f"from {package} import", "from services.contracts.rpc import")
-
-
-def event_schema(event: type[Event]) -> dict[str, Any]:
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": event.type_name(),
-        **event.model_json_schema(mode="validation"),
-    }
 
 
 def event_schemas() -> dict[Path, str]:

@@ -26,13 +26,13 @@ class Output:
     def data(self, document: Any, render: Callable[[Any], None]) -> None:
         """The command's answer: as JSON, or by `render` for people."""
         if self.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print(_json(document, indent=2))
         else:
             render(document)
 
     def line(self, document: Any, text: str) -> None:
         """One of many answers, as they come."""
-        print(json.dumps(document, ensure_ascii=False) if self.as_json else text, flush=True)
+        print(_json(document) if self.as_json else text, flush=True)
 
     def text(self, text: str) -> None:
         """Plain text on standard output, for people only."""
@@ -43,6 +43,7 @@ class Output:
         """A table on standard output; a line that says so when there are no rows."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         kept = [[_cell(value) for value in row] for row in rows]
         if not kept:
@@ -53,7 +54,7 @@ class Output:
         for name in columns:
             table.add_column(name, overflow="fold")
         for row in kept:
-            table.add_row(*row)
+            table.add_row(*(Text(cell) for cell in row))  # as text: what others wrote is no markup
         console.print(table)
 
     def say(self, text: str) -> None:
@@ -84,6 +85,16 @@ def stdout() -> "Console":
     return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
+def _json(document: Any, indent: int | None = None) -> str:
+    """Readable in any script; what no encoding can write, such as half a surrogate pair, as escapes."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=indent)
+    return text
+
+
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
@@ -91,4 +102,9 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Control characters as escapes: what others wrote must not drive the terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)

@@ -12,7 +12,7 @@ def in_words(event: Seen) -> str:
     """What the event says, in one line. An event that is not understood is told by its key."""
     tell = _WORDS.get(event.topic)
     if tell is None:
-        return f"dead letter: {event.headers.get('dlq-reason', '')}" if event.topic.endswith(".dlq") else event.key
+        return _dead_letter(event.headers) if event.topic.endswith(".dlq") else event.key
     try:
         return tell(event.body)
     except (KeyError, TypeError, ValueError, IndexError, StopIteration):
@@ -32,6 +32,12 @@ def version_of(event: Seen) -> int | None:
         told = body.get("payload", {}).get("version")
         return int(told) if isinstance(told, int) else None
     return None
+
+
+def _dead_letter(headers: Mapping[str, str]) -> str:
+    if "dlq-note" in headers:
+        return f"dead letter {headers.get('dlq-letter', '')} was {headers['dlq-note']}"
+    return f"dead letter: {headers.get('dlq-reason', '')}"
 
 
 def _dataset_ready(body: Body) -> str:

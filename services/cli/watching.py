@@ -1,13 +1,16 @@
-"""Watching the topics as an outside consumer does: without a group, from now on or from the beginning."""
+"""Watching the topics as an outside consumer does: without a group, from now on, from a time or from the beginning."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from services.cli.errors import CliError, Exit
+from services.cli.brokers import NoBroker
 
 CONNECT_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.5
+STALLED_POLLS: Final = 40
+"""Twenty seconds without a record, short of the end."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Seen:
     offset: int
     partition: int
     value: bytes = field(repr=False, default=b"")
+    record_key: bytes | None = field(repr=False, default=None)
+    stamp: datetime = field(repr=False, default=datetime.fromtimestamp(0, UTC))
+    """When the record was written, whatever the event says of itself."""
 
     @property
     def trace_id(self) -> str:
@@ -48,33 +54,81 @@ class Seen:
 class Watcher:
     """Reads topics from every partition, and commits nothing. `close` it."""
 
-    def __init__(self, bootstrap: str, topics: Sequence[str], *, from_beginning: bool) -> None:
-        """Raises CliError when the broker does not answer."""
-        from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+    def __init__(
+        self, bootstrap: str, topics: Sequence[str], *, from_beginning: bool, since: datetime | None = None
+    ) -> None:
+        """`since` begins at the first record that was written then or later. Raises NoBroker."""
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         quiet = {"bootstrap.servers": bootstrap, "group.id": "millrace-watcher", "log_level": 0}
+        self._bootstrap = bootstrap
+        self._since = since
         self._consumer = Consumer({**quiet, "enable.auto.commit": False, "fetch.wait.max.ms": 100})
         try:
             known = self._consumer.list_topics(timeout=CONNECT_SECONDS).topics
             places = [
                 TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions
             ]
+            self._ends: dict[tuple[str, int], int] = {}
             for place in places:
-                _, end = self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)
+                begin, end = self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)
+                self._ends[place.topic, place.partition] = end
                 # A fixed offset, not "the end": what comes between this line and the first fetch is seen too.
-                place.offset = OFFSET_BEGINNING if from_beginning else end
+                place.offset = begin if from_beginning else end
+                if since is not None:
+                    place.offset = self._offset_at(place, since, begin, end)
         except KafkaException as error:
             self._consumer.close()
-            message = f"the broker at {bootstrap} does not answer"
-            raise CliError(message, hint="millrace status", code="no_broker", status=Exit.NOT_RUNNING) from error
+            raise NoBroker(bootstrap) from error
+        self._open = {(place.topic, place.partition) for place in places if place.offset < self._ends[_place(place)]}
         self._consumer.assign(places)
+
+    def _offset_at(self, place: Any, since: datetime, begin: int, end: int) -> int:
+        """The first offset at that time. A broker that keeps no index of times (the embedded one) is read whole."""
+        from confluent_kafka import TopicPartition
+
+        def first(milliseconds: int) -> int:
+            asked = TopicPartition(place.topic, place.partition, milliseconds)
+            return int(self._consumer.offsets_for_times([asked], timeout=CONNECT_SECONDS)[0].offset)
+
+        offset = first(int(since.timestamp() * 1000))
+        if offset >= 0:
+            return offset
+        return end if first(1) >= 0 else begin
 
     def poll(self, seconds: float) -> Seen | None:
         """The next event, or None when none came within this time."""
-        message = self._consumer.poll(seconds)
-        if message is None or message.error() is not None:
-            return None
-        return _seen(message)
+        while True:
+            message = self._consumer.poll(seconds)
+            if message is None or message.error() is not None:
+                return None
+            place = (message.topic(), message.partition())
+            if message.offset() + 1 >= self._ends[place]:
+                self._open.discard(place)
+            seen = _seen(message)
+            if self._since is None or seen.stamp >= self._since:
+                return seen
+
+    def until_end(self) -> Iterator[Seen]:
+        """Everything up to what was the end when the watcher was made, and no further. Raises NoBroker."""
+        stalled = 0
+        while self._open:
+            event = self.poll(POLL_SECONDS)
+            if event is not None:
+                stalled = 0
+                if event.offset < self._ends[event.topic, event.partition]:
+                    yield event
+                continue
+            stalled += 1
+            if stalled == STALLED_POLLS:
+                raise NoBroker(self._bootstrap, "stopped answering before the end")
+            self._pass_gaps()
+
+    def _pass_gaps(self) -> None:
+        """What a compacted topic dropped last leaves no record to see: the position tells that it was passed."""
+        for place in self._consumer.position(self._consumer.assignment()):
+            if place.offset >= self._ends[_place(place)]:
+                self._open.discard(_place(place))
 
     def until_quiet(self, seconds: float) -> Iterator[Seen]:
         """Events, until none comes for this long."""
@@ -85,6 +139,10 @@ class Watcher:
         self._consumer.close()
 
 
+def _place(partition: Any) -> tuple[str, int]:
+    return partition.topic, partition.partition
+
+
 def _seen(message: Any) -> Seen:
     import json
 
@@ -92,7 +150,7 @@ def _seen(message: Any) -> Seen:
     value = message.value() or b""
     try:
         body = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):  # anybody may send anything
         body = {}
     stamp = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
     return Seen(
@@ -105,6 +163,8 @@ def _seen(message: Any) -> Seen:
         offset=message.offset(),
         partition=message.partition(),
         value=value,
+        record_key=message.key(),
+        stamp=stamp,
     )
 
 

@@ -122,11 +122,7 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
     expected = BY_TOPIC.get(message.topic)
     if expected is None:
         raise MalformedEvent(topic=message.topic, problem="no event belongs to this topic")
-    data = _json(message)
-    attributes = {name.removeprefix("ce_"): value for name, value in message.headers if name.startswith("ce_")}
-    if "specversion" not in attributes and "specversion" in data and "data" in data:
-        attributes = {name: value for name, value in data.items() if name != "data" and isinstance(value, str)}
-        data = data["data"]
+    attributes, data = _opened(message, _json(message))
     kind = attributes.get("type", expected.type_name())
     if kind not in (expected.type_name(), expected.topic):
         raise UnknownEventType(type=kind[:100], topic=message.topic, expected=expected.type_name(), at="type")
@@ -140,6 +136,30 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
         correlation=attributes.get("correlationid", "")[:200],
         trace=_trace(message, attributes),
     )
+
+
+def id_of(message: Message) -> str:
+    """The id by which inboxes know the message, whether or not it can be decoded; empty where it has no valid one."""
+    try:
+        return _event_id(attributes_of(message), message)
+    except MalformedEvent:
+        return ""
+
+
+def attributes_of(message: Message) -> dict[str, str]:
+    """The CloudEvents attributes, from the headers or from the body; a message that is malformed may have some too."""
+    try:
+        return _opened(message, _json(message))[0]
+    except MalformedEvent:
+        return _opened(message, {})[0]
+
+
+def _opened(message: Message, body: dict[str, Any]) -> tuple[dict[str, str], object]:
+    """The CloudEvents attributes and the event's own content, whichever form they came in."""
+    attributes = {name.removeprefix("ce_"): value for name, value in message.headers if name.startswith("ce_")}
+    if "specversion" not in attributes and "specversion" in body and "data" in body:
+        return {name: value for name, value in body.items() if name != "data" and isinstance(value, str)}, body["data"]
+    return attributes, body
 
 
 def _json(message: Message) -> dict[str, Any]:

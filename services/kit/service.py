@@ -98,7 +98,7 @@ class Service:
         self.runs("upkeep", Upkeep(database, self.clock).run)
 
     def delivery(self, subscriptions: list[Subscription]) -> Delivery:
-        return Delivery(subscriptions, self.writer, self.clock)
+        return Delivery(subscriptions, self.writer, self.clock, service=self.name)
 
     def listens(self, subscriptions: list[Subscription]) -> None:
         """Handles these control events; ready only while connected to the broker."""

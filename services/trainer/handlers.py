@@ -161,11 +161,13 @@ async def keep_texts(batch: Sequence[Envelope[InferenceLogged]], ports: Ports) -
 
 
 async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
-    """Keeps what people said was right; safe to repeat."""
+    """Keeps what people said was right, the latest for each request; a label that was taken before changes nothing."""
     labels: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for envelope in batch:
-        labels[envelope.tenant, envelope.event.deployment].append((envelope.event.request, envelope.event.label))
     async with ports.store.transaction() as tx:
+        for envelope in batch:
+            if await tx.first_sight(envelope):  # repeated alone, and late, it would undo a correction
+                place = (envelope.tenant, envelope.event.deployment)
+                labels[place].append((envelope.event.request, envelope.event.label))
         for (tenant, deployment), found in labels.items():
             await tx.keep_labels(tenant, deployment, found, ports.clock.now(), most=ports.kept_examples)
 

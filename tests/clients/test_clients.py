@@ -13,12 +13,12 @@ def test_a_client_meets_what_it_expects(script: str, embedded_doors: Doors, grpc
     assert run(script, embedded_doors | {"MILLRACE_GRPCURL": grpcurl})
 
 
-@pytest.mark.parametrize("script", scripts("producer_"))
-def test_a_producer_reaches_the_trainer_by_the_embedded_broker(script: str, embedded_doors: Doors) -> None:
+@pytest.mark.parametrize("script", scripts(kafka=True))
+def test_a_producer_or_consumer_meets_the_embedded_broker(script: str, embedded_doors: Doors) -> None:
     assert run(script, embedded_doors, "embedded broker")
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("script", scripts("producer_"))
-def test_a_producer_reaches_the_trainer_by_apache_kafka(script: str, kafka_doors: Doors) -> None:
+@pytest.mark.parametrize("script", scripts(kafka=True))
+def test_a_producer_or_consumer_meets_apache_kafka(script: str, kafka_doors: Doors) -> None:
     assert run(script, kafka_doors, "Apache Kafka")

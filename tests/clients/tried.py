@@ -29,10 +29,10 @@ class Call:
     result: str
 
 
-def scripts(prefix: str = "") -> list[str]:
-    """Names of the scripts, those of producers apart."""
+def scripts(*, kafka: bool = False) -> list[str]:
+    """Names of the scripts, those of Kafka's producers and consumers apart."""
     names = sorted(path.stem for path in SCRIPTS.glob("*.py"))
-    return [name for name in names if name.startswith("producer_") == bool(prefix)]
+    return [name for name in names if name.startswith(("producer_", "consumer_")) == kafka]
 
 
 def run(script: str, doors: Mapping[str, str], broker: str = "") -> list[Call]:

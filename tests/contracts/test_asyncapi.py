@@ -10,7 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from scripts.asyncapi import CONSUMERS, HEADERS
+from scripts.asyncapi import HEADERS
+from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS
 from services.kit.envelope import Envelope, encode
 from tests.contracts.examples import EXAMPLES

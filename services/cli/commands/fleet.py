@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from services.cli.brokers import BOOTSTRAP_SETTING
 from services.cli.demo import folder
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.home import Home
@@ -30,7 +31,6 @@ BrokerOption = Annotated[
     typer.Option(help="embedded (in memory), kafka (Apache Kafka; needs Java and Maven) or external (one that runs)."),
 ]
 BROKER_SETTING: Final = "MILLRACE_BROKER"
-BOOTSTRAP_SETTING: Final = "KAFKA_BOOTSTRAP_SERVERS"
 
 
 def wanted_broker(chosen: Broker | None, environment: Mapping[str, str] = os.environ) -> tuple[BrokerKind, str]:

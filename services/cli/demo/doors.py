@@ -80,7 +80,8 @@ class OutsideProducer:
     def __init__(self, bootstrap: str) -> None:
         from confluent_kafka import Producer
 
-        self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0, "enable.idempotence": True})
+        settings = {"enable.idempotence": True, "partitioner": "murmur2_random"}  # as the services and Java choose
+        self._producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0, **settings})
 
     def publish(
         self,

@@ -49,10 +49,13 @@ def on(event: type[E], handle: Callable[[Envelope[E]], Awaitable[None]]) -> Subs
 class Delivery:
     """Applies the policy above; one for all the subscriptions of a service."""
 
-    def __init__(self, subscriptions: Sequence[Subscription], dead_letters: Sender, clock: Clock) -> None:
+    def __init__(
+        self, subscriptions: Sequence[Subscription], dead_letters: Sender, clock: Clock, *, service: str = ""
+    ) -> None:
         self._by_topic = {subscription.topic: subscription for subscription in subscriptions}
         self._dead_letters = dead_letters
         self._clock = clock
+        self._service = service
 
     @property
     def topics(self) -> list[str]:
@@ -105,6 +108,7 @@ class Delivery:
         logger.error("dead letter on %s: %s: %s", message.topic, code, error, exc_info=error if tries else None)
         told = {"dlq-topic": message.topic, "dlq-code": code, "dlq-tries": str(tries)}
         told |= {"dlq-reason": reason[:500], "dlq-at": self._clock.now().isoformat()}
+        told |= {"dlq-by": self._service} if self._service else {}
         headers = tuple({**dict(message.headers), **told}.items())
         dead = Message(message.topic + DLQ_SUFFIX, message.key, message.value, headers)
         try:

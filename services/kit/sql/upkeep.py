@@ -1,12 +1,12 @@
 """Forgets what no redelivery can ask for any more, so that a database does not grow for ever."""
 
-from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
 
 from services.contracts.errors import Refusal
 from services.kit.clock import Clock
+from services.kit.keeping import INBOX_KEPT
 from services.kit.log import logger
 from services.kit.once import KEPT
 from services.kit.sql.database import Database
@@ -14,8 +14,6 @@ from services.kit.sql.tables import InboxRow, ReceiptRow
 from services.kit.sql.work import columns
 
 EVERY_SECONDS: Final = 3600.0
-INBOX_KEPT: Final = timedelta(days=14)
-"""Twice as long as Kafka keeps a control event by default: nothing older can be delivered again."""
 
 
 class Upkeep:

@@ -11,8 +11,9 @@ from services.contracts.events import FeedbackReceived, RegistryFact
 from services.kit import telemetry
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, Origin, decode
+from services.kit.keeping import INBOX_KEPT
 from services.kit.sql.tables import InboxRow, OutboxRow, TimerRow, UtcDateTime
-from services.kit.sql.upkeep import INBOX_KEPT, Upkeep
+from services.kit.sql.upkeep import Upkeep
 from services.kit.sql.work import columns
 from services.kit.work import JobRequest, Timer
 from tests.integration.kit.rooms import NOON, Room, envelope, feedback

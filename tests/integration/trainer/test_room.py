@@ -217,6 +217,18 @@ async def test_a_label_may_come_before_its_text_and_the_last_one_counts(room: Ro
     assert [(example.text, example.label) for example in found] == [("text 0", "y")]
 
 
+async def test_a_label_that_comes_again_late_undoes_no_correction(room: Room) -> None:
+    await room.traffic(labelled=0, unlabelled=1)
+    first, corrected = (
+        room.envelope(FeedbackReceived(deployment="topics", request="req-0", label=label)) for label in ("x", "y")
+    )
+    for envelope in (first, corrected, first):  # the last as a dead letter of another service, sent again
+        await handlers.keep_labels([envelope], room.ports)
+    async with room.store.reading() as tx:
+        found = await tx.labelled("default", "topics", room.clock.now(), room.clock.now(), 100)
+    assert [example.label for example in found] == ["y"]
+
+
 async def test_traffic_is_kept_bounded(database_url: str) -> None:
     async with opened(database_url, kept_examples=50) as room:
         for start in range(0, 200, 20):

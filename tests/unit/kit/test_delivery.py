@@ -84,7 +84,7 @@ class Place:
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
-        self.delivery = Delivery([on(FeedbackReceived, self.handler.one)], self.dead, self.clock)
+        self.delivery = Delivery([on(FeedbackReceived, self.handler.one)], self.dead, self.clock, service="monitor")
 
     def reader(self) -> BatchReader:
         return BatchReader(
@@ -134,6 +134,7 @@ async def test_a_refusal_of_the_event_is_buried_at_once_with_the_original_beside
     assert set(sent.headers) <= set(dead.headers)
     assert (told["dlq-topic"], told["dlq-code"], told["dlq-tries"]) == ("feedback.received", "bad", "1")
     assert told["dlq-reason"] == "The label weather is not one of ours."
+    assert told["dlq-by"] == "monitor"
     assert datetime.fromisoformat(told["dlq-at"]) == place.clock.now()
     assert place.handler.taken == ["e-2"]
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
 from services.kit.bus.records import to_message
-from services.kit.envelope import MAX_EVENT_BYTES, Envelope, MalformedEvent, Message, UnknownEventType, decode, encode
+from services.kit.envelope import (
+    MAX_EVENT_BYTES,
+    Envelope,
+    MalformedEvent,
+    Message,
+    UnknownEventType,
+    decode,
+    encode,
+    id_of,
+)
 from tests.contracts.examples import EXAMPLES
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -168,9 +177,11 @@ def is_an_event_or_refused(message: Message) -> None:
         told = refusal.body().message
     else:
         told = envelope.event.topic
+        assert id_of(message) == envelope.id
         assert envelope.time.utcoffset() is not None
         encode(envelope)
     assert told
+    assert isinstance(id_of(message), str)  # whatever came has one, or visibly none
 
 
 @given(topics, st.none() | st.binary(), st.lists(st.tuples(names, st.text()), max_size=6))

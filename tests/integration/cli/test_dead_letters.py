@@ -1,0 +1,191 @@
+"""A data set that was refused, mended and sent again by hand is one run, on both brokers."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner
+
+from services.cli.app import app
+from services.cli.sending import RecordSender
+from services.cli.watching import Watcher
+from services.contracts.errors import Invalid
+from services.contracts.events import DatasetReady
+from services.kit.bus.control import ControlBus
+from services.kit.bus.delivery import Delivery, on
+from services.kit.bus.writer import EventWriter
+from services.kit.clock import SystemClock
+from services.kit.envelope import Envelope, Message
+from services.trainer.domain.runs import Run
+from services.trainer.handlers import take_dataset
+from tests.integration.trainer.room import Room, opened
+
+TOPIC = "dataset.ready"
+LIMIT_SECONDS = 40.0
+BODY = {"dataset": "docs", "uri": "file:///data/docs.jsonl", "model": "topics"}
+
+
+class NoRoomYet(Invalid):
+    """There is no room for the data set yet."""
+
+
+@dataclass
+class Trainer:
+    """The trainer's own handler and store behind the real bus; it refuses everything until it is mended."""
+
+    room: Room
+    servers: str
+    writer: EventWriter
+    mended: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    def bus(self) -> ControlBus:
+        delivery = Delivery([on(DatasetReady, self._handle)], self.writer, SystemClock(), service="trainer")
+        return ControlBus(delivery, self.servers, f"trainer-{uuid.uuid4().hex[:8]}", SystemClock())
+
+    async def _handle(self, envelope: Envelope[DatasetReady]) -> None:
+        try:
+            if not self.mended:
+                raise NoRoomYet
+            await take_dataset(envelope, self.room.ports)
+        finally:
+            self.calls.append(envelope.id)
+
+    async def runs(self) -> list[Run]:
+        async with self.room.store.reading() as tx:
+            return await tx.runs("default", model="", status="", before="", limit=10)
+
+
+@pytest.fixture
+async def trainer(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
+    writer = EventWriter(bootstrap_servers, "test")
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db") as room:
+        made = Trainer(room, bootstrap_servers, writer)
+        async with running(made.bus()):
+            yield made
+    await writer.close()
+
+
+@asynccontextmanager
+async def running(bus: ControlBus) -> AsyncIterator[None]:
+    task = asyncio.create_task(bus.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def millrace(*arguments: str) -> Any:
+    """What a command told as JSON."""
+    done = await asyncio.to_thread(CliRunner().invoke, app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.02)
+
+
+async def letters(count: int) -> list[dict[str, Any]]:
+    """The dead letters of the topic once there are so many."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while True:
+        found: list[dict[str, Any]] = (await millrace("dlq", "list", TOPIC))["letters"]
+        if len(found) >= count:
+            return found
+        assert time.monotonic() < deadline, found
+
+
+async def told_plainly(servers: str) -> None:
+    """As a person with kcat does: no header, no id."""
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+    producer.produce(TOPIC, json.dumps(BODY).encode(), key=b"docs")
+    assert await asyncio.to_thread(producer.flush, 20) == 0
+
+
+async def told_by_command(_: str) -> None:
+    fields = [part for name, value in BODY.items() for part in ("--field", f"{name}={value}")]
+    await millrace("events", "send", TOPIC, *fields, "--id", "evt-mine")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tell", [told_plainly, told_by_command], ids=["plain", "with an id"])
+async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(trainer: Trainer, tell: Any) -> None:
+    await tell(trainer.servers)
+    [letter] = await letters(1)
+    assert (letter["status"], letter["code"], letter["by"], letter["tries"]) == ("waiting", "no_room_yet", "trainer", 1)
+    assert await trainer.runs() == []
+
+    # Not mended yet: it becomes a letter again, which remembers the first.
+    assert (await millrace("dlq", "replay", letter["letter"], "--yes"))["sent"] == 1
+    first, second = await letters(2)
+    assert (first["status"], first["failed_again"]) == ("failed again", second["letter"])
+    assert (second["replay_of"], second["event_id"]) == (letter["letter"], letter["event_id"])
+
+    trainer.mended = True
+    assert (await millrace("dlq", "replay", second["letter"], "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "replay", first["letter"], "--again", "--yes"))["sent"] == 1
+    await until(lambda: len(trainer.calls) == 4, f"both replays were delivered: {trainer.calls}")
+    assert set(trainer.calls) == {letter["event_id"]}
+    assert [run.dataset for run in await trainer.runs()] == ["docs"]
+    assert [one["status"] for one in await letters(2)] == ["failed again", "replayed"]
+    assert (await millrace("dlq", "replay", "--all", "--yes"))["sent"] == 0
+
+
+@pytest.mark.slow
+async def test_a_malformed_data_set_is_corrected_under_an_id_of_its_own(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.mended = True
+    await trainer.writer.send([Message(TOPIC, b"docs", b'{"dataset": "docs"}')])
+    [letter] = await letters(1)
+    [left_out] = (await millrace("dlq", "replay", "--all", "--yes"))["letters"]
+    assert left_out["skipped"] == "malformed"
+
+    file = tmp_path / "corrected.json"
+    file.write_text(json.dumps(BODY))
+    for _ in range(2):
+        await millrace("dlq", "replay", letter["letter"], "--body", str(file), "--yes")
+    await until(lambda: len(trainer.calls) == 2, f"both corrections were delivered: {trainer.calls}")
+    assert len(await trainer.runs()) == 1
+    shown = await millrace("dlq", "show", letter["letter"])
+    assert (shown["status"], shown["replayed_as"]) == ("replayed", trainer.calls[0])
+    assert shown["replayed_as"] != shown["event_id"]
+
+
+@pytest.mark.slow
+async def test_a_key_goes_where_the_services_put_it_and_a_time_is_found(bootstrap_servers: str) -> None:
+    """Else one key would have two orders."""
+    keys = [f"key-{number}" for number in range(12)]
+    writer = EventWriter(bootstrap_servers, "test")
+    await writer.send([Message(TOPIC, key.encode(), b"1") for key in keys])
+    await writer.close()
+    await asyncio.sleep(0.01)
+    between = SystemClock().now()
+    await asyncio.sleep(0.01)
+    placed = await asyncio.to_thread(
+        RecordSender(bootstrap_servers), [Message(TOPIC, key.encode(), b"2") for key in keys]
+    )
+    assert len(placed) == len(keys)
+    found = {(seen.key, seen.value): seen.partition for seen in read(bootstrap_servers)}
+    assert [found[key, b"1"] for key in keys] == [found[key, b"2"] for key in keys]
+    assert {seen.value for seen in read(bootstrap_servers, since=between)} == {b"2"}
+
+
+def read(servers: str, **options: Any) -> list[Any]:
+    watcher = Watcher(servers, [TOPIC], from_beginning=True, **options)
+    try:
+        return list(watcher.until_end())
+    finally:
+        watcher.close()
