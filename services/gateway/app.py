@@ -8,7 +8,7 @@ from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import subscriptions
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
-from services.gateway.inbound.http.door import Health, RestDoor
+from services.gateway.inbound.http.door import Face, Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
@@ -16,6 +16,7 @@ from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
+from services.gateway.inbound.openai.face import OpenAiFace
 from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.openapi import document
@@ -83,7 +84,10 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
     own = OwnFace(hot, control, document)
     open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
-    service.http(RestDoor(service.keyring, settings.hosts(), own, faces={"v2": open_inference}, health=health))
+    batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
+    openai = OpenAiFace(ports, sampler, batches, request_seconds=seconds)
+    faces: dict[str, Face] = {"v1": openai, "v2": open_inference}
+    service.http(RestDoor(service.keyring, settings.hosts(), own, faces, health=health))
 
 
 def _open_inference(

@@ -1,9 +1,9 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      Malformed, BadField, NoCondition
+├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
-├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound
 ├── Conflict     NothingToLoad, LoadFailed
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
@@ -42,6 +42,25 @@ class NoCondition(Invalid):
 
     field = "if-match"
     hint = "rollouts and stops of a deployment take its ETag; leave the header out elsewhere"
+
+
+class TokensNotText(Invalid):
+    """Send texts, not token ids: each model has a tokenizer of its own."""
+
+    field = "input"
+    hint = "LangChain sends texts with OpenAIEmbeddings(check_embedding_ctx_length=False)"
+
+
+class ContextLengthExceeded(Invalid):
+    """This model's maximum context length is {limit} characters here; the text has {length}."""
+
+    hint = "split the text"
+
+
+class TooManyDimensions(Invalid):
+    """This model's embeddings have {most} dimensions; {asked} were asked for."""
+
+    field = "dimensions"
 
 
 class ForeignHost(Forbidden):
@@ -89,6 +108,13 @@ class VersionNotServed(NotFound):
 
     field = "version"
     hint = "GET /api/v1/deployments/{deployment} shows what is; leave the version out to have one chosen"
+
+
+class ModelNotFound(NotFound):
+    """The model '{model}' does not exist."""
+
+    field = "model"
+    hint = "GET /v1/models lists the models that this key may use"
 
 
 class NothingToLoad(Conflict):

@@ -1,5 +1,6 @@
-"""The gateway's use cases: classify, announce a data set, send feedback, follow the routing events."""
+"""The gateway's use cases: classify, embed, announce a data set, send feedback, follow the routing events."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -9,15 +10,18 @@ from opentelemetry import trace
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
 from services.gateway.domain.requests import (
+    MAX_TEXTS,
     Accepted,
     Answer,
     Caller,
     Classify,
+    Embedded,
     check_request_id,
     check_sticky_key,
     check_texts,
+    moved,
 )
-from services.gateway.domain.routing import Replica, sticky_ticket
+from services.gateway.domain.routing import Replica, Served, sticky_ticket
 from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
 from services.gateway.ports import Ports, Question
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
@@ -195,6 +199,70 @@ def _mirror(command: Classify, answered_by: int, ports: Ports) -> None:
         ports.mirrors.send(replica.id, question)
 
 
+async def embed_all(command: Classify, ports: Ports) -> Embedded:
+    """The embeddings of any number of texts, all by one version: those of two could not be compared.
+
+    They are asked for in chunks of `MAX_TEXTS`, `chunks_at_once` of them at a time. Raises what `classify` raises;
+    a text is named by its place among all.
+    """
+    key = command.sticky_key or command.request
+    chunks = [
+        replace(chunk, sticky_key=key, with_embeddings=True, request=_chunk_name(command, place))
+        for place, chunk in enumerate(_chunks(command))
+    ]
+    finished: list[Answer] = []
+    answers = await _ask_chunks(dict(enumerate(chunks)), finished, ports)
+    latest = finished[-1].version
+    others = {place: answer for place, answer in answers.items() if answer.version != latest}
+    if others:  # the version they went to first has gone meanwhile, or its weight has
+        again = {place: replace(chunks[place], version=latest) for place in others}
+        answers |= await _ask_chunks(again, finished, ports)
+    return Embedded(
+        deployment=command.deployment,
+        version=latest,
+        embeddings=tuple(vector for place in range(len(chunks)) for vector in answers[place].embeddings),
+        tokens=sum(answer.tokens for answer in answers.values()),
+    )
+
+
+def _chunks(command: Classify) -> list[Classify]:
+    starts = range(0, max(1, len(command.texts)), MAX_TEXTS)
+    return [replace(command, texts=command.texts[start : start + MAX_TEXTS]) for start in starts]
+
+
+def _chunk_name(command: Classify, place: int) -> str:
+    return command.request if len(command.texts) <= MAX_TEXTS else f"{command.request}.{place}"
+
+
+async def _ask_chunks(chunks: Mapping[int, Classify], finished: list[Answer], ports: Ports) -> dict[int, Answer]:
+    """The answers by place; adds them to `finished` as they come. The first refusal ends the others."""
+    turns = asyncio.Semaphore(ports.policy.chunks_at_once)
+
+    async def ask(place: int, chunk: Classify) -> Answer:
+        async with turns:
+            try:
+                answer = await classify(chunk, ports)
+            except Refusal as refusal:
+                raise moved(refusal, by=place * MAX_TEXTS) from refusal
+        finished.append(answer)
+        return answer
+
+    tasks = [asyncio.create_task(ask(place, chunk)) for place, chunk in chunks.items()]
+    try:
+        return dict(zip(chunks, await asyncio.gather(*tasks), strict=True))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def served(tenant: str, ports: Ports) -> tuple[Served, ...]:
+    """What the tenant's deployments serve, from memory. Raises RoutesNotRead while that is not known."""
+    if not ports.routes_read():
+        raise RoutesNotRead(retry_after_seconds=ports.policy.retry_after_seconds)
+    return ports.routes.served(tenant)
+
+
 async def announce_dataset(event: DatasetReady, caller: Caller, ports: Ports) -> Accepted:
     """Publishes that a data set lies ready. Raises KeyReused or OutboxFull."""
     return await _accept(event, caller, ports)
@@ -232,7 +300,7 @@ def _unknown(deployment: str, ports: Ports) -> Refusal:
 
 async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
     """Takes the weights; a generation that is known already changes nothing."""
-    ports.routes.deployment_changed(envelope.tenant, envelope.event, envelope.trace)
+    ports.routes.deployment_changed(envelope.tenant, envelope.event, envelope.trace, at=envelope.time)
 
 
 async def follow_replica(envelope: Envelope[ReplicaReported], ports: Ports) -> None:

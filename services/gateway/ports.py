@@ -96,6 +96,7 @@ class Policy:
     ready_poll_seconds: float = 0.05
     retry_after_seconds: float = 1.0
     attempts: int = 3
+    chunks_at_once: int = 4
     outbox_limit: int = 100_000
     outbox_retry_seconds: float = 10.0
 

@@ -22,6 +22,9 @@ class GatewaySettings(ServiceSettings):
         default="localhost,127.0.0.1,::1", description="names this gateway may be called by, comma-separated"
     )
     body_limit_bytes: int = Field(default=1_048_576, ge=1_024, le=67_108_864)
+    batch_body_limit_bytes: int = Field(
+        default=8_388_608, ge=1_024, le=67_108_864, description="the same for requests of up to 2,048 texts (/v1)"
+    )
     body_seconds: float = Field(default=10.0, gt=0, description="within which a request's body must arrive")
     text_limit_chars: int = Field(default=10_000, ge=1, le=1_000_000)
     request_seconds: float = Field(default=30.0, gt=0, description="the longest any request but a log may take")
@@ -29,6 +32,9 @@ class GatewaySettings(ServiceSettings):
     attempt_seconds: float = Field(default=10.0, gt=0, description="the longest one replica is waited for")
     ready_wait_seconds: float = Field(default=5.0, ge=0, description="the longest a request waits for a ready replica")
     stale_after_seconds: float = Field(default=15.0, gt=0, description="a replica silent for longer is asked last")
+    chunks_at_once: int = Field(
+        default=4, ge=1, le=64, description="chunks of 64 texts that one request may have under way"
+    )
     mirror_limit: int = Field(default=64, ge=1, description="mirrored requests under way at once")
     outbox_limit: int = Field(default=100_000, ge=1, description="events kept while the broker is away; then 503")
     trace_ratio: float = Field(
@@ -40,6 +46,7 @@ class GatewaySettings(ServiceSettings):
             text_limit_chars=self.text_limit_chars,
             ready_wait_seconds=self.ready_wait_seconds,
             outbox_limit=self.outbox_limit,
+            chunks_at_once=self.chunks_at_once,
         )
 
     def hosts(self) -> list[str]:

@@ -77,7 +77,8 @@ async def classify(command: Classify, ports: Ports) -> Classified:
     check_request_id(request)
     held = ports.roster.route(command.deployment, command.version)
     loaded = ports.engines.loaded(held.key)
-    check_texts(command.texts, Reading(loaded.max_length, ports.bounds.characters_per_token))
+    reading = Reading(loaded.max_length, ports.bounds.characters_per_token)
+    check_texts(command.texts, reading, whole=command.whole)
     ports.roster.enter(held.key)
     try:
         answers = await ports.engines.score(held.key, command.texts, command.deadline, whole=command.whole)

@@ -1,5 +1,6 @@
 """What clients may ask for, and the limits of it. Pure."""
 
+import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Final, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Refusal, Relayed
 from services.contracts.names import Identifier, Name
 from services.gateway.errors import BadField, Malformed
 
@@ -77,6 +78,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embeddings of many texts, in their order, all by one version."""
+
+    deployment: str
+    version: int
+    embeddings: tuple[Embedding, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The event is on disk and will have its effect once."""
 
@@ -96,6 +107,15 @@ def check_texts(texts: Sequence[str], *, limit_chars: int) -> None:
             raise BadField(name=f"texts[{place}]", problem=problem, at=f"texts[{place}]")
         if "\x00" in text:
             raise Malformed(problem="a text holds a NUL character", at=f"texts[{place}]")
+
+
+def moved(refusal: Refusal, *, by: int) -> Refusal:
+    """The same refusal, where it names a text of a chunk that begins `by` texts into the request."""
+    body = refusal.body()
+    hit = re.fullmatch(r"texts\[(\d+)\]", body.field or "")
+    if not by or hit is None:
+        return refusal
+    return Relayed(refusal.kind, body.model_copy(update={"field": f"texts[{int(hit[1]) + by}]"}))
 
 
 def check_sticky_key(key: str) -> None:

@@ -8,12 +8,16 @@ replicas (`ReplicaReported`, the highest sequence counts).
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, Role, Target
 from services.gateway.errors import NothingServed, UnknownDeployment, VersionNotServed
 
 Trace = Mapping[str, str]
 """`traceparent` and `tracestate`, as an event's envelope carries them."""
+
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,20 @@ class Replica:
     """Of the versions that it has not ready, why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one deployment has to offer: its versions, the primary first, since the latest change."""
+
+    deployment: str
+    model: str
+    versions: tuple[int, ...]
+    changed_at: datetime
+
+
 @dataclass(slots=True)
 class _Deployment:
     event: DeploymentChanged
+    changed_at: datetime
     shares: tuple[tuple[float, int], ...]
     fallback: int | None
     introduced: dict[int, Trace] = field(default_factory=dict)
@@ -66,12 +81,15 @@ class RoutingTable:
 
     # --- what the events say
 
-    def deployment_changed(self, tenant: str, event: DeploymentChanged, trace: Trace) -> bool:
+    def deployment_changed(
+        self, tenant: str, event: DeploymentChanged, trace: Trace, *, at: datetime = LONG_AGO
+    ) -> bool:
         """Takes the event's weights; False, and no change, when a generation as late is known already."""
         known = self._deployments.get((tenant, event.deployment))
         if known is not None and known.event.generation >= event.generation:
             return False
-        entry = _Deployment(event=event, shares=_shares(event.targets), fallback=_primary(event.targets))
+        shares, primary = _shares(event.targets), _primary(event.targets)
+        entry = _Deployment(event=event, changed_at=at, shares=shares, fallback=primary)
         for target in event.targets:
             entry.introduced[target.version] = known.introduced.get(target.version, trace) if known else trace
         if known is not None:
@@ -139,6 +157,11 @@ class RoutingTable:
         """What a replica says of a version that it has not ready; empty where none says anything."""
         said = (replica.unready.get((deployment, version)) for replica in self._replicas.values())
         return next((reason for reason in said if reason), "")
+
+    def served(self, tenant: str) -> tuple[Served, ...]:
+        """What a tenant may ask, by name."""
+        found = [entry for (owner, _), entry in sorted(self._deployments.items()) if owner == tenant]
+        return tuple(_served(entry) for entry in found)
 
     def is_stale(self, replica: Replica, *, at: float) -> bool:
         return at - replica.heard_at > self._stale_after_seconds
@@ -249,6 +272,12 @@ def _shares(targets: list[Target]) -> tuple[tuple[float, int], ...]:
         passed += target.weight
         shares.append((passed / total, target.version))
     return tuple(shares)
+
+
+def _served(entry: _Deployment) -> Served:
+    versions = sorted({target.version for target in entry.event.targets}, reverse=True)
+    versions.sort(key=lambda version: version != entry.fallback)
+    return Served(entry.event.deployment, entry.event.model, tuple(versions), entry.changed_at)
 
 
 def _primary(targets: list[Target]) -> int | None:

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.inference.errors import BadRequestId, EmptyText, NoTexts, TextTooLong, TooManyTexts
+from services.inference.errors import (
+    BadRequestId,
+    ContextLengthExceeded,
+    EmptyText,
+    NoTexts,
+    TextTooLong,
+    TooManyTexts,
+)
 
 # Room is left for the index of a text.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,119}")
@@ -34,11 +41,16 @@ def check_count(texts: Sequence[str], limit: int) -> None:
         raise TooManyTexts(texts=len(texts), limit=limit)
 
 
-def check_texts(texts: Sequence[str], reading: Reading) -> None:
-    """Raises EmptyText or TextTooLong, naming the first offending text as `texts[i]`."""
+def check_texts(texts: Sequence[str], reading: Reading, *, whole: bool = False) -> None:
+    """Raises EmptyText or TextTooLong, naming the first offending text as `texts[i]`.
+
+    Of `whole` texts one that is too long by far is told the limit in tokens: ContextLengthExceeded.
+    """
     limit = reading.max_characters
     for index, text in enumerate(texts):
         if len(text) > limit:
+            if whole:
+                raise ContextLengthExceeded(at=f"texts[{index}]", tokens=reading.max_length)
             raise TextTooLong(at=f"texts[{index}]", characters=len(text), limit=limit, tokens=reading.max_length)
         if not text or text.isspace():
             raise EmptyText(at=f"texts[{index}]")

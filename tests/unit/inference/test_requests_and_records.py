@@ -16,7 +16,14 @@ from services.inference.domain.records import (
     to_record,
 )
 from services.inference.domain.requests import Reading, check_count, check_request_id, check_texts
-from services.inference.errors import BadRequestId, EmptyText, NoTexts, TextTooLong, TooManyTexts
+from services.inference.errors import (
+    BadRequestId,
+    ContextLengthExceeded,
+    EmptyText,
+    NoTexts,
+    TextTooLong,
+    TooManyTexts,
+)
 
 READING = Reading(max_length=64, characters_per_token=32)
 
@@ -46,6 +53,14 @@ def test_an_over_long_text_is_refused_with_its_place_the_limit_and_a_way_out() -
     assert "2049 characters" in body.message
     assert "2048" in body.message
     assert "first 64 tokens" in (body.hint or "")
+
+
+def test_a_whole_text_that_is_too_long_by_far_is_told_the_limit_in_tokens() -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        check_texts(["fine", "x" * 2049], READING, whole=True)
+    body = caught.value.body()
+    assert (body.code, body.field) == ("context_length_exceeded", "texts[1]")
+    assert "maximum context length is 64 tokens" in body.message
 
 
 def test_a_text_of_exactly_the_limit_is_taken() -> None:

@@ -1,6 +1,6 @@
 """How a refusal leaves by the REST door, and the one server span of a request that is traced."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -33,7 +33,15 @@ def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
 
 
 @contextmanager
-def server_span(verb: str, route: str, path: str, parent: Mapping[str, str], *, status: int = 200) -> Iterator[Span]:
+def server_span(
+    verb: str,
+    route: str,
+    path: str,
+    parent: Mapping[str, str],
+    *,
+    status: int = 200,
+    status_of: Callable[[Refusal], int] = status_of,
+) -> Iterator[Span]:
     """The span of one request, by OpenTelemetry's HTTP conventions 1.41; `status` is the one of success."""
     attributes = {
         "http.request.method": verb,

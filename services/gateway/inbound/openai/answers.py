@@ -1,0 +1,79 @@
+"""A refusal as the clients of OpenAI's API know it: `{"error": {"message", "type", "param", "code"}}`.
+
+Their SDK makes an exception class of the status, and tries 408, 409, 429 and 5xx again unless `x-should-retry` says
+not to. Source: openai-python 2.54, `_base_client.py` and `_exceptions.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from services.contracts.errors import ErrorBody, Kind, Refusal
+from services.gateway.errors import BodyTooLarge, MethodNotAllowed, SlowBody
+from services.gateway.inbound.http.answers import CLOSING
+from services.kit.http import JSON, STATUS, Header
+
+_BAD_REQUEST: Final = (Kind.INVALID, Kind.TOO_LARGE)
+_AGAIN: Final = (408, 429)
+"""Of the statuses below 500, those that pass by themselves."""
+
+CODES: Final[Mapping[str, str]] = {
+    "bad_field": "invalid_value",
+    "malformed": "invalid_request",
+    "method_not_allowed": "method_not_supported",
+    "role_too_weak": "insufficient_permissions",
+    "unauthenticated": "invalid_api_key",
+    "unknown_route": "unknown_url",
+}
+"""Our codes that this API has a word of its own for."""
+
+
+def status_of(refusal: Refusal) -> int:
+    for kind, status in ((BodyTooLarge, 413), (MethodNotAllowed, 405), (SlowBody, 408)):
+        if isinstance(refusal, kind):
+            return status
+    return 400 if refusal.kind in _BAD_REQUEST else STATUS[refusal.kind]
+
+
+def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    """Status, body and headers."""
+    status, told = status_of(refusal), refusal.body()
+    error = {
+        "message": _message(told),
+        "type": _type(status),
+        "param": _param(told.field),
+        "code": "rate_limit_exceeded" if status == 429 else CODES.get(told.code, told.code),
+    }
+    headers: list[Header] = [JSON]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refusal.retryable:
+        seconds = told.retry_after_seconds or 1.0
+        headers.append((b"retry-after", str(max(1, round(seconds))).encode()))
+        headers.append((b"retry-after-ms", str(round(seconds * 1000)).encode()))
+    elif status < 500 and status not in _AGAIN:
+        headers.append((b"x-should-retry", b"false"))
+    if isinstance(refusal, MethodNotAllowed):
+        headers.append((b"allow", str(refusal.facts["allowed"]).encode()))
+    if isinstance(refusal, CLOSING):
+        headers.append((b"connection", b"close"))
+    return status, orjson.dumps({"error": error}), headers
+
+
+def _message(told: ErrorBody) -> str:
+    """There is no place for a hint of its own."""
+    return f"{told.message} {told.hint[0].upper()}{told.hint[1:]}." if told.hint else told.message
+
+
+def _type(status: int) -> str:
+    if status == 429:
+        return "requests"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def _param(field: str | None) -> str | None:
+    """What a replica calls `texts[3]` is `input[3]` here; the rest of a request is no parameter."""
+    if field is None or field in ("authorization", "body", "host", "origin", "path"):
+        return None
+    return f"input{field.removeprefix('texts')}" if field.startswith("texts") else field

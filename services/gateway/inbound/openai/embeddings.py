@@ -1,0 +1,146 @@
+"""`POST /v1/embeddings`: OpenAI's request into our command, and the answer into OpenAI's.
+
+Source: the API reference of OpenAI, "Create embeddings", as openai-python 2.54 types it.
+"""
+
+import base64
+import math
+import re
+import sys
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from services.gateway.domain.requests import MAX_STICKY_KEY_CHARS, Embedded, Embedding
+from services.gateway.domain.vectors import shortened
+from services.gateway.errors import BadField, ContextLengthExceeded, ModelNotFound, TokensNotText
+
+MAX_INPUTS: Final = 2048
+_MODEL: Final = re.compile(r"(?P<deployment>[a-z0-9][a-z0-9._-]{0,62})(@(?P<version>[1-9][0-9]{0,8}))?")
+_FIELDS: Final = frozenset({"model", "input", "encoding_format", "dimensions", "user"})
+
+Encoding = Literal["float", "base64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request, checked. `dimensions` 0 takes what the model has, `version` 0 what the weights choose."""
+
+    deployment: str
+    version: int
+    texts: list[str]
+    encoding: Encoding
+    dimensions: int
+    user: str
+
+
+def read_model(model: str) -> tuple[str, int]:
+    """Deployment and version (0 without one) of `deployment` or `deployment@version`. Raises ModelNotFound."""
+    hit = _MODEL.fullmatch(model)
+    if hit is None:
+        raise ModelNotFound(model=model[:100])
+    return hit["deployment"], int(hit["version"] or 0)
+
+
+def read_request(sent: Mapping[str, Any], *, limit_chars: int) -> Wanted:
+    """Raises BadField, TokensNotText, ContextLengthExceeded or ModelNotFound, which name the parameter."""
+    for name in sent:
+        if name not in _FIELDS:
+            raise BadField(name=name[:100], problem="there is no such parameter", at=name[:100])
+    model = _text(sent, "model")
+    if not model:
+        raise BadField(name="model", problem="it is required", at="model")
+    deployment, version = read_model(model)
+    texts = _texts(sent.get("input"))
+    for place, text in enumerate(texts):
+        _check_text(text, "input" if isinstance(sent["input"], str) else f"input[{place}]", limit_chars)
+    return Wanted(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
+
+
+def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
+    """Names the version that answered, so that a client can hold on to it. Raises TooManyDimensions."""
+    data = []
+    for index, embedding in enumerate(embedded.embeddings):
+        values = shortened(embedding, wanted.dimensions) if wanted.dimensions else embedding
+        told = packed(values) if wanted.encoding == "base64" else values.tolist()
+        data.append({"object": "embedding", "index": index, "embedding": told})
+    return {
+        "object": "list",
+        "data": data,
+        "model": f"{embedded.deployment}@{embedded.version}",
+        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
+    }
+
+
+def packed(embedding: Embedding) -> str:
+    """Base64 of little-endian float32 values."""
+    values = array("f", embedding)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def seconds_of(headers: Mapping[bytes, str], longest: float) -> float:
+    """How long the client waits, where its SDK tells; no longer than we let anyone wait."""
+    try:
+        told = float(headers.get(b"x-stainless-read-timeout", ""))
+    except ValueError:
+        return longest
+    return min(longest, told) if told > 0 and math.isfinite(told) else longest
+
+
+def _texts(sent: object) -> list[str]:
+    if isinstance(sent, str):
+        return [sent]
+    if not isinstance(sent, list) or not sent:
+        raise BadField(name="input", problem="send a string or a list of strings", at="input")
+    if any(isinstance(part, int | list) and not isinstance(part, bool) for part in sent):
+        raise TokensNotText
+    if len(sent) > MAX_INPUTS:
+        raise BadField(name="input", problem=f"it has {len(sent)} texts; at most {MAX_INPUTS} are taken", at="input")
+    if not all(isinstance(part, str) for part in sent):
+        raise BadField(name="input", problem="send a string or a list of strings", at="input")
+    return sent
+
+
+def _check_text(text: str, at: str, limit_chars: int) -> None:
+    if not text or text.isspace():
+        raise BadField(name=at, problem="it is empty", at=at)
+    if len(text) > limit_chars:
+        raise ContextLengthExceeded(limit=limit_chars, length=len(text), at=at)
+
+
+def _text(sent: Mapping[str, Any], name: str) -> str:
+    value = sent.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadField(name=name, problem="it must be a string", at=name)
+    return value
+
+
+def _user(sent: Mapping[str, Any]) -> str:
+    value = _text(sent, "user")
+    if len(value) > MAX_STICKY_KEY_CHARS or not value.isprintable():
+        problem = f"it must be printable, and at most {MAX_STICKY_KEY_CHARS} characters long"
+        raise BadField(name="user", problem=problem, at="user")
+    return value
+
+
+def _encoding(sent: Mapping[str, Any]) -> Encoding:
+    value = sent.get("encoding_format")
+    if value is None or value == "float":
+        return "float"
+    if value == "base64":
+        return "base64"
+    raise BadField(name="encoding_format", problem="it is 'float' or 'base64'", at="encoding_format")
+
+
+def _dimensions(sent: Mapping[str, Any]) -> int:
+    value = sent.get("dimensions")
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadField(name="dimensions", problem="it must be a whole number from 1 on", at="dimensions")
+    return value

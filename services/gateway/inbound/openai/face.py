@@ -1,0 +1,142 @@
+"""`/v1`: which path means what, who may ask it, and how it is traced."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.access import check_role
+from services.gateway.domain.requests import Classify
+from services.gateway.domain.routing import Served
+from services.gateway.errors import (
+    MethodNotAllowed,
+    ModelNotFound,
+    UnknownDeployment,
+    UnknownRoute,
+    VersionNotServed,
+)
+from services.gateway.handlers import embed_all, served
+from services.gateway.inbound.http.answers import server_span
+from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.door import Request, read_path
+from services.gateway.inbound.openai.answers import refused, status_of
+from services.gateway.inbound.openai.embeddings import answer, read_model, read_request, seconds_of
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.ports import Ports
+from services.kit import telemetry
+from services.kit.http import JSON, Header, respond
+
+MODELS: Final = "/v1/models"
+MODEL: Final = "/v1/models/{model}"
+EMBEDDINGS: Final = "/v1/embeddings"
+OWNER: Final = "millrace"
+
+Told: TypeAlias = tuple[dict[str, Any], list[Header]]
+"""The answer's object, and headers of its own."""
+
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request under way, so that a refusal tells the id that the log knows it by."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    request: Request
+    id: str
+    model: str
+    """What the path names, where it names one."""
+    traceparent: str
+
+
+class OpenAiFace:
+    """What OpenAI's clients know, as far as it is built; every other path is a 404 in their shape.
+
+    A model's id is a deployment's name, or `deployment@version` for one of the versions that it serves.
+    """
+
+    def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits, *, request_seconds: float) -> None:
+        self._ports = ports
+        self._sampler = sampler
+        self._limits = limits
+        self._request_seconds = request_seconds
+        self._routes: Mapping[str, tuple[str, str, Callable[[_Call], Awaitable[Told]]]] = {
+            MODELS: ("GET", "ListModels", self._list_models),
+            MODEL: ("GET", "GetModel", self._get_model),
+            EMBEDDINGS: ("POST", "Embed", self._embed),
+        }
+
+    async def serve(self, request: Request) -> None:
+        request_id = self._ports.ids.new("req")
+        _request_id.set(request_id)
+        path = read_path(request.scope)
+        route, model = (MODEL, path.removeprefix(f"{MODELS}/")) if path.startswith(f"{MODELS}/") else (path, "")
+        if route not in self._routes or (route == MODEL and (not model or "/" in model)):
+            raise UnknownRoute(advice="GET /openapi.json lists every path")
+        verb, method, ask = self._routes[route]
+        if request.verb != verb:
+            raise MethodNotAllowed(method=request.verb[:20], allowed=verb)
+        check_role(request.principal, method)
+        with self._traced(request, verb, route, path) as traceparent:
+            told, headers = await ask(_Call(request, request_id, model, traceparent))
+        more = [JSON, (b"x-request-id", request_id.encode()), (b"traceparent", traceparent.encode()), *headers]
+        await respond(request.send, 200, orjson.dumps(told), more)
+
+    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+        status, body, headers = refused(refusal)
+        request_id = _request_id.get() or self._ports.ids.new("req")
+        return status, body, [*headers, (b"x-request-id", request_id.encode())]
+
+    @contextmanager
+    def _traced(self, request: Request, verb: str, route: str, path: str) -> Iterator[str]:
+        """The trace context of the request: with a span of its own for as many as the hot path has."""
+        sampling = self._sampler.decide(request.headers.get(b"traceparent"), request.headers.get(b"tracestate"))
+        if not sampling.sampled:
+            yield sampling.unsampled
+            return
+        with server_span(verb, route, path, sampling.carrier, status_of=status_of) as opened:
+            opened.set_attribute("millrace.request", _request_id.get())
+            yield telemetry.current_carrier().get("traceparent", "")
+
+    async def _list_models(self, call: _Call) -> Told:
+        found = served(call.request.principal.tenant, self._ports)
+        return {"object": "list", "data": [model for part in found for model in _models(part)]}, []
+
+    async def _get_model(self, call: _Call) -> Told:
+        read_model(call.model)
+        for part in served(call.request.principal.tenant, self._ports):
+            for model in _models(part):
+                if model["id"] == call.model:
+                    return model, []
+        raise ModelNotFound(model=call.model)
+
+    async def _embed(self, call: _Call) -> Told:
+        request = call.request
+        sent = await read_json(request.receive, request.headers, self._limits)
+        wanted = read_request(sent, limit_chars=self._ports.policy.text_limit_chars)
+        seconds = seconds_of(request.headers, self._request_seconds)
+        command = Classify(
+            tenant=request.principal.tenant,
+            deployment=wanted.deployment,
+            texts=wanted.texts,
+            request=call.id,
+            deadline=self._ports.clock.monotonic() + seconds,
+            sticky_key=wanted.user,
+            traceparent=call.traceparent,
+            version=wanted.version,
+            whole=True,
+        )
+        try:
+            embedded = await embed_all(command, self._ports)
+        except (UnknownDeployment, VersionNotServed) as unknown:
+            raise ModelNotFound(model=sent["model"]) from unknown
+        return answer(embedded, wanted), [(b"x-millrace-version", str(embedded.version).encode())]
+
+
+def _models(part: Served) -> list[dict[str, Any]]:
+    """The deployment as a model, and each of its versions as one to hold on to."""
+    created = round(part.changed_at.timestamp())
+    names = [part.deployment, *(f"{part.deployment}@{version}" for version in part.versions)]
+    return [{"id": name, "object": "model", "created": created, "owned_by": OWNER} for name in names]
