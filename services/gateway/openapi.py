@@ -8,49 +8,66 @@ from services.contracts.names import NAME_PATTERN
 from services.gateway.inbound.http.conditions import has_tag, takes_condition
 from services.gateway.inbound.http.routes import ROUTES, Route
 from services.gateway.inbound.http.transcode import JSON_TYPES, TIMESTAMP, UINT32_MAX, query_fields
+from services.gateway.inbound.openai import description as openai
+from services.gateway.openapi_operations import operations_paths
+from services.gateway.openapi_refusals import ERROR, components, references, statuses
+from services.gateway.openapi_samples import BODIES, field_sample, sample
 
 VERSION: Final = "1"
-
 _KEY: Final = (
     "the same key with the same request has its effect once; a repetition is answered without a second one, "
     "for 48 hours. A refused request and a dry run use up no key."
 )
-_ERROR: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string", "description": "stable, for programs"},
-                "message": {"type": "string"},
-                "field": {"type": ["string", "null"], "description": "the offending field"},
-                "hint": {"type": ["string", "null"], "description": "what to do about it"},
-                "retry_after_seconds": {"type": ["number", "null"]},
-            },
-        }
-    },
+DESCRIPTION: Final = """\
+Every path asks for an API key, health aside: `Authorization: Bearer KEY`; `millrace status` shows the file that holds
+the first one. A refusal is `{"error": {"code", "message", "field", "hint"}}`: `code` is stable, for programs. Paths
+under `/v1` are those of OpenAI's API, and refuse in its shape. A request may carry a W3C `traceparent`; the answer
+tells its own.
+"""
+
+TAG_SAMPLE: Final = '"g7-9f86d081884c7d659a2feaa0c55ad015"'
+
+FACES: Final = (openai,)
+"""Families of paths beside our own; each has `TAG`, `openapi_paths()` and `openapi_schemas()`."""
+
+TAGS: Final = {
+    "Inference": "Asking a deployment.",
+    "Gateway": "What becomes an event: data sets and feedback.",
+    "Registry": "Models, versions, aliases, deployments, rollouts and the history of them all.",
+    "Trainer": "Data sets and runs.",
+    "Monitor": "What the traffic of a deployment looks like.",
+    "Operations": "For those who run it.",
 }
 
 
 def document() -> dict[str, Any]:
     """The whole document, the same for the same table: paths and schemas in a fixed order."""
-    schemas: dict[str, Any] = {"Error": _ERROR}
+    schemas: dict[str, Any] = {"Error": ERROR}
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route, schemas)
+    tags = [{"name": name, "description": told} for name, told in TAGS.items()]
+    for face in FACES:
+        paths |= face.openapi_paths()
+        schemas |= face.openapi_schemas()
+        tags.append(face.TAG)
+    paths |= operations_paths()
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Millrace",
             "version": VERSION,
-            "description": "Models, deployments, runs and data sets of Millrace, and classification of texts.",
+            "summary": "Train, judge, roll out, serve and watch language models.",
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "the gateway that this document came from"}],
         "security": [{"key": []}],
+        "tags": tags,
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}},
+            "responses": components(),
             "schemas": dict(sorted(schemas.items())),
         },
     }
@@ -68,56 +85,62 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         body = _object_schema(route.request, schemas, without=(*route.parameters, *route.hidden))
         if route.required:
             body["required"] = list(route.required)
-        operation["requestBody"] = {
-            "required": bool(route.required),
-            "content": {"application/json": {"schema": {**body, "additionalProperties": False}}},
-        }
+        media = {"schema": {**body, "additionalProperties": False}, "example": BODIES.get(route.rpc.name, {})}
+        operation["requestBody"] = {"required": bool(route.required), "content": {"application/json": media}}
     return operation
 
 
 def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    refused = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    answered: dict[str, Any] = {"description": "OK", "content": _content(route, schemas)}
+    answered: dict[str, Any] = {"description": _success(route), "content": _content(route, schemas)}
     responses: dict[str, Any] = {str(route.status): answered}
     if has_tag(route):
-        answered["headers"] = {"etag": {"description": "strong; equal for equal bodies", "schema": {"type": "string"}}}
+        tag = {"description": "strong; equal for equal bodies", "schema": {"type": "string"}, "example": TAG_SAMPLE}
+        answered["headers"] = {"etag": tag}
         responses["304"] = {"description": "Unchanged since the ETag that if-none-match gives; no body."}
-    if takes_condition(route.request):
-        responses["412"] = {"description": "The deployment has moved on since it was looked at.", **refused}
-    responses["default"] = {"description": "Refused.", **refused}
-    return responses
+    return responses | references(statuses(route))
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)} for name in route.parameters
+        {"name": name, "in": "path", "required": True, **_path_parameter(route, name)} for name in route.parameters
     ]
     if not route.has_body:
         parameters.extend(
-            {"name": spec.name, "in": "query", "schema": _field_schema(spec, {})} for _, spec in query_fields(route)
+            {"name": spec.name, "in": "query", "schema": _field_schema(spec, {}), "example": field_sample(spec)}
+            for _, spec in query_fields(route)
         )
     if route.idempotent_by_key:
-        parameters.append(_header("idempotency-key", _KEY, {"type": "string", "maxLength": 200}))
+        schema = {"type": "string", "maxLength": 200}
+        parameters.append(_header("idempotency-key", _KEY, "docstrings-2026-11/1", schema))
     if has_tag(route):
-        parameters.append(_header("if-none-match", "the ETag of what is known already: 304 where it still holds"))
+        told = "the ETag of what is known already: 304 where it still holds"
+        parameters.append(_header("if-none-match", told, TAG_SAMPLE))
     if takes_condition(route.request):
-        parameters.append(_header("if-match", "the ETag of the deployment as it was seen: 412 where it has moved on"))
+        told = "the ETag of the deployment as it was seen: 412 where it has moved on"
+        parameters.append(_header("if-match", told, TAG_SAMPLE))
     return parameters
 
 
-def _header(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": schema or {"type": "string"}}
+def _header(name: str, description: str, example: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    told = {"name": name, "in": "header", "description": description}
+    return {**told, "schema": schema or {"type": "string"}, "example": example}
 
 
-def _path_schema(name: str) -> dict[str, Any]:
-    if name in ("run", "version"):
-        return {"type": "string"}
-    return {"type": "string", "pattern": NAME_PATTERN}
+def _path_parameter(route: Route, name: str) -> dict[str, Any]:
+    """A path is text: a version by its number stands there as by its alias."""
+    schema = {"type": "string"} if name in ("run", "version") else {"type": "string", "pattern": NAME_PATTERN}
+    return {"schema": schema, "example": str(field_sample(route.request.fields_by_name[name]))}
+
+
+def _success(route: Route) -> str:
+    if route.rpc.server_streaming:
+        return "One JSON object a line; a last line with an `error` says that it broke off."
+    return "It is on disk, and will have its effect once." if route.status == 202 else "The answer."
 
 
 def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     kind = "application/x-ndjson" if route.rpc.server_streaming else "application/json"
-    return {kind: {"schema": _reference(route.answer, schemas)}}
+    return {kind: {"schema": _reference(route.answer, schemas), "example": sample(route.answer)}}
 
 
 def _reference(message: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""The refusals of the REST door in `openapi.json`: which a route can give, and what each looks like."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from services.contracts.errors import InternalError, Refusal, TimedOut, Unauthenticated
+from services.gateway.errors import (
+    BadField,
+    BodyTooLarge,
+    DeploymentNotReady,
+    ForeignHost,
+    KeyReused,
+    Malformed,
+    OutboxFull,
+    ReplicaFull,
+    RoleTooWeak,
+    ServiceSilent,
+    SlowBody,
+    UnknownDeployment,
+    UnsupportedMedia,
+    VersionNotServed,
+)
+from services.gateway.inbound.http.answers import refused
+from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
+
+ERROR: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "description": "stable, for programs"},
+                "message": {"type": "string"},
+                "field": {"type": ["string", "null"], "description": "the offending field"},
+                "hint": {"type": ["string", "null"], "description": "what to do about it"},
+                "retry_after_seconds": {"type": ["number", "null"]},
+            },
+        }
+    },
+}
+
+OF_OTHERS: Final[Mapping[int, tuple[dict[str, str], ...]]] = {
+    404: (
+        {"code": "unknown_model", "message": "There is no model named news."},
+        {"code": "unknown_run", "message": "There is no run run-1."},
+    ),
+    409: (
+        {"code": "no_rollout", "message": "No rollout is under way on topics."},
+        {"code": "run_has_ended", "message": "Run run-1 has succeeded already."},
+    ),
+}
+"""What the services behind the gateway refuse, in their words."""
+
+_SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
+    400: ("It cannot be read.", (Malformed(problem="the body is not JSON (unexpected end of data)", at="body"),)),
+    401: ("No key, or one that is not known.", (Unauthenticated(),)),
+    403: (
+        "The key may not do that, or the request came by a foreign name.",
+        (RoleTooWeak(role="viewer", needed="operator"), ForeignHost(host="evil.example")),
+    ),
+    404: (
+        "There is nothing by that name.",
+        (UnknownDeployment(deployment="news"), VersionNotServed(version=9, deployment="topics")),
+    ),
+    408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, at="body"),)),
+    409: ("The present state does not allow it; trying again will not help.", ()),
+    413: ("It is larger than the limit.", (BodyTooLarge(limit=1_048_576, at="body"),)),
+    415: ("The media type is not one of ours.", (UnsupportedMedia(header="content-type", value="text/plain"),)),
+    422: (
+        "A field is not valid.",
+        (BadField(name="texts[1]", problem="it is empty", at="texts[1]"), KeyReused()),
+    ),
+    429: ("A bounded queue is full.", (ReplicaFull(queued=64, retry_after_seconds=1.0),)),
+    500: ("An error of ours.", (InternalError(),)),
+    503: (
+        "A part that is needed does not answer now.",
+        (
+            DeploymentNotReady(deployment="topics", retry_after_seconds=1.0),
+            ServiceSilent(service="registry", retry_after_seconds=1.0),
+            OutboxFull(waiting=100_000, retry_after_seconds=10.0),
+        ),
+    ),
+    504: ("The deadline passed.", (TimedOut(seconds=30.0),)),
+}
+_RETRY_AFTER: Final = {
+    "retry-after": {
+        "description": "seconds until it is worth trying again",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+
+def statuses(route: Route) -> list[int]:
+    """The refusals that the route can give, as statuses."""
+    found = {401, 403, 500, 503}
+    if route.parameters:
+        found |= {400, 404}
+    if route.has_body:
+        found |= {400, 408, 413, 415, 422}
+    else:
+        found |= {400, 422}
+    if route.service is INFERENCE:
+        found |= {429, 504}
+    elif route.service is not GATEWAY:
+        found |= {504}
+        if route.has_body:
+            found |= {409}
+    return sorted(found)
+
+
+def references(found: Iterable[int]) -> dict[str, Any]:
+    return {str(status): {"$ref": f"#/components/responses/Refused{status}"} for status in found}
+
+
+def components() -> dict[str, Any]:
+    """One response a status, with an example of each refusal that is common there."""
+    return {f"Refused{status}": _response(status, *_SAID[status]) for status in sorted(_SAID)}
+
+
+def _response(status: int, description: str, refusals: tuple[Refusal, ...]) -> dict[str, Any]:
+    examples = {refusal.code: {"value": orjson.loads(refused(refusal)[1])} for refusal in refusals}
+    examples |= {told["code"]: {"value": {"error": told}} for told in OF_OTHERS.get(status, ())}
+    schema = {"$ref": "#/components/schemas/Error"}
+    response: dict[str, Any] = {
+        "description": description,
+        "content": {"application/json": {"schema": schema, "examples": examples}},
+    }
+    if status in (429, 503, 504):
+        response["headers"] = _RETRY_AFTER
+    return response
