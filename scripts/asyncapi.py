@@ -4,10 +4,13 @@ Payloads are not repeated: each message refers to its JSON Schema in `proto/even
 `services/contracts/consumers.py`.
 """
 
+import json
 from typing import Any, Final, TypeAlias
 
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import EVENTS, Event
+from services.kit.envelope import Envelope, Message, encode
+from tests.contracts.examples import EXAMPLES, NOON
 
 Document: TypeAlias = dict[str, Any]
 
@@ -94,6 +97,34 @@ def dead_letters(event: type[Event]) -> Document:
     }
 
 
+def sent(example: Event) -> Message:
+    """The record that the owner of the event would send."""
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    envelope = Envelope(
+        id="evt-01k9rm4z7q8w2e5t6y3v0x1c9b",
+        event=example,
+        source=f"/millrace/{example.owner}",
+        time=NOON,
+        causation="evt-01k9rm4x0a1s2d3f4g5h6j7k8m",
+        correlation="evt-01k9rm4w9z8x7c6v5b4n3m2a1s",
+        trace=trace,
+    )
+    return encode(envelope)
+
+
+def examples(event: type[Event]) -> list[Document]:
+    """Every field set, as the kit sends it; of what outsiders may send also the least that will do, without headers."""
+    full = next(example for example in EXAMPLES if type(example) is event)
+    record = sent(full)
+    payload = json.loads(record.value or b"{}")
+    told = [{"name": "full", "summary": "Every field set.", "headers": dict(record.headers), "payload": payload}]
+    if event.owner == "gateway":
+        schema = event.model_json_schema(mode="validation")
+        least = {name: payload[name] for name in schema["required"]}
+        told.append({"name": "plain", "summary": "Plain JSON from a producer outside, no headers.", "payload": least})
+    return told
+
+
 def message(event: type[Event]) -> Document:
     return {
         "name": event.__name__,
@@ -108,6 +139,25 @@ def message(event: type[Event]) -> Document:
                 "bindingVersion": "0.5.0",
             }
         },
+        "examples": examples(event),
+    }
+
+
+def dead_letter() -> Document:
+    headers = {
+        "dlq-topic": "dataset.ready",
+        "dlq-code": "malformed_event",
+        "dlq-reason": "The message on dataset.ready is not an event: it is not JSON.",
+        "dlq-tries": "0",
+        "dlq-at": "2026-11-03T12:00:00.250000+00:00",
+    }
+    return {
+        "name": "DeadLetter",
+        "title": "a dead letter",
+        "summary": "A record as it came, whatever it was.",
+        "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
+        "payload": {},
+        "examples": [{"name": "unreadable", "headers": headers, "payload": "{not json"}],
     }
 
 
@@ -155,12 +205,7 @@ def document(version: str) -> Document:
         "components": {
             "messages": {
                 **{event.__name__: message(event) for event in EVENTS},
-                "DeadLetter": {
-                    "name": "DeadLetter",
-                    "summary": "A record as it came, whatever it was.",
-                    "headers": {"$ref": "#/components/schemas/DeadLetterHeaders"},
-                    "payload": {},
-                },
+                "DeadLetter": dead_letter(),
             },
             "schemas": {
                 "CloudEventHeaders": _may_be_replayed(HEADERS),

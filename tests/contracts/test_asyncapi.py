@@ -13,8 +13,8 @@ import pytest
 from scripts.asyncapi import HEADERS
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS
-from services.kit.envelope import Envelope, encode
-from tests.contracts.examples import EXAMPLES
+from services.kit.envelope import Envelope, Message, decode, encode
+from tests.contracts.examples import EXAMPLES, NOON
 
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "proto"
@@ -116,3 +116,27 @@ def taken_by(room: str) -> set[str]:
 @pytest.mark.parametrize("room", ["gateway", "inference", "monitor", "registry", "trainer"])
 def test_a_room_takes_the_topics_that_the_document_says(room: str) -> None:
     assert taken_by(room) == {topic for topic, rooms in CONSUMERS.items() if room in rooms}
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.topic)
+def test_every_message_has_an_example_that_is_an_event_as_the_kit_reads_it(event: Any) -> None:
+    examples = DOCUMENT["components"]["messages"][event.__name__]["examples"]
+    for example in examples:
+        payload = json.dumps(example["payload"]).encode()
+        headers = tuple(example.get("headers", {}).items())
+        read = decode(Message(event.topic, None, payload, headers), NOON)
+        assert type(read.event) is event
+    full = next(example for example in EXAMPLES if type(example) is event)
+    assert event.model_validate(examples[0]["payload"]) == full
+    assert len(examples) == (2 if event.owner == "gateway" else 1)
+
+
+def test_examples_are_what_the_schemas_say() -> None:
+    for message in DOCUMENT["components"]["messages"].values():
+        described = resolve(message["headers"]["$ref"])
+        path = message["payload"].get("$ref")
+        payload = jsonschema.Draft202012Validator(json.loads((PROTO / path).read_text()) if path else {})
+        for example in message["examples"]:
+            payload.validate(example["payload"])
+            jsonschema.Draft202012Validator(described).validate(example.get("headers", {}))
+            assert set(example.get("headers", {})) <= set(described["properties"])
