@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
+from services.gateway.inbound.docs.page import BrowserKey, DocsFace
 from services.gateway.inbound.events import subscriptions
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
@@ -86,8 +87,8 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
     batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
     openai = OpenAiFace(ports, sampler, batches, request_seconds=seconds)
-    faces: dict[str, Face] = {"v1": openai, "v2": open_inference}
-    service.http(RestDoor(service.keyring, settings.hosts(), own, faces, health=health))
+    faces: dict[str, Face] = {"v1": openai, "v2": open_inference, "docs": DocsFace(document)}
+    service.http(BrowserKey(RestDoor(service.keyring, settings.hosts(), own, faces, health=health)))
 
 
 def _open_inference(

@@ -1,0 +1,1 @@
+"""The page on which the REST door can be read and tried: `/docs/`."""
