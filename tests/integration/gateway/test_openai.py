@@ -146,6 +146,7 @@ async def test_every_refusal_has_the_status_and_the_code_that_clients_know(place
     await serving(place)
     stranger = await place.client.get("/v1/models", headers={"authorization": "Bearer sk-wrong"})
     assert (stranger.status_code, error_of(stranger)["code"]) == (401, "invalid_api_key")
+    assert "Incorrect API key provided" in error_of(stranger)["message"]  # LiteLLM knows it by that
     unknown = await embed(place, model="text-embedding-3-small")
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
     assert "'text-embedding-3-small' does not exist" in error_of(unknown)["message"]

@@ -28,6 +28,9 @@ CODES: Final[Mapping[str, str]] = {
 }
 """Our codes that this API has a word of its own for."""
 
+WORDS: Final[Mapping[str, str]] = {"unauthenticated": "Incorrect API key provided, or none."}
+"""Messages of OpenAI's that clients look for: without this one LiteLLM takes a 401 for a bad request."""
+
 
 def status_of(refusal: Refusal) -> int:
     for kind, status in ((BodyTooLarge, 413), (MethodNotAllowed, 405), (SlowBody, 408)):
@@ -63,7 +66,8 @@ def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
 
 def _message(told: ErrorBody) -> str:
     """There is no place for a hint of its own."""
-    return f"{told.message} {told.hint[0].upper()}{told.hint[1:]}." if told.hint else told.message
+    said = WORDS.get(told.code, told.message)
+    return f"{said} {told.hint[0].upper()}{told.hint[1:]}." if told.hint else said
 
 
 def _type(status: int) -> str:
