@@ -65,6 +65,10 @@ async def test_unknown_paths_and_methods_are_told_apart(place: Place) -> None:
     wrong = await place.client.delete("/api/v1/models")
     assert (wrong.status_code, error_of(wrong)["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET")
     assert (await place.client.get(CLASSIFY)).status_code == 405
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        wrong = await place.client.post(path)
+        assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
+        assert wrong.headers["allow"].startswith("GET")
 
 
 BAD_CLASSIFICATIONS: Final = [

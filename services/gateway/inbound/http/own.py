@@ -7,6 +7,7 @@ import orjson
 
 from services.contracts.errors import Refusal
 from services.gateway.domain.access import check_role
+from services.gateway.errors import MethodNotAllowed
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Request
@@ -14,6 +15,8 @@ from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_
 from services.kit.http import Header, respond
 
 OPENAPI_PATH: Final = "/openapi.json"
+OPERATIONS: Final = {OPENAPI_PATH: "GET", "/healthz": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET"}
+"""Paths of operation and their methods; all but the first are answered before a request comes here."""
 
 
 class OwnFace:
@@ -31,6 +34,8 @@ class OwnFace:
             await self._hot.serve(deployment, action, request)
         elif request.path == OPENAPI_PATH and request.verb == "GET":
             await respond(request.send, 200, orjson.dumps(self._document()))
+        elif request.path in OPERATIONS:
+            raise MethodNotAllowed(method=request.verb[:20], allowed=OPERATIONS[request.path])
         else:
             await self._control.serve(request)
 
