@@ -8,6 +8,7 @@ from services.contracts.names import NAME_PATTERN
 from services.gateway.inbound.http.conditions import has_tag, takes_condition
 from services.gateway.inbound.http.routes import ROUTES, Route
 from services.gateway.inbound.http.transcode import JSON_TYPES, TIMESTAMP, UINT32_MAX, query_fields
+from services.gateway.inbound.oip import description as open_inference
 from services.gateway.inbound.openai import description as openai
 from services.gateway.openapi_operations import operations_paths
 from services.gateway.openapi_refusals import ERROR, components, references, statuses
@@ -27,7 +28,7 @@ tells its own.
 
 TAG_SAMPLE: Final = '"g7-9f86d081884c7d659a2feaa0c55ad015"'
 
-FACES: Final = (openai,)
+FACES: Final = (openai, open_inference)
 """Families of paths beside our own; each has `TAG`, `openapi_paths()` and `openapi_schemas()`."""
 
 TAGS: Final = {

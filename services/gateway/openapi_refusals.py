@@ -11,7 +11,6 @@ from services.gateway.errors import (
     BodyTooLarge,
     DeploymentNotReady,
     ForeignHost,
-    KeyReused,
     Malformed,
     OutboxFull,
     ReplicaFull,
@@ -24,6 +23,7 @@ from services.gateway.errors import (
 )
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
+from services.kit.once import KeyReused
 
 ERROR: Final[dict[str, Any]] = {
     "type": "object",

@@ -8,7 +8,8 @@ from services.contracts.errors import Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.domain.access import needed_role
 from services.gateway.errors import ExtensionNotOffered, MethodNotAllowed, UnknownRoute
-from services.gateway.inbound.oip.paths import ROUTES, match, openapi_paths
+from services.gateway.inbound.oip.description import openapi_paths
+from services.gateway.inbound.oip.paths import ROUTES, match
 from services.gateway.inbound.oip.repository import read_reference
 from services.gateway.inbound.oip.rest import chosen_encoding
 from services.kit.auth import KeyRole

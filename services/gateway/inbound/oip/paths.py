@@ -1,11 +1,10 @@
-"""The REST paths of the protocol, each with the gRPC method that says the same, and their part of openapi.json."""
+"""The REST paths of the protocol, each with the gRPC method that says the same."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from services.contracts.names import NAME_PATTERN
 from services.gateway.errors import ExtensionNotOffered, MethodNotAllowed, UnknownRoute
 
 BASE: Final = "/v2"
@@ -86,108 +85,3 @@ def match(verb: str, path: str) -> tuple[Route, Mapping[str, str]]:
     if unoffered := UNOFFERED.fullmatch(path):
         raise ExtensionNotOffered(name=EXTENSIONS[unoffered[1]])
     raise UnknownRoute
-
-
-_ERROR: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}},
-}
-_TENSOR: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
-        "name": {"type": "string"},
-        "datatype": {"type": "string", "enum": ["BYTES", "FP32"]},
-        "shape": {"type": "array", "items": {"type": "integer"}},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "description": "in row-major order; absent where the tensor is binary"},
-    },
-}
-_BODIES: Final[Mapping[str, dict[str, Any]]] = {
-    "ModelInfer": {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": {"type": "string"},
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "sticky_key": {"type": "string"},
-                    "timeout": {"type": "integer", "description": "microseconds"},
-                    "whole_texts": {"type": "boolean"},
-                    "binary_data_output": {"type": "boolean"},
-                },
-            },
-            "inputs": {"type": "array", "items": _TENSOR},
-            "outputs": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        "name": {"type": "string", "enum": ["label", "score", "labels", "scores", "embedding"]},
-                        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
-                    },
-                },
-            },
-        },
-    },
-    "RepositoryIndex": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
-    "RepositoryModelLoad": {
-        "type": "object",
-        "properties": {
-            "parameters": {
-                "type": "object",
-                "properties": {"version": {"type": "string"}, "config": {"type": "string"}},
-            }
-        },
-    },
-    "RepositoryModelUnload": {"type": "object", "properties": {"parameters": {"type": "object"}}},
-}
-
-
-def openapi_paths() -> dict[str, dict[str, Any]]:
-    """The OpenAPI path items of the protocol's paths; errors are of the protocol's own shape."""
-    paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
-        paths.setdefault(route.path, {})[route.verb.lower()] = _operation(route)
-    return paths
-
-
-def _operation(route: Route) -> dict[str, Any]:
-    answer: dict[str, Any] = {"type": "object"}
-    if route.method == "ModelInfer":
-        answer = {"type": "object", "properties": {"outputs": {"type": "array", "items": _TENSOR}}}
-    elif route.method == "RepositoryIndex":
-        answer = {"type": "array", "items": {"type": "object"}}
-    operation: dict[str, Any] = {
-        "operationId": _operation_id(route),
-        "tags": ["OpenInference"],
-        "summary": route.summary,
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
-            for name in route.pattern.groupindex
-        ],
-        "responses": {
-            "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
-            "default": {"description": "Refused.", "content": {"application/json": {"schema": _ERROR}}},
-        },
-    }
-    if route.keyless:
-        operation["security"] = []
-    if route.method in _BODIES:
-        content = {"application/json": {"schema": _BODIES[route.method]}}
-        operation["requestBody"] = {"required": route.method == "ModelInfer", "content": content}
-    return operation
-
-
-def _operation_id(route: Route) -> str:
-    """The gRPC method's name, told apart where several paths have it."""
-    if "{version}" in route.path:
-        return f"{route.method}OfVersion"
-    return f"{route.method}OfAll" if route.path == f"{BASE}/models/stats" else route.method
-
-
-def _path_schema(name: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": NAME_PATTERN if name == "model" else "^[1-9][0-9]{0,9}$"}
