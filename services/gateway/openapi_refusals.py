@@ -11,6 +11,7 @@ from services.gateway.errors import (
     BodyTooLarge,
     DeploymentNotReady,
     ForeignHost,
+    ForeignTag,
     Malformed,
     OutboxFull,
     ReplicaFull,
@@ -22,6 +23,7 @@ from services.gateway.errors import (
     VersionNotServed,
 )
 from services.gateway.inbound.http.answers import refused
+from services.gateway.inbound.http.conditions import takes_condition
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
 from services.kit.once import KeyReused
 
@@ -52,6 +54,7 @@ OF_OTHERS: Final[Mapping[int, tuple[dict[str, str], ...]]] = {
         {"code": "no_rollout", "message": "No rollout is under way on topics."},
         {"code": "run_has_ended", "message": "Run run-1 has succeeded already."},
     ),
+    412: ({"code": "deployment_moved_on", "message": "topics is at generation 8, not at 7."},),
 }
 """What the services behind the gateway refuse, in their words."""
 
@@ -68,6 +71,7 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
     ),
     408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, at="body"),)),
     409: ("The present state does not allow it; trying again will not help.", ()),
+    412: ("The deployment has moved on since it was looked at.", (ForeignTag(tag='"g6-x"'),)),
     413: ("It is larger than the limit.", (BodyTooLarge(limit=1_048_576, at="body"),)),
     415: ("The media type is not one of ours.", (UnsupportedMedia(header="content-type", value="text/plain"),)),
     422: (
@@ -109,6 +113,8 @@ def statuses(route: Route) -> list[int]:
         found |= {504}
         if route.has_body:
             found |= {409}
+    if takes_condition(route.request):
+        found |= {412}
     return sorted(found)
 
 

@@ -85,11 +85,27 @@ SAMPLES: Final[dict[str, Any]] = {
     "started_at": "2026-11-03T12:05:02Z",
     "value": 0.004,
     "weights": [10, 50],
+    "as_of": "2026-11-03T12:10:00Z",
     "bake_seconds": 30.0,
+    "expected_generation": 7,
+    "facts": {"precision": "int8", "status": "passed"},
+    "hash": DIGEST,
+    "newest_first": False,
+    "previous_hash": DIGEST[1:] + "0",
+    "relation": "produced",
+    "since": "2026-11-03T00:00:00Z",
+    "source": "run/run-01k9rm50a1s2d3f4g5h6j7k8m9",
+    "stopped": False,
+    "tenant": "default",
+    "until": "2026-11-04T00:00:00Z",
+    "whole_chain": False,
     "minimum_requests": 200,
     "step_timeout_seconds": 3600.0,
     "mirror": 0.5,
     # --- requests and what is watched of them
+    "answered": 214,
+    "bandwidth": 1.27,
+    "baseline_rows": 500,
     "closed_at": "2026-11-03T12:20:00Z",
     "errors": 2,
     "label": "files",
@@ -98,15 +114,18 @@ SAMPLES: Final[dict[str, Any]] = {
     "latency_p99_ms": 18.4,
     "opened_at": "2026-11-03T12:19:12Z",
     "p_value": 0.41,
+    "permutations": 200,
     "request_id": "req-01k9rmb3x5c7v9b1n2m4a6s8d0",
     "requests": 4213,
     "score": 0.93,
     "statistic": 0.0031,
     "sticky_key": "user-17",
+    "test": "mmd-rbf",
     "texts": ["Return a new path with the suffix changed.", "Sort the rows of a table by one column."],
     "tokens": 22,
     "values": [0.0312, -0.0571, 0.0844],
     "whole_texts": True,
+    "window_rows": 200,
     "with_embeddings": False,
     # --- pages
     "after_line": 0,
@@ -127,7 +146,16 @@ SAMPLES: Final[dict[str, Any]] = {
     "Model.aliases": {"champion": 3},
     "Rollout.state": "promoted",
     "Run.status": "succeeded",
+    "GetLineageRequest.version": "3",
+    "LineageEdge.target": "version/topics/3",
+    "LineageNode.id": "version/topics/3",
+    "LineageNode.kind": "version",
+    "LineageNode.label": "topics 3",
+    "ListHistoryRequest.kind": "rollout_promoted",
     "ListRunsRequest.status": "succeeded",
+    "ListVerdictsRequest.verdict": "promote",
+    "ListVersionsRequest.status": "passed",
+    "ListWindowsRequest.verdict": "quiet",
     "RunLogLine.number": 17,
     "SliceScore.name": "all",
     "StartRolloutRequest.version": "3",
@@ -142,6 +170,7 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "ResumeRollout": {"reason": "the labels are in"},
     "PromoteRollout": {"reason": "seen enough"},
     "RollBack": {"reason": "complaints about the new version"},
+    "StopDeployment": {"reason": "nobody asks it any more"},
     "CancelRun": {"reason": "wrong data set"},
     "AnnounceDataset": {
         "dataset": "docstrings-2026-11",
@@ -163,10 +192,8 @@ def sample(message: Descriptor) -> Any:
 
 def field_sample(spec: FieldDescriptor) -> Any:
     inner = spec.message_type
-    if inner is None or inner.GetOptions().map_entry:
+    if inner is None or inner.full_name == TIMESTAMP or inner.GetOptions().map_entry:
         return sample_of(spec)
-    if inner.full_name == TIMESTAMP:
-        return SAMPLES[spec.name]
     return [sample(inner)] if spec.is_repeated else sample(inner)
 
 

@@ -1,7 +1,8 @@
 """What the gateway answers is what `openapi.json` says: status, media type, shape; for each example of a request."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
@@ -9,7 +10,7 @@ import pytest
 
 from services.contracts.events import Role
 from services.gateway.openapi import document
-from tests.integration.gateway.place import Place, target
+from tests.integration.gateway.place import Place, open_place, target
 
 DOCUMENT: Final = document()
 LONG: Final = "/api/v1/runs/{run}/logs"
@@ -53,19 +54,27 @@ def check(reply: Any, operation: dict[str, Any], where: str) -> None:
         jsonschema.Draft202012Validator(schema).validate(reply.json())
 
 
-async def test_every_answer_to_a_documented_request_is_documented(place: Place) -> None:
-    await place.replica("replica-1", 1)
-    await place.deploy(target(1), target(2, Role.CANARY, 0))
-    await place.serves(1)
+@pytest.fixture
+async def brief(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
+    """A gateway that waits for nothing longer than two seconds, and serves `news`."""
+    async with open_place(tmp_path, embedded_bootstrap, request_seconds=2.0) as opened:
+        await opened.replica("replica-1", 1)
+        await opened.deploy(target(1), target(2, Role.CANARY, 0))
+        await opened.serves(1)
+        yield opened
+
+
+async def test_every_answer_to_a_documented_request_is_documented(brief: Place) -> None:
     seen: dict[str, set[int]] = {}
     for verb, path, operation in operations():
         if path == LONG:
             continue  # its stand-in breaks off; test_control has it
         for sent_verb, sent_path, body in requests(verb, path, {"parameters": [], **operation}):
-            reply = await place.client.request(sent_verb, sent_path, json=body)
+            reply = await brief.client.request(sent_verb, sent_path, json=body)
             check(reply, operation, f"{verb} {path}")
             seen.setdefault(path, set()).add(reply.status_code)
     assert seen["/v1/embeddings"] == {200, 400, 404}  # the stand-in has three dimensions, the example asks for 128
+    assert seen["/v2/models/{model}/infer"] == {200, 404}
     assert seen["/api/v1/deployments/{deployment}/classify"] == {200, 404}
     assert seen["/api/v1/datasets"] >= {202}
 
@@ -76,7 +85,7 @@ async def test_every_answer_to_a_documented_request_is_documented(place: Place) 
         ({"headers": {"authorization": "Bearer no"}}, 401),
         ({"headers": {"host": "evil.example"}}, 403),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 400),
-        ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 415),
+        ({"content": b"{}", "headers": {"content-type": "text/csv"}}, 415),
         ({"content": b"x" * 9_000_000, "headers": {"content-type": "application/json"}}, 413),
     ],
 )
