@@ -13,6 +13,7 @@ from services.gateway.inbound.http.door import Face, Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.http.uploads import UploadDoor
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
@@ -20,6 +21,7 @@ from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
 from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
 from services.gateway.inbound.sampling import Sampler
+from services.gateway.inbound.uploading import Patience
 from services.gateway.openapi import document
 from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
 from services.gateway.outbound.store import MIGRATIONS, store
@@ -30,6 +32,7 @@ from services.kit.bus.stream import LatestReader
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
+from services.kit.uploads import UploadStore
 
 
 def build(settings: GatewaySettings) -> Service:
@@ -44,6 +47,13 @@ def build(settings: GatewaySettings) -> Service:
             MONITOR.full_name: settings.monitor_address,
         }
     )
+    uploads = UploadStore(
+        settings.upload_root(),
+        service.clock,
+        service.ids,
+        limit=settings.upload_limit,
+        partial_seconds=settings.upload_seconds,
+    )
     ports = Ports(
         store=store(database, service.clock, service.ids),
         clock=service.clock,
@@ -54,6 +64,7 @@ def build(settings: GatewaySettings) -> Service:
         mirrors=mirrors,
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
+        uploads=uploads,
     )
     reader = LatestReader(
         {subscription.event: subscription.handle for subscription in subscriptions(ports)},
@@ -66,6 +77,8 @@ def build(settings: GatewaySettings) -> Service:
     service.part("upstreams", close=upstreams.close)
     service.part("replicas", close=replicas.close)
     service.part("mirrors", close=mirrors.close)
+    service.part("uploads", close=uploads.close)
+    service.runs("upload sweeper", uploads.run)
     service.runs("routes", reader.run)
     _open_doors(service, settings, ports, upstreams)
     return service
@@ -76,14 +89,16 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
     seconds, follow = settings.request_seconds, settings.follow_seconds
     rpc = service.grpc()
-    rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayRpc(ports), GATEWAY.full_name)
+    patience = Patience(settings.upload_chunk_seconds, settings.upload_seconds)
+    gateway = GatewayRpc(ports, patience)
+    rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, gateway, GATEWAY.full_name)
     inference = InferenceRpc(ports, sampler, request_seconds=seconds)
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
     hot = InferenceDoor(ports, sampler, limits, request_seconds=seconds)
     control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
-    own = OwnFace(hot, control, document)
+    own = OwnFace(hot, UploadDoor(ports, patience), control, document)
     open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
     batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
     openai = OpenAiFace(ports, sampler, batches, request_seconds=seconds)

@@ -1,7 +1,8 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions
+├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
+│                WrongContent, NotText
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound
 ├── Conflict     NothingToLoad, LoadFailed
@@ -10,7 +11,7 @@ Refusal
 ├── TooLarge     BodyTooLarge
 ├── Overloaded   ReplicaFull
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
-├── TimedOut     SlowBody
+├── TimedOut     SlowBody, StalledUpload
 └── ServiceBroken
 """
 
@@ -205,3 +206,28 @@ class ServiceBroken(Refusal):
 
 class SlowBody(TimedOut):
     """The body did not arrive within {seconds} seconds."""
+
+
+class StalledUpload(TimedOut):
+    """Nothing of the upload came for {seconds} seconds."""
+
+    hint = "send it again; what had come is gone"
+
+
+class EmptyUpload(Invalid):
+    """The upload has no content."""
+
+    field = "body"
+
+
+class WrongContent(Invalid):
+    """What came is not what was announced: {what}."""
+
+    hint = "nothing was kept; send the file again as it is"
+
+
+class NotText(Invalid):
+    """A data set is text in UTF-8; at byte {place}, counted from 0, there is {problem}."""
+
+    field = "body"
+    hint = "save the file as UTF-8; a compressed one is sent with 'content-encoding: gzip'"

@@ -1,12 +1,13 @@
-"""The gateway's use cases: classify, embed, announce a data set, send feedback, follow the routing events."""
+"""The gateway's use cases: classify, embed, take and announce data sets, send feedback, follow the routing events."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from opentelemetry import trace
 
+from services.contracts.content import Content
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
 from services.gateway.domain.requests import (
@@ -22,9 +23,10 @@ from services.gateway.domain.requests import (
     moved,
 )
 from services.gateway.domain.routing import Replica, Served, sticky_ticket
+from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content, check_upload
 from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
 from services.gateway.ports import Ports, Question
-from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
+from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES, UPLOADED_BYTES
 from services.kit import telemetry
 from services.kit.envelope import Envelope
 from services.kit.once import once
@@ -34,6 +36,10 @@ ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, 
 
 PATIENT: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
 """Of those, the ones that pass by themselves: a replica restarts, or has not loaded the version yet."""
+
+
+Tell: TypeAlias = Callable[[int], Awaitable[None]]
+"""Hears how many bytes have come."""
 
 
 @dataclass(slots=True)
@@ -273,6 +279,44 @@ async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -
     if not ports.routes.knows(caller.tenant, event.deployment):
         raise _unknown(event.deployment, ports)
     return await _accept(event, caller, ports)
+
+
+async def upload_dataset(
+    asked: NewContent,
+    chunks: AsyncIterator[bytes],
+    caller: Caller,
+    ports: Ports,
+    tell: Callable[[int], Awaitable[None]],
+) -> Uploaded:
+    """Keeps the content under its hash; `tell` hears after each part how much has come.
+
+    An upload that breaks off or is refused leaves nothing. Raises what `check_upload`, `TextCheck` and `check_content`
+    raise, KeyReused when the key came with another content, TooManyUploads, StoreFull and UploadStoreDown.
+    """
+    check_upload(asked, limit_bytes=ports.policy.upload_limit_bytes)
+    check = TextCheck(ports.policy.upload_limit_bytes)
+    async with ports.uploads.begin() as upload:
+        async for chunk in chunks:
+            check.take(chunk)
+            await upload.write(chunk)
+            await tell(check.received_bytes)
+        check.end()
+        content = await upload.content()
+        check_content(asked, content)
+        await _take_key(asked, content, caller, ports)
+        uri, there = await upload.keep(caller.tenant, asked.dataset, asked.format)
+    UPLOADED_BYTES.inc(content.size_bytes)
+    return Uploaded(asked.dataset, asked.format, uri, content, already_there=there)
+
+
+async def _take_key(asked: NewContent, content: Content, caller: Caller, ports: Ports) -> None:
+    """A content's address follows from the content, so a repetition needs no answer from before: only the same key."""
+    sent = "UploadDataset", asked.dataset, asked.format, content.sha256
+    taken = once(caller.tenant, caller.idempotency_key, *(part.encode() for part in sent))
+    if taken is not None:
+        async with ports.store.transaction() as tx:
+            if await tx.answered_before(taken) is None:
+                await tx.remember_answer(taken, content.sha256)
 
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:

@@ -82,7 +82,11 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route, schemas),
     }
-    if route.has_body:
+    if route.uploads:
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        kinds = ("application/octet-stream", "application/x-ndjson", "text/csv")
+        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, binary)}
+    elif route.has_body:
         body = _object_schema(route.request, schemas, without=(*route.parameters, *route.hidden))
         if route.required:
             body["required"] = list(route.required)
@@ -105,7 +109,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, **_path_parameter(route, name)} for name in route.parameters
     ]
-    if not route.has_body:
+    if route.uploads or not route.has_body:
         parameters.extend(
             {"name": spec.name, "in": "query", "schema": _field_schema(spec, {}), "example": field_sample(spec)}
             for _, spec in query_fields(route)
@@ -129,18 +133,21 @@ def _header(name: str, description: str, example: str, schema: dict[str, Any] | 
 
 def _path_parameter(route: Route, name: str) -> dict[str, Any]:
     """A path is text: a version by its number stands there as by its alias."""
-    schema = {"type": "string"} if name in ("run", "version") else {"type": "string", "pattern": NAME_PATTERN}
+    shapes = {"run": None, "version": None, "content_hash": "^[0-9a-f]{8,64}$"}
+    shape = shapes.get(name, NAME_PATTERN)
+    schema = {"type": "string"} if shape is None else {"type": "string", "pattern": shape}
     return {"schema": schema, "example": str(field_sample(route.request.fields_by_name[name]))}
 
 
 def _success(route: Route) -> str:
-    if route.rpc.server_streaming:
+    if route.rpc.server_streaming and not route.uploads:
         return "One JSON object a line; a last line with an `error` says that it broke off."
     return "It is on disk, and will have its effect once." if route.status == 202 else "The answer."
 
 
 def _content(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    kind = "application/x-ndjson" if route.rpc.server_streaming else "application/json"
+    lines = route.rpc.server_streaming and not route.uploads
+    kind = "application/x-ndjson" if lines else "application/json"
     return {kind: {"schema": _reference(route.answer, schemas), "example": sample(route.answer)}}
 
 

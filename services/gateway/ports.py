@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from services.contracts.content import Content
 from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.statistics import Statistics
@@ -70,6 +71,30 @@ class Upstreams(Protocol):
         ...
 
 
+class Upload(Protocol):
+    """A content on its way into the store, part by part."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Raises StoreFull or UploadStoreDown."""
+        ...
+
+    async def content(self) -> Content:
+        """What was written so far. Raises StoreFull or UploadStoreDown."""
+        ...
+
+    async def keep(self, tenant: str, dataset: str, form: str) -> tuple[str, bool]:
+        """The content's address once it is whole and on disk, and whether it lay there before."""
+        ...
+
+
+class Uploads(Protocol):
+    """The store for contents, each kept once under its hash."""
+
+    def begin(self) -> AbstractAsyncContextManager[Upload]:
+        """An upload of which nothing is left when the block ends, unless it was kept. Raises TooManyUploads."""
+        ...
+
+
 class Generator(Protocol):
     """A seeded source of chance; `random.Random` is one."""
 
@@ -99,6 +124,7 @@ class Policy:
     chunks_at_once: int = 4
     outbox_limit: int = 100_000
     outbox_retry_seconds: float = 10.0
+    upload_limit_bytes: int = 268_435_456
 
 
 @dataclass(frozen=True)
@@ -113,4 +139,5 @@ class Ports:
     mirrors: Mirrors
     generator: Generator
     policy: Policy
+    uploads: Uploads
     statistics: Statistics = field(default_factory=Statistics)

@@ -26,6 +26,12 @@ class GatewaySettings(ServiceSettings):
         default=8_388_608, ge=1_024, le=67_108_864, description="the same for requests of up to 2,048 texts (/v1)"
     )
     body_seconds: float = Field(default=10.0, gt=0, description="within which a request's body must arrive")
+    upload_limit_bytes: int = Field(
+        default=268_435_456, ge=1_024, le=4_294_967_295, description="the largest data set that may be uploaded"
+    )
+    upload_chunk_seconds: float = Field(default=30.0, gt=0, description="the longest between two parts of an upload")
+    upload_seconds: float = Field(default=3_600.0, gt=0, description="the longest an upload may take")
+    upload_limit: int = Field(default=4, ge=1, le=1_000, description="uploads under way at once; then 429")
     text_limit_chars: int = Field(default=10_000, ge=1, le=1_000_000)
     request_seconds: float = Field(default=30.0, gt=0, description="the longest any request but a log may take")
     follow_seconds: float = Field(default=3_600.0, gt=0, description="the longest a log is followed")
@@ -47,6 +53,7 @@ class GatewaySettings(ServiceSettings):
             ready_wait_seconds=self.ready_wait_seconds,
             outbox_limit=self.outbox_limit,
             chunks_at_once=self.chunks_at_once,
+            upload_limit_bytes=self.upload_limit_bytes,
         )
 
     def hosts(self) -> list[str]:

@@ -38,3 +38,6 @@ FORWARDED: Final = Counter(
     ["service", "code"],
 )
 HTTP_REFUSED: Final = Counter("millrace_gateway_http_refused", "REST requests that were refused, by code.", ["code"])
+UPLOADED_BYTES: Final = Counter(
+    "millrace_gateway_uploaded_bytes", "Bytes of data sets that were uploaded and kept, repetitions included."
+)

@@ -42,6 +42,11 @@ class ServiceSettings(BaseSettings):
         default="",
         description="fsspec URL of the artifact store; a folder of home when empty",
     )
+    upload_store: str = shared(
+        "MILLRACE_UPLOAD_STORE",
+        default="",
+        description="fsspec URL of the store for uploaded data sets; a folder of home when empty",
+    )
     http_port: int = Field(default=0, ge=0, le=65535, description="health and metrics; 0 picks a free one")
     grpc_port: int = Field(default=0, ge=0, le=65535, description="0 picks a free one")
     database_url: str = Field(default="", description="SQLAlchemy URL; a SQLite file of home when empty")
@@ -61,6 +66,9 @@ class ServiceSettings(BaseSettings):
 
     def artifact_root(self) -> str:
         return self.artifact_store or f"file://{self.home.resolve() / 'artifacts'}"  # fsspec decodes no %20
+
+    def upload_root(self) -> str:
+        return self.upload_store or f"file://{self.home.resolve() / 'uploads'}"
 
     def sql_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.data_folder / 'state.db'}"

@@ -70,6 +70,7 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         model="chapters",
         recipe=RECIPE,
         deploy=False,
+        content_hash="e5" * 32,
     ),
     ModelTrained(
         model="chapters",
@@ -234,7 +235,10 @@ KEYS: Final = {
 
 
 def golden_name(event: type[Event], kind: str) -> str:
-    return f"{event.topic}.v{event.schema_version}.{kind}.json"
+    """The newest of a kind: the field that was added first after `full` stands in `full-2`."""
+    first = f"{event.topic}.v{event.schema_version}.{kind}"
+    found = [path.name for path in golden_files(event) if path.name.startswith((f"{first}.", f"{first}-"))]
+    return max(found, key=lambda name: (len(name), name), default=f"{first}.json")
 
 
 def golden_files(event: type[Event]) -> Iterable[Path]:

@@ -44,6 +44,11 @@ class GatewayServiceStub:
                 request_serializer=millrace_dot_v1_dot_gateway__pb2.SendFeedbackRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_gateway__pb2.Accepted.FromString,
                 _registered_method=True)
+        self.UploadDataset = channel.stream_stream(
+                '/millrace.v1.GatewayService/UploadDataset',
+                request_serializer=millrace_dot_v1_dot_gateway__pb2.UploadDatasetRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_gateway__pb2.UploadDatasetResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -62,6 +67,14 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadDataset(self, request_iterator, context):
+        """Takes a data set's content: first the header, then chunks of at most 4 MiB. Tells how much came, and at last
+        where it lies. The content can be announced by that address; nothing is trained before that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +87,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.SendFeedback,
                     request_deserializer=millrace_dot_v1_dot_gateway__pb2.SendFeedbackRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_gateway__pb2.Accepted.SerializeToString,
+            ),
+            'UploadDataset': grpc.stream_stream_rpc_method_handler(
+                    servicer.UploadDataset,
+                    request_deserializer=millrace_dot_v1_dot_gateway__pb2.UploadDatasetRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_gateway__pb2.UploadDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +148,33 @@ class GatewayService:
             '/millrace.v1.GatewayService/SendFeedback',
             millrace_dot_v1_dot_gateway__pb2.SendFeedbackRequest.SerializeToString,
             millrace_dot_v1_dot_gateway__pb2.Accepted.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadDataset(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/millrace.v1.GatewayService/UploadDataset',
+            millrace_dot_v1_dot_gateway__pb2.UploadDatasetRequest.SerializeToString,
+            millrace_dot_v1_dot_gateway__pb2.UploadDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from services.contracts.rpc import common_pb2 as millrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/trainer.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"6\n\x13ListDatasetsRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.millrace.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"\x89\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x0c\x61nnounced_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlatest_run\x18\x06 \x01(\t\"Q\n\x0fListRunsRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.millrace.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1c\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"/\n\x10\x43\x61ncelRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa4\x03\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x14\n\x0c\x66\x61ilure_code\x18\x08 \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\t \x01(\t\x12\'\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x15.millrace.v1.Artifact\x12\'\n\x06slices\x18\x0b \x03(\x0b\x32\x17.millrace.v1.SliceScore\x12\x16\n\x0etfidf_macro_f1\x18\x0c \x01(\x01\x12&\n\x08variants\x18\r \x03(\x0b\x32\x14.millrace.v1.Variant\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x10 \x01(\t\"D\n\x11GetRunLogsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nafter_line\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"*\n\nRunLogLine\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t2\xb1\x03\n\x0eTrainerService\x12S\n\x0cListDatasets\x12 .millrace.v1.ListDatasetsRequest\x1a!.millrace.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.millrace.v1.GetDatasetRequest\x1a\x14.millrace.v1.Dataset\x12G\n\x08ListRuns\x12\x1c.millrace.v1.ListRunsRequest\x1a\x1d.millrace.v1.ListRunsResponse\x12\x36\n\x06GetRun\x12\x1a.millrace.v1.GetRunRequest\x1a\x10.millrace.v1.Run\x12<\n\tCancelRun\x12\x1d.millrace.v1.CancelRunRequest\x1a\x10.millrace.v1.Run\x12G\n\nGetRunLogs\x12\x1e.millrace.v1.GetRunLogsRequest\x1a\x17.millrace.v1.RunLogLine0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/trainer.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"6\n\x13ListDatasetsRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.millrace.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\"\xcd\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x0c\x61nnounced_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlatest_run\x18\x06 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\t\x12,\n\x07version\x18\x08 \x01(\x0b\x32\x1b.millrace.v1.DatasetVersion\"N\n\x1aListDatasetVersionsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x1f\n\x04page\x18\x02 \x01(\x0b\x32\x11.millrace.v1.Page\"e\n\x1bListDatasetVersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.millrace.v1.DatasetVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x18GetDatasetVersionRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\"\xcb\x01\n\x0e\x44\x61tasetVersion\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nsize_bytes\x18\x06 \x01(\r\x12\x0c\n\x04rows\x18\x07 \x01(\r\x12\x30\n\x0c\x61nnounced_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlatest_run\x18\t \x01(\t\"q\n\x0fListRunsRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\r\n\x05since\x18\x05 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.millrace.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1c\n\rGetRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x7f\n\x0fStartRunRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x13\n\x0brecipe_json\x18\x04 \x01(\t\x12\x11\n\thold_back\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\"/\n\x10\x43\x61ncelRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xcc\x04\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x14\n\x0c\x66\x61ilure_code\x18\x08 \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\t \x01(\t\x12\'\n\x08\x61rtifact\x18\n \x01(\x0b\x32\x15.millrace.v1.Artifact\x12\'\n\x06slices\x18\x0b \x03(\x0b\x32\x17.millrace.v1.SliceScore\x12\x16\n\x0etfidf_macro_f1\x18\x0c \x01(\x01\x12&\n\x08variants\x18\r \x03(\x0b\x32\x14.millrace.v1.Variant\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x10 \x01(\t\x12\x13\n\x0brecipe_json\x18\x11 \x01(\t\x12\x11\n\tdata_hash\x18\x12 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x13 \x01(\t\x12\x12\n\nstarted_by\x18\x14 \x01(\t\x12\x14\n\x0cstart_reason\x18\x15 \x01(\t\x12\x14\n\x0c\x63\x61ncelled_by\x18\x16 \x01(\t\x12\x15\n\rcancel_reason\x18\x17 \x01(\t\x12\x11\n\thold_back\x18\x18 \x01(\x08\"D\n\x11GetRunLogsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nafter_line\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"*\n\nRunLogLine\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t2\xb0\x05\n\x0eTrainerService\x12S\n\x0cListDatasets\x12 .millrace.v1.ListDatasetsRequest\x1a!.millrace.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.millrace.v1.GetDatasetRequest\x1a\x14.millrace.v1.Dataset\x12h\n\x13ListDatasetVersions\x12\'.millrace.v1.ListDatasetVersionsRequest\x1a(.millrace.v1.ListDatasetVersionsResponse\x12W\n\x11GetDatasetVersion\x12%.millrace.v1.GetDatasetVersionRequest\x1a\x1b.millrace.v1.DatasetVersion\x12G\n\x08ListRuns\x12\x1c.millrace.v1.ListRunsRequest\x1a\x1d.millrace.v1.ListRunsResponse\x12\x36\n\x06GetRun\x12\x1a.millrace.v1.GetRunRequest\x1a\x10.millrace.v1.Run\x12:\n\x08StartRun\x12\x1c.millrace.v1.StartRunRequest\x1a\x10.millrace.v1.Run\x12<\n\tCancelRun\x12\x1d.millrace.v1.CancelRunRequest\x1a\x10.millrace.v1.Run\x12G\n\nGetRunLogs\x12\x1e.millrace.v1.GetRunLogsRequest\x1a\x17.millrace.v1.RunLogLine0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDATASETREQUEST']._serialized_start=246
   _globals['_GETDATASETREQUEST']._serialized_end=282
   _globals['_DATASET']._serialized_start=285
-  _globals['_DATASET']._serialized_end=422
-  _globals['_LISTRUNSREQUEST']._serialized_start=424
-  _globals['_LISTRUNSREQUEST']._serialized_end=505
-  _globals['_LISTRUNSRESPONSE']._serialized_start=507
-  _globals['_LISTRUNSRESPONSE']._serialized_end=582
-  _globals['_GETRUNREQUEST']._serialized_start=584
-  _globals['_GETRUNREQUEST']._serialized_end=612
-  _globals['_CANCELRUNREQUEST']._serialized_start=614
-  _globals['_CANCELRUNREQUEST']._serialized_end=661
-  _globals['_RUN']._serialized_start=664
-  _globals['_RUN']._serialized_end=1084
-  _globals['_GETRUNLOGSREQUEST']._serialized_start=1086
-  _globals['_GETRUNLOGSREQUEST']._serialized_end=1154
-  _globals['_RUNLOGLINE']._serialized_start=1156
-  _globals['_RUNLOGLINE']._serialized_end=1198
-  _globals['_TRAINERSERVICE']._serialized_start=1201
-  _globals['_TRAINERSERVICE']._serialized_end=1634
+  _globals['_DATASET']._serialized_end=490
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=492
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=570
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=572
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=673
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_start=675
+  _globals['_GETDATASETVERSIONREQUEST']._serialized_end=740
+  _globals['_DATASETVERSION']._serialized_start=743
+  _globals['_DATASETVERSION']._serialized_end=946
+  _globals['_LISTRUNSREQUEST']._serialized_start=948
+  _globals['_LISTRUNSREQUEST']._serialized_end=1061
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1063
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1138
+  _globals['_GETRUNREQUEST']._serialized_start=1140
+  _globals['_GETRUNREQUEST']._serialized_end=1168
+  _globals['_STARTRUNREQUEST']._serialized_start=1170
+  _globals['_STARTRUNREQUEST']._serialized_end=1297
+  _globals['_CANCELRUNREQUEST']._serialized_start=1299
+  _globals['_CANCELRUNREQUEST']._serialized_end=1346
+  _globals['_RUN']._serialized_start=1349
+  _globals['_RUN']._serialized_end=1937
+  _globals['_GETRUNLOGSREQUEST']._serialized_start=1939
+  _globals['_GETRUNLOGSREQUEST']._serialized_end=2007
+  _globals['_RUNLOGLINE']._serialized_start=2009
+  _globals['_RUNLOGLINE']._serialized_end=2051
+  _globals['_TRAINERSERVICE']._serialized_start=2054
+  _globals['_TRAINERSERVICE']._serialized_end=2742
 # @@protoc_insertion_point(module_scope)

@@ -92,13 +92,21 @@ class Dataset(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ANNOUNCED_AT_FIELD_NUMBER: _builtins.int
     LATEST_RUN_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     uri: _builtins.str
     format: _builtins.str
     model: _builtins.str
     latest_run: _builtins.str
+    content_hash: _builtins.str
+    """SHA-256 of the file's bytes: as announced, or as the first run found it; empty before that."""
     @_builtins.property
     def announced_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def version(self) -> Global___DatasetVersion:
+        """The version of that content; not in listings."""
+
     def __init__(
         self,
         *,
@@ -108,14 +116,133 @@ class Dataset(_message.Message):
         model: _builtins.str = ...,
         announced_at: _timestamp_pb2.Timestamp | None = ...,
         latest_run: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        version: Global___DatasetVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at", "format", b"format", "latest_run", b"latest_run", "model", b"model", "name", b"name", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at", "content_hash", b"content_hash", "format", b"format", "latest_run", b"latest_run", "model", b"model", "name", b"name", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class ListDatasetVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    @_builtins.property
+    def page(self) -> _common_pb2.Page: ...
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        page: _common_pb2.Page | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDatasetVersionsRequest: _TypeAlias = ListDatasetVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDatasetVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetVersion]: ...
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___DatasetVersion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDatasetVersionsResponse: _TypeAlias = ListDatasetVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GetDatasetVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    content_hash: _builtins.str
+    """at least the first 8 digits"""
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "dataset", b"dataset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDatasetVersionRequest: _TypeAlias = GetDatasetVersionRequest  # noqa: Y015
+
+@_typing.final
+class DatasetVersion(_message.Message):
+    """One content that a data set has had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_AT_FIELD_NUMBER: _builtins.int
+    LATEST_RUN_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    content_hash: _builtins.str
+    uri: _builtins.str
+    format: _builtins.str
+    model: _builtins.str
+    size_bytes: _builtins.int
+    """0 before a run has read it"""
+    rows: _builtins.int
+    """0 before a run has read it"""
+    latest_run: _builtins.str
+    @_builtins.property
+    def announced_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        format: _builtins.str = ...,
+        model: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        announced_at: _timestamp_pb2.Timestamp | None = ...,
+        latest_run: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announced_at", b"announced_at", "content_hash", b"content_hash", "dataset", b"dataset", "format", b"format", "latest_run", b"latest_run", "model", b"model", "rows", b"rows", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetVersion: _TypeAlias = DatasetVersion  # noqa: Y015
 
 @_typing.final
 class ListRunsRequest(_message.Message):
@@ -124,8 +251,13 @@ class ListRunsRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    DATASET_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     status: _builtins.str
+    dataset: _builtins.str
+    since: _builtins.str
+    """created then or later: RFC 3339, such as 2026-01-31T12:00:00Z"""
     @_builtins.property
     def page(self) -> _common_pb2.Page: ...
     def __init__(
@@ -134,10 +266,12 @@ class ListRunsRequest(_message.Message):
         page: _common_pb2.Page | None = ...,
         model: _builtins.str = ...,
         status: _builtins.str = ...,
+        dataset: _builtins.str = ...,
+        since: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page", b"page", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "model", b"model", "page", b"page", "since", b"since", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,6 +320,44 @@ class GetRunRequest(_message.Message):
 Global___GetRunRequest: _TypeAlias = GetRunRequest  # noqa: Y015
 
 @_typing.final
+class StartRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    RECIPE_JSON_FIELD_NUMBER: _builtins.int
+    HOLD_BACK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    content_hash: _builtins.str
+    """At least the first 8 digits of an earlier version's; empty: the data set as it was last announced."""
+    model: _builtins.str
+    """empty: the one it was announced for"""
+    recipe_json: _builtins.str
+    """A `Recipe` as JSON; unset fields are those of the announcement."""
+    hold_back: _builtins.bool
+    """Train and judge, but do not roll out."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        model: _builtins.str = ...,
+        recipe_json: _builtins.str = ...,
+        hold_back: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_hash", b"content_hash", "dataset", b"dataset", "hold_back", b"hold_back", "model", b"model", "reason", b"reason", "recipe_json", b"recipe_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartRunRequest: _TypeAlias = StartRunRequest  # noqa: Y015
+
+@_typing.final
 class CancelRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,6 +399,14 @@ class Run(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    RECIPE_JSON_FIELD_NUMBER: _builtins.int
+    DATA_HASH_FIELD_NUMBER: _builtins.int
+    CONTENT_HASH_FIELD_NUMBER: _builtins.int
+    STARTED_BY_FIELD_NUMBER: _builtins.int
+    START_REASON_FIELD_NUMBER: _builtins.int
+    CANCELLED_BY_FIELD_NUMBER: _builtins.int
+    CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    HOLD_BACK_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     model: _builtins.str
     dataset: _builtins.str
@@ -240,6 +420,17 @@ class Run(_message.Message):
     failure_reason: _builtins.str
     tfidf_macro_f1: _builtins.float
     trace_id: _builtins.str
+    recipe_json: _builtins.str
+    data_hash: _builtins.str
+    """SHA-256 of the prepared rows; empty before the run has succeeded"""
+    content_hash: _builtins.str
+    """SHA-256 of the file's bytes: as announced, or as the run found it"""
+    started_by: _builtins.str
+    """Who asked for the run and why; who cancelled it and why."""
+    start_reason: _builtins.str
+    cancelled_by: _builtins.str
+    cancel_reason: _builtins.str
+    hold_back: _builtins.bool
     @_builtins.property
     def artifact(self) -> _common_pb2.Artifact: ...
     @_builtins.property
@@ -269,10 +460,18 @@ class Run(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         trace_id: _builtins.str = ...,
+        recipe_json: _builtins.str = ...,
+        data_hash: _builtins.str = ...,
+        content_hash: _builtins.str = ...,
+        started_by: _builtins.str = ...,
+        start_reason: _builtins.str = ...,
+        cancelled_by: _builtins.str = ...,
+        cancel_reason: _builtins.str = ...,
+        hold_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "created_at", b"created_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt", b"attempt", "cause", b"cause", "created_at", b"created_at", "dataset", b"dataset", "ended_at", b"ended_at", "failure_code", b"failure_code", "failure_reason", b"failure_reason", "model", b"model", "progress", b"progress", "run", b"run", "slices", b"slices", "status", b"status", "tfidf_macro_f1", b"tfidf_macro_f1", "trace_id", b"trace_id", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancelled_by", b"cancelled_by", "cause", b"cause", "content_hash", b"content_hash", "created_at", b"created_at", "data_hash", b"data_hash", "dataset", b"dataset", "ended_at", b"ended_at", "failure_code", b"failure_code", "failure_reason", b"failure_reason", "hold_back", b"hold_back", "model", b"model", "progress", b"progress", "recipe_json", b"recipe_json", "run", b"run", "slices", b"slices", "start_reason", b"start_reason", "started_by", b"started_by", "status", b"status", "tfidf_macro_f1", b"tfidf_macro_f1", "trace_id", b"trace_id", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,16 @@ class TrainerServiceStub:
                 request_serializer=millrace_dot_v1_dot_trainer__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_trainer__pb2.Dataset.FromString,
                 _registered_method=True)
+        self.ListDatasetVersions = channel.unary_unary(
+                '/millrace.v1.TrainerService/ListDatasetVersions',
+                request_serializer=millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetDatasetVersion = channel.unary_unary(
+                '/millrace.v1.TrainerService/GetDatasetVersion',
+                request_serializer=millrace_dot_v1_dot_trainer__pb2.GetDatasetVersionRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_trainer__pb2.DatasetVersion.FromString,
+                _registered_method=True)
         self.ListRuns = channel.unary_unary(
                 '/millrace.v1.TrainerService/ListRuns',
                 request_serializer=millrace_dot_v1_dot_trainer__pb2.ListRunsRequest.SerializeToString,
@@ -52,6 +62,11 @@ class TrainerServiceStub:
         self.GetRun = channel.unary_unary(
                 '/millrace.v1.TrainerService/GetRun',
                 request_serializer=millrace_dot_v1_dot_trainer__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_trainer__pb2.Run.FromString,
+                _registered_method=True)
+        self.StartRun = channel.unary_unary(
+                '/millrace.v1.TrainerService/StartRun',
+                request_serializer=millrace_dot_v1_dot_trainer__pb2.StartRunRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_trainer__pb2.Run.FromString,
                 _registered_method=True)
         self.CancelRun = channel.unary_unary(
@@ -81,6 +96,19 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDatasetVersions(self, request, context):
+        """The contents that the data set has had, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDatasetVersion(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRuns(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -89,6 +117,14 @@ class TrainerServiceServicer:
 
     def GetRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRun(self, request, context):
+        """A new run on a data set as it was announced, or on an earlier version of it. The same idempotency key gives the
+        same run; so it does for a cancellation.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -119,6 +155,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=millrace_dot_v1_dot_trainer__pb2.GetDatasetRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_trainer__pb2.Dataset.SerializeToString,
             ),
+            'ListDatasetVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDatasetVersions,
+                    request_deserializer=millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsResponse.SerializeToString,
+            ),
+            'GetDatasetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDatasetVersion,
+                    request_deserializer=millrace_dot_v1_dot_trainer__pb2.GetDatasetVersionRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_trainer__pb2.DatasetVersion.SerializeToString,
+            ),
             'ListRuns': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuns,
                     request_deserializer=millrace_dot_v1_dot_trainer__pb2.ListRunsRequest.FromString,
@@ -127,6 +173,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=millrace_dot_v1_dot_trainer__pb2.GetRunRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_trainer__pb2.Run.SerializeToString,
+            ),
+            'StartRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRun,
+                    request_deserializer=millrace_dot_v1_dot_trainer__pb2.StartRunRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_trainer__pb2.Run.SerializeToString,
             ),
             'CancelRun': grpc.unary_unary_rpc_method_handler(
@@ -205,6 +256,60 @@ class TrainerService:
             _registered_method=True)
 
     @staticmethod
+    def ListDatasetVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.TrainerService/ListDatasetVersions',
+            millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsRequest.SerializeToString,
+            millrace_dot_v1_dot_trainer__pb2.ListDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDatasetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.TrainerService/GetDatasetVersion',
+            millrace_dot_v1_dot_trainer__pb2.GetDatasetVersionRequest.SerializeToString,
+            millrace_dot_v1_dot_trainer__pb2.DatasetVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListRuns(request,
             target,
             options=(),
@@ -247,6 +352,33 @@ class TrainerService:
             target,
             '/millrace.v1.TrainerService/GetRun',
             millrace_dot_v1_dot_trainer__pb2.GetRunRequest.SerializeToString,
+            millrace_dot_v1_dot_trainer__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.TrainerService/StartRun',
+            millrace_dot_v1_dot_trainer__pb2.StartRunRequest.SerializeToString,
             millrace_dot_v1_dot_trainer__pb2.Run.FromString,
             options,
             channel_credentials,

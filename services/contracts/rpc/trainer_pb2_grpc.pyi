@@ -33,8 +33,15 @@ class TrainerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TrainerServiceAsyncStub: ...
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListDatasetsRequest, _trainer_pb2.ListDatasetsResponse]
     GetDataset: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetDatasetRequest, _trainer_pb2.Dataset]
+    ListDatasetVersions: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListDatasetVersionsRequest, _trainer_pb2.ListDatasetVersionsResponse]
+    """The contents that the data set has had, the newest first."""
+    GetDatasetVersion: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetDatasetVersionRequest, _trainer_pb2.DatasetVersion]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]
     GetRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.Run]
+    StartRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.StartRunRequest, _trainer_pb2.Run]
+    """A new run on a data set as it was announced, or on an earlier version of it. The same idempotency key gives the
+    same run; so it does for a cancellation.
+    """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.Run]
     GetRunLogs: _grpc.UnaryStreamMultiCallable[_trainer_pb2.GetRunLogsRequest, _trainer_pb2.RunLogLine]
     """The run's log lines from `after_line` on; follows until the run ends when asked to."""
@@ -44,8 +51,15 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDatasets: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListDatasetsRequest, _trainer_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     GetDataset: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetDatasetRequest, _trainer_pb2.Dataset]  # type: ignore[assignment]
+    ListDatasetVersions: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListDatasetVersionsRequest, _trainer_pb2.ListDatasetVersionsResponse]  # type: ignore[assignment]
+    """The contents that the data set has had, the newest first."""
+    GetDatasetVersion: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetDatasetVersionRequest, _trainer_pb2.DatasetVersion]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]  # type: ignore[assignment]
     GetRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
+    StartRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.StartRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
+    """A new run on a data set as it was announced, or on an earlier version of it. The same idempotency key gives the
+    same run; so it does for a cancellation.
+    """
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
     GetRunLogs: _aio.UnaryStreamMultiCallable[_trainer_pb2.GetRunLogsRequest, _trainer_pb2.RunLogLine]  # type: ignore[assignment]
     """The run's log lines from `after_line` on; follows until the run ends when asked to."""
@@ -66,6 +80,21 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trainer_pb2.Dataset, _abc.Awaitable[_trainer_pb2.Dataset]]: ...
 
     @_abc_1.abstractmethod
+    def ListDatasetVersions(
+        self,
+        request: _trainer_pb2.ListDatasetVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListDatasetVersionsResponse, _abc.Awaitable[_trainer_pb2.ListDatasetVersionsResponse]]:
+        """The contents that the data set has had, the newest first."""
+
+    @_abc_1.abstractmethod
+    def GetDatasetVersion(
+        self,
+        request: _trainer_pb2.GetDatasetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.DatasetVersion, _abc.Awaitable[_trainer_pb2.DatasetVersion]]: ...
+
+    @_abc_1.abstractmethod
     def ListRuns(
         self,
         request: _trainer_pb2.ListRunsRequest,
@@ -78,6 +107,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.Run, _abc.Awaitable[_trainer_pb2.Run]]: ...
+
+    @_abc_1.abstractmethod
+    def StartRun(
+        self,
+        request: _trainer_pb2.StartRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.Run, _abc.Awaitable[_trainer_pb2.Run]]:
+        """A new run on a data set as it was announced, or on an earlier version of it. The same idempotency key gives the
+        same run; so it does for a cancellation.
+        """
 
     @_abc_1.abstractmethod
     def CancelRun(

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import InternalError, Refusal
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
 from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
-from services.gateway.handlers import announce_dataset, classify, send_feedback
+from services.gateway.domain.uploads import NewContent
+from services.gateway.errors import Malformed
+from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
 from services.gateway.inbound import translate
 from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
+from services.gateway.inbound.uploading import Pace, Patience
 from services.gateway.ports import Metadata, Ports, Upstreams
 from services.kit import telemetry
 from services.kit.auth import Principal
@@ -22,6 +27,7 @@ from services.kit.log import logger
 from services.kit.once import FIELD
 from services.kit.requests import caller
 
+DISCARD_SECONDS: Final = 1.0
 STREAM_IN_FLIGHT: Final = 64
 """Requests of one client stream that are worked on at once; more wait unread."""
 
@@ -44,8 +50,9 @@ def _seconds(context: Any, limit: float) -> float:
 
 
 class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, patience: Patience) -> None:
         self._ports = ports
+        self._patience = patience
 
     async def AnnounceDataset(self, request: gateway_pb2.AnnounceDatasetRequest, context: Any) -> gateway_pb2.Accepted:
         caller = self._caller("AnnounceDataset", context)
@@ -54,6 +61,36 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
     async def SendFeedback(self, request: gateway_pb2.SendFeedbackRequest, context: Any) -> gateway_pb2.Accepted:
         caller = self._caller("SendFeedback", context)
         return translate.accepted(await send_feedback(translate.feedback_received(request), caller, self._ports))
+
+    async def UploadDataset(  # type: ignore[override]
+        self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest], context: Any
+    ) -> None:
+        caller = self._caller("UploadDataset", context)
+        pace = Pace(self._ports.clock, lambda received: context.write(_progress(received)))
+        try:
+            with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
+                asked, chunks = await self._header(requests), self._chunks(requests)
+                async with self._patience.whole():
+                    told = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
+        except Refusal:
+            await _discard(requests)
+            raise
+        await context.write(gateway_pb2.UploadDatasetResponse(uploaded=translate.uploaded(told)))
+
+    async def _header(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> NewContent:
+        """Raises StalledUpload or Malformed."""
+        first = await self._patience.part(anext(aiter(requests), None))
+        if first is None or first.WhichOneof("part") != "header":
+            raise Malformed(problem="an upload begins with its header", at="header")
+        return translate.upload_header(first.header)
+
+    async def _chunks(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> AsyncIterator[bytes]:
+        """Until the client ends its side of the stream. Raises StalledUpload or Malformed."""
+        parts = aiter(requests)
+        while (request := await self._patience.part(anext(parts, None))) is not None:
+            if request.WhichOneof("part") != "chunk":
+                raise Malformed(problem="after the header only chunks may come", at="chunk")
+            yield request.chunk
 
     def _caller(self, method: str, context: Any) -> Caller:
         principal = _admitted(method)
@@ -127,6 +164,18 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
             request, tenant=principal.tenant, ids=self._ports.ids, deadline=deadline, traceparent=traceparent
         )
         return translate.classify_response(await classify(command, self._ports))
+
+
+async def _discard(requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> None:
+    """Reads on for a moment: a client that is still sending when the call ends may not see why it did."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            async for _ in requests:
+                pass
+
+
+def _progress(received_bytes: int) -> gateway_pb2.UploadDatasetResponse:
+    return gateway_pb2.UploadDatasetResponse(progress=gateway_pb2.UploadProgress(received_bytes=received_bytes))
 
 
 def _failure(refusal: Refusal) -> inference_pb2.Failure:

@@ -9,6 +9,7 @@ from services.contracts.events import DatasetReady, FeedbackReceived
 from services.contracts.rpc import gateway_pb2, inference_pb2
 from services.contracts.training import Columns, Recipe
 from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
+from services.gateway.domain.uploads import FORMATS, NewContent, Uploaded
 from services.gateway.errors import BadField, Malformed
 from services.kit.ids import Ids
 
@@ -28,9 +29,25 @@ def dataset_ready(request: gateway_pb2.AnnounceDatasetRequest) -> DatasetReady:
             model=request.model,
             recipe=_recipe(request.recipe_json),
             deploy=not request.hold_back,
+            content_hash=request.content_hash or None,
         )
     except ValidationError as error:
         raise bad_field(error) from error
+
+
+def upload_header(header: gateway_pb2.UploadHeader) -> NewContent:
+    return NewContent(header.dataset, header.format or FORMATS[0], header.size_bytes, header.sha256)
+
+
+def uploaded(value: Uploaded) -> gateway_pb2.UploadedDataset:
+    return gateway_pb2.UploadedDataset(
+        dataset=value.dataset,
+        format=value.format,
+        uri=value.uri,
+        content_hash=value.content.sha256,
+        size_bytes=value.content.size_bytes,
+        already_there=value.already_there,
+    )
 
 
 def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackReceived:

@@ -29,6 +29,7 @@ from services.kit.jobs import Worker
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
 from services.kit.timers import TimerLoop
+from services.kit.uploads import UploadStore
 from services.kit.work import Job
 from services.monitor import ports as monitor
 from services.monitor.handlers.upkeep import begin_upkeep
@@ -85,6 +86,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         mirrors=mirrors,
         generator=ground.generator,
         policy=gateway.Policy(),
+        uploads=UploadStore(f"file://{ground.data / 'uploads'}", ground.clock, ids),
     )
     room = Room(
         "gateway",

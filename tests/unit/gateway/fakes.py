@@ -1,5 +1,6 @@
 """Stand-ins for the gateway's ports, and shorthands for its events."""
 
+import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.content import Content
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
 from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.routing import Replica, RoutingTable
@@ -117,6 +119,35 @@ class FakeStore:
 
 
 @dataclass
+class FakeUpload:
+    """Keeps its content in the shelf's dictionary."""
+
+    kept: dict[str, bytes]
+    written: bytes = b""
+
+    async def write(self, chunk: bytes) -> None:
+        self.written += chunk
+
+    async def content(self) -> Content:
+        return Content(hashlib.sha256(self.written).hexdigest(), len(self.written))
+
+    async def keep(self, tenant: str, dataset: str, form: str) -> tuple[str, bool]:
+        uri = f"fake://{tenant}/{dataset}/{(await self.content()).sha256}.{form}"
+        there = uri in self.kept
+        self.kept[uri] = self.written
+        return uri, there
+
+
+@dataclass
+class FakeUploads:
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[FakeUpload]:
+        yield FakeUpload(self.kept)
+
+
+@dataclass
 class World:
     """The ports, and what stands behind them."""
 
@@ -129,6 +160,7 @@ class World:
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     policy: Policy = field(default_factory=Policy)
     statistics: Statistics = field(default_factory=Statistics)
+    uploads: FakeUploads = field(default_factory=FakeUploads)
 
     @property
     def ports(self) -> Ports:
@@ -144,4 +176,5 @@ class World:
             generator=random.Random(7),
             policy=self.policy,
             statistics=self.statistics,
+            uploads=self.uploads,
         )

@@ -7,11 +7,18 @@ from typing import Final
 from opentelemetry.trace import Span, SpanKind
 
 from services.contracts.errors import Refusal
-from services.gateway.errors import BodyTooLarge, Malformed, MethodNotAllowed, SlowBody
+from services.gateway.errors import BodyTooLarge, Malformed, MethodNotAllowed, SlowBody, StalledUpload
 from services.kit import telemetry
 from services.kit.http import STATUS, Header, problem
+from services.kit.uploads import StoreFull
 
-ONLY_HTTP: Final[Mapping[type[Refusal], int]] = {Malformed: 400, MethodNotAllowed: 405, SlowBody: 408}
+ONLY_HTTP: Final[Mapping[type[Refusal], int]] = {
+    Malformed: 400,
+    MethodNotAllowed: 405,
+    SlowBody: 408,
+    StalledUpload: 408,
+    StoreFull: 507,
+}
 """Statuses that no other transport tells apart."""
 
 CLOSING: Final = (BodyTooLarge, SlowBody)

@@ -92,7 +92,7 @@ class ControlDoor:
             await self._answer(call, request.receive, request.send)
 
     async def _sent(self, route: Route, scope: Scope, headers: Mapping[bytes, str], receive: Receive) -> dict[str, Any]:
-        query = _query(scope)
+        query = read_query_string(scope)
         if not route.has_body:
             return read_query(route, query)
         if query:
@@ -149,7 +149,8 @@ def match(verb: str, path: str) -> tuple[Route, dict[str, str]]:
     raise MethodNotAllowed(method=verb[:20], allowed=", ".join(sorted({route.verb for route, _ in found})))
 
 
-def _query(scope: Scope) -> list[tuple[str, str]]:
+def read_query_string(scope: Scope) -> list[tuple[str, str]]:
+    """Raises Malformed."""
     try:
         text = scope.get("query_string", b"").decode("ascii")
         pairs = parse_qsl(

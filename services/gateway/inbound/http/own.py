@@ -1,4 +1,4 @@
-"""Millrace's own REST face: the hot paths, the control plane, and the document that describes them."""
+"""Millrace's own REST face: the hot paths, uploads, the control plane, and the document that describes them."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,6 +12,7 @@ from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_path
+from services.gateway.inbound.http.uploads import UploadDoor, is_upload
 from services.kit.http import Header, respond
 
 OPENAPI_PATH: Final = "/openapi.json"
@@ -22,8 +23,11 @@ OPERATIONS: Final = {OPENAPI_PATH: "GET", "/healthz": "GET, HEAD", "/readyz": "G
 class OwnFace:
     """`/api/v1/...` and `/openapi.json`."""
 
-    def __init__(self, hot: InferenceDoor, control: ControlDoor, document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, hot: InferenceDoor, uploads: UploadDoor, control: ControlDoor, document: Callable[[], dict[str, Any]]
+    ) -> None:
         self._hot = hot
+        self._uploads = uploads
         self._control = control
         self._document = document
 
@@ -32,6 +36,8 @@ class OwnFace:
             deployment, action = hot
             check_role(request.principal, METHODS[action])
             await self._hot.serve(deployment, action, request)
+        elif is_upload(request.verb, request.path):
+            await self._uploads.serve(request)
         elif request.path == OPENAPI_PATH and request.verb == "GET":
             await respond(request.send, 200, orjson.dumps(self._document()))
         elif request.path in OPERATIONS:

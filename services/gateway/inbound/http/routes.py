@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 
 from services.contracts.rpc import gateway_pb2, inference_pb2, monitor_pb2, registry_pb2, trainer_pb2
 from services.gateway.domain.requests import check_identifier, check_name
+from services.gateway.domain.uploads import check_content_hash
 
 BASE: Final = "/api/v1"
 
@@ -46,11 +47,20 @@ class Route:
 
     @property
     def request(self) -> Descriptor:
-        return self.rpc.input_type
+        return self._of_stream(self.rpc.input_type, "header")
 
     @property
     def answer(self) -> Descriptor:
-        return self.rpc.output_type
+        return self._of_stream(self.rpc.output_type, "uploaded")
+
+    @property
+    def uploads(self) -> bool:
+        """Its body is a content, not JSON: path and query are the header, the last message is the answer."""
+        return bool(self.rpc.client_streaming)
+
+    def _of_stream(self, message: Descriptor, part: str) -> Descriptor:
+        inner = message.fields_by_name[part].message_type if self.uploads else None
+        return inner or message
 
     @property
     def service(self) -> ServiceDescriptor:
@@ -124,6 +134,16 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", "/history", REGISTRY, "ListHistory", "The registry's facts, in order."),
     _route("GET", "/history/head", REGISTRY, "GetHistoryHead", "Number and hash of the fact that was written last."),
     _route("GET", "/runs", TRAINER, "ListRuns", "Training runs, the newest first."),
+    _route(
+        "POST",
+        "/runs",
+        TRAINER,
+        "StartRun",
+        "Starts a run on a data set, or on an earlier version of it.",
+        required=("dataset",),
+        status=201,
+        idempotent_by_key=True,
+    ),
     _route("GET", "/runs/{run}", TRAINER, "GetRun", "One run."),
     _route("GET", "/runs/{run}/logs", TRAINER, "GetRunLogs", "The run's log: one JSON object a line."),
     _route("POST", "/runs/{run}:cancel", TRAINER, "CancelRun", "Stops a run."),
@@ -139,6 +159,25 @@ ROUTES: Final[tuple[Route, ...]] = (
         idempotent_by_key=True,
     ),
     _route("GET", "/datasets/{dataset}", TRAINER, "GetDataset", "One data set."),
+    _route(
+        "POST",
+        "/datasets/{dataset}/content",
+        GATEWAY,
+        "UploadDataset",
+        "Takes a data set's content, to be announced by the address in the answer.",
+        status=201,
+        idempotent_by_key=True,
+    ),
+    _route(
+        "GET", "/datasets/{dataset}/versions", TRAINER, "ListDatasetVersions", "The contents it has had, newest first."
+    ),
+    _route(
+        "GET",
+        "/datasets/{dataset}/versions/{content_hash}",
+        TRAINER,
+        "GetDatasetVersion",
+        "One content, by its SHA-256 or at least the first 8 digits of it.",
+    ),
     _route(
         "POST",
         f"{_DEPLOYMENT}/classify",
@@ -174,7 +213,11 @@ def _check_version(reference: str, at: str) -> None:
     check_name(reference.removeprefix("@"), at)
 
 
-_CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {"run": check_identifier, "version": _check_version}
+_CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {
+    "run": check_identifier,
+    "version": _check_version,
+    "content_hash": check_content_hash,
+}
 
 
 def check_parameter(name: str, value: str) -> None:

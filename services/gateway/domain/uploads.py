@@ -1,0 +1,102 @@
+"""What may be uploaded as a data set, and what is looked at on the way. Pure.
+
+Only what is cheap: that it is text in UTF-8, not empty, not too large, and what was announced. Rows, columns and labels
+are the trainer's to judge, which reads them anyway.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from services.contracts.content import Content
+from services.gateway.domain.requests import check_name
+from services.gateway.errors import BadField, BodyTooLarge, EmptyUpload, Malformed, NotText, WrongContent
+
+FORMATS: Final = ("jsonl", "csv")
+MEDIA: Final = {
+    "jsonl": frozenset(
+        {"application/x-ndjson", "application/jsonl", "application/jsonlines", "application/x-jsonlines"}
+    ),
+    "csv": frozenset({"text/csv", "application/csv"}),
+}
+"""What each format is called as a media type; `application/octet-stream` stands for either."""
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_SOME_OF_IT: Final = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewContent:
+    """A data set's content is about to come; size and hash where the sender knows them."""
+
+    dataset: str
+    format: str
+    size_bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The content is on disk and can be announced by its address."""
+
+    dataset: str
+    format: str
+    uri: str
+    content: Content
+    already_there: bool
+
+
+def check_upload(asked: NewContent, *, limit_bytes: int) -> None:
+    """Raises Malformed, BadField or BodyTooLarge before anything has come."""
+    check_name(asked.dataset, "dataset")
+    if asked.format not in FORMATS:
+        raise BadField(name="format", problem=f"it must be one of {', '.join(FORMATS)}", at="format")
+    if asked.sha256 and not _SHA256.fullmatch(asked.sha256):
+        raise BadField(name="sha256", problem="it must be 64 hexadecimal digits in lower case", at="sha256")
+    if asked.size_bytes > limit_bytes:
+        raise BodyTooLarge(limit=limit_bytes, at="size_bytes")
+
+
+def check_content(asked: NewContent, came: Content) -> None:
+    """Raises EmptyUpload, or WrongContent when it is not what was announced."""
+    if not came.size_bytes:
+        raise EmptyUpload
+    if asked.size_bytes and asked.size_bytes != came.size_bytes:
+        raise WrongContent(what=f"{came.size_bytes} bytes came, not {asked.size_bytes}", at="size_bytes")
+    if asked.sha256 and asked.sha256 != came.sha256:
+        raise WrongContent(what=f"its SHA-256 is {came.sha256}", at="sha256")
+
+
+def check_content_hash(text: str, at: str) -> None:
+    """Raises Malformed unless it is a SHA-256 or the beginning of one."""
+    if not _SOME_OF_IT.fullmatch(text):
+        raise Malformed(problem="a content hash has 8 to 64 hexadecimal digits, in lower case", at=at)
+
+
+class TextCheck:
+    """Looks at a content part by part: how much came, and whether it is UTF-8 without NUL."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.received_bytes = 0
+
+    def take(self, chunk: bytes) -> None:
+        """Raises BodyTooLarge or NotText, with the place of the first bad byte."""
+        before, self.received_bytes = self.received_bytes, self.received_bytes + len(chunk)
+        if self.received_bytes > self._limit_bytes:
+            raise BodyTooLarge(limit=self._limit_bytes, at="body")
+        if (place := chunk.find(b"\0")) >= 0:
+            raise NotText(place=before + place, problem="a NUL byte")
+        held = len(self._decoder.getstate()[0])
+        try:
+            self._decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            raise NotText(place=before - held + error.start, problem="no UTF-8") from error
+
+    def end(self) -> None:
+        """Raises NotText when the last character is cut short."""
+        try:
+            self._decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise NotText(place=self.received_bytes, problem="a character that is cut short") from error

@@ -1,0 +1,186 @@
+"""`POST /api/v1/datasets/{dataset}/content`: a raw body of any length, as it comes or in gzip, to the upload store."""
+
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from services.contracts.errors import Refusal
+from services.contracts.rpc import gateway_pb2
+from services.gateway.domain.access import check_role
+from services.gateway.domain.requests import Caller
+from services.gateway.domain.uploads import FORMATS, MEDIA
+from services.gateway.errors import BodyTooLarge, Malformed, UnsupportedMedia
+from services.gateway.handlers import upload_dataset
+from services.gateway.inbound import translate
+from services.gateway.inbound.http.answers import refused, server_span
+from services.gateway.inbound.http.body import GZIP, ClientGone, discard
+from services.gateway.inbound.http.control import NDJSON, read_query_string
+from services.gateway.inbound.http.door import Request, read_path
+from services.gateway.inbound.http.routes import GATEWAY, ROUTES, check_parameter
+from services.gateway.inbound.http.transcode import build_request, read_query, render
+from services.gateway.inbound.uploading import Pace, Patience
+from services.gateway.ports import Ports
+from services.gateway.telemetry import HTTP_REFUSED
+from services.kit import telemetry
+from services.kit.http import JSON, Header, Receive, respond
+
+ROUTE: Final = next(route for route in ROUTES if route.service is GATEWAY and route.rpc.name == "UploadDataset")
+PIECE_BYTES: Final = 256 * 1024
+"""At most this much is inflated at once: between two pieces the loop serves others."""
+ANY_MEDIA: Final = ("", "application/octet-stream")
+ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream, as it is or with gzip"
+
+
+def is_upload(verb: str, path: str) -> bool:
+    return verb == ROUTE.verb and ROUTE.pattern.fullmatch(path) is not None
+
+
+class UploadDoor:
+    """Translates; the rules are the handler's.
+
+    A client that accepts `application/x-ndjson` hears lines of `{"progress": ...}`, then one of `{"uploaded": ...}`;
+    what is refused after the first line is its last line.
+    """
+
+    def __init__(self, ports: Ports, patience: Patience) -> None:
+        self._ports = ports
+        self._patience = patience
+
+    async def serve(self, request: Request) -> None:
+        answer = _Answer(request)
+        body = _Body(request.receive, self._patience)
+        try:
+            await self._take(request, body, answer)
+        except Refusal as refusal:
+            HTTP_REFUSED.labels(refusal.code).inc()
+            if not body.whole:
+                await discard(request.scope, request.receive)
+            await answer.refuse(refusal, closing=not body.whole)
+
+    async def _take(self, request: Request, body: "_Body", answer: "_Answer") -> None:
+        path, headers = read_path(request.scope), request.headers
+        hit = ROUTE.pattern.fullmatch(path)
+        parameters = hit.groupdict() if hit else {}
+        check_role(request.principal, ROUTE.rpc.name)
+        for name, value in parameters.items():
+            check_parameter(name, value)
+        parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
+        with server_span(ROUTE.verb, ROUTE.path, path, parent, status=ROUTE.status):
+            header: Any = build_request(ROUTE, parameters, read_query(ROUTE, read_query_string(request.scope)))
+            header.format = _format(headers, header.format)
+            self._check_length(headers)
+            asked = translate.upload_header(header)
+            caller = Caller(request.principal.tenant, headers.get(b"idempotency-key", ""))
+            pace = Pace(self._ports.clock, answer.tell)
+            chunks = _decoded(body.chunks(), headers)
+            async with self._patience.whole():
+                uploaded = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
+            await answer.end(translate.uploaded(uploaded))
+
+    def _check_length(self, headers: Mapping[bytes, str]) -> None:
+        """What is announced as too long need not be read; a compressed body is no longer than what it holds."""
+        told, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
+        if not told.isdigit() or int(told) > limit:
+            raise BodyTooLarge(limit=limit, at="body")
+
+
+class _Body:
+    """The parts of the request's body as they come."""
+
+    def __init__(self, receive: Receive, patience: Patience) -> None:
+        self._receive = receive
+        self._patience = patience
+        self.whole = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises StalledUpload; ClientGone when there is nobody to tell."""
+        while not self.whole:
+            message = await self._patience.part(self._receive())
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self.whole = not message.get("more_body")
+            if chunk := message.get("body", b""):
+                yield chunk
+
+
+class _Answer:
+    """One JSON document, or lines of progress before it."""
+
+    def __init__(self, request: Request) -> None:
+        self._send = request.send
+        self._in_lines = "application/x-ndjson" in request.headers.get(b"accept", "").lower()
+        self._begun = False
+
+    async def tell(self, received_bytes: int) -> None:
+        if self._in_lines:
+            await self._line({"progress": {"received_bytes": received_bytes}})
+
+    async def end(self, uploaded: gateway_pb2.UploadedDataset) -> None:
+        if not self._in_lines:
+            await respond(self._send, ROUTE.status, render(uploaded), [JSON, _trace()])
+            return
+        await self._line({"uploaded": orjson.loads(render(uploaded))})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def refuse(self, refusal: Refusal, *, closing: bool) -> None:
+        status, body, headers = refused(refusal)
+        if self._begun:
+            await self._send({"type": "http.response.body", "body": body + b"\n"})
+            return
+        if closing and (b"connection", b"close") not in headers:
+            headers.append((b"connection", b"close"))
+        await respond(self._send, status, body, headers)
+
+    async def _line(self, told: dict[str, Any]) -> None:
+        if not self._begun:
+            self._begun = True
+            # The rest of a body that is refused after this is not read, so the connection ends with the answer.
+            headers = [NDJSON, _trace(), (b"connection", b"close")]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": orjson.dumps(told) + b"\n", "more_body": True})
+
+
+def _trace() -> Header:
+    return b"traceparent", telemetry.current_carrier().get("traceparent", "").encode()
+
+
+def _format(headers: Mapping[bytes, str], asked: str) -> str:
+    """By the query, else by the media type. Raises UnsupportedMedia when they contradict each other."""
+    media = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if media in ANY_MEDIA:
+        return asked or FORMATS[0]
+    told = next((form for form, names in MEDIA.items() if media in names), None)
+    if told is None or (asked and asked in FORMATS and asked != told):
+        raise UnsupportedMedia(header="content-type", value=media[:100], at="content-type", advice=ADVICE)
+    return asked or told
+
+
+def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> AsyncIterator[bytes]:
+    encoding = headers.get(b"content-encoding", "identity").strip().lower()
+    if encoding == "identity":
+        return chunks
+    if encoding != "gzip":
+        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], at="content-encoding", advice=ADVICE)
+    return _inflated(chunks)
+
+
+async def _inflated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Piece by piece, so that a small body never becomes a large one in memory. Raises Malformed."""
+    inflater, begun = zlib.decompressobj(GZIP), False
+    async for chunk in chunks:
+        left = chunk
+        while left:
+            if inflater.eof:  # one gzip file after another is one gzip file
+                inflater = zlib.decompressobj(GZIP)
+            begun = True
+            try:
+                piece = inflater.decompress(left, PIECE_BYTES)
+            except zlib.error as error:
+                raise Malformed(problem="the body is not gzip", at="body") from error
+            left = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            if piece:
+                yield piece
+    if begun and not inflater.eof:
+        raise Malformed(problem="the gzip body is cut short", at="body")

@@ -1,0 +1,53 @@
+"""What both doors do with an upload: wait for its parts a bounded time, and tell its progress at a pace."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from services.gateway.errors import SlowBody, StalledUpload
+from services.kit.clock import Clock
+
+TOLD_EVERY_SECONDS: Final = 0.5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an upload may pause, and how long it may take."""
+
+    chunk_seconds: float
+    seconds: float
+
+    async def part(self, coming: Awaitable[T]) -> T:
+        """Raises StalledUpload when nothing comes in time."""
+        try:
+            async with asyncio.timeout(self.chunk_seconds):
+                return await coming
+        except TimeoutError as error:
+            raise StalledUpload(seconds=self.chunk_seconds, at="body") from error
+
+    @asynccontextmanager
+    async def whole(self) -> AsyncIterator[None]:
+        """Around the whole upload. Raises SlowBody."""
+        try:
+            async with asyncio.timeout(self.seconds):
+                yield
+        except TimeoutError as error:
+            raise SlowBody(seconds=self.seconds, at="body") from error
+
+
+class Pace:
+    """Passes progress on twice a second, and not before half a second is over: short uploads need none."""
+
+    def __init__(self, clock: Clock, tell: Callable[[int], Awaitable[None]]) -> None:
+        self._clock = clock
+        self._tell = tell
+        self._due = clock.monotonic() + TOLD_EVERY_SECONDS
+
+    async def tell(self, received_bytes: int) -> None:
+        now = self._clock.monotonic()
+        if now >= self._due:
+            self._due = now + TOLD_EVERY_SECONDS
+            await self._tell(received_bytes)

@@ -1,0 +1,169 @@
+"""Uploading a data set: what is refused on the way, what is kept, and what a key means."""
+
+import gzip
+import hashlib
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.requests import Caller
+from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content_hash, check_upload
+from services.gateway.errors import BadField, BodyTooLarge, EmptyUpload, Malformed, NotText, WrongContent
+from services.gateway.handlers import upload_dataset
+from services.gateway.inbound.http.uploads import _decoded
+from services.gateway.ports import Policy
+from services.kit.once import KeyReused
+from tests.unit.gateway.fakes import World
+
+CONTENT = '{"text": "Grüße aus dem All", "label": "a"}\n'.encode() * 40
+HASH = hashlib.sha256(CONTENT).hexdigest()
+
+
+async def parts(content: bytes, *cuts: int) -> AsyncIterator[bytes]:
+    for start, end in zip((0, *cuts), (*cuts, len(content)), strict=True):
+        yield content[start:end]
+
+
+async def upload(world: World, content: bytes = CONTENT, *, caller: Caller | None = None, **header: object) -> Uploaded:
+    heard: list[int] = []
+
+    async def tell(received: int) -> None:
+        heard.append(received)
+
+    asked = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
+    done = await upload_dataset(asked, parts(content, 7, 500), caller or Caller("acme"), world.ports, tell)
+    assert heard == [7, 500, len(content)]
+    return done
+
+
+async def test_a_content_is_kept_under_its_tenant_its_data_set_and_its_hash() -> None:
+    world = World()
+    done = await upload(world, size_bytes=len(CONTENT), sha256=HASH)
+    assert done.uri == f"fake://acme/texts/{HASH}.jsonl"
+    assert (done.content.sha256, done.content.size_bytes, done.already_there) == (HASH, len(CONTENT), False)
+    assert world.uploads.kept == {done.uri: CONTENT}
+    assert (await upload(world)).already_there
+
+
+@pytest.mark.parametrize(
+    ("header", "refusal", "field"),
+    [
+        ({"dataset": "../texts"}, Malformed, "dataset"),
+        ({"dataset": "te\x00xts"}, Malformed, "dataset"),
+        ({"dataset": ""}, Malformed, "dataset"),
+        ({"format": "parquet"}, BadField, "format"),
+        ({"format": "../jsonl"}, BadField, "format"),
+        ({"sha256": HASH.upper()}, BadField, "sha256"),
+        ({"sha256": HASH[:-1]}, BadField, "sha256"),
+        ({"size_bytes": 2**31}, BodyTooLarge, "size_bytes"),
+    ],
+)
+async def test_a_bad_header_is_refused_before_anything_is_read(
+    header: dict[str, object], refusal: type[Refusal], field: str
+) -> None:
+    asked = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
+    with pytest.raises(refusal) as refused:
+        check_upload(asked, limit_bytes=1_000_000)
+    assert refused.value.at == field
+
+
+@pytest.mark.parametrize(
+    ("header", "field"), [({"size_bytes": 5}, "size_bytes"), ({"sha256": "0" * 64}, "sha256")], ids=["size", "hash"]
+)
+async def test_a_content_that_is_not_the_announced_one_is_refused_and_not_kept(
+    header: dict[str, Any], field: str
+) -> None:
+    world = World()
+    with pytest.raises(WrongContent) as refused:
+        await upload(world, **header)
+    assert refused.value.at == field
+    assert world.uploads.kept == {}
+
+
+async def test_an_empty_content_and_one_past_the_limit_are_refused() -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        for part in (b"", b""):
+            yield part
+
+    async def tell(_: int) -> None: ...
+
+    world = World(policy=Policy(upload_limit_bytes=100))
+    with pytest.raises(EmptyUpload):
+        await upload_dataset(NewContent("texts", "csv"), nothing(), Caller("acme"), world.ports, tell)
+    with pytest.raises(BodyTooLarge):
+        await upload_dataset(NewContent("texts", "csv"), parts(CONTENT), Caller("acme"), world.ports, tell)
+    assert world.uploads.kept == {}
+
+
+async def test_a_key_stands_for_one_content() -> None:
+    world, caller = World(), Caller("acme", "key")
+    first = await upload(world, caller=caller)
+    assert (await upload(world, caller=caller)).uri == first.uri
+    with pytest.raises(KeyReused):
+        await upload(world, CONTENT + CONTENT, caller=caller)
+    with pytest.raises(KeyReused):
+        await upload(world, caller=caller, dataset="others")
+    assert list(world.uploads.kept) == [first.uri]
+
+
+@given(text=st.text(min_size=1), seed=st.integers(0, 99))
+def test_text_is_text_however_it_is_cut(text: str, seed: int) -> None:
+    content, check = text.replace("\0", " ").encode(), TextCheck(10_000)
+    dice = random.Random(seed)
+    while content:
+        cut = dice.randint(1, len(content))
+        check.take(content[:cut])
+        content = content[cut:]
+    check.end()
+
+
+@given(
+    good=st.text(max_size=30), cut=st.integers(0, 200), bad=st.sampled_from([b"\xff", b"\0", b"\xc3(", b"\xed\xa0\x80"])
+)
+def test_the_first_byte_that_is_no_text_is_named(good: str, cut: int, bad: bytes) -> None:
+    before = good.replace("\0", " ").encode()
+    content, check = before + bad + b" more", TextCheck(10_000)
+
+    def take() -> None:
+        for part in (content[:cut], content[cut:]):
+            check.take(part)
+
+    with pytest.raises(NotText) as refused:
+        take()
+    assert refused.value.facts["place"] == len(before)
+
+
+def test_a_character_that_is_cut_short_is_no_text() -> None:
+    check = TextCheck(100)
+    check.take("ü".encode()[:1])
+    with pytest.raises(NotText):
+        check.end()
+
+
+@pytest.mark.parametrize("text", ["", "abc", "g" * 8, "a" * 65, "A" * 8, "abcdefa\n", "../../.."])
+def test_a_content_hash_has_at_least_eight_digits(text: str) -> None:
+    check_content_hash("0123abcd", "content_hash")
+    with pytest.raises(Malformed):
+        check_content_hash(text, "content_hash")
+
+
+async def inflated(packed: bytes, *cuts: int) -> list[bytes]:
+    return [piece async for piece in _decoded(parts(packed, *cuts), {b"content-encoding": "gzip"})]
+
+
+async def test_gzip_comes_in_bounded_pieces_also_when_it_is_several_files() -> None:
+    packed = gzip.compress(b"a" * 3_000_000) + gzip.compress(b"b")
+    pieces = await inflated(packed, 5, 30)
+    assert b"".join(pieces) == b"a" * 3_000_000 + b"b"
+    assert max(map(len, pieces)) <= 256 * 1024
+
+
+@pytest.mark.parametrize("packed", [b"plain", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"\0\0\0"])
+async def test_what_is_no_whole_gzip_is_refused(packed: bytes) -> None:
+    with pytest.raises(Malformed):
+        await inflated(packed, 2)
