@@ -47,13 +47,6 @@ def build(settings: GatewaySettings) -> Service:
             MONITOR.full_name: settings.monitor_address,
         }
     )
-    uploads = UploadStore(
-        settings.upload_root(),
-        service.clock,
-        service.ids,
-        limit=settings.upload_limit,
-        partial_seconds=settings.upload_seconds,
-    )
     ports = Ports(
         store=store(database, service.clock, service.ids),
         clock=service.clock,
@@ -64,7 +57,7 @@ def build(settings: GatewaySettings) -> Service:
         mirrors=mirrors,
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
-        uploads=uploads,
+        uploads=_uploads(service, settings),
     )
     reader = LatestReader(
         {subscription.event: subscription.handle for subscription in subscriptions(ports)},
@@ -77,11 +70,17 @@ def build(settings: GatewaySettings) -> Service:
     service.part("upstreams", close=upstreams.close)
     service.part("replicas", close=replicas.close)
     service.part("mirrors", close=mirrors.close)
-    service.part("uploads", close=uploads.close)
-    service.runs("upload sweeper", uploads.run)
     service.runs("routes", reader.run)
     _open_doors(service, settings, ports, upstreams)
     return service
+
+
+def _uploads(service: Service, settings: GatewaySettings) -> UploadStore:
+    root, longest = settings.upload_root(), settings.upload_seconds
+    uploads = UploadStore(root, service.clock, service.ids, limit=settings.upload_limit, partial_seconds=longest)
+    service.part("uploads", close=uploads.close)
+    service.runs("upload sweeper", uploads.run)
+    return uploads
 
 
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:

@@ -12,9 +12,10 @@ from services.kit.service import Service
 from services.kit.sql.database import Database
 from services.kit.sql.store import SqlStore
 from services.kit.timers import TimerLoop
+from services.kit.uploads import UploadStore
 from services.kit.work import Job
-from services.trainer import handlers
 from services.trainer.domain.spec import Limits
+from services.trainer.handlers import running
 from services.trainer.inbound import events, rpc
 from services.trainer.outbound.executor import ChildProcesses, RunPolicy
 from services.trainer.outbound.registry import RegistryChampions
@@ -35,14 +36,14 @@ def build(settings: TrainerSettings) -> Service:
         return TrainerTx(session, clock=service.clock, ids=service.ids, source="millrace/trainer")
 
     async def work(job: Job) -> None:
-        await handlers.work_run(job, ports)
+        await running.work_run(job, ports)
 
     store = SqlStore(database, begin)
     champions = RegistryChampions(settings.registry_address, service.service_key, settings.registry_seconds)
     worker = Worker(
         store,
         work,
-        kind=handlers.RUN_JOB,
+        kind=running.RUN_JOB,
         owner=service.ids.new("worker"),
         lease_seconds=settings.lease_seconds,
         clock=service.clock,
@@ -61,7 +62,10 @@ def build(settings: TrainerSettings) -> Service:
 def _ports(
     settings: TrainerSettings, service: Service, store: Store, champions: RegistryChampions, worker: Worker
 ) -> Ports:
-    executor = ChildProcesses(Workspace(settings.data_folder / "runs"), service.artifacts, run_policy(settings))
+    uploads = UploadStore(settings.upload_root(), service.clock, service.ids)
+    service.part("uploads", close=uploads.close)
+    workspace = Workspace(settings.data_folder / "runs")
+    executor = ChildProcesses(workspace, service.artifacts, uploads, run_policy(settings))
     return Ports(
         store=store,
         clock=service.clock,

@@ -2,14 +2,17 @@
 
 Refusal
 ├── UnusableData       the data set cannot be trained on
-│   ├── MissingFile, NoRegularFile, OutsideRoots, UnsupportedAddress, TooLargeData, TooManyRows
+│   ├── MissingFile, NoRegularFile, ContentChanged, OutsideRoots, UnsupportedAddress, TooLargeData, TooManyRows
 │   ├── NotUtf8, NulByte, RaggedRow, TruncatedFile, BadRow, MissingColumn, TextTooLong, UnknownSplit
 │   └── EmptyData, OneClass, TooManyLabels, TooFewRows
 ├── QualityRefused     the model is not fit to leave
 │   └── ParityFailed
 ├── UnsupportedBaseModel
 ├── OutOfMemory, BaselineBroke
-└── Interrupted        told to stop; not a failure
+├── Interrupted        told to stop; not a failure
+├── Invalid            BadRecipe, BadModelName, BadTime, NulCharacter, BadContentHash, AmbiguousVersion, UnknownPage
+├── NotFound           UnknownRun, UnknownDataset, UnknownVersion
+└── Conflict           RunHasEnded
 """
 
 from services.contracts.errors import Conflict, Invalid, Kind, NotFound, Refusal, Unsupported
@@ -34,6 +37,13 @@ class MissingFile(UnusableData):
 
 class NoRegularFile(UnusableData):
     """The data set's address is not a regular file."""
+
+
+class ContentChanged(UnusableData):
+    """The file is not the one that was announced: its SHA-256 is {found}, not {announced}."""
+
+    field = "content_hash"
+    hint = "announce the file as it is now; an uploaded one stays as it is"
 
 
 class OutsideRoots(UnusableData):
@@ -153,6 +163,55 @@ class UnknownRun(NotFound):
 
 class UnknownDataset(NotFound):
     """There is no data set {dataset}."""
+
+
+class UnknownVersion(NotFound):
+    """The data set {dataset} has had no content whose SHA-256 begins with {content_hash}."""
+
+    field = "content_hash"
+    hint = "GET /api/v1/datasets/{dataset}/versions lists them"
+
+
+class AmbiguousVersion(Invalid):
+    """Several contents' SHA-256 begin with {content_hash}."""
+
+    field = "content_hash"
+    hint = "give more digits"
+
+
+class BadContentHash(Invalid):
+    """A content hash has 8 to 64 hexadecimal digits, in lower case."""
+
+    field = "content_hash"
+
+
+class BadRecipe(Invalid):
+    """The recipe is not valid: {problem}."""
+
+    field = "recipe_json"
+
+
+class NulCharacter(Invalid):
+    """The request holds a NUL character."""
+
+
+class BadTime(Invalid):
+    """A time is written as in RFC 3339, with its zone: 2026-01-31T12:00:00Z."""
+
+    field = "since"
+
+
+class BadModelName(Invalid):
+    """A model's name has lower-case letters, digits, '.', '-' and '_', at most 63 of them."""
+
+    field = "model"
+
+
+class UnknownPage(Invalid):
+    """There is no such page."""
+
+    field = "page_token"
+    hint = "take the token from the page before, or leave it out for the first one"
 
 
 class RunHasEnded(Conflict):

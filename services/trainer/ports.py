@@ -11,8 +11,8 @@ from services.contracts.events import DatasetReady, InferenceRecord
 from services.kit.clock import Clock
 from services.kit.ids import Ids
 from services.kit.work import UnitOfWork
-from services.trainer.domain.datasets import Dataset, Example, RetrainingPolicy
-from services.trainer.domain.runs import Run, RunFact
+from services.trainer.domain.datasets import Dataset, DatasetVersion, Example, RetrainingPolicy
+from services.trainer.domain.runs import Run, RunFact, RunFilter
 from services.trainer.domain.spec import Failure, Progress, RunResult
 
 
@@ -29,6 +29,20 @@ class Tx(UnitOfWork, Protocol):
         """By name, from the one after `after` on."""
         ...
 
+    async def version(self, tenant: str, dataset: str, content_hash: str) -> DatasetVersion | None: ...
+
+    async def save_version(self, version: DatasetVersion) -> None: ...
+
+    async def versions(
+        self, tenant: str, dataset: str, *, after: DatasetVersion | None, limit: int
+    ) -> list[DatasetVersion]:
+        """The one that was first seen last comes first, from the one after `after` on."""
+        ...
+
+    async def versions_like(self, tenant: str, dataset: str, beginning: str, *, limit: int) -> list[DatasetVersion]:
+        """Those whose hash begins so, at most `limit`."""
+        ...
+
     async def run(self, tenant: str, run: str) -> Run | None:
         """Locked until the transaction ends, where the database locks rows."""
         ...
@@ -37,8 +51,8 @@ class Tx(UnitOfWork, Protocol):
         """Keeps the run as it stands and appends the facts to the history."""
         ...
 
-    async def runs(self, tenant: str, *, model: str, status: str, before: str, limit: int) -> list[Run]:
-        """The newest first, from the one before `before` on; an empty filter lets all through."""
+    async def runs(self, tenant: str, wanted: RunFilter, *, before: str, limit: int) -> list[Run]:
+        """The newest first, from the one before `before` on."""
         ...
 
     async def keep_texts(

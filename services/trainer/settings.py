@@ -21,7 +21,9 @@ class TrainerSettings(ServiceSettings):
     registry_address: str = Field(default="127.0.0.1:8121", description="host:port of the registry's gRPC door")
     registry_seconds: float = Field(default=10.0, gt=0, description="the longest the registry is waited for")
     data_roots: str = Field(
-        default="", description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home"
+        default="",
+        description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home. "
+        "A tenant's own uploads may be read always",
     )
     base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
     threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")

@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from services.contracts.artifact import ArtifactRef
-from services.trainer.domain.spec import Failure, RunResult, Stage
+from services.contracts.training import Recipe
+from services.trainer.domain.spec import DataContent, Failure, RunResult, Stage
 from services.trainer.errors import RunHasEnded
 
 
@@ -63,6 +64,7 @@ class RunQueued(_Fact):
     dataset: str
     cause: str
     parent: int | None = None
+    content_hash: str | None = None
 
 
 class RunTakenUp(_Fact):
@@ -74,6 +76,12 @@ class RunTakenUp(_Fact):
 class StageBegun(_Fact):
     stage: Stage
     status: RunStatus
+
+
+class DataRead(_Fact):
+    """The data set's file was read, and is known by its content from now on."""
+
+    content: DataContent
 
 
 class RunPutBack(_Fact):
@@ -92,10 +100,13 @@ class RunFailed(_Fact):
 
 
 class RunCancelled(_Fact):
-    pass
+    by: str = ""
+    reason: str = ""
 
 
-RunFact: TypeAlias = RunQueued | RunTakenUp | StageBegun | RunPutBack | RunSucceeded | RunFailed | RunCancelled
+RunFact: TypeAlias = (
+    RunQueued | RunTakenUp | StageBegun | DataRead | RunPutBack | RunSucceeded | RunFailed | RunCancelled
+)
 
 
 # --- commands ----------------------------------------------------------------------------------
@@ -127,11 +138,17 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class ReadData:
+    content: DataContent
+
+
+@dataclass(frozen=True)
 class Cancel:
-    pass
+    actor: str
+    reason: str
 
 
-Command: TypeAlias = TakeUp | BeginStage | Succeed | Fail | Cancel
+Command: TypeAlias = TakeUp | BeginStage | ReadData | Succeed | Fail | Cancel
 
 
 # --- the state ---------------------------------------------------------------------------------
@@ -158,10 +175,33 @@ class Run:
     result: RunResult | None = None
     ended_at: datetime | None = None
     trace_id: str = ""
+    announced_hash: str | None = None
+    content: DataContent | None = None
+    recipe: Recipe | None = None
+    hold_back: bool = False
+    started_by: str = ""
+    start_reason: str = ""
+    cancelled_by: str = ""
+    cancel_reason: str = ""
 
     @property
     def ended(self) -> bool:
         return self.status in _ENDED
+
+    @property
+    def content_hash(self) -> str:
+        """Of the file: as the run found it, else as it was announced; empty when it is not known yet."""
+        return self.content.sha256 if self.content else self.announced_hash or ""
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs are wanted; what is left empty lets all through."""
+
+    model: str = ""
+    status: str = ""
+    dataset: str = ""
+    since: datetime | None = None
 
 
 def decide(run: Run, command: Command) -> Sequence[RunFact]:
@@ -174,13 +214,15 @@ def decide(run: Run, command: Command) -> Sequence[RunFact]:
         case BeginStage(stage):
             status = STATUS_OF[stage]
             return () if run.status is status else (StageBegun(stage=stage, status=status),)
+        case ReadData(content):
+            return () if run.content == content else (DataRead(content=content),)
         case Succeed(artifact, result):
             return (RunSucceeded(artifact=artifact, result=result),)
         case Fail(failure, attempts):
             again = failure.retryable and run.failed_attempts + 1 < attempts
             return (RunPutBack(failure=failure),) if again else (RunFailed(failure=failure),)
-        case Cancel():
-            return (RunCancelled(),)
+        case Cancel(actor, reason):
+            return (RunCancelled(by=actor, reason=reason),)
 
 
 def evolve(run: Run, fact: RunFact, at: datetime) -> Run:
@@ -192,6 +234,8 @@ def evolve(run: Run, fact: RunFact, at: datetime) -> Run:
             return replace(run, attempt=attempt)
         case StageBegun(status=status):
             return replace(_moved(run, status), progress=0.0)
+        case DataRead(content=content):
+            return replace(run, content=content)
         case RunPutBack(failure=failure):
             failed = run.failed_attempts + 1
             back = run if run.status is RunStatus.QUEUED else _moved(run, RunStatus.QUEUED)
@@ -201,8 +245,8 @@ def evolve(run: Run, fact: RunFact, at: datetime) -> Run:
             return replace(done, progress=1.0, artifact=artifact, result=result, failure=None, ended_at=at)
         case RunFailed(failure=failure):
             return replace(_moved(run, RunStatus.FAILED), failure=failure, ended_at=at)
-        case RunCancelled():
-            return replace(_moved(run, RunStatus.CANCELLED), ended_at=at)
+        case RunCancelled(by=by, reason=reason):
+            return replace(_moved(run, RunStatus.CANCELLED), ended_at=at, cancelled_by=by, cancel_reason=reason)
 
 
 def _moved(run: Run, status: RunStatus) -> Run:

@@ -115,6 +115,14 @@ class Gates(_Frozen):
     int8_speedup: float = Field(default=1.0, ge=0)
 
 
+class DataContent(_Frozen):
+    """The file that a run read."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+    rows: int | None = Field(default=None, description="None where a row could not be read")
+
+
 class RunSpec(_Frozen):
     """All that a run depends on: the same spec over the same files gives the same model."""
 
@@ -123,6 +131,7 @@ class RunSpec(_Frozen):
     dataset: DatasetName
     data: Path
     format: Literal["jsonl", "csv"] = "jsonl"
+    content_hash: Sha256 | None = Field(default=None, description="of the file's bytes; another file is refused")
     columns: Columns = Columns()
     feedback: Path | None = Field(default=None, description="jsonl of `text` and `label`: labelled traffic")
     recipe: Recipe = Recipe()
@@ -144,6 +153,7 @@ class Progress(_Frozen):
     fraction: float = Field(ge=0, le=1, description="of the stage")
     message: str
     numbers: dict[str, float] = Field(default_factory=dict)
+    content: DataContent | None = Field(default=None, description="told once, when the file was read")
 
 
 class Failure(_Frozen):
@@ -161,6 +171,7 @@ class RunResult(_Frozen):
 
     run: RunId
     data_hash: Sha256
+    content: DataContent | None = None
     base_model: str
     labels: list[Label]
     metrics: Metrics

@@ -11,6 +11,7 @@ from typing import Final
 
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactStore
+from services.kit.uploads import UnknownUpload, UploadStore
 from services.trainer.domain.spec import (
     ARTIFACT_FOLDER,
     FAILURE_FILE,
@@ -28,9 +29,9 @@ from services.trainer.domain.spec import (
     RunSpec,
     Stage,
 )
-from services.trainer.errors import UnusableData
+from services.trainer.errors import MissingFile, UnusableData
 from services.trainer.outbound.sources import locate
-from services.trainer.outbound.workspace import CHAMPION_FOLDER, Workspace
+from services.trainer.outbound.workspace import CHAMPION_FOLDER, DATA_FILE, Workspace
 from services.trainer.ports import Assignment, Finished, Outcome, Tell
 
 POLL_SECONDS: Final = 0.2
@@ -54,9 +55,10 @@ class RunPolicy:
 class ChildProcesses:
     """One process a run. It dies with this one, and leaves a checkpoint when it is told to stop."""
 
-    def __init__(self, workspace: Workspace, artifacts: ArtifactStore, policy: RunPolicy) -> None:
+    def __init__(self, workspace: Workspace, artifacts: ArtifactStore, uploads: UploadStore, policy: RunPolicy) -> None:
         self._workspace = workspace
         self._artifacts = artifacts
+        self._uploads = uploads
         self._policy = policy
 
     async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
@@ -81,7 +83,7 @@ class ChildProcesses:
         """The run's spec; the first attempt fixes it, the champion of that moment included."""
         policy, dataset = self._policy, assignment.dataset
         await asyncio.to_thread(self._workspace.tidy, assignment.run, policy.runs_kept)
-        data = await asyncio.to_thread(locate, dataset.uri, policy.roots)
+        data = await self._data(assignment)
         fixed = await asyncio.to_thread(self._workspace.spec, assignment.run)
         if fixed is not None:
             return fixed
@@ -101,6 +103,7 @@ class ChildProcesses:
             dataset=dataset.dataset,
             data=data,
             format=dataset.format,
+            content_hash=dataset.content_hash,
             columns=dataset.columns,
             feedback=examples,
             recipe=dataset.recipe,
@@ -113,6 +116,23 @@ class ChildProcesses:
         )
         await asyncio.to_thread(self._workspace.fix_spec, spec)
         return spec
+
+    async def _data(self, assignment: Assignment) -> Path:
+        """The data set's file: under a root, among the tenant's own uploads, or fetched from where those lie.
+
+        Raises OutsideRoots, MissingFile, UnsupportedAddress; UploadStoreDown.
+        """
+        uri, mine = assignment.dataset.uri, self._uploads.folder_of(assignment.tenant)
+        if not self._uploads.holds(uri, assignment.tenant):
+            roots = (*self._policy.roots, mine) if mine is not None else self._policy.roots
+            return await asyncio.to_thread(locate, uri, roots)
+        fetched = self._workspace.run_folder(assignment.run) / DATA_FILE
+        if not fetched.exists():
+            try:
+                await self._uploads.fetch(uri, fetched)
+            except UnknownUpload as error:
+                raise MissingFile from error
+        return fetched
 
     async def _run_child(self, folder: Path, tell: Tell) -> int:
         """The exit code; negative for a signal."""

@@ -9,15 +9,17 @@ from sqlmodel import SQLModel
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import DatasetReady, InferenceRecord
+from services.contracts.training import Recipe
 from services.kit.sql import history
 from services.kit.sql.work import SqlUnitOfWork, columns
-from services.trainer.domain.datasets import Dataset, Example
-from services.trainer.domain.runs import Run, RunFact, RunStatus
-from services.trainer.domain.spec import Failure, RunResult
-from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextRow
+from services.trainer.domain.datasets import Dataset, DatasetVersion, Example
+from services.trainer.domain.runs import Run, RunFact, RunFilter, RunStatus
+from services.trainer.domain.spec import DataContent, Failure, RunResult
+from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextRow, VersionRow
 
 _STREAM = "run/"
 _PLACE = ["tenant", "deployment", "request"]
+_OF_ANNOUNCEMENT = ("dataset", "announced")
 
 
 class TrainerTx(SqlUnitOfWork):
@@ -44,6 +46,7 @@ class TrainerTx(SqlUnitOfWork):
             "announced": dataset.announced.model_dump(mode="json"),
             "announced_at": dataset.announced_at,
             "latest_run": dataset.latest_run,
+            "content_hash": dataset.content_hash,
         }
         await self.upsert(DatasetRow, row, keys=["tenant", "name"])
 
@@ -51,6 +54,36 @@ class TrainerTx(SqlUnitOfWork):
         t = columns(DatasetRow)
         query = sa.select(t).where(t.c.tenant == tenant, t.c.name > after).order_by(t.c.name).limit(limit)
         return [_dataset(row) for row in await self.execute(query)]
+
+    async def version(self, tenant: str, dataset: str, content_hash: str) -> DatasetVersion | None:
+        t = columns(VersionRow)
+        query = self._versions(tenant, dataset).where(t.c.content_hash == content_hash)
+        row = (await self.execute(query)).one_or_none()
+        return _version(row) if row else None
+
+    async def save_version(self, version: DatasetVersion) -> None:
+        row = {name: getattr(version, name) for name in VersionRow.model_fields if name not in _OF_ANNOUNCEMENT}
+        row |= {"dataset": version.announced.dataset, "announced": version.announced.model_dump(mode="json")}
+        await self.upsert(VersionRow, row, keys=["tenant", "dataset", "content_hash"])
+
+    async def versions(
+        self, tenant: str, dataset: str, *, after: DatasetVersion | None, limit: int
+    ) -> list[DatasetVersion]:
+        t = columns(VersionRow)
+        query = self._versions(tenant, dataset).order_by(t.c.first_at.desc(), t.c.content_hash.desc()).limit(limit)
+        if after is not None:
+            same = sa.and_(t.c.first_at == after.first_at, t.c.content_hash < after.content_hash)
+            query = query.where(sa.or_(t.c.first_at < after.first_at, same))
+        return [_version(row) for row in await self.execute(query)]
+
+    async def versions_like(self, tenant: str, dataset: str, beginning: str, *, limit: int) -> list[DatasetVersion]:
+        t = columns(VersionRow)
+        query = self._versions(tenant, dataset).where(t.c.content_hash.startswith(beginning)).limit(limit)
+        return [_version(row) for row in await self.execute(query)]
+
+    def _versions(self, tenant: str, dataset: str) -> sa.Select[Any]:
+        t = columns(VersionRow)
+        return sa.select(t).where(t.c.tenant == tenant, t.c.dataset == dataset)
 
     # --- runs
 
@@ -75,16 +108,24 @@ class TrainerTx(SqlUnitOfWork):
         row = {name: getattr(run, name) for name in RunRow.model_fields}
         row |= {
             name: value.model_dump(mode="json") if value is not None else None
-            for name, value in (("failure", run.failure), ("artifact", run.artifact), ("result", run.result))
+            for name, value in (
+                ("failure", run.failure),
+                ("artifact", run.artifact),
+                ("result", run.result),
+                ("content", run.content),
+                ("recipe", run.recipe),
+            )
         }
         await self.upsert(RunRow, row, keys=["tenant", "id"])
 
-    async def runs(self, tenant: str, *, model: str, status: str, before: str, limit: int) -> list[Run]:
+    async def runs(self, tenant: str, wanted: RunFilter, *, before: str, limit: int) -> list[Run]:
         t = columns(RunRow)
         query = sa.select(t).where(t.c.tenant == tenant).order_by(t.c.id.desc()).limit(limit)
-        for column, value in ((t.c.model, model), (t.c.status, status)):
-            if value:
-                query = query.where(column == value)
+        for name in ("model", "status", "dataset"):
+            if value := getattr(wanted, name):
+                query = query.where(t.c[name] == value)
+        if wanted.since is not None:
+            query = query.where(t.c.created_at >= wanted.since)
         if before:
             query = query.where(t.c.id < before)
         return [_run(row) for row in await self.execute(query)]
@@ -153,7 +194,21 @@ class TrainerTx(SqlUnitOfWork):
 
 
 def _dataset(row: Any) -> Dataset:
-    return Dataset(row.tenant, DatasetReady.model_validate(row.announced), row.announced_at, row.latest_run)
+    announced = DatasetReady.model_validate(row.announced)
+    return Dataset(row.tenant, announced, row.announced_at, row.latest_run, row.content_hash)
+
+
+def _version(row: Any) -> DatasetVersion:
+    return DatasetVersion(
+        tenant=row.tenant,
+        content_hash=row.content_hash,
+        announced=DatasetReady.model_validate(row.announced),
+        first_at=row.first_at,
+        announced_at=row.announced_at,
+        latest_run=row.latest_run,
+        size_bytes=row.size_bytes,
+        rows=row.rows,
+    )
 
 
 def _run(row: Any) -> Run:
@@ -174,4 +229,12 @@ def _run(row: Any) -> Run:
         result=RunResult.model_validate(row.result) if row.result else None,
         ended_at=row.ended_at,
         trace_id=row.trace_id,
+        announced_hash=row.announced_hash,
+        content=DataContent.model_validate(row.content) if row.content else None,
+        recipe=Recipe.model_validate(row.recipe) if row.recipe else None,
+        hold_back=row.hold_back,
+        started_by=row.started_by,
+        start_reason=row.start_reason,
+        cancelled_by=row.cancelled_by,
+        cancel_reason=row.cancel_reason,
     )

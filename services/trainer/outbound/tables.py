@@ -19,6 +19,23 @@ class DatasetRow(SQLModel, table=True):
     announced: dict[str, Any] = Field(sa_type=sa.JSON)
     announced_at: datetime = Field(sa_type=UtcDateTime)
     latest_run: str
+    content_hash: str | None = None
+
+
+class VersionRow(SQLModel, table=True):
+    """One content that a data set has had."""
+
+    __tablename__ = "trainer_dataset_version"
+    __table_args__ = (sa.Index("ix_trainer_dataset_version_first", "tenant", "dataset", "first_at"),)
+    tenant: str = Field(primary_key=True)
+    dataset: str = Field(primary_key=True)
+    content_hash: str = Field(primary_key=True)
+    announced: dict[str, Any] = Field(sa_type=sa.JSON)
+    first_at: datetime = Field(sa_type=UtcDateTime)
+    announced_at: datetime = Field(sa_type=UtcDateTime)
+    latest_run: str
+    size_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
+    rows: int | None = None
 
 
 class RunRow(SQLModel, table=True):
@@ -28,7 +45,7 @@ class RunRow(SQLModel, table=True):
     tenant: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
     model: str
-    dataset: str
+    dataset: str = Field(index=True)
     cause: str
     parent: int | None = None
     status: str = Field(index=True)
@@ -41,6 +58,14 @@ class RunRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     trace_id: str
+    announced_hash: str | None = None
+    content: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    recipe: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    hold_back: bool = False
+    started_by: str = ""
+    start_reason: str = ""
+    cancelled_by: str = ""
+    cancel_reason: str = ""
 
 
 class TextRow(SQLModel, table=True):
@@ -73,4 +98,4 @@ class LabelRow(SQLModel, table=True):
     at: datetime = Field(sa_type=UtcDateTime)
 
 
-TABLES: Final = (DatasetRow, RunRow, TextRow, LabelRow)
+TABLES: Final = (DatasetRow, VersionRow, RunRow, TextRow, LabelRow)

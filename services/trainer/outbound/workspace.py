@@ -3,6 +3,7 @@
 ```
 runs/<run>/spec.json               what the run depends on, fixed by its first attempt
 runs/<run>/examples.jsonl          labelled traffic, fixed likewise
+runs/<run>/data                    the data set, where it lies in a store that is not a folder
 runs/<run>/champion/<digest>/      the checked artifact that the run is compared with
 runs/<run>/attempt-<fence>/        the run folder that a child process works in
 ```
@@ -23,6 +24,7 @@ from services.trainer.domain.spec import FAILURE_FILE, LOG_FILE, PROGRESS_FILE, 
 
 SPEC_FILE: Final = "spec.json"
 EXAMPLES_FILE: Final = "examples.jsonl"
+DATA_FILE: Final = "data"
 CHAMPION_FOLDER: Final = "champion"
 _ATTEMPT: Final = "attempt-"
 _COPIED: Final = (PROGRESS_FILE, LOG_FILE)

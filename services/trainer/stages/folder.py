@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from services.kit.clock import Clock
-from services.trainer.domain.spec import PROGRESS_FILE, RUN_FILE, Progress, RunSpec, Stage
+from services.trainer.domain.spec import PROGRESS_FILE, RUN_FILE, DataContent, Progress, RunSpec, Stage
 
 M = TypeVar("M", bound=BaseModel)
 _PARTIAL: Final = ".partial"
@@ -68,10 +68,22 @@ class RunFolder:
             return None
         return finished if finished.inputs == inputs else None
 
-    def tell(self, stage: Stage, fraction: float, message: str, numbers: Mapping[str, float] | None = None) -> None:
+    def tell(
+        self,
+        stage: Stage,
+        fraction: float,
+        message: str,
+        numbers: Mapping[str, float] | None = None,
+        content: DataContent | None = None,
+    ) -> None:
         """Appends a line to the progress file."""
         progress = Progress(
-            at=self.clock.now(), stage=stage, fraction=min(1.0, fraction), message=message, numbers=dict(numbers or {})
+            at=self.clock.now(),
+            stage=stage,
+            fraction=min(1.0, fraction),
+            message=message,
+            numbers=dict(numbers or {}),
+            content=content,
         )
         with (self / PROGRESS_FILE).open("a", encoding="utf-8") as file:
             file.write(progress.model_dump_json() + "\n")

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from services.contracts.training import Columns
 from services.kit.duplicates import first_likes, normalised
-from services.trainer.domain.spec import BASE, FEEDBACK, Limits, RunSpec, Split, Splitting, Stage
-from services.trainer.errors import EmptyData, OneClass, TooFewRows, TooManyLabels
+from services.trainer.domain.spec import BASE, FEEDBACK, DataContent, Limits, RunSpec, Split, Splitting, Stage
+from services.trainer.errors import ContentChanged, EmptyData, OneClass, TooFewRows, TooManyLabels, UnusableData
 from services.trainer.stages.folder import Finished, RunFolder, file_hash, hash_of
-from services.trainer.stages.reading import RawRow, read_rows
+from services.trainer.stages.reading import RawRow, read_content, read_rows
 
 ROWS_FILE: Final = "rows.jsonl"
 MIN_SPLIT_ROWS: Final = 20
@@ -52,6 +52,7 @@ class Dropped(BaseModel):
 class Prepared(Finished):
     labels: list[str]
     data_hash: str
+    content: DataContent
     splits: dict[Split, int]
     sources: dict[str, int]
     dropped: Dropped
@@ -60,8 +61,8 @@ class Prepared(Finished):
 
 def prepare(folder: RunFolder, spec: RunSpec) -> Prepared:
     """Writes `rows.jsonl`. Raises a kind of UnusableData, with the row where there is one."""
-    base, dropped = _usable(list(read_rows(spec.data, spec.format, spec.columns, spec.limits)), spec.limits)
-    folder.tell(Stage.PREPARE, 0.3, "rows read", {"rows": len(base)})
+    content, raw = _read(folder, spec)
+    base, dropped = _usable(raw, spec.limits)
     _require_classes(base, spec.limits)
     near = len(base) <= spec.limits.near_duplicate_rows
     kept, dropped = _distinct(base, dropped, near=near)
@@ -75,11 +76,27 @@ def prepare(folder: RunFolder, spec: RunSpec) -> Prepared:
         inputs=prepare_inputs(spec),
         labels=labels,
         data_hash=file_hash(folder / ROWS_FILE),
+        content=content,
         splits={split: sum(row.split is split for row in rows) for split in Split},
         sources=dict(Counter(row.source for row in rows)),
         dropped=dropped,
         near_duplicates_removed=near,
     )
+
+
+def _read(folder: RunFolder, spec: RunSpec) -> tuple[DataContent, list[RawRow]]:
+    """The file, if it is the one that was announced, and its rows; which file it was is told whatever the rows hold."""
+    content = read_content(spec.data, spec.limits)
+    if spec.content_hash not in (None, content.sha256):
+        raise ContentChanged(found=content.sha256, announced=spec.content_hash)
+    try:
+        raw = list(read_rows(spec.data, spec.format, spec.columns, spec.limits, content))
+    except UnusableData:
+        folder.tell(Stage.PREPARE, 0.1, "a row cannot be read", content=content)
+        raise
+    content = content.model_copy(update={"rows": len(raw)})
+    folder.tell(Stage.PREPARE, 0.3, "rows read", {"rows": len(raw)}, content)
+    return content, raw
 
 
 def prepare_inputs(spec: RunSpec) -> str:

@@ -1,18 +1,21 @@
 """Reads a data set row by row, and refuses what is not one, naming the row."""
 
 import csv
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
 from services.contracts.training import Columns
-from services.trainer.domain.spec import Limits, Split
+from services.trainer.domain.spec import DataContent, Limits, Split
 from services.trainer.errors import (
     BadRow,
+    ContentChanged,
     MissingColumn,
     MissingFile,
     NoRegularFile,
@@ -40,17 +43,45 @@ class RawRow:
     group: str | None
 
 
-def read_rows(path: Path, form: Literal["jsonl", "csv"], columns: Columns, limits: Limits) -> Iterator[RawRow]:
-    """Every row of the file. Raises a kind of UnusableData at the first row that cannot be read."""
+def read_content(path: Path, limits: Limits) -> DataContent:
+    """What fixes the file. Raises a kind of UnusableData when there is none, or a too large one."""
     with _open(path, limits) as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return DataContent(sha256=digest.hexdigest(), size_bytes=file.tell())
+
+
+def read_rows(
+    path: Path, form: Literal["jsonl", "csv"], columns: Columns, limits: Limits, content: DataContent | None = None
+) -> Iterator[RawRow]:
+    """Every row of the file. Raises a kind of UnusableData at the first row that cannot be read.
+
+    ContentChanged after the last one, when that was not the `content`: somebody wrote into the file meanwhile.
+    """
+    with _open(path, limits) as opened:
+        file = _Hashed(opened)
         records = _csv(file, limits) if form == "csv" else _jsonl(file, limits)
         for number, record in records:
             if number > limits.max_rows:
                 raise TooManyRows(limit=limits.max_rows, row=number)
             yield _row(number, record, columns, limits)
+        if content is not None and file.digest.hexdigest() != content.sha256:
+            raise ContentChanged(found=file.digest.hexdigest(), announced=content.sha256)
 
 
-def _open(path: Path, limits: Limits) -> BinaryIO:
+class _Hashed:
+    """Lines of a file, and the hash of those that were read."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def readline(self, longest: int) -> bytes:
+        line = self._file.readline(longest)
+        self.digest.update(line)
+        return line
+
+
+def _open(path: Path, limits: Limits) -> BufferedReader:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:  # missing, forbidden, or a link put in its place
@@ -65,7 +96,7 @@ def _open(path: Path, limits: Limits) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def _lines(file: BinaryIO, limits: Limits) -> Iterator[str]:
+def _lines(file: _Hashed, limits: Limits) -> Iterator[str]:
     """Decoded lines; the row an error names is the line, which the CSV reader corrects."""
     read = 0
     longest = 8 * limits.max_text_characters + 65_536
@@ -87,7 +118,7 @@ def _lines(file: BinaryIO, limits: Limits) -> Iterator[str]:
         yield text
 
 
-def _jsonl(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _jsonl(file: _Hashed, limits: Limits) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(_lines(file, limits), start=1):
         if not line.strip():
             continue
@@ -102,7 +133,7 @@ def _jsonl(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Mapping[str, o
         yield number, record
 
 
-def _csv(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _csv(file: _Hashed, limits: Limits) -> Iterator[tuple[int, Mapping[str, object]]]:
     csv.field_size_limit(4 * limits.max_text_characters + 4096)
     records = csv.reader(_lines(file, limits), strict=True)
     header: list[str] | None = None

@@ -102,6 +102,7 @@ class Runner:
         return RunResult(
             run=spec.run,
             data_hash=prepared.data_hash,
+            content=prepared.content,
             base_model=find_base_model(spec.base_model).name,
             labels=prepared.labels,
             metrics=packaged.metrics,

@@ -44,9 +44,9 @@ from services.registry.app import MIGRATIONS as REGISTRY_MIGRATIONS
 from services.registry.inbound import events as registry_events
 from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
-from services.trainer import handlers as trainer_handlers
 from services.trainer import ports as trainer
 from services.trainer.app import MIGRATIONS as TRAINER_MIGRATIONS
+from services.trainer.handlers import running
 from services.trainer.inbound import events as trainer_events
 from services.trainer.outbound.store import TrainerTx
 from services.trainer.settings import TrainerSettings
@@ -134,13 +134,13 @@ async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Po
         return TrainerTx(session, clock=ground.clock, ids=ids, source="millrace/trainer")
 
     async def work(job: Job) -> None:
-        await trainer_handlers.work_run(job, ports)
+        await running.work_run(job, ports)
 
     store = SqlStore(database, begin)
     worker = Worker(
         store,
         work,
-        kind=trainer_handlers.RUN_JOB,
+        kind=running.RUN_JOB,
         owner=ids.new("worker"),
         lease_seconds=settings.lease_seconds,
         clock=ground.clock,

@@ -30,10 +30,10 @@ from services.kit.sql.tables import OutboxRow
 from services.kit.sql.work import columns
 from services.kit.timers import TimerLoop
 from services.kit.work import Job
-from services.trainer import handlers
 from services.trainer.app import MIGRATIONS
 from services.trainer.domain.datasets import RetrainingPolicy
-from services.trainer.domain.spec import Failure, Progress, RunResult, Stage
+from services.trainer.domain.spec import DataContent, Failure, Progress, RunResult, Stage
+from services.trainer.handlers import running, traffic
 from services.trainer.inbound.events import timer_handlers
 from services.trainer.outbound.store import TrainerTx
 from services.trainer.ports import Assignment, Champion, Finished, Outcome, Ports, Tell
@@ -71,15 +71,18 @@ class FakeExecutor:
     endings: list[Failure] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    content: DataContent | None = None
+    """What it says that it read."""
 
     async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
         self.assignments.append(assignment)
         for stage in Stage:
-            await tell(Progress(at=self.clock.now(), stage=stage, fraction=0.5, message="half"))
+            read = self.content if stage is Stage.PREPARE else None
+            await tell(Progress(at=self.clock.now(), stage=stage, fraction=0.5, message="half", content=read))
             self.log.append(f"{stage} half")
         if self.endings:
             return self.endings.pop(0)
-        return Finished(result_of(assignment.run), ARTIFACT)
+        return Finished(result_of(assignment.run).model_copy(update={"content": self.content}), ARTIFACT)
 
     async def lines(self, tenant: str, run: str, after: int) -> list[str]:
         return self.log[after:]
@@ -115,7 +118,7 @@ class Room:
 
     async def work(self) -> bool:
         """One job, as the worker would."""
-        worker = Worker(self.store, self._work, kind=handlers.RUN_JOB, owner="w", lease_seconds=10, clock=self.clock)
+        worker = Worker(self.store, self._work, kind=running.RUN_JOB, owner="w", lease_seconds=10, clock=self.clock)
         return await worker.run_one()
 
     async def tick(self, seconds: float = 0.0) -> None:
@@ -143,13 +146,13 @@ class Room:
             for number in range(start, start + labelled + unlabelled)
         ]
         logged = InferenceLogged(deployment="topics", model="topics", replica="replica-1", records=records)
-        await handlers.keep_texts([self.envelope(logged)], self.ports)
+        await traffic.keep_texts([self.envelope(logged)], self.ports)
         labels = [
             self.envelope(FeedbackReceived(deployment="topics", request=record.request, label="b"))
             for record in records[:labelled]
         ]
         if labels:
-            await handlers.keep_labels(labels, self.ports)
+            await traffic.keep_labels(labels, self.ports)
 
     def drift(self) -> DriftDetected:
         window = Window(number=3, rows=200, opened=self.clock.now() - timedelta(seconds=10), closed=self.clock.now())
@@ -159,7 +162,7 @@ class Room:
         )  # fmt: skip
 
     async def _work(self, job: Job) -> None:
-        await handlers.work_run(job, self.ports)
+        await running.work_run(job, self.ports)
 
 
 @asynccontextmanager

@@ -15,6 +15,9 @@ from services.contracts.events import DatasetReady
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactStore
 from services.kit.auth import ensure_keys
+from services.kit.clock import SystemClock
+from services.kit.ids import SystemIds
+from services.kit.uploads import UploadStore
 from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import Failure, Limits, Progress, Stage
 from services.trainer.outbound.executor import ChildProcesses, RunPolicy
@@ -35,6 +38,7 @@ class Place:
         self.root = root
         ensure_keys(root / "keys")
         self.artifacts = ArtifactStore((root / "artifacts").as_uri(), root / "keys")
+        self.uploads = UploadStore((root / "uploads").as_uri(), SystemClock(), SystemIds())
         self.workspace = Workspace(root / "runs")
         self.data = write_jsonl(root / "rows.jsonl", texts(240))
         policy = RunPolicy(
@@ -48,7 +52,7 @@ class Place:
             runs_kept=5,
             traces_folder=root / "traces",
         )
-        self.executor = ChildProcesses(self.workspace, self.artifacts, policy)
+        self.executor = ChildProcesses(self.workspace, self.artifacts, self.uploads, policy)
         self.told: list[Progress] = []
 
     def assignment(self, fence: int = 1, *, epochs: int = 8, uri: str = "", **changes: object) -> Assignment:

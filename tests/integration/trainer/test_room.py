@@ -14,10 +14,10 @@ from services.kit.sql.history import verified
 from services.kit.sql.tables import JobRow
 from services.kit.sql.work import columns
 from services.kit.work import LostLease
-from services.trainer import handlers
-from services.trainer.domain.runs import RunStatus
+from services.trainer.domain.runs import RunFilter, RunStatus
 from services.trainer.domain.spec import Failure, Stage
 from services.trainer.errors import RunHasEnded, UnknownDataset, UnknownRun
+from services.trainer.handlers import asking, running, showing, traffic
 from services.trainer.ports import Assignment, Champion, Outcome, Tell
 from tests.integration.trainer.room import ARTIFACT, DATASET, KILLED, FakeExecutor, Room, opened, topics
 
@@ -29,34 +29,34 @@ async def room(database_url: str) -> AsyncIterator[Room]:
 
 
 async def only_run(room: Room) -> str:
-    runs = await handlers.list_runs("default", room.ports, model="", status="", before="", limit=10)
+    runs = await showing.list_runs("default", room.ports, RunFilter(), before="", limit=10)
     assert len(runs) == 1
     return runs[0].id
 
 
 async def test_a_data_set_becomes_a_run_and_the_run_a_trained_model(room: Room) -> None:
-    await handlers.take_dataset(room.envelope(DATASET, name="evt-dataset"), room.ports)
+    await asking.take_dataset(room.envelope(DATASET, name="evt-dataset"), room.ports)
     assert await room.work()
     told = await room.told()
     assert topics(told) == ["model.trained"]
     trained = told[0].event
     assert isinstance(trained, ModelTrained)
-    run = await handlers.get_run("default", trained.run, room.ports)
+    run = await showing.get_run("default", trained.run, room.ports)
     assert (run.status, run.artifact, trained.artifact) == (RunStatus.SUCCEEDED, ARTIFACT, ARTIFACT)
     assert (told[0].causation, told[0].correlation) == ("evt-dataset", "story-1")
-    assert (await handlers.get_dataset("default", "topics-1", room.ports)).latest_run == trained.run
+    assert (await showing.get_dataset("default", "topics-1", room.ports))[0].latest_run == trained.run
 
 
 async def test_the_same_event_twice_is_one_run_and_the_same_job_twice_one_model(room: Room) -> None:
     for _ in range(2):
-        await handlers.take_dataset(room.envelope(DATASET, name="evt-dataset"), room.ports)
+        await asking.take_dataset(room.envelope(DATASET, name="evt-dataset"), room.ports)
     assert [await room.work(), await room.work()] == [True, False]
     assert topics(await room.told()) == ["model.trained"]
 
 
 async def test_the_history_of_a_run_is_a_chain_of_its_facts(room: Room) -> None:
     room.executor.endings = [KILLED]
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     await room.tick(10)
     await room.work()
@@ -68,7 +68,7 @@ async def test_the_history_of_a_run_is_a_chain_of_its_facts(room: Room) -> None:
 
 async def test_a_killed_run_is_tried_again_after_a_pause_and_then_given_up(room: Room) -> None:
     room.executor.endings = [KILLED] * 3
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     worked = 0
     for _ in range(60):
         worked += await room.work()
@@ -83,7 +83,7 @@ async def test_a_killed_run_is_tried_again_after_a_pause_and_then_given_up(room:
 async def test_data_that_cannot_be_trained_on_fails_at_once_with_its_row(room: Room) -> None:
     refused = Failure(stage=Stage.PREPARE, code="one_class", reason="All rows carry one label", row=1, retryable=False)
     room.executor.endings = [refused]
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     failed = (await room.told())[0].event
     assert isinstance(failed, TrainingFailed)
@@ -92,28 +92,28 @@ async def test_data_that_cannot_be_trained_on_fails_at_once_with_its_row(room: R
 
 
 async def test_a_cancelled_run_tells_nothing_and_cannot_be_cancelled_twice(room: Room) -> None:
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     run = await only_run(room)
-    cancelled = await handlers.cancel_run("default", run, room.ports, actor="admin:1", reason="not needed")
+    cancelled = await running.cancel_run("default", run, room.ports, actor="admin:1", reason="not needed")
     assert cancelled.status is RunStatus.CANCELLED
     assert not await room.work()
     assert await room.told() == []
     with pytest.raises(RunHasEnded):
-        await handlers.cancel_run("default", run, room.ports, actor="admin:1", reason="again")
+        await running.cancel_run("default", run, room.ports, actor="admin:1", reason="again")
 
 
 async def test_cancelling_a_run_that_is_being_worked_stops_the_work(room: Room) -> None:
     class CancelledMeanwhile(FakeExecutor):
         async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-            await handlers.cancel_run("default", assignment.run, room.ports, actor="admin:1", reason="not needed")
+            await running.cancel_run("default", assignment.run, room.ports, actor="admin:1", reason="not needed")
             with pytest.raises(LostLease) as lost:
                 await super().run(assignment, tell)
             raise lost.value
 
     room.ports = replace(room.ports, executor=CancelledMeanwhile(room.clock))
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
-    assert (await handlers.get_run("default", await only_run(room), room.ports)).status is RunStatus.CANCELLED
+    assert (await showing.get_run("default", await only_run(room), room.ports)).status is RunStatus.CANCELLED
     assert await room.told() == []
 
 
@@ -127,7 +127,7 @@ async def test_a_worker_that_lost_its_lease_tells_nothing_and_the_next_one_does(
             return await super().run(assignment, tell)
 
     room.ports = replace(room.ports, executor=Overtaken(room.clock))
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     assert await room.told() == []
     await room.clock.advance(11)
@@ -137,9 +137,9 @@ async def test_a_worker_that_lost_its_lease_tells_nothing_and_the_next_one_does(
 
 async def test_while_the_registry_is_away_the_run_waits(room: Room) -> None:
     room.champions.away = Unavailable(what="the registry")
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
-    assert (await handlers.get_run("default", await only_run(room), room.ports)).status is RunStatus.QUEUED
+    assert (await showing.get_run("default", await only_run(room), room.ports)).status is RunStatus.QUEUED
     room.champions.away = None
     await room.tick(11)
     await room.work()
@@ -148,11 +148,11 @@ async def test_while_the_registry_is_away_the_run_waits(room: Room) -> None:
 
 async def test_a_drift_waits_for_labels_and_then_learns_from_them(room: Room) -> None:
     room.champions.present = Champion(1, ARTIFACT, Precision.INT8)
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     await room.traffic(labelled=20)  # long before: of the old kind
     await room.clock.advance(600)
-    await handlers.take_drift(room.envelope(room.drift(), name="evt-drift"), room.ports)
+    await asking.take_drift(room.envelope(room.drift(), name="evt-drift"), room.ports)
     await room.traffic(labelled=29, unlabelled=50, start=100)
     for _ in range(5):
         await room.tick(1)
@@ -172,19 +172,19 @@ async def test_a_drift_waits_for_labels_and_then_learns_from_them(room: Room) ->
 
 
 async def test_a_drift_told_twice_is_answered_once(room: Room) -> None:
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     await room.traffic(labelled=40)
     for _ in range(2):
-        await handlers.take_drift(room.envelope(room.drift(), name="evt-drift"), room.ports)
+        await asking.take_drift(room.envelope(room.drift(), name="evt-drift"), room.ports)
         await room.tick(1)
     assert [await room.work(), await room.work()] == [True, False]
 
 
 async def test_a_drift_without_labels_is_left_when_patience_ends(room: Room) -> None:
-    await handlers.take_dataset(room.envelope(DATASET), room.ports)
+    await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
-    await handlers.take_drift(room.envelope(room.drift()), room.ports)
+    await asking.take_drift(room.envelope(room.drift()), room.ports)
     await room.tick(3601)
     await room.traffic(labelled=40)
     await room.tick(10)
@@ -192,7 +192,7 @@ async def test_a_drift_without_labels_is_left_when_patience_ends(room: Room) -> 
 
 
 async def test_a_drift_of_a_model_that_was_not_trained_here_changes_nothing(room: Room) -> None:
-    await handlers.take_drift(room.envelope(room.drift()), room.ports)
+    await asking.take_drift(room.envelope(room.drift()), room.ports)
     await room.tick(2)
     assert not await room.work()
 
@@ -210,7 +210,7 @@ async def test_mirrored_failed_and_textless_requests_teach_nothing(room: Room) -
 async def test_a_label_may_come_before_its_text_and_the_last_one_counts(room: Room) -> None:
     for label in ("x", "y"):
         said = FeedbackReceived(deployment="topics", request="req-0", label=label)
-        await handlers.keep_labels([room.envelope(said)], room.ports)
+        await traffic.keep_labels([room.envelope(said)], room.ports)
     await room.traffic(labelled=0, unlabelled=1)
     async with room.store.reading() as tx:
         found = await tx.labelled("default", "topics", room.clock.now(), room.clock.now(), 100)
@@ -241,23 +241,23 @@ async def test_traffic_is_kept_bounded(database_url: str) -> None:
 
 
 async def test_tenants_see_only_what_is_theirs(room: Room) -> None:
-    await handlers.take_dataset(room.envelope(DATASET, tenant="other"), room.ports)
+    await asking.take_dataset(room.envelope(DATASET, tenant="other"), room.ports)
     with pytest.raises(UnknownDataset):
-        await handlers.get_dataset("default", "topics-1", room.ports)
-    run = (await handlers.get_dataset("other", "topics-1", room.ports)).latest_run
+        await showing.get_dataset("default", "topics-1", room.ports)
+    run = (await showing.get_dataset("other", "topics-1", room.ports))[0].latest_run
     with pytest.raises(UnknownRun):
-        await handlers.get_run("default", run, room.ports)
+        await showing.get_run("default", run, room.ports)
     with pytest.raises(UnknownRun):
-        await handlers.read_log("default", run, room.ports, after=0)
+        await showing.read_log("default", run, room.ports, after=0)
 
 
 async def test_lists_come_in_pages_newest_run_first(room: Room) -> None:
     for number in range(3):
         event = DatasetReady(dataset=f"set-{number}", uri="file:///x", model=f"model-{number}")
-        await handlers.take_dataset(room.envelope(event), room.ports)
-    names = [d.announced.dataset for d in await handlers.list_datasets("default", room.ports, after="set-0", limit=5)]
+        await asking.take_dataset(room.envelope(event), room.ports)
+    names = [d.announced.dataset for d in await showing.list_datasets("default", room.ports, after="set-0", limit=5)]
     assert names == ["set-1", "set-2"]
-    runs = await handlers.list_runs("default", room.ports, model="", status="queued", before="", limit=2)
+    runs = await showing.list_runs("default", room.ports, RunFilter(status="queued"), before="", limit=2)
     assert [run.dataset for run in runs] == ["set-2", "set-1"]
-    rest = await handlers.list_runs("default", room.ports, model="", status="", before=runs[-1].id, limit=2)
+    rest = await showing.list_runs("default", room.ports, RunFilter(), before=runs[-1].id, limit=2)
     assert [run.dataset for run in rest] == ["set-0"]

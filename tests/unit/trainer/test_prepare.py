@@ -1,16 +1,19 @@
 """Clean, distinct rows, each in the split where it belongs."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.contracts.training import Columns
 from services.kit.clock import SystemClock
-from services.trainer.domain.spec import RunSpec, Split
+from services.trainer.domain.spec import PROGRESS_FILE, DataContent, Limits, Progress, RunSpec, Split
 from services.trainer.errors import UnusableData
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare
+from services.trainer.stages.reading import read_content, read_rows
 from tests.unit.trainer.tiny import texts, write_jsonl
 
 
@@ -110,6 +113,46 @@ def test_data_that_cannot_be_trained_on_is_refused_with_the_row(
     with pytest.raises(UnusableData) as caught:
         prepared(tmp_path, rows, limits={"max_labels": 5})
     assert (caught.value.code, caught.value.row) == (code, row)
+
+
+def test_what_was_read_is_told_with_its_hash_its_size_and_its_rows(tmp_path: Path) -> None:
+    result, _ = prepared(tmp_path, texts(240))
+    written = (tmp_path / "data.jsonl").read_bytes()
+    found = DataContent(sha256=hashlib.sha256(written).hexdigest(), size_bytes=len(written), rows=240)
+    assert result.content == found
+    assert [step.content for step in told(tmp_path) if step.content] == [found]
+
+
+def test_a_file_that_is_not_the_announced_one_is_refused_before_its_rows_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UnusableData) as caught:
+        prepared(tmp_path, [], content_hash="0" * 64)
+    assert (caught.value.code, caught.value.at) == ("content_changed", "content_hash")
+    again, _ = prepared(tmp_path, texts(240))
+    prepared(tmp_path, texts(240), content_hash=again.content.sha256)
+
+
+def test_a_file_whose_rows_cannot_be_read_is_known_by_its_content_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(UnusableData):
+        prepared(tmp_path, [*texts(2), {"text": 1.5, "label": "a"}])
+    (step,) = told(tmp_path)
+    assert step.content is not None
+    assert (step.content.size_bytes, step.content.rows) == ((tmp_path / "data.jsonl").stat().st_size, None)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "data.jsonl", texts(20))
+    content = read_content(data, Limits())
+    rows = read_rows(data, "jsonl", Columns(), Limits(), content)
+    next(rows)
+    with data.open("ab") as file:
+        file.write(b'{"text": "added", "label": "a"}\n')
+    with pytest.raises(UnusableData) as caught:
+        list(rows)
+    assert caught.value.code == "content_changed"
+
+
+def told(root: Path) -> list[Progress]:
+    return [Progress.model_validate_json(line) for line in (root / PROGRESS_FILE).read_text().splitlines()]
 
 
 def test_cleaning_drops_control_characters_and_composes_accents() -> None:

@@ -1,5 +1,6 @@
 """A run's life keeps to its table."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from services.trainer.domain.runs import (
     Cancel,
     Command,
     Fail,
+    ReadData,
     Run,
     RunStatus,
     StageBegun,
@@ -24,7 +26,7 @@ from services.trainer.domain.runs import (
     decide,
     evolve,
 )
-from services.trainer.domain.spec import Failure, RunResult, Stage
+from services.trainer.domain.spec import DataContent, Failure, RunResult, Stage
 from services.trainer.errors import RunHasEnded
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,6 +34,8 @@ QUEUED = Run(id="run-1", tenant="default", model="m", dataset="d", cause="datase
 ARTIFACT = ArtifactRef(uri="file:///a/b", digest="0" * 64, signer="key", size_bytes=1)
 ALL = SliceScore(name="all", rows=100, accuracy=0.8, macro_f1=0.8, macro_f1_ci95=Interval(low=0.7, high=0.9))
 METRICS = Metrics(slices=[ALL], tfidf_macro_f1=0.7, train_rows=200, test_rows=100)
+CANCEL = Cancel("admin:1", "enough")
+CONTENT = DataContent(sha256="1" * 64, size_bytes=10, rows=2)
 RESULT = RunResult(
     run="run-1",
     data_hash="0" * 64,
@@ -88,7 +92,8 @@ COMMANDS = st.one_of(
     st.builds(BeginStage, st.sampled_from(Stage)),
     st.just(Succeed(ARTIFACT, RESULT)),
     st.builds(lambda retryable: Fail(failure(retryable=retryable), attempts=3), st.booleans()),
-    st.just(Cancel()),
+    st.just(CANCEL),
+    st.just(ReadData(CONTENT)),
 )
 
 
@@ -109,7 +114,21 @@ def test_whatever_is_asked_a_run_moves_only_as_the_table_allows_and_never_after_
 
 def test_an_illegal_move_raises() -> None:
     with pytest.raises(ValueError, match="cannot become training"):
-        evolve(after(QUEUED, Cancel()), StageBegun(stage=Stage.TRAIN, status=RunStatus.TRAINING), NOW)
+        evolve(
+            after(QUEUED, Cancel("admin:1", "enough")), StageBegun(stage=Stage.TRAIN, status=RunStatus.TRAINING), NOW
+        )
+
+
+def test_what_was_read_is_a_fact_once_and_counts_more_than_what_was_announced() -> None:
+    announced = replace(QUEUED, announced_hash="2" * 64)
+    assert announced.content_hash == "2" * 64
+    read = after(announced, ReadData(CONTENT))
+    assert (read.content_hash, read.status) == ("1" * 64, RunStatus.QUEUED)
+    assert decide(read, ReadData(CONTENT)) == ()
+
+
+def test_a_cancelled_run_knows_by_whom_and_why() -> None:
+    assert (after(QUEUED, CANCEL).cancelled_by, after(QUEUED, CANCEL).cancel_reason) == ("admin:1", "enough")
 
 
 def test_labels_are_asked_for_from_the_first_suspect_window_on() -> None:

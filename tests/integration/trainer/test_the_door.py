@@ -1,0 +1,139 @@
+"""The trainer's gRPC door: data sets, versions and runs, with a real server and key."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from services.contracts.rpc import trainer_pb2 as wire
+from services.contracts.rpc import trainer_pb2_grpc
+from services.contracts.rpc.common_pb2 import Page
+from services.kit.auth import Keyring, ensure_keys, read_key
+from services.kit.clock import SystemClock
+from services.kit.rpc import RpcServer, channel, metadata
+from services.trainer.domain.spec import DataContent
+from services.trainer.handlers import asking
+from services.trainer.inbound.rpc import SERVICE, TrainerRpc
+from tests.integration.trainer.room import DATASET, Room, opened
+
+HASH = "ab" * 32
+PAST, NUL = Page(page_token="x"), Page(page_token="a\0b")
+
+
+class Door:
+    """A client with a key."""
+
+    def __init__(self, room: Room, opened_channel: grpc.aio.Channel, key: str) -> None:
+        self.room = room
+        self._stub: Any = trainer_pb2_grpc.TrainerServiceStub(opened_channel)
+        self._key = key
+
+    async def ask(self, method: str, request: Any, *, once: str = "") -> Any:
+        more = (("idempotency-key", once),) if once else ()
+        return await getattr(self._stub, method)(request, metadata=(*metadata(self._key), *more))
+
+    async def refused(self, method: str, request: Any, *, once: str = "") -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await self.ask(method, request, once=once)
+        return refused.value.code()
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """A trainer that has trained once on an announced content."""
+    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}") as room:
+        ensure_keys(tmp_path / "keys")
+        server = RpcServer(Keyring(tmp_path / "keys", SystemClock()), "127.0.0.1", 0)
+        server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerRpc(room.ports), SERVICE)
+        await server.open()
+        opened_channel = channel(server.address)
+        room.executor.content = DataContent(sha256=HASH, size_bytes=1000, rows=240)
+        event = DATASET.model_copy(update={"content_hash": HASH})
+        await asking.take_dataset(room.envelope(event), room.ports)
+        await room.work()
+        yield Door(room, opened_channel, read_key(tmp_path / "keys"))
+        await opened_channel.close()
+        await server.close()
+
+
+async def test_a_data_set_tells_its_present_version(door: Door) -> None:
+    dataset = await door.ask("GetDataset", wire.GetDatasetRequest(dataset="topics-1"))
+    assert dataset.content_hash == dataset.version.content_hash == HASH
+    assert (dataset.version.size_bytes, dataset.version.rows, dataset.version.model) == (1000, 240, "topics")
+    listed = await door.ask("ListDatasetVersions", wire.ListDatasetVersionsRequest(dataset="topics-1"))
+    by_hash = wire.GetDatasetVersionRequest(dataset="topics-1", content_hash=HASH[:8])
+    assert [await door.ask("GetDatasetVersion", by_hash)] == list(listed.versions)
+    first = wire.ListDatasetVersionsRequest(dataset="topics-1", page=Page(page_size=1))
+    assert (await door.ask("ListDatasetVersions", first)).next_page_token == HASH
+
+
+async def test_a_run_tells_what_it_was_started_with_by_whom_and_why(door: Door) -> None:
+    request = wire.StartRunRequest(
+        dataset="topics-1", content_hash=HASH[:12], recipe_json='{"epochs": 3}', hold_back=True, reason="to see"
+    )
+    run = await door.ask("StartRun", request)
+    assert (run.status, run.content_hash, run.hold_back, run.start_reason) == ("queued", HASH, True, "to see")
+    assert json.loads(run.recipe_json)["epochs"] == 3
+    assert run.started_by.startswith("service:")
+    cancelled = await door.ask("CancelRun", wire.CancelRunRequest(run=run.run, reason="seen"))
+    assert (cancelled.status, cancelled.cancelled_by, cancelled.cancel_reason) == (
+        "cancelled", run.started_by, "seen",
+    )  # fmt: skip
+    done = (await door.ask("ListRuns", wire.ListRunsRequest(status="succeeded"))).runs[0]
+    assert (done.data_hash, done.content_hash, done.started_by) == ("a" * 64, HASH, "trainer")
+    assert done.slices[0].macro_f1 == pytest.approx(0.8)
+
+
+async def test_one_key_starts_one_run_and_cancels_it_once(door: Door) -> None:
+    request = wire.StartRunRequest(dataset="topics-1")
+    first = await door.ask("StartRun", request, once="key-1")
+    assert (await door.ask("StartRun", request, once="key-1")).run == first.run
+    other = wire.StartRunRequest(dataset="topics-1", model="other")
+    assert await door.refused("StartRun", other, once="key-1") is grpc.StatusCode.INVALID_ARGUMENT
+    cancel = wire.CancelRunRequest(run=first.run)
+    assert await door.refused("CancelRun", cancel, once="key-1") is grpc.StatusCode.INVALID_ARGUMENT
+    for _ in range(2):
+        assert (await door.ask("CancelRun", cancel, once="key-2")).status == "cancelled"
+    assert await door.refused("CancelRun", cancel) is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_runs_are_filtered_by_data_set_and_time(door: Door) -> None:
+    now = door.room.clock.now()
+    for request, count in (
+        (wire.ListRunsRequest(dataset="topics-1"), 1),
+        (wire.ListRunsRequest(dataset="others"), 0),
+        (wire.ListRunsRequest(since=now.isoformat()), 1),
+        (wire.ListRunsRequest(since=now.isoformat().replace("+00:00", "Z")), 1),
+        (wire.ListRunsRequest(since="2999-01-01T00:00:00+02:00"), 0),
+    ):
+        assert len((await door.ask("ListRuns", request)).runs) == count
+
+
+async def test_bad_requests_are_refused_with_a_status_that_says_so(door: Door) -> None:
+    invalid, unknown = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+    for method, request, code in (
+        ("StartRun", wire.StartRunRequest(), unknown),
+        ("StartRun", wire.StartRunRequest(dataset="../topics-1"), unknown),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", recipe_json="["), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", recipe_json="[]"), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", recipe_json='{"x": 1}'), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", reason="x" * 501), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", reason="a\0b"), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", model="a\0b"), invalid),
+        ("StartRun", wire.StartRunRequest(dataset="topics-1", content_hash="12"), invalid),
+        ("ListRuns", wire.ListRunsRequest(since="yesterday"), invalid),
+        ("ListRuns", wire.ListRunsRequest(since="2026-01-01T00:00:00"), invalid),
+        ("ListRuns", wire.ListRunsRequest(status="lost"), invalid),
+        ("GetDatasetVersion", wire.GetDatasetVersionRequest(dataset="topics-1", content_hash="0" * 8), unknown),
+        ("GetDatasetVersion", wire.GetDatasetVersionRequest(dataset="topics-1", content_hash="%_______"), invalid),
+        ("ListDatasetVersions", wire.ListDatasetVersionsRequest(dataset="nothing"), unknown),
+        (
+            "ListDatasetVersions",
+            wire.ListDatasetVersionsRequest(dataset="topics-1", page=Page(page_token="x")),
+            invalid,
+        ),
+    ):
+        assert await door.refused(method, request) is code, (method, request)
