@@ -52,7 +52,7 @@ class Home:
 
     @property
     def datasets(self) -> Path:
-        """Where the trainer may read data sets; what is pushed is copied here."""
+        """Where the trainer may read data sets that were not uploaded."""
         return self.root / "datasets"
 
     @property

@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.home import Home
 from services.cli.launcher.launch import running_state
 from services.kit.ids import SystemIds
+from services.cli.uploading import Advance, chunks_of
 
 if TYPE_CHECKING:
     import httpx
@@ -90,6 +92,13 @@ class Rest:
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None) -> Any:
         return self._call("POST", path, json=dict(body or {}), headers=dict(headers or {}))
+
+    def upload(self, path: str, file: Path, advance: Advance, **query: object) -> Any:
+        """Streams the file as the body; `advance` hears of each part that has gone."""
+        size = str(file.stat().st_size)
+        headers = {"content-type": "application/octet-stream", "content-length": size}
+        params = {name: str(value) for name, value in query.items() if value}
+        return self._call("POST", path, params=params, headers=headers, content=chunks_of(file, advance))
 
     def lines(self, path: str, *, follow: bool, **query: object) -> Iterator[Any]:
         """The JSON objects of a streamed answer, as they come."""

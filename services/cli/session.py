@@ -1,8 +1,8 @@
 """What a command works with: its output, the data folder, and the gateway when it asks for it."""
 
 import functools
-from collections.abc import Callable
-from typing import Annotated, ParamSpec
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ParamSpec
 
 import typer
 
@@ -16,6 +16,9 @@ P = ParamSpec("P")
 Json = Annotated[bool, typer.Option("--json", help="Data as JSON on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")]
+Limit = Annotated[int, typer.Option(min=1, max=200, help="How many at most.")]
+Page = Annotated[str, typer.Option(help="Go on where this token says; the page before tells it.")]
+RecipeJson = Annotated[str, typer.Option("--recipe", help='How to train, as JSON, such as {"epochs": 3}.')]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history.")]
 
 
@@ -40,6 +43,12 @@ class Session:
             raise CliError(f"{question} Nobody is there to answer.", hint="add --yes", code="not_confirmed")
         if not typer.confirm(question, err=True):
             raise CliError("Nothing was changed.", code="not_confirmed")
+
+
+def more(session: Session, typed: str, told: Mapping[str, Any]) -> None:
+    """Says how to go on with a listing that has another page."""
+    if token := told.get("next_page_token"):
+        session.out.next(f"{typed} --page {token}")
 
 
 def subcommands(help: str) -> typer.Typer:  # noqa: A002 - typer's own word

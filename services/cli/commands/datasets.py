@@ -1,36 +1,76 @@
-"""`millrace datasets ...`: handing data over."""
+"""`millrace datasets ...`: handing data over, and what was handed over before."""
 
-import os
+import hashlib
+import json
 import re
-import secrets
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 import typer
 
 from services.cli.errors import CliError, Exit
-from services.cli.home import Home
-from services.cli.session import DryRun, Json, Session, command, subcommands
+from services.cli.session import DryRun, Json, Limit, Page, RecipeJson, Session, command, more, subcommands
+from services.cli.uploading import progress, sha256_of
 
 app = subcommands(help="Data sets.")
+
+NameArgument = Annotated[str, typer.Argument(help="The data set's name.")]
+SHORT = 12
 
 
 @app.command("list")
 @command
-def list_datasets(as_json: Json = False) -> None:
+def list_datasets(limit: Limit = 50, page: Page = "", as_json: Json = False) -> None:
     """Show the data sets that were announced."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/datasets")
+    told = session.rest().get("/datasets", page_size=limit, page_token=page)
     session.out.data(told, lambda document: session.out.table(
-        ["data set", "model", "format", "announced", "latest run", "where"],
+        ["data set", "content", "model", "format", "announced", "latest run", "where"],
         [
-            (one["name"], one["model"], one["format"], one.get("announced_at"), one["latest_run"], one["uri"])
+            (one["name"], one["content_hash"][:SHORT], one["model"], one["format"], one.get("announced_at"),
+             one["latest_run"], one["uri"])
             for one in document["datasets"]
         ],
-        empty="no data sets yet",
+        empty="no data sets yet; millrace datasets push FILE --model NAME hands one over",
     ))  # fmt: skip
+    more(session, "millrace datasets list", told)
+    if told["datasets"]:
+        session.out.next(f"millrace datasets show {told['datasets'][0]['name']}")
+
+
+@app.command("show")
+@command
+def show(
+    name: NameArgument,
+    version: Annotated[str, typer.Argument(help="A version's content hash, or at least its first 8 digits.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show a data set as it was last announced, or one of its versions."""
+    session = Session(as_json=as_json)
+    path = f"/datasets/{name}/versions/{version}" if version else f"/datasets/{name}"
+    told = session.rest().get(path)
+    session.out.data(told, lambda document: _show(session, document))
+    session.out.next(f"millrace datasets versions {name}", f"millrace runs list --dataset {name}")
+
+
+@app.command("versions")
+@command
+def versions(name: NameArgument, limit: Limit = 50, page: Page = "", as_json: Json = False) -> None:
+    """Show the contents that a data set has had, the newest first."""
+    session = Session(as_json=as_json)
+    told = session.rest().get(f"/datasets/{name}/versions", page_size=limit, page_token=page)
+    session.out.data(told, lambda document: session.out.table(
+        ["content", "bytes", "rows", "format", "model", "announced", "latest run"],
+        [
+            (one["content_hash"][:SHORT], one["size_bytes"] or None, one["rows"] or None, one["format"], one["model"],
+             one.get("announced_at"), one["latest_run"])
+            for one in document["versions"]
+        ],
+        empty="no version yet; the first run will tell what it read",
+    ))  # fmt: skip
+    more(session, f"millrace datasets versions {name}", told)
+    if told["versions"]:
+        session.out.next(f"millrace runs start {name} --version {told['versions'][-1]['content_hash'][:SHORT]}")
 
 
 @app.command("push")
@@ -43,54 +83,67 @@ def push(
     text_column: Annotated[str, typer.Option(help="Which column holds the text.")] = "text",
     label_column: Annotated[str, typer.Option(help="Which column holds the label.")] = "label",
     split_column: Annotated[str, typer.Option(help="Which column says train, test or reference, if one does.")] = "",
+    recipe: RecipeJson = "",
     hold_back: Annotated[bool, typer.Option("--hold-back", help="Train and judge, but do not roll out.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Announce a data set: it will be trained on, judged and, when good enough, rolled out."""
-    session = Session(as_json=as_json)
-    body = _announcement(session.home, file, name, model)
-    body |= {"text_column": text_column, "label_column": label_column, "split_column": split_column}
-    body["hold_back"] = hold_back
-    if dry_run:
-        session.out.data(body, lambda told: session.out.text(f"would announce {told['dataset']} at {told['uri']}"))
-        return
-    rest = session.rest()
-    if body["uri"] != file.resolve().as_uri():
-        copy_to(file, body["uri"])
-    told = rest.post("/datasets", body, headers={"idempotency-key": secrets.token_hex(16)})
-    document = {**told, "dataset": body["dataset"]}
-    session.out.data(
-        document, lambda whole: session.out.text(f"announced {whole['dataset']}, event {whole['event_id']}")
-    )
-    session.out.next("millrace runs list", f"millrace trace {told['trace_id']}", "millrace events tail")
+    """Upload a data set and announce it: it will be trained on, judged and, when good enough, rolled out.
 
-
-def _announcement(home: Home, file: Path, name: str, model: str) -> dict[str, Any]:
-    """Raises CliError for a file that is not there or of another kind.
-
-    Where the services run here the file goes to the data folder first, which is where the trainer may read; for a
-    gateway elsewhere (MILLRACE_URL) the file must lie where that gateway's trainer finds it.
+    Pushing the same file in the same way again changes nothing.
     """
+    session = Session(as_json=as_json)
+    kind, dataset = _kind(file), name or dataset_name(file.stem)
+    body: dict[str, Any] = {"dataset": dataset, "format": kind, "model": model, "content_hash": sha256_of(file)}
+    body |= {"text_column": text_column, "label_column": label_column, "split_column": split_column}
+    body |= {"recipe_json": recipe, "hold_back": hold_back}
+    if dry_run:
+        session.out.data(
+            {**body, "size_bytes": file.stat().st_size},
+            lambda told: session.out.text(
+                f"would upload {told['size_bytes']} bytes as {told['dataset']}, content {told['content_hash']}"
+            ),
+        )
+        return
+    uploaded = _upload(session, file, body)
+    told = session.rest().post("/datasets", body | {"uri": uploaded["uri"]}, {"idempotency-key": _key(body)})
+    session.out.data({**told, **uploaded}, lambda whole: session.out.text(
+        f"announced {whole['dataset']}, content {whole['content_hash'][:SHORT]}, event {whole['event_id']}"
+    ))  # fmt: skip
+    session.out.next(f"millrace runs list --dataset {dataset}", f"millrace trace {told['trace_id']}")
+
+
+def _upload(session: Session, file: Path, body: dict[str, Any]) -> Any:
+    size = file.stat().st_size
+    query = {"format": body["format"], "sha256": body["content_hash"], "size_bytes": size}
+    with progress(session.out, file.name, size) as advance:
+        uploaded = session.rest().upload(f"/datasets/{body['dataset']}/content", file, advance, **query)
+    if uploaded["already_there"]:
+        session.out.say("this content was there already")
+    return uploaded
+
+
+def _key(body: dict[str, Any]) -> str:
+    """The same announcement has the same key, so that it is one event however often it is made."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _kind(file: Path) -> str:
+    """Raises CliError for a file that is not there or of another kind."""
     if not file.is_file():
         raise CliError(f"there is no file {file}", code="missing_file", status=Exit.USAGE)
     kind = file.suffix.removeprefix(".").lower()
     if kind not in {"jsonl", "csv"}:
         raise CliError(f"{file.name} is neither .jsonl nor .csv", code="unknown_format", status=Exit.USAGE)
-    dataset = name or dataset_name(file.stem)
-    place = file.resolve()
-    if "MILLRACE_URL" not in os.environ and home.root not in place.parents:
-        place = home.datasets / f"{dataset}.{secrets.token_hex(4)}.{kind}"
-    return {"dataset": dataset, "uri": place.as_uri(), "format": kind, "model": model}
+    return kind
 
 
-def copy_to(file: Path, uri: str) -> None:
-    """Whole or not at all: the trainer never sees half a file."""
-    target = Path(unquote(urlsplit(uri).path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}")
-    shutil.copyfile(file, draft)
-    draft.replace(target)
+def _show(session: Session, told: dict[str, Any]) -> None:
+    version = told.get("version") or {}
+    lines = {**version, **told, "dataset": told.get("name") or told.get("dataset")}
+    names = ("dataset", "content_hash", "size_bytes", "rows", "format", "model", "uri", "announced_at", "latest_run")
+    for name in names:
+        session.out.text(f"{name:<13} {lines.get(name) or '-'}")
 
 
 def dataset_name(stem: str) -> str:

@@ -1,13 +1,20 @@
 """`millrace runs ...`: training runs."""
 
+import secrets
 from typing import Annotated, Any
 
 import typer
 
 from services.cli.commands.models import interval, overall
-from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
+from services.cli.session import DryRun, Json, Limit, Page, Reason, RecipeJson, Session, Yes, command, more, subcommands
 
 app = subcommands(help="Training runs.")
+
+_SHOWN = (
+    "run", "model", "dataset", "content_hash", "data_hash", "status", "cause", "started_by", "start_reason", "attempt",
+    "created_at", "ended_at", "trace_id",
+)  # fmt: skip
+_SHOWN_IF_THERE = ("recipe_json", "hold_back", "cancelled_by", "cancel_reason")
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
 
@@ -15,24 +22,62 @@ RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
 @app.command("list")
 @command
 def list_runs(
+    *,
     model: Annotated[str, typer.Option(help="Of this model only.")] = "",
     status: Annotated[str, typer.Option(help="In this state only, such as failed.")] = "",
+    dataset: Annotated[str, typer.Option(help="On this data set only.")] = "",
+    since: Annotated[str, typer.Option(help="Created then or later, such as 2026-01-31T12:00:00Z.")] = "",
+    limit: Limit = 50,
+    page: Page = "",
     as_json: Json = False,
 ) -> None:
     """Show runs, the newest first."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/runs", model=model, status=status)
+    wanted = {"model": model, "status": status, "dataset": dataset, "since": since}
+    told = session.rest().get("/runs", **wanted, page_size=limit, page_token=page)
     session.out.data(told, lambda document: session.out.table(
-        ["run", "model", "data set", "status", "attempt", "macro F1", "cause", "created"],
+        ["run", "model", "data set", "content", "status", "attempt", "macro F1", "cause", "created"],
         [
-            (one["run"], one["model"], one["dataset"], one["status"], one["attempt"], overall(one).get("macro_f1"),
-             one["cause"], one.get("created_at"))
+            (one["run"], one["model"], one["dataset"], one["content_hash"][:12], one["status"], one["attempt"],
+             overall(one).get("macro_f1"), one["cause"], one.get("created_at"))
             for one in document["runs"]
         ],
         empty="no runs yet; millrace datasets push FILE --model NAME starts one",
     ))  # fmt: skip
+    filters = "".join(f" --{name} {value}" for name, value in wanted.items() if value)
+    more(session, f"millrace runs list{filters}", told)
     if told["runs"]:
         session.out.next(f"millrace runs show {told['runs'][0]['run']}", f"millrace runs logs {told['runs'][0]['run']}")
+
+
+@app.command("start")
+@command
+def start(
+    dataset: Annotated[str, typer.Argument(help="The data set's name.")],
+    *,
+    version: Annotated[str, typer.Option(help="An earlier content: its hash, or at least the first 8 digits.")] = "",
+    model: Annotated[str, typer.Option(help="The model to train; the data set's own when empty.")] = "",
+    recipe: RecipeJson = "",
+    hold_back: Annotated[bool, typer.Option("--hold-back", help="Train and judge, but do not roll out.")] = False,
+    reason: Reason = "asked for on the command line",
+    key: Annotated[str, typer.Option(help="An idempotency key: with the same one, the same run.")] = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train on a data set as it was last announced, or on an earlier version of it."""
+    session = Session(as_json=as_json)
+    rest = session.rest()
+    if dry_run:
+        told = rest.get(f"/datasets/{dataset}/versions/{version}" if version else f"/datasets/{dataset}")
+        session.out.data(told, lambda one: session.out.text(
+            f"would train {model or one['model']} on {dataset}, content {one['content_hash'] or 'as it lies'}"
+        ))  # fmt: skip
+        return
+    body = {"dataset": dataset, "content_hash": version, "model": model, "recipe_json": recipe}
+    headers = {"idempotency-key": key or secrets.token_hex(16)}
+    told = rest.post("/runs", body | {"hold_back": hold_back, "reason": reason}, headers)
+    session.out.data(told, lambda document: _show(session, document))
+    session.out.next(f"millrace runs logs {told['run']} --follow", f"millrace runs cancel {told['run']}")
 
 
 @app.command("show")
@@ -77,17 +122,20 @@ def cancel(
         session.out.say("would cancel this run:")
     else:
         session.confirm(f"Cancel {run}?", yes=yes)
-        told = rest.post(f"/runs/{run}:cancel", {"reason": reason})
+        told = rest.post(f"/runs/{run}:cancel", {"reason": reason}, {"idempotency-key": secrets.token_hex(16)})
     session.out.data(told, lambda document: _show(session, document))
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:
-    for name in ("run", "model", "dataset", "status", "cause", "attempt", "created_at", "ended_at", "trace_id"):
-        session.out.text(f"{name:<12} {told.get(name) or '-'}")
+    for name in _SHOWN:
+        session.out.text(f"{name:<13} {told.get(name) or '-'}")
+    for name in _SHOWN_IF_THERE:
+        if told.get(name):
+            session.out.text(f"{name:<13} {told[name]}")
     if told.get("failure_code"):
-        session.out.text(f"{'failure':<12} {told['failure_code']}: {told['failure_reason']}")
+        session.out.text(f"{'failure':<13} {told['failure_code']}: {told['failure_reason']}")
     scores = overall(told)
     if scores:
         session.out.text(
-            f"{'macro F1':<12} {scores['macro_f1']:.3f} ({interval(scores)}), TF-IDF {told['tfidf_macro_f1']:.3f}"
+            f"{'macro F1':<13} {scores['macro_f1']:.3f} ({interval(scores)}), TF-IDF {told['tfidf_macro_f1']:.3f}"
         )

@@ -260,19 +260,6 @@ def test_a_rollout_sends_version_reason_and_whether_the_gate_is_skipped(gateway:
     }  # fmt: skip
 
 
-def test_a_pushed_file_is_copied_to_where_the_trainer_may_read(gateway: Gateway, tmp_path: Path) -> None:
-    outside = tmp_path.parent / "My Data.jsonl"
-    outside.write_text("{}\n")
-    gateway.answers["POST", "/api/v1/datasets"] = (202, {"event_id": "e", "trace_id": "t"})
-    done = run("datasets", "push", str(outside), "--model", "topics", "--json")
-    assert json.loads(done.stdout)["dataset"] == "my-data"
-    sent = json.loads(gateway.asked[0].content)
-    copied = Path(sent["uri"].removeprefix("file://"))
-    assert copied.parent == Home(tmp_path).datasets
-    assert copied.read_text() == "{}\n"
-    assert gateway.asked[0].headers["idempotency-key"]
-
-
 def test_a_file_that_is_not_there_is_wrong_usage(gateway: Gateway) -> None:
     assert run("datasets", "push", "nowhere.csv", "--model", "topics").exit_code == Exit.USAGE
     assert gateway.asked == []
