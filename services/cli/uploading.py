@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 LINE_EVERY_BYTES: Final = 16 * 1024 * 1024
-MIB: Final = 1024 * 1024
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
 
 Advance = Callable[[int], None]
 
@@ -59,7 +60,8 @@ class _Lines:
         self._gone += count
         if self._gone - self._told >= LINE_EVERY_BYTES or self._gone == self._size:
             self._told = self._gone
-            self._out.say(f"{self._name}: {self._gone / MIB:.1f} of {self._size / MIB:.1f} MiB")
+            unit, name = (MIB, "MiB") if self._size >= MIB else (KIB, "KiB")
+            self._out.say(f"{self._name}: {self._gone / unit:.1f} of {self._size / unit:.1f} {name}")
 
 
 def _bar() -> "Progress":

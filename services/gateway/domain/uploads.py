@@ -92,7 +92,7 @@ class TextCheck:
         try:
             self._decoder.decode(chunk)
         except UnicodeDecodeError as error:
-            raise NotText(place=before - held + error.start, problem="no UTF-8") from error
+            raise NotText(place=before - held + error.start, problem="what is not UTF-8") from error
 
     def end(self) -> None:
         """Raises NotText when the last character is cut short."""

@@ -152,9 +152,20 @@ async def test_a_bad_upload_names_its_field_and_leaves_nothing(place: Place) -> 
     assert kept(place) == []
 
 
-async def test_a_large_body_that_is_refused_at_once_does_not_break_the_client(place: Place) -> None:
-    reply = await place.client.post(f"{PATH}?format=parquet", content=CONTENT * 60)
-    assert (reply.status_code, reply.headers["connection"]) == (422, "close")
+async def test_a_client_that_is_still_sending_hears_why_it_was_refused(place: Place) -> None:
+    for query, content in (("?format=parquet", CONTENT * 150), ("", b"\xff" + CONTENT * 150)):
+        reply = await place.client.post(PATH + query, content=content)
+        assert (reply.status_code, reply.headers["connection"]) == (422, "close")
+        assert error_of(reply)["code"] in ("bad_field", "not_text")
+    extra = "expect: 100-continue\r\ncontent-length: 30000000\r\n"
+    for query, said in (
+        ("?format=parquet", (b"HTTP/1.1 422", b"bad_field")),
+        ("", (b"HTTP/1.1 100", b"not_text")),
+    ):
+        _, answer = await _raw(place, "POST", PATH + query, extra=extra, body=b"\xff" * 100_000)
+        assert answer.startswith(said[0])
+        assert said[1] in answer
+    assert kept(place) == []
 
 
 async def test_an_upload_that_pauses_too_long_or_takes_too_long_is_408(tmp_path: Path, embedded_bootstrap: str) -> None:

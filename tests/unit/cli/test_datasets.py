@@ -50,7 +50,7 @@ def test_a_file_is_uploaded_and_then_announced_with_its_content_hash(gateway: Ga
     takes_uploads(gateway)
     done = push(file, "--json", "--recipe", '{"epochs": 3}')
     assert json.loads(done.stdout)["content_hash"] == HASH
-    assert "MiB" not in done.stderr
+    assert "KiB" not in done.stderr
     uploaded, announced = gateway.asked
     assert (uploaded.content, uploaded.headers["content-length"]) == (CONTENT, str(len(CONTENT)))
     assert uploaded.path.partition("?")[2] == f"format=jsonl&sha256={HASH}&size_bytes={len(CONTENT)}"
@@ -70,9 +70,9 @@ def test_the_same_push_has_the_same_key_and_another_one_another(gateway: Gateway
 def test_without_a_terminal_progress_is_plain_lines_on_standard_error(gateway: Gateway, file: Path) -> None:
     takes_uploads(gateway)
     done = push(file)
-    assert "My Data.jsonl: 0.0 of 0.0 MiB" in done.stderr
+    assert "My Data.jsonl: 0.4 of 0.4 KiB" in done.stderr
     assert "\x1b" not in done.stderr
-    assert "MiB" not in done.stdout
+    assert "KiB" not in done.stdout
     assert "next: millrace runs list --dataset my-data" in done.stderr
 
 

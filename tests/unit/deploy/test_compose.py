@@ -111,3 +111,11 @@ def test_every_setting_named_in_its_comments_exists() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     known = {"OTEL_EXPORTER_OTLP_ENDPOINT"}.union(*(variables_of(settings_of(room)) for room in ROOMS))
     assert set(VARIABLE.findall(text)) - known == set()
+
+
+def test_the_trainer_reads_what_the_gateway_writes() -> None:
+    roots = {settings_of(room).model_construct().upload_root() for room in ("gateway", "trainer")}
+    assert len(roots) == 1
+    mounted = [set(SERVICES[room]["volumes"]) for room in ("gateway", "trainer")]
+    assert "home:/var/lib/millrace" in mounted[0] & mounted[1]
+    assert not any("MILLRACE_UPLOAD_STORE" in SERVICES[room]["environment"] for room in ("gateway", "trainer"))

@@ -1,7 +1,9 @@
 """`POST /api/v1/datasets/{dataset}/content`: a raw body of any length, as it comes or in gzip, to the upload store."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -15,7 +17,7 @@ from services.gateway.errors import BodyTooLarge, Malformed, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.answers import refused, server_span
-from services.gateway.inbound.http.body import GZIP, ClientGone, discard
+from services.gateway.inbound.http.body import GZIP, ClientGone
 from services.gateway.inbound.http.control import NDJSON, read_query_string
 from services.gateway.inbound.http.door import Request, read_path
 from services.gateway.inbound.http.routes import GATEWAY, ROUTES, check_parameter
@@ -29,6 +31,8 @@ from services.kit.http import JSON, Header, Receive, respond
 ROUTE: Final = next(route for route in ROUTES if route.service is GATEWAY and route.rpc.name == "UploadDataset")
 PIECE_BYTES: Final = 256 * 1024
 """At most this much is inflated at once: between two pieces the loop serves others."""
+LINGER_SECONDS: Final = 1.0
+CLOSE: Final[Header] = (b"connection", b"close")
 ANY_MEDIA: Final = ("", "application/octet-stream")
 ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream, as it is or with gzip"
 
@@ -55,9 +59,7 @@ class UploadDoor:
             await self._take(request, body, answer)
         except Refusal as refusal:
             HTTP_REFUSED.labels(refusal.code).inc()
-            if not body.whole:
-                await discard(request.scope, request.receive)
-            await answer.refuse(refusal, closing=not body.whole)
+            await answer.refuse(refusal, body)
 
     async def _take(self, request: Request, body: "_Body", answer: "_Answer") -> None:
         path, headers = read_path(request.scope), request.headers
@@ -92,17 +94,26 @@ class _Body:
     def __init__(self, receive: Receive, patience: Patience) -> None:
         self._receive = receive
         self._patience = patience
+        self.begun = False
         self.whole = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Raises StalledUpload; ClientGone when there is nobody to tell."""
         while not self.whole:
+            self.begun = True
             message = await self._patience.part(self._receive())
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self.whole = not message.get("more_body")
             if chunk := message.get("body", b""):
                 yield chunk
+
+    async def linger(self) -> None:
+        """Reads on for a moment: a connection that closes while the client is sending takes its answer with it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.whole:
+                    self.whole = not (await self._receive()).get("more_body")
 
 
 class _Answer:
@@ -111,6 +122,7 @@ class _Answer:
     def __init__(self, request: Request) -> None:
         self._send = request.send
         self._in_lines = "application/x-ndjson" in request.headers.get(b"accept", "").lower()
+        self._waits_to_be_told = b"expect" in request.headers
         self._begun = False
 
     async def tell(self, received_bytes: int) -> None:
@@ -124,20 +136,26 @@ class _Answer:
         await self._line({"uploaded": orjson.loads(render(uploaded))})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def refuse(self, refusal: Refusal, *, closing: bool) -> None:
-        status, body, headers = refused(refusal)
-        if self._begun:
-            await self._send({"type": "http.response.body", "body": body + b"\n"})
-            return
-        if closing and (b"connection", b"close") not in headers:
-            headers.append((b"connection", b"close"))
-        await respond(self._send, status, body, headers)
+    async def refuse(self, refusal: Refusal, body: _Body) -> None:
+        """A client that is still sending is told first, and its connection is closed then."""
+        status, said, headers = refused(refusal)
+        if not self._begun:
+            headers = [*headers, (b"content-length", str(len(said)).encode())]
+            if not body.whole and CLOSE not in headers:
+                headers.append(CLOSE)
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        else:
+            said += b"\n"
+        await self._send({"type": "http.response.body", "body": said, "more_body": True})
+        if body.begun or not self._waits_to_be_told:
+            await body.linger()
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def _line(self, told: dict[str, Any]) -> None:
         if not self._begun:
             self._begun = True
             # The rest of a body that is refused after this is not read, so the connection ends with the answer.
-            headers = [NDJSON, _trace(), (b"connection", b"close")]
+            headers = [NDJSON, _trace(), CLOSE]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": orjson.dumps(told) + b"\n", "more_body": True})
 
