@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import random
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -161,6 +162,11 @@ async def test_gzip_comes_in_bounded_pieces_also_when_it_is_several_files() -> N
     pieces = await inflated(packed, 5, 30)
     assert b"".join(pieces) == b"a" * 3_000_000 + b"b"
     assert max(map(len, pieces)) <= 256 * 1024
+
+
+async def test_deflate_is_inflated_too() -> None:
+    chunks = _decoded(parts(zlib.compress(b"abc")), {b"content-encoding": "deflate"})
+    assert [piece async for piece in chunks] == [b"abc"]
 
 
 @pytest.mark.parametrize("packed", [b"plain", gzip.compress(b"abc")[:-3], gzip.compress(b"abc") + b"\0\0\0"])

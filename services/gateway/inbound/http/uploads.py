@@ -1,4 +1,4 @@
-"""`POST /api/v1/datasets/{dataset}/content`: a raw body of any length, as it comes or in gzip, to the upload store."""
+"""`POST /api/v1/datasets/{dataset}/content`: a raw body of any length, compressed or not, to the upload store."""
 
 import asyncio
 import zlib
@@ -17,7 +17,7 @@ from services.gateway.errors import BodyTooLarge, Malformed, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.answers import refused, server_span
-from services.gateway.inbound.http.body import GZIP, ClientGone
+from services.gateway.inbound.http.body import WINDOW_BITS, ClientGone
 from services.gateway.inbound.http.control import NDJSON, read_query_string
 from services.gateway.inbound.http.door import Request, read_path
 from services.gateway.inbound.http.routes import GATEWAY, ROUTES, check_parameter
@@ -34,7 +34,7 @@ PIECE_BYTES: Final = 256 * 1024
 LINGER_SECONDS: Final = 1.0
 CLOSE: Final[Header] = (b"connection", b"close")
 ANY_MEDIA: Final = ("", "application/octet-stream")
-ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream, as it is or with gzip"
+ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream; as it is, with gzip or with deflate"
 
 
 def is_upload(verb: str, path: str) -> bool:
@@ -179,26 +179,26 @@ def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> Asyn
     encoding = headers.get(b"content-encoding", "identity").strip().lower()
     if encoding == "identity":
         return chunks
-    if encoding != "gzip":
+    if encoding not in WINDOW_BITS:
         raise UnsupportedMedia(header="content-encoding", value=encoding[:100], at="content-encoding", advice=ADVICE)
-    return _inflated(chunks)
+    return _inflated(chunks, WINDOW_BITS[encoding])
 
 
-async def _inflated(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _inflated(chunks: AsyncIterator[bytes], window_bits: int) -> AsyncIterator[bytes]:
     """Piece by piece, so that a small body never becomes a large one in memory. Raises Malformed."""
-    inflater, begun = zlib.decompressobj(GZIP), False
+    inflater, begun = zlib.decompressobj(window_bits), False
     async for chunk in chunks:
         left = chunk
         while left:
             if inflater.eof:  # one gzip file after another is one gzip file
-                inflater = zlib.decompressobj(GZIP)
+                inflater = zlib.decompressobj(window_bits)
             begun = True
             try:
                 piece = inflater.decompress(left, PIECE_BYTES)
             except zlib.error as error:
-                raise Malformed(problem="the body is not gzip", at="body") from error
+                raise Malformed(problem="the body is not what its content-encoding says", at="body") from error
             left = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             if piece:
                 yield piece
     if begun and not inflater.eof:
-        raise Malformed(problem="the gzip body is cut short", at="body")
+        raise Malformed(problem="the compressed body is cut short", at="body")
