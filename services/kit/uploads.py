@@ -216,7 +216,12 @@ class UploadStore:
         return f"{self._root}/{inside}"
 
     def filesystem(self) -> tuple[Any, str]:
-        store, root = fsspec.core.url_to_fs(self._root)
+        """Raises UploadStoreDown where nothing here speaks to such a store."""
+        try:
+            store, root = fsspec.core.url_to_fs(self._root)
+        except (ImportError, ValueError) as error:
+            logger.error("MILLRACE_UPLOAD_STORE cannot be used: %s", error)
+            raise UploadStoreDown from error
         return store, str(root).rstrip("/")
 
     async def on_thread(self, work: Callable[[], T]) -> T:

@@ -196,7 +196,7 @@ class NulCharacter(Invalid):
 
 
 class BadTime(Invalid):
-    """A time is written as in RFC 3339, with its zone: 2026-01-31T12:00:00Z."""
+    """A time lies between the years 1 and 9999."""
 
     field = "since"
 

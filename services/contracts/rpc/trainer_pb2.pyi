@@ -256,10 +256,12 @@ class ListRunsRequest(_message.Message):
     model: _builtins.str
     status: _builtins.str
     dataset: _builtins.str
-    since: _builtins.str
-    """created then or later: RFC 3339, such as 2026-01-31T12:00:00Z"""
     @_builtins.property
     def page(self) -> _common_pb2.Page: ...
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """created then or later"""
+
     def __init__(
         self,
         *,
@@ -267,9 +269,9 @@ class ListRunsRequest(_message.Message):
         model: _builtins.str = ...,
         status: _builtins.str = ...,
         dataset: _builtins.str = ...,
-        since: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "model", b"model", "page", b"page", "since", b"since", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -1,7 +1,7 @@
 """`millrace.v1.TrainerService`: each method turns its message into a command and calls a handler."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -68,7 +68,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         size = page_size(request.page.page_size)
         if request.status and request.status not in tuple(RunStatus):
             raise UnknownStatus(status=request.status[:50])
-        wanted = RunFilter(request.model, request.status, request.dataset, _since(request.since))
+        wanted = RunFilter(request.model, request.status, request.dataset, _since(request))
         found = await showing.list_runs(
             asker(request).tenant, self._ports, wanted, before=request.page.page_token, limit=size
         )
@@ -122,17 +122,14 @@ def asker(request: Message) -> Principal:
     return caller()
 
 
-def _since(text: str) -> datetime | None:
+def _since(request: wire.ListRunsRequest) -> datetime | None:
     """Raises BadTime."""
-    if not text:
+    if not request.HasField("since"):
         return None
     try:
-        told = datetime.fromisoformat(text)
-    except ValueError as error:
+        return request.since.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise BadTime from error
-    if told.tzinfo is None:
-        raise BadTime
-    return told
 
 
 def _recipe(text: str) -> dict[str, object]:

@@ -22,6 +22,7 @@ from tests.integration.gateway.test_bad_input import CLIMBING, _raw, error_of
 PATH: Final = "/api/v1/datasets/texts/content"
 CONTENT: Final = b'{"text": "old iron", "label": "metal"}\n' * 5_000
 HASH: Final = hashlib.sha256(CONTENT).hexdigest()
+ANNOUNCED: Final[dict[str, Any]] = {"dataset": "texts", "uri": "file:///u/texts.jsonl", "model": "news"}
 NDJSON: Final = {"content-type": "application/x-ndjson"}
 
 
@@ -220,6 +221,27 @@ async def test_one_key_stands_for_one_content_by_either_door(place: Place) -> No
     other = await place.client.post(PATH, content=CONTENT * 2, headers=key)
     assert (other.status_code, error_of(other)["code"]) == (422, "key_reused")
     assert kept(place) == [f"default/texts/{HASH}.jsonl"]
+
+
+async def test_bad_requests_about_versions_and_runs_name_their_field(place: Place) -> None:
+    for verb, path, body, status, field in (
+        ("GET", "/api/v1/datasets/texts/versions/abc", None, 400, "content_hash"),
+        ("GET", f"/api/v1/datasets/texts/versions/{'A' * 64}", None, 400, "content_hash"),
+        ("GET", f"/api/v1/datasets/texts/versions/{'a' * 65}", None, 400, "content_hash"),
+        ("GET", "/api/v1/datasets/texts/versions/%2e%2e", None, 400, "path"),
+        ("GET", "/api/v1/datasets/texts/versions?since=x", None, 422, "since"),
+        ("GET", "/api/v1/runs?since=yesterday", None, 422, "since"),
+        ("GET", "/api/v1/runs?since=2026-01-01T00:00:00", None, 422, "since"),
+        ("POST", "/api/v1/runs", {}, 422, "dataset"),
+        ("POST", "/api/v1/runs", {"dataset": "a\0b"}, 400, "dataset"),
+        ("POST", "/api/v1/runs", {"dataset": "texts", "hold_back": 1}, 422, "hold_back"),
+        ("POST", "/api/v1/runs", {"dataset": "texts", "actor": "me"}, 422, "actor"),
+        ("POST", "/api/v1/datasets", ANNOUNCED | {"content_hash": "abc"}, 422, "content_hash"),
+        ("POST", "/api/v1/datasets", ANNOUNCED | {"content_hash": HASH.upper()}, 422, "content_hash"),
+        ("POST", "/api/v1/datasets", ANNOUNCED | {"content_hash": 5}, 422, "content_hash"),
+    ):
+        reply = await place.client.request(verb, path, json=body)
+        assert (reply.status_code, error_of(reply)["field"]) == (status, field), (path, body)
 
 
 # --- gRPC --------------------------------------------------------------------------------------

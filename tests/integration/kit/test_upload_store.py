@@ -13,7 +13,7 @@ import pytest
 from services.contracts.errors import Kind
 from services.kit.clock import SystemClock, VirtualClock
 from services.kit.ids import SeededIds
-from services.kit.uploads import StoreFull, TooManyUploads, UnknownUpload, UploadStore
+from services.kit.uploads import StoreFull, TooManyUploads, UnknownUpload, UploadStore, UploadStoreDown
 
 CONTENT = b'{"text": "old iron", "label": "metal"}\n' * 20_000
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -127,6 +127,14 @@ async def test_a_full_store_says_so(full_store: str) -> None:
     with pytest.raises(StoreFull) as refused:
         await put(store_at(full_store))
     assert (refused.value.kind, refused.value.retryable) == (Kind.OVERLOADED, False)
+
+
+@pytest.mark.parametrize("root", ["nonsense://u", "s3://no-driver-here"])
+async def test_a_store_that_nothing_here_speaks_to_does_not_answer(root: str) -> None:
+    with pytest.raises(UploadStoreDown):
+        await put(store_at(root))
+    with pytest.raises(UploadStoreDown):
+        await store_at(root).sweep()
 
 
 async def test_a_disk_that_fills_up_on_the_way_says_so_and_has_its_room_again(small_disk: Path) -> None:

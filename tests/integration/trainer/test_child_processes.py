@@ -38,10 +38,9 @@ class Place:
         self.root = root
         ensure_keys(root / "keys")
         self.artifacts = ArtifactStore((root / "artifacts").as_uri(), root / "keys")
-        self.uploads = UploadStore((root / "uploads").as_uri(), SystemClock(), SystemIds())
         self.workspace = Workspace(root / "runs")
         self.data = write_jsonl(root / "rows.jsonl", texts(240))
-        policy = RunPolicy(
+        self.policy = RunPolicy(
             roots=[root],
             base_model=str(base_model(root / "base")),
             limits=Limits(),
@@ -52,15 +51,22 @@ class Place:
             runs_kept=5,
             traces_folder=root / "traces",
         )
-        self.executor = ChildProcesses(self.workspace, self.artifacts, self.uploads, policy)
         self.told: list[Progress] = []
+        self.keep_uploads_in((root / "uploads").as_uri())
 
-    def assignment(self, fence: int = 1, *, epochs: int = 8, uri: str = "", **changes: object) -> Assignment:
+    def keep_uploads_in(self, root: str) -> None:
+        self.uploads = UploadStore(root, SystemClock(), SystemIds())
+        self.executor = ChildProcesses(self.workspace, self.artifacts, self.uploads, self.policy)
+
+    def assignment(
+        self, fence: int = 1, *, epochs: int = 8, uri: str = "", run: str = "run-1", tenant: str = "default",
+        **changes: object,
+    ) -> Assignment:  # fmt: skip
         dataset = DatasetReady.model_validate(
             {"dataset": "d", "uri": uri or self.data.as_uri(), "model": "m", "recipe": RECIPE | {"epochs": epochs}}
         )
         fields = {"examples": [], "champion": None} | changes
-        return Assignment("run-1", "default", fence, dataset, **fields)  # type: ignore[arg-type]
+        return Assignment(run, tenant, fence, dataset, **fields)  # type: ignore[arg-type]
 
     async def tell(self, progress: Progress) -> None:
         self.told.append(progress)
@@ -168,3 +174,32 @@ async def test_the_spans_of_the_child_belong_to_the_trace_of_the_job(place: Plac
     spans = (place.root / "traces" / "millrace-trainer.jsonl").read_text()
     assert f'"trace_id":"{trace}"' in spans
     assert '"name":"stage prepare"' in spans
+
+
+async def test_an_upload_in_a_store_that_is_no_folder_is_fetched_for_the_run(place: Place) -> None:
+    place.keep_uploads_in("memory://uploads")
+    async with place.uploads.begin() as upload:
+        await upload.write(place.data.read_bytes())
+        content = await upload.content()
+        uri, _ = await upload.keep("default", "d", "jsonl")
+    done = await place.executor.run(place.assignment(uri=uri, epochs=1), place.tell)
+    assert isinstance(done, Finished)
+    assert done.result.content is not None
+    assert (done.result.content.sha256, done.result.content.rows) == (content.sha256, 240)
+    gone = await place.executor.run(
+        place.assignment(uri=uri.replace(content.sha256, "0" * 64), run="run-2"), place.tell
+    )
+    foreign = await place.executor.run(place.assignment(uri=uri, tenant="other", run="run-3"), place.tell)
+    assert isinstance(gone, Failure)
+    assert isinstance(foreign, Failure)
+    assert (gone.code, foreign.code) == ("missing_file", "unsupported_address")
+
+
+async def test_a_tenants_runs_read_its_own_uploads_alone(place: Place) -> None:
+    place.keep_uploads_in((place.root.parent / "uploads-elsewhere").as_uri())
+    async with place.uploads.begin() as upload:
+        await upload.write(place.data.read_bytes())
+        uri, _ = await upload.keep("other", "d", "jsonl")
+    refused = await place.executor.run(place.assignment(uri=uri), place.tell)
+    assert isinstance(refused, Failure)
+    assert refused.code == "outside_roots"

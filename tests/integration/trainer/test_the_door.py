@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
@@ -39,6 +41,12 @@ class Door:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await self.ask(method, request, once=once)
         return refused.value.code()
+
+
+def moment(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
 
 
 @pytest.fixture
@@ -105,9 +113,8 @@ async def test_runs_are_filtered_by_data_set_and_time(door: Door) -> None:
     for request, count in (
         (wire.ListRunsRequest(dataset="topics-1"), 1),
         (wire.ListRunsRequest(dataset="others"), 0),
-        (wire.ListRunsRequest(since=now.isoformat()), 1),
-        (wire.ListRunsRequest(since=now.isoformat().replace("+00:00", "Z")), 1),
-        (wire.ListRunsRequest(since="2999-01-01T00:00:00+02:00"), 0),
+        (wire.ListRunsRequest(since=moment(now)), 1),
+        (wire.ListRunsRequest(since=moment(now + timedelta(seconds=1))), 0),
     ):
         assert len((await door.ask("ListRuns", request)).runs) == count
 
@@ -124,8 +131,8 @@ async def test_bad_requests_are_refused_with_a_status_that_says_so(door: Door) -
         ("StartRun", wire.StartRunRequest(dataset="topics-1", reason="a\0b"), invalid),
         ("StartRun", wire.StartRunRequest(dataset="topics-1", model="a\0b"), invalid),
         ("StartRun", wire.StartRunRequest(dataset="topics-1", content_hash="12"), invalid),
-        ("ListRuns", wire.ListRunsRequest(since="yesterday"), invalid),
-        ("ListRuns", wire.ListRunsRequest(since="2026-01-01T00:00:00"), invalid),
+        ("ListRuns", wire.ListRunsRequest(since=Timestamp(seconds=2**62)), invalid),
+        ("ListRuns", wire.ListRunsRequest(since=Timestamp(nanos=-5)), invalid),
         ("ListRuns", wire.ListRunsRequest(status="lost"), invalid),
         ("GetDatasetVersion", wire.GetDatasetVersionRequest(dataset="topics-1", content_hash="0" * 8), unknown),
         ("GetDatasetVersion", wire.GetDatasetVersionRequest(dataset="topics-1", content_hash="%_______"), invalid),
