@@ -10,7 +10,7 @@ Refusal
 ├── UnsupportedBaseModel
 ├── OutOfMemory, BaselineBroke
 ├── Interrupted        told to stop; not a failure
-├── Invalid            BadRecipe, BadModelName, BadTime, NulCharacter, BadContentHash, AmbiguousVersion, UnknownPage
+├── Invalid            BadRecipe, BadModelName, NulCharacter, BadContentHash, AmbiguousVersion, UnknownPage
 ├── NotFound           UnknownRun, UnknownDataset, UnknownVersion
 └── Conflict           RunHasEnded
 """
@@ -193,12 +193,6 @@ class BadRecipe(Invalid):
 
 class NulCharacter(Invalid):
     """The request holds a NUL character."""
-
-
-class BadTime(Invalid):
-    """A time lies between the years 1 and 9999."""
-
-    field = "since"
 
 
 class BadModelName(Invalid):

@@ -127,6 +127,20 @@ def test_a_tenants_uploads_are_out_of_anothers_reach(story: Story, pushed: list[
     assert failed.body["code"] == "outside_roots"
 
 
+def test_a_key_starts_one_run_through_the_gateway_and_tags_tell_what_is_known(story: Story, pushed: list[Path]) -> None:
+    body = {"dataset": DATASET, "content_hash": hash_of(pushed[0]), "reason": "by key"}
+    runs = [story.client.post("/runs", body, idempotency_key="key-1") for _ in range(2)]
+    assert [reply.status_code for reply in runs] == [201, 201]
+    assert runs[0].json()["run"] == runs[1].json()["run"]
+    cancelled = cli(story, "runs", "cancel", runs[0].json()["run"], "--yes", "--reason", "enough")
+    assert (cancelled["status"], cancelled["cancel_reason"]) == ("cancelled", "enough")
+    url = f"{story.fleet.state.endpoints['rest']}{BASE}/datasets/{DATASET}"
+    headers = {"authorization": f"Bearer {story.fleet.key}"}
+    first = httpx.get(url, headers=headers, trust_env=False)
+    again = httpx.get(url, headers=headers | {"if-none-match": first.headers["etag"]}, trust_env=False)
+    assert (first.status_code, again.status_code) == (200, 304)
+
+
 def test_a_gateway_that_is_killed_in_the_middle_of_an_upload_leaves_no_content(
     story: Story, pushed: list[Path]
 ) -> None:

@@ -1,6 +1,5 @@
 """`millrace runs ...`: training runs."""
 
-import secrets
 from typing import Annotated, Any
 
 import typer
@@ -73,9 +72,9 @@ def start(
             f"would train {model or one['model']} on {dataset}, content {one['content_hash'] or 'as it lies'}"
         ))  # fmt: skip
         return
-    body = {"dataset": dataset, "content_hash": version, "model": model, "recipe_json": recipe}
-    headers = {"idempotency-key": key or secrets.token_hex(16)}
-    told = rest.post("/runs", body | {"hold_back": hold_back, "reason": reason}, headers)
+    body: dict[str, Any] = {"dataset": dataset, "content_hash": version, "model": model, "recipe_json": recipe}
+    body |= {"hold_back": hold_back, "reason": reason}
+    told = rest.post("/runs", body, {"idempotency-key": key}) if key else rest.change("POST", "/runs", body)
     session.out.data(told, lambda document: _show(session, document))
     session.out.next(f"millrace runs logs {told['run']} --follow", f"millrace runs cancel {told['run']}")
 
@@ -122,7 +121,7 @@ def cancel(
         session.out.say("would cancel this run:")
     else:
         session.confirm(f"Cancel {run}?", yes=yes)
-        told = rest.post(f"/runs/{run}:cancel", {"reason": reason}, {"idempotency-key": secrets.token_hex(16)})
+        told = rest.change("POST", f"/runs/{run}:cancel", {"reason": reason})
     session.out.data(told, lambda document: _show(session, document))
 
 

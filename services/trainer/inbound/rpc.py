@@ -1,7 +1,6 @@
 """`millrace.v1.TrainerService`: each method turns its message into a command and calls a handler."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -11,11 +10,12 @@ from services.contracts.errors import Invalid
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
 from services.kit.auth import Principal
-from services.kit.requests import asked_once, caller, page_size, read_reason
+from services.kit.pages import paging
+from services.kit.requests import asked_once, caller, read_moment, read_reason
 from services.kit.rpc import RpcServer
 from services.trainer.domain.datasets import StartRun
 from services.trainer.domain.runs import RunFilter, RunStatus
-from services.trainer.errors import BadRecipe, BadTime, NulCharacter
+from services.trainer.errors import BadRecipe, NulCharacter
 from services.trainer.handlers import asking, running, showing
 from services.trainer.inbound.convert import dataset_message, run_message, version_message
 from services.trainer.ports import Ports
@@ -40,12 +40,10 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         self._ports = ports
 
     async def ListDatasets(self, request: wire.ListDatasetsRequest, context: Any) -> wire.ListDatasetsResponse:
-        size = page_size(request.page.page_size)
-        found = await showing.list_datasets(
-            asker(request).tenant, self._ports, after=request.page.page_token, limit=size
-        )
-        following = found[-1].announced.dataset if len(found) == size else ""
-        return wire.ListDatasetsResponse(datasets=map(dataset_message, found), next_page_token=following)
+        who, page = asker(request), paging("ListDatasets", request)
+        found = await showing.list_datasets(who.tenant, self._ports, after=page.after, limit=page.limit)
+        shown, following = page.cut(found, lambda dataset: dataset.announced.dataset)
+        return wire.ListDatasetsResponse(datasets=map(dataset_message, shown), next_page_token=following)
 
     async def GetDataset(self, request: wire.GetDatasetRequest, context: Any) -> wire.Dataset:
         return dataset_message(*await showing.get_dataset(asker(request).tenant, request.dataset, self._ports))
@@ -53,27 +51,25 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
     async def ListDatasetVersions(
         self, request: wire.ListDatasetVersionsRequest, context: Any
     ) -> wire.ListDatasetVersionsResponse:
-        size = page_size(request.page.page_size)
+        who, page = asker(request), paging("ListDatasetVersions", request)
         found = await showing.list_versions(
-            asker(request).tenant, request.dataset, self._ports, after=request.page.page_token, limit=size
+            who.tenant, request.dataset, self._ports, after=page.after, limit=page.limit
         )
-        following = found[-1].content_hash if len(found) == size else ""
-        return wire.ListDatasetVersionsResponse(versions=map(version_message, found), next_page_token=following)
+        shown, following = page.cut(found, lambda version: version.content_hash)
+        return wire.ListDatasetVersionsResponse(versions=map(version_message, shown), next_page_token=following)
 
     async def GetDatasetVersion(self, request: wire.GetDatasetVersionRequest, context: Any) -> wire.DatasetVersion:
         tenant = asker(request).tenant
         return version_message(await showing.get_version(tenant, request.dataset, request.content_hash, self._ports))
 
     async def ListRuns(self, request: wire.ListRunsRequest, context: Any) -> wire.ListRunsResponse:
-        size = page_size(request.page.page_size)
+        who, page = asker(request), paging("ListRuns", request)
         if request.status and request.status not in tuple(RunStatus):
             raise UnknownStatus(status=request.status[:50])
-        wanted = RunFilter(request.model, request.status, request.dataset, _since(request))
-        found = await showing.list_runs(
-            asker(request).tenant, self._ports, wanted, before=request.page.page_token, limit=size
-        )
-        following = found[-1].id if len(found) == size else ""
-        return wire.ListRunsResponse(runs=map(run_message, found), next_page_token=following)
+        wanted = RunFilter(request.model, request.status, request.dataset, read_moment(request, "since"))
+        found = await showing.list_runs(who.tenant, self._ports, wanted, before=page.after, limit=page.limit)
+        shown, following = page.cut(found, lambda run: run.id)
+        return wire.ListRunsResponse(runs=map(run_message, shown), next_page_token=following)
 
     async def GetRun(self, request: wire.GetRunRequest, context: Any) -> wire.Run:
         return run_message(await showing.get_run(asker(request).tenant, request.run, self._ports))
@@ -120,16 +116,6 @@ def asker(request: Message) -> Principal:
         elif isinstance(value, str) and "\0" in value:
             raise NulCharacter(at=spec.name)
     return caller()
-
-
-def _since(request: wire.ListRunsRequest) -> datetime | None:
-    """Raises BadTime."""
-    if not request.HasField("since"):
-        return None
-    try:
-        return request.since.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise BadTime from error
 
 
 def _recipe(text: str) -> dict[str, object]:

@@ -24,8 +24,8 @@ from services.kit.bus.delivery import Delivery, on
 from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message
-from services.trainer.domain.runs import Run
-from services.trainer.handlers import take_dataset
+from services.trainer.domain.runs import Run, RunFilter
+from services.trainer.handlers.asking import take_dataset
 from tests.integration.trainer.room import Room, opened
 
 TOPIC = "dataset.ready"
@@ -61,7 +61,7 @@ class Trainer:
 
     async def runs(self) -> list[Run]:
         async with self.room.store.reading() as tx:
-            return await tx.runs("default", model="", status="", before="", limit=10)
+            return await tx.runs("default", RunFilter(), before="", limit=10)
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ async def test_a_label_that_comes_again_late_undoes_no_correction(room: Room) ->
         room.envelope(FeedbackReceived(deployment="topics", request="req-0", label=label)) for label in ("x", "y")
     )
     for envelope in (first, corrected, first):  # the last as a dead letter of another service, sent again
-        await handlers.keep_labels([envelope], room.ports)
+        await traffic.keep_labels([envelope], room.ports)
     async with room.store.reading() as tx:
         found = await tx.labelled("default", "topics", room.clock.now(), room.clock.now(), 100)
     assert [example.label for example in found] == ["y"]

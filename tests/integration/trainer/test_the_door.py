@@ -43,6 +43,10 @@ class Door:
         return refused.value.code()
 
 
+def versions(**page: Any) -> wire.ListDatasetVersionsRequest:
+    return wire.ListDatasetVersionsRequest(dataset="topics-1", page=Page(**page))
+
+
 def moment(at: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(at)
@@ -74,8 +78,13 @@ async def test_a_data_set_tells_its_present_version(door: Door) -> None:
     listed = await door.ask("ListDatasetVersions", wire.ListDatasetVersionsRequest(dataset="topics-1"))
     by_hash = wire.GetDatasetVersionRequest(dataset="topics-1", content_hash=HASH[:8])
     assert [await door.ask("GetDatasetVersion", by_hash)] == list(listed.versions)
-    first = wire.ListDatasetVersionsRequest(dataset="topics-1", page=Page(page_size=1))
-    assert (await door.ask("ListDatasetVersions", first)).next_page_token == HASH
+    await asking.take_dataset(
+        door.room.envelope(DATASET.model_copy(update={"content_hash": "cd" * 32})), door.room.ports
+    )
+    first = await door.ask("ListDatasetVersions", versions(page_size=1))
+    second = await door.ask("ListDatasetVersions", versions(page_size=1, page_token=first.next_page_token))
+    assert [page.versions[0].content_hash[:2] for page in (first, second)] == ["cd", "ab"]
+    assert second.next_page_token == ""
 
 
 async def test_a_run_tells_what_it_was_started_with_by_whom_and_why(door: Door) -> None:
