@@ -74,6 +74,17 @@ def document() -> dict[str, Any]:
     }
 
 
+CONTENTS: Final = {
+    kind: {"schema": {"type": "string", "contentMediaType": kind}, "example": example}
+    for kind, example in (
+        ("application/x-ndjson", '{"text": "Return a new path.", "label": "files"}\n'),
+        ("text/csv", "text,label\nReturn a new path.,files\n"),
+        ("application/octet-stream", '{"text": "Return a new path.", "label": "files"}\n'),
+    )
+}
+"""What an upload's body may be."""
+
+
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.rpc.name,
@@ -83,9 +94,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "responses": _responses(route, schemas),
     }
     if route.uploads:
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        kinds = ("application/octet-stream", "application/x-ndjson", "text/csv")
-        operation["requestBody"] = {"required": True, "content": dict.fromkeys(kinds, binary)}
+        operation["requestBody"] = {"required": True, "content": CONTENTS}
     elif route.has_body:
         body = _object_schema(route.request, schemas, without=(*route.parameters, *route.hidden))
         if route.required:

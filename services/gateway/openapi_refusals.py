@@ -26,6 +26,7 @@ from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.conditions import takes_condition
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
 from services.kit.once import KeyReused
+from services.kit.uploads import StoreFull, TooManyUploads
 
 ERROR: Final[dict[str, Any]] = {
     "type": "object",
@@ -78,7 +79,10 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
         "A field is not valid.",
         (BadField(name="texts[1]", problem="it is empty", at="texts[1]"), KeyReused()),
     ),
-    429: ("A bounded queue is full.", (ReplicaFull(queued=64, retry_after_seconds=1.0),)),
+    429: (
+        "A bounded queue is full.",
+        (ReplicaFull(queued=64, retry_after_seconds=1.0), TooManyUploads(queued=4, retry_after_seconds=5.0)),
+    ),
     500: ("An error of ours.", (InternalError(),)),
     503: (
         "A part that is needed does not answer now.",
@@ -89,6 +93,7 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
         ),
     ),
     504: ("The deadline passed.", (TimedOut(seconds=30.0),)),
+    507: ("There is no room left for it.", (StoreFull(),)),
 }
 _RETRY_AFTER: Final = {
     "retry-after": {
@@ -107,6 +112,8 @@ def statuses(route: Route) -> list[int]:
         found |= {400, 408, 413, 415, 422}
     else:
         found |= {400, 422}
+    if route.uploads:
+        found |= {429, 507}
     if route.service is INFERENCE:
         found |= {429, 504}
     elif route.service is not GATEWAY:
