@@ -17,10 +17,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.cli.launcher.ports import any_free
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.errors import NotFound, Stale
+from services.contracts.errors import NotFound
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
 from services.contracts.rpc import (
-    common_pb2,
     inference_pb2,
     inference_pb2_grpc,
     registry_pb2,
@@ -37,6 +36,7 @@ from services.kit.envelope import Envelope, encode
 from services.kit.ids import SystemIds
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
+from services.registry.errors import DeploymentMovedOn
 
 LIMIT_SECONDS = 10.0
 EMBEDDING = (0.0, 0.6, 0.8)
@@ -145,11 +145,10 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.moved: list[tuple[str, Any]] = []
         self.moves: Callable[[Any], Awaitable[int]] = self._at_rest
 
-    async def ListHistory(  # noqa: N802
-        self, request: registry_pb2.ListHistoryRequest, context: Any
-    ) -> registry_pb2.ListHistoryResponse:
-        until = common_pb2.HistoryEntry(kind=request.kind, at=request.since)
-        return registry_pb2.ListHistoryResponse(entries=[until], next_page_token=request.page_token)
+    async def ListHistory(self, request: registry_pb2.ListHistoryRequest, context: Any) -> Any:  # noqa: N802
+        answer = registry_pb2.ListHistoryResponse(next_page_token=request.page_token)
+        answer.entries.add(kind=request.kind, at=request.since)
+        return answer
 
     async def GetModel(self, request: registry_pb2.GetModelRequest, context: Any) -> registry_pb2.Model:  # noqa: N802
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
@@ -177,7 +176,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         self.moved.append((method, request))
         if request.HasField("expected_generation") and request.expected_generation != self.deployment.generation:
-            raise DeploymentMovedOn(expected=request.expected_generation)
+            raise DeploymentMovedOn(deployment="news", present=7, expected=request.expected_generation)
         return await self.moves(request)
 
     async def _at_rest(self, request: Any) -> int:
@@ -213,12 +212,6 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
 
 class UnknownRun(NotFound):
     """No run is named '{run}'."""
-
-
-class DeploymentMovedOn(Stale):
-    """It is not at generation {expected}."""
-
-    field = "expected_generation"
 
 
 class UnknownModel(NotFound):
