@@ -333,13 +333,6 @@ async def _open_upstreams(keyring: Keyring) -> tuple[Any, Any, RpcServer]:
     register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
     server.add(register, registry, "millrace.v1.RegistryService")
     server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, trainer, "millrace.v1.TrainerService")
-    stop = grpc.unary_unary_rpc_method_handler(
-        registry.StopDeployment,
-        request_deserializer=registry_pb2.MoveRolloutRequest.FromString,
-        response_serializer=registry_pb2.Deployment.SerializeToString,
-    )
-    handler = grpc.method_handlers_generic_handler("millrace.v1.RegistryService", {"StopDeployment": stop})
-    server.add_generic([handler], [])
     await server.open()
     return registry, trainer, server
 
