@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
-from services.gateway.inbound.events import subscriptions
+from services.gateway.handlers.patience import Patient
+from services.gateway.inbound.events import requests, subscriptions
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Health, RestDoor
@@ -24,6 +25,7 @@ from services.gateway.outbound.store import MIGRATIONS, store
 from services.gateway.outbound.upstreams import ServiceLines
 from services.gateway.ports import Ports
 from services.gateway.settings import GatewaySettings
+from services.kit.bus.flow import FlowReader
 from services.kit.bus.stream import LatestReader
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
@@ -65,8 +67,26 @@ def build(settings: GatewaySettings) -> Service:
     service.part("replicas", close=replicas.close)
     service.part("mirrors", close=mirrors.close)
     service.runs("routes", reader.run)
+    _take_requests(service, settings, ports)
     _open_doors(service, settings, ports, upstreams)
     return service
+
+
+def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) -> None:
+    """Requests that come by Kafka, shared with the other gateways."""
+    patient = Patient(ports, settings.patience())
+    taken = requests(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
+    flow = FlowReader(
+        taken.event,
+        taken.handle,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        service=service.name,
+        delivery=service.delivery([taken]),
+        clock=service.clock,
+        limit=settings.async_held,
+        limit_bytes=settings.async_held_bytes,
+    )
+    service.runs(taken.topic, flow.run)
 
 
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:

@@ -7,10 +7,10 @@ Refusal
 ├── Conflict     NothingToLoad, LoadFailed
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
-├── TooLarge     BodyTooLarge
+├── TooLarge     BodyTooLarge, AnswerTooLarge
 ├── Overloaded   ReplicaFull
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
-├── TimedOut     SlowBody
+├── TimedOut     SlowBody, RequestExpired
 └── ServiceBroken
 """
 
@@ -175,6 +175,21 @@ class ServiceBroken(Refusal):
     """The {service} failed inside."""
 
     hint = "its log has the trace"
+
+
+class RequestExpired(TimedOut):
+    """The request expired at {expires_at}, before it was answered."""
+
+    field = "expires_at"
+    hint = "allow more time, or add a replica"
+    retryable = False
+
+
+class AnswerTooLarge(TooLarge):
+    """{what} is larger than the limit of {limit}."""
+
+    field = "texts"
+    hint = "send the texts in several requests, or leave with_embeddings out"
 
 
 class SlowBody(TimedOut):

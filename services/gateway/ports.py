@@ -101,6 +101,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How much of the replicas those may take whom nobody waits for at a door, and how long they bear with them."""
+
+    concurrency: int = 16
+    tenant_concurrency: int = 16
+    request_seconds: float = 30.0
+    ready_wait_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
 class Ports:
     store: Store
     clock: Clock

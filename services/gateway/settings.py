@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.gateway.ports import Policy
+from services.gateway.ports import Patience, Policy
 from services.kit.settings import ServiceSettings
 
 
@@ -31,6 +31,15 @@ class GatewaySettings(ServiceSettings):
     stale_after_seconds: float = Field(default=15.0, gt=0, description="a replica silent for longer is asked last")
     mirror_limit: int = Field(default=64, ge=1, description="mirrored requests under way at once")
     outbox_limit: int = Field(default=100_000, ge=1, description="events kept while the broker is away; then 503")
+    async_concurrency: int = Field(
+        default=16, ge=1, le=1_024, description="requests of inference.requested that are with the replicas at once"
+    )
+    async_tenant_concurrency: int = Field(default=8, ge=1, le=1_024, description="of those, the ones of one tenant")
+    async_ready_wait_seconds: float = Field(
+        default=60.0, ge=0, description="the longest such a request waits for a deployment that is not ready"
+    )
+    async_held: int = Field(default=256, ge=1, le=10_000, description="such requests taken from the topic at once")
+    async_held_bytes: int = Field(default=33_554_432, ge=1_048_576, description="and their size together")
     trace_ratio: float = Field(
         default=0.01, ge=0, le=1, description="share of classifications traced whose caller is not traced"
     )
@@ -40,6 +49,14 @@ class GatewaySettings(ServiceSettings):
             text_limit_chars=self.text_limit_chars,
             ready_wait_seconds=self.ready_wait_seconds,
             outbox_limit=self.outbox_limit,
+        )
+
+    def patience(self) -> Patience:
+        return Patience(
+            concurrency=self.async_concurrency,
+            tenant_concurrency=self.async_tenant_concurrency,
+            request_seconds=self.request_seconds,
+            ready_wait_seconds=self.async_ready_wait_seconds,
         )
 
     def hosts(self) -> list[str]:

@@ -37,4 +37,14 @@ FORWARDED: Final = Counter(
     "Control-plane calls passed on to another service, by its answer.",
     ["service", "code"],
 )
+ASYNC_REQUESTS: Final = Counter(
+    "millrace_gateway_async_requests",
+    "Requests of `inference.requested` by how they were answered ('ok', or the refusal's code).",
+    ["outcome"],
+)
+ASYNC_SECONDS: Final = Histogram(
+    "millrace_gateway_async_seconds",
+    "From the time that the request's event tells to its answer, the wait on the topic included.",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)
 HTTP_REFUSED: Final = Counter("millrace_gateway_http_refused", "REST requests that were refused, by code.", ["code"])

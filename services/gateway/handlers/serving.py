@@ -98,6 +98,16 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
         return answer
 
 
+def somebody_is_ready(command: Classify, ports: Ports) -> bool:
+    """False where `classify` could only wait for a replica; true also where it refuses."""
+    if not ports.routes.knows(command.tenant, command.deployment):
+        return True
+    try:
+        return _choose(command, 0.0, _Attempts(), ports) is not None
+    except Refusal:
+        return True
+
+
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
     plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket, version=command.version)
     now = ports.clock.monotonic()

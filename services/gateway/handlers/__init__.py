@@ -1,0 +1,12 @@
+"""The gateway's use cases: requests are answered (`serving`), those that came as events (`requested`) with more
+`patience`."""
+
+from services.gateway.handlers.serving import (
+    announce_dataset,
+    classify,
+    follow_deployment,
+    follow_replica,
+    send_feedback,
+)
+
+__all__ = ["announce_dataset", "classify", "follow_deployment", "follow_replica", "send_feedback"]
