@@ -110,7 +110,7 @@ def _header(name: str, description: str, schema: dict[str, Any] | None = None) -
 
 
 def _path_schema(name: str) -> dict[str, Any]:
-    if name in ("run", "version"):
+    if name in ("run", "version", "batch"):
         return {"type": "string"}
     return {"type": "string", "pattern": NAME_PATTERN}
 

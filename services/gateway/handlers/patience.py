@@ -8,8 +8,8 @@ from typing import Final
 
 from services.contracts.errors import Kind, Refusal
 from services.gateway.domain.requests import Answer, Classify
-from services.gateway.errors import DeploymentNotReady
-from services.gateway.handlers.serving import classify, somebody_is_ready
+from services.gateway.errors import DeploymentNotReady, ReplicasBusy
+from services.gateway.handlers.serving import classify, least_waiting, somebody_is_ready
 from services.gateway.ports import Patience, Ports
 
 PASSING: Final = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT})
@@ -81,9 +81,16 @@ class Patient:
                 deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
             )
         async with self._lanes.lane(command.tenant):
+            self._give_way(command)
             now = self._ports.clock.monotonic()
             deadline = min(command.deadline, now + self._patience.request_seconds)
             return await classify(replace(command, deadline=deadline), self._ports)
+
+    def _give_way(self, command: Classify) -> None:
+        """Raises ReplicasBusy where others are waiting."""
+        limit, waiting = self._patience.yields_at, least_waiting(command, self._ports)
+        if limit is not None and waiting is not None and waiting >= limit:
+            raise ReplicasBusy(queued=waiting, retry_after_seconds=self._ports.policy.retry_after_seconds)
 
     def _is_over(self, place: tuple[str, str], refusal: Refusal, began: float, now: float) -> bool:
         """Overload ends by itself; anything else does so for a limited time."""
