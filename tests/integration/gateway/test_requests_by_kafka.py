@@ -164,3 +164,27 @@ async def test_no_more_than_the_bound_is_with_the_replicas_at_once(tmp_path: Pat
         told = await asker.told(200)
         assert sorted(int(one.key or b"") for one in told) == list(range(200))
         assert most == 5
+
+
+@pytest.mark.kafka
+async def test_two_gateways_share_the_work_and_one_that_leaves_forgets_nothing(
+    tmp_path: Path, apache_kafka_bootstrap: str
+) -> None:
+    async def slow(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        await asyncio.sleep(0.05)
+        return await answer_at_once(request)
+
+    bootstrap, count = apache_kafka_bootstrap, 300
+    knobs = {"async_concurrency": 4, "async_tenant_concurrency": 4}
+    async with open_place(tmp_path / "a", bootstrap, **knobs) as first, asking(bootstrap) as asker:
+        await first.deploy(target(2))
+        (await first.replica("r-1", 2)).behaviours[2] = slow
+        async with open_place(tmp_path / "b", bootstrap, **knobs) as second:
+            (await second.replica("r-2", 2)).behaviours[2] = slow
+            for number in range(count):
+                await asker.ask({"deployment": "news", "texts": ["a"]}, f"evt-{number}", str(number).encode())
+            told = await asker.told(count // 3)
+        while {one.key for one in told} != {str(number).encode() for number in range(count)}:
+            told += await asker.told(1)
+        assert all(one.body["failure"] is None for one in told)
+        assert len({one.id for one in told}) == count
