@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import InternalError, Kind, Refusal
 from services.gateway.domain.batches import (
     Batch,
     BatchFailure,
@@ -40,8 +40,8 @@ from services.gateway.handlers.serving import unknown
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
 from services.kit import telemetry
+from services.kit.log import logger
 from services.kit.once import Once, once
-from services.kit.rows import UnusableData
 from services.kit.work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 
 BATCH_JOB: Final = "batch"
@@ -141,20 +141,31 @@ async def _present(tx: Tx, tenant: str, name: str) -> Batch:
 
 
 async def work_batch(job: Job, patient: Patient, ports: Ports) -> None:
-    """One attempt at a batch, from the first row that no part holds. Raises LostLease, Unavailable."""
+    """One attempt at a batch, from the first row that no part holds. Raises LostLease, and what passes by itself."""
     try:
-        ended: Outcome | BatchFailure = await _run(job, patient, ports)
+        await _keep_end(job, await _ended(job, patient, ports), ports)
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(job, ports))
         raise
     except LostLease:
         await _tidy(job, ports)
         raise
-    except UnusableData as refusal:
-        ended = failure_of(refusal)
+
+
+async def _ended(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
+    try:
+        return await _run(job, patient, ports)
     except BatchStopped as stopped:
-        ended = failure_of(stopped.refusal)
-    await _keep_end(job, ended, ports)
+        return failure_of(stopped.refusal)
+    except LostLease:
+        raise
+    except Refusal as refusal:
+        if refusal.retryable:  # another attempt follows when the lease has run out
+            raise
+        return failure_of(refusal)
+    except Exception:  # noqa: BLE001 - another attempt would end like this one
+        logger.exception("batch %s failed inside", job.id)
+        return failure_of(InternalError())
 
 
 class BatchStopped(Exception):

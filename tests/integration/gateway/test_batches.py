@@ -204,6 +204,29 @@ async def test_an_input_that_changes_under_the_batch_fails_it(
         assert (await ended(place, batch))["failure_code"] == "input_changed"
 
 
+async def test_a_part_that_was_changed_on_disk_fails_the_batch(
+    tmp_path: Path, embedded_bootstrap: str, database_url: str
+) -> None:
+    uri = write(tmp_path, "texts.jsonl", rows(40))
+    hold = asyncio.Event()
+
+    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        if "text 33" in request.classify.texts:
+            await hold.wait()
+        return await answer_at_once(request)
+
+    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
+        place.replicas[0].behaviours[2] = held
+        batch = (await create(place, uri))["batch"]
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        folder = tmp_path / "results" / "default" / batch
+        next(folder.glob("part-000002-*.jsonl")).write_text("{}\n")
+        hold.set()
+        assert (await ended(place, batch))["failure_code"] == "results_damaged"
+
+
 async def test_a_cancelled_batch_stops_and_leaves_nothing(
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
