@@ -15,7 +15,8 @@ from services.gateway.errors import BadField
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
 from services.gateway.inbound.translate import check_uri
 from services.gateway.ports import Ports
-from services.kit.requests import page_size, read_reason
+from services.kit.pages import paging
+from services.kit.requests import read_reason
 
 _STATES: Final = ", ".join(BatchStatus)
 
@@ -50,17 +51,17 @@ async def get(request: wire.GetBatchRequest, caller: Caller, ports: Ports) -> wi
 async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Ports) -> wire.ListBatchesResponse:
     if request.status and request.status not in tuple(BatchStatus):
         raise BadField(name="status", problem=f"it is none of {_STATES}", at="status")
-    size = page_size(request.page.page_size)
+    page = paging("ListBatches", request)
     found = await list_batches(
         caller.tenant,
         ports,
         deployment=request.deployment,
         status=request.status,
-        before=request.page.page_token,
-        limit=size,
+        before=page.after,
+        limit=page.limit,
     )
-    following = found[-1].id if len(found) == size else ""
-    return wire.ListBatchesResponse(batches=map(batch_message, found), next_page_token=following)
+    shown, following = page.cut(found, lambda batch: batch.id)
+    return wire.ListBatchesResponse(batches=map(batch_message, shown), next_page_token=following)
 
 
 def batch_message(batch: Batch) -> wire.Batch:
