@@ -34,6 +34,7 @@ class Event(Fact):
     schema_version: ClassVar[int] = 1
     key_field: ClassVar[str]
     compacted: ClassVar[bool] = False
+    free_key: ClassVar[bool] = False  # the record's key is whatever the asker chose, not the field
     owner: ClassVar[str]
 
     @property
@@ -236,6 +237,7 @@ class InferenceRequested(Event):
 
     topic: ClassVar[str] = "inference.requested"
     key_field: ClassVar[str] = "deployment"
+    free_key: ClassVar[bool] = True
     owner: ClassVar[str] = "gateway"
 
     deployment: DeploymentName
@@ -258,6 +260,7 @@ class InferenceCompleted(Event):
 
     topic: ClassVar[str] = "inference.completed"
     key_field: ClassVar[str] = "request"
+    free_key: ClassVar[bool] = True
     owner: ClassVar[str] = "gateway"
 
     request: RequestId

@@ -70,7 +70,7 @@ class Envelope(Generic[E_co]):
     correlation: str = ""
     trace: Mapping[str, str] = field(default_factory=dict)
     key: bytes | None = field(default=None, compare=False)
-    """The record's key, byte for byte: as it came, or as it is to be sent; None leaves it to the event."""
+    """The record's key, byte for byte, of events whose key is the asker's choice; None leaves it to the event."""
 
     @property
     def story(self) -> str:
@@ -137,7 +137,7 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
         causation=attributes.get("causationid", "")[:200],
         correlation=attributes.get("correlationid", "")[:200],
         trace=_trace(message, attributes),
-        key=message.key,
+        key=message.key if expected.free_key else None,
     )
 
 
