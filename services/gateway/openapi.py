@@ -129,7 +129,7 @@ def _header(name: str, description: str, example: str, schema: dict[str, Any] | 
 
 def _path_parameter(route: Route, name: str) -> dict[str, Any]:
     """A path is text: a version by its number stands there as by its alias."""
-    schema = {"type": "string"} if name in ("run", "version") else {"type": "string", "pattern": NAME_PATTERN}
+    schema = {"type": "string"} if name in ("run", "version", "batch") else {"type": "string", "pattern": NAME_PATTERN}
     return {"schema": schema, "example": str(field_sample(route.request.fields_by_name[name]))}
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactStore
+from services.kit.rows import UnusableData, locate
 from services.trainer.domain.spec import (
     ARTIFACT_FOLDER,
     FAILURE_FILE,
@@ -28,8 +29,6 @@ from services.trainer.domain.spec import (
     RunSpec,
     Stage,
 )
-from services.trainer.errors import UnusableData
-from services.trainer.outbound.sources import locate
 from services.trainer.outbound.workspace import CHAMPION_FOLDER, Workspace
 from services.trainer.ports import Assignment, Finished, Outcome, Tell
 

@@ -129,6 +129,7 @@ class World:
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     policy: Policy = field(default_factory=Policy)
     statistics: Statistics = field(default_factory=Statistics)
+    batching: Any = None
 
     @property
     def ports(self) -> Ports:
@@ -144,4 +145,5 @@ class World:
             generator=random.Random(7),
             policy=self.policy,
             statistics=self.statistics,
+            batching=self.batching,
         )

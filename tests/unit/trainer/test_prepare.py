@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from services.kit.clock import SystemClock
+from services.kit.rows import UnusableData
 from services.trainer.domain.spec import RunSpec, Split
-from services.trainer.errors import UnusableData
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare
 from tests.unit.trainer.tiny import texts, write_jsonl

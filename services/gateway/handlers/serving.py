@@ -77,7 +77,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
     check_request_id(command.request)
     check_sticky_key(command.sticky_key)
     if not ports.routes.knows(command.tenant, command.deployment):
-        raise _unknown(command.deployment, ports)
+        raise unknown(command.deployment, ports)
     ticket = sticky_ticket(command.deployment, command.sticky_key) if command.sticky_key else ports.generator.random()
     began = ports.clock.monotonic()
     give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
@@ -100,6 +100,28 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
             continue
         _mirror(command, answer.version, ports)
         return answer
+
+
+def somebody_is_ready(command: Classify, ports: Ports) -> bool:
+    """False where `classify` could only wait for a replica; true also where it refuses."""
+    if not ports.routes.knows(command.tenant, command.deployment):
+        return True
+    try:
+        return _choose(command, 0.0, _Attempts(), ports) is not None
+    except Refusal:
+        return True
+
+
+def least_waiting(command: Classify, ports: Ports) -> int | None:
+    """Requests that wait on the least loaded of the replicas that could answer; None where there is none."""
+    try:
+        plan = ports.routes.plan(command.tenant, command.deployment, ticket=0.0, version=command.version)
+    except Refusal:
+        return None
+    now, load = ports.clock.monotonic(), ports.replicas.waiting
+    picked = (ports.routes.pick(plan.deployment, version, at=now, load=load) for version in plan.versions)
+    waits = [wait for replica in picked if replica is not None and (wait := load(replica.id)) is not None]
+    return min(waits, default=None)
 
 
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
@@ -271,7 +293,7 @@ async def announce_dataset(event: DatasetReady, caller: Caller, ports: Ports) ->
 async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -> Accepted:
     """Publishes the right label of an answered request. Raises UnknownDeployment, KeyReused or OutboxFull."""
     if not ports.routes.knows(caller.tenant, event.deployment):
-        raise _unknown(event.deployment, ports)
+        raise unknown(event.deployment, ports)
     return await _accept(event, caller, ports)
 
 
@@ -291,7 +313,7 @@ async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
         return accepted
 
 
-def _unknown(deployment: str, ports: Ports) -> Refusal:
+def unknown(deployment: str, ports: Ports) -> Refusal:
     """Before the table is read, not to know a deployment says nothing about it."""
     if ports.routes_read():
         return UnknownDeployment(deployment=deployment)

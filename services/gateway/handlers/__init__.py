@@ -1,0 +1,22 @@
+"""The gateway's use cases: requests are answered (`serving`), those that came as events (`requested`) with more
+`patience`."""
+
+from services.gateway.handlers.serving import (
+    announce_dataset,
+    classify,
+    embed_all,
+    follow_deployment,
+    follow_replica,
+    send_feedback,
+    served,
+)
+
+__all__ = [
+    "announce_dataset",
+    "classify",
+    "embed_all",
+    "follow_deployment",
+    "follow_replica",
+    "send_feedback",
+    "served",
+]
