@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import events, idle, serving
+from bench import asynchronous, events, idle, serving
 from bench.fleet import running_fleet
 from bench.report import Figure, keep, machine, show
 
@@ -29,6 +29,9 @@ def main() -> int:
             figures += idle.cost(fleet)
             _say("classification, in turn with a bare loop")
             figures += serving.measure(fleet, texts)
+            _say("classification by Kafka, in turn with REST")
+            bootstrap = fleet.millrace("status")["endpoints"]["kafka"]
+            figures += asynchronous.measure(fleet, texts, bootstrap)
     show(figures)
     keep(figures, facts, options.out)
     _say(f"kept in {options.out}")

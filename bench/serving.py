@@ -70,10 +70,10 @@ def _post(fleet: Fleet, path: str, body: dict[str, str]) -> None:
 def measure(fleet: Fleet, texts: list[str]) -> list[Figure]:
     artifact = next((fleet.home / "data" / "inference" / "artifacts").glob("*/int8.onnx")).parent
     through, bare, client = [], [], []
-    asyncio.run(_load(fleet, texts, 2.0))
+    asyncio.run(load(fleet, texts, 2.0))
     for _ in range(ROUNDS):
         begin, own = fleet.cpu_seconds(), time.process_time()
-        requests, seconds, latencies = asyncio.run(_load(fleet, texts, ROUND_SECONDS))
+        requests, seconds, latencies = asyncio.run(load(fleet, texts, ROUND_SECONDS))
         client.append((time.process_time() - own) / requests)
         through.append(Round(requests, seconds, fleet.cpu_seconds() - begin, latencies))
         bare.append(_bare_loop(artifact, texts))
@@ -97,7 +97,7 @@ def _figures(through: list[Round], bare: list[Round], client: list[float]) -> li
     ]
 
 
-async def _load(fleet: Fleet, texts: list[str], seconds: float) -> tuple[int, float, list[float]]:
+async def load(fleet: Fleet, texts: list[str], seconds: float) -> tuple[int, float, list[float]]:
     """How many requests were answered, in how long, and how long each took (ms). Raises on any answer but 200."""
     begin = time.monotonic()
     clients = [_client(fleet, texts[number::CLIENTS], begin + seconds) for number in range(CLIENTS)]

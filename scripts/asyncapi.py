@@ -14,6 +14,12 @@ from tests.contracts.examples import EXAMPLES, NOON
 
 Document: TypeAlias = dict[str, Any]
 
+KEYS: Final[dict[str, str]] = {
+    "inference.requested": "the producer's own choice; the answer's record has the same",
+    "inference.completed": "the key of the request's record, byte for byte; the event's `request` where it had none",
+}
+"""Where the record's key is not simply the event's field."""
+
 RETENTION_EVER: Final = -1
 
 HEADERS: Final[Document] = {
@@ -24,7 +30,7 @@ HEADERS: Final[Document] = {
         "ce_id": {"type": "string", "description": "unique; an event seen before has no second effect"},
         "ce_source": {"type": "string", "description": "/millrace/<service>, or the producer's own"},
         "ce_type": {"type": "string", "description": "millrace.<topic>.v<version>"},
-        "ce_subject": {"type": "string", "description": "the record's key"},
+        "ce_subject": {"type": "string", "description": "the name that the event is about; as a rule the record's key"},
         "ce_time": {"type": "string", "format": "date-time"},
         "ce_tenant": {"type": "string", "default": "default"},
         "ce_causationid": {"type": "string", "description": "id of the event that caused this one"},
@@ -75,6 +81,10 @@ def summary(event: type[Event]) -> str:
     return (event.__doc__ or "").strip().splitlines()[0]
 
 
+def key(event: type[Event]) -> str:
+    return KEYS.get(event.topic, f"the event's `{event.key_field}`")
+
+
 def channel(event: type[Event]) -> Document:
     policy: Document = {"cleanup.policy": ["compact" if event.compacted else "delete"]}
     if event.topic == "registry.history":
@@ -82,7 +92,7 @@ def channel(event: type[Event]) -> Document:
     return {
         "address": event.topic,
         "title": event.topic,
-        "description": f"{summary(event)} The record's key is `{event.key_field}`.",
+        "description": f"{summary(event)} The record's key is {KEYS.get(event.topic, f'`{event.key_field}`')}.",
         "messages": {event.__name__: {"$ref": f"#/components/messages/{event.__name__}"}},
         "bindings": {"kafka": {"topicConfiguration": policy, "bindingVersion": "0.5.0"}},
     }
@@ -135,7 +145,7 @@ def message(event: type[Event]) -> Document:
         "payload": {"$ref": f"./events/{event.topic}.v{event.schema_version}.json"},
         "bindings": {
             "kafka": {
-                "key": {"type": "string", "description": f"the event's `{event.key_field}`"},
+                "key": {"type": "string", "description": key(event)},
                 "bindingVersion": "0.5.0",
             }
         },

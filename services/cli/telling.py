@@ -76,6 +76,16 @@ def _feedback_received(body: Body) -> str:
     return f"request {_short(body['request'])} was {body['label']}"
 
 
+def _inference_requested(body: Body) -> str:
+    return f"{len(body['texts'])} texts for {body['deployment']}"
+
+
+def _inference_completed(body: Body) -> str:
+    if failure := body.get("failure"):
+        return f"request {_short(body['request'])} was refused: {failure['message']}"
+    return f"request {_short(body['request'])} was answered by v{body['version']}"
+
+
 def _drift_detected(body: Body) -> str:
     return (
         f"drift away from v{body['version']}: {body['test']} p={body['p_value']:.4f} in {body['consecutive']} windows "
@@ -108,6 +118,8 @@ _WORDS: Final[Mapping[str, Callable[[Body], str]]] = {
     "replica.reported": _replica_reported,
     "inference.logged": _inference_logged,
     "feedback.received": _feedback_received,
+    "inference.requested": _inference_requested,
+    "inference.completed": _inference_completed,
     "drift.detected": _drift_detected,
     "rollout.judged": _rollout_judged,
     "slo.breached": _slo_breached,

@@ -13,6 +13,8 @@ CONSUMERS: Final[dict[str, tuple[str, ...]]] = {
     "replica.reported": ("registry", "gateway"),
     "inference.logged": ("monitor", "trainer"),
     "feedback.received": ("monitor", "trainer"),
+    "inference.requested": ("gateway",),
+    "inference.completed": (),
     "drift.detected": ("trainer", "registry"),
     "rollout.judged": ("registry",),
     "slo.breached": ("registry",),

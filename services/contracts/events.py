@@ -8,9 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.inference import RequestFailure, TextLabelled
 from services.contracts.names import (
     DatasetName,
     DeploymentName,
@@ -33,6 +34,7 @@ class Event(Fact):
     schema_version: ClassVar[int] = 1
     key_field: ClassVar[str]
     compacted: ClassVar[bool] = False
+    free_key: ClassVar[bool] = False  # the record's key is whatever the asker chose, not the field
     owner: ClassVar[str]
 
     @property
@@ -230,6 +232,52 @@ class FeedbackReceived(Event):
     label: Label
 
 
+# --- inference.requested, inference.completed ---------------------------------------------------
+
+
+class InferenceRequested(Event):
+    """Somebody waits for texts to be answered. Published by any outside producer, keyed as the producer likes."""
+
+    topic: ClassVar[str] = "inference.requested"
+    key_field: ClassVar[str] = "deployment"
+    free_key: ClassVar[bool] = True
+    owner: ClassVar[str] = "gateway"
+
+    deployment: DeploymentName
+    texts: list[str] = Field(description="1 to 64 of them; what no text may be is answered with a failure")
+    request: RequestId | None = Field(
+        default=None, description="feedback refers to it; made from the event's id if none"
+    )
+    sticky_key: str = Field(default="", description="requests with one key go to one version while its weight lasts")
+    version: VersionNumber | None = Field(default=None, description="which of the served versions answers")
+    with_embeddings: bool = False
+    whole_texts: bool = Field(default=False, description="refuse a text that is longer than the model reads")
+    expires_at: AwareDatetime | None = Field(default=None, description="after it the answer is that it came too late")
+
+
+class InferenceCompleted(Event):
+    """A request of `inference.requested` was answered, or refused. Published by the gateway, keyed as the request was.
+
+    A request that is delivered again is answered again, under the same event id.
+    """
+
+    topic: ClassVar[str] = "inference.completed"
+    key_field: ClassVar[str] = "request"
+    free_key: ClassVar[bool] = True
+    owner: ClassVar[str] = "gateway"
+
+    request: RequestId
+    deployment: DeploymentName
+    model: ModelName | None = None
+    version: VersionNumber | None = None
+    predictions: list[TextLabelled] = Field(default_factory=list, description="one a text, in the texts' order")
+    embeddings: list[str] = Field(
+        default_factory=list, description="base64 of little-endian float32, one a text where they were asked for"
+    )
+    tokens: int = Field(default=0, ge=0)
+    failure: RequestFailure | None = None
+
+
 # --- drift.detected, rollout.judged, slo.breached ----------------------------------------------
 
 
@@ -343,6 +391,8 @@ EVENTS: Final[tuple[type[Event], ...]] = (
     ReplicaReported,
     InferenceLogged,
     FeedbackReceived,
+    InferenceRequested,
+    InferenceCompleted,
     DriftDetected,
     RolloutJudged,
     SloBreached,

@@ -3,36 +3,44 @@
 import random
 from collections.abc import Mapping
 
-from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
+from services.contracts.rpc import batches_pb2_grpc, gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
+from services.gateway.handlers.batches import BATCH_JOB, work_batch
+from services.gateway.handlers.patience import Patient
 from services.gateway.inbound.docs.page import BrowserKey, DocsFace
-from services.gateway.inbound.events import subscriptions
+from services.gateway.inbound.events import requests, subscriptions
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Face, Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
 from services.gateway.inbound.http.uploads import UploadDoor
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
+from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, InferenceRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
 from services.gateway.openapi import document
+from services.gateway.outbound.inputs import RootedFiles
 from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
-from services.gateway.outbound.store import MIGRATIONS, store
+from services.gateway.outbound.results import StoredResults
+from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
-from services.gateway.ports import Ports
+from services.gateway.ports import Batching, Ports
 from services.gateway.settings import GatewaySettings
+from services.kit.bus.flow import FlowReader
 from services.kit.bus.stream import LatestReader
+from services.kit.jobs import Worker
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
+from services.kit.sql.store import SqlStore
 from services.kit.uploads import UploadStore
+from services.kit.work import Job
 
 
 def build(settings: GatewaySettings) -> Service:
@@ -40,15 +48,10 @@ def build(settings: GatewaySettings) -> Service:
     database = Database(settings.sql_url(), MIGRATIONS)
     replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
     mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
-    upstreams = ServiceLines(
-        {
-            REGISTRY.full_name: settings.registry_address,
-            TRAINER.full_name: settings.trainer_address,
-            MONITOR.full_name: settings.monitor_address,
-        }
-    )
+    upstreams = ServiceLines(_addresses(settings))
+    workers: list[Worker] = []
     ports = Ports(
-        store=store(database, service.clock, service.ids),
+        store=(kept := store(database, service.clock, service.ids)),
         clock=service.clock,
         ids=service.ids,
         routes=RoutingTable(stale_after_seconds=settings.stale_after_seconds),
@@ -57,6 +60,7 @@ def build(settings: GatewaySettings) -> Service:
         mirrors=mirrors,
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
+        batching=_batching(settings, workers),
         uploads=_uploads(service, settings),
     )
     reader = LatestReader(
@@ -71,6 +75,8 @@ def build(settings: GatewaySettings) -> Service:
     service.part("replicas", close=replicas.close)
     service.part("mirrors", close=mirrors.close)
     service.runs("routes", reader.run)
+    _take_requests(service, settings, ports)
+    _work_batches(service, settings, ports, kept, workers)
     _open_doors(service, settings, ports, upstreams)
     return service
 
@@ -83,6 +89,61 @@ def _uploads(service: Service, settings: GatewaySettings) -> UploadStore:
     return uploads
 
 
+def _addresses(settings: GatewaySettings) -> dict[str, str]:
+    return {
+        REGISTRY.full_name: settings.registry_address,
+        TRAINER.full_name: settings.trainer_address,
+        MONITOR.full_name: settings.monitor_address,
+    }
+
+
+def _batching(settings: GatewaySettings, workers: list[Worker]) -> Batching:
+    def wake() -> None:
+        for worker in workers:
+            worker.wake.set()
+
+    inputs = RootedFiles(settings.roots(), settings.row_limits())
+    return Batching(inputs, StoredResults(settings.results_root()), settings.batch_policy(), wake)
+
+
+def _work_batches(
+    service: Service, settings: GatewaySettings, ports: Ports, kept: SqlStore[GatewayTx], workers: list[Worker]
+) -> None:
+    patient = Patient(ports, settings.batch_patience())
+
+    async def work(job: Job) -> None:
+        await work_batch(job, patient, ports)
+
+    for number in range(settings.batch_workers):
+        worker = Worker(
+            kept,
+            work,
+            kind=BATCH_JOB,
+            owner=service.ids.new("worker"),
+            lease_seconds=settings.batch_lease_seconds,
+            clock=service.clock,
+        )
+        workers.append(worker)
+        service.runs(f"batches {number + 1}", worker.run)
+
+
+def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) -> None:
+    """Requests that come by Kafka, shared with the other gateways."""
+    patient = Patient(ports, settings.patience())
+    taken = requests(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
+    flow = FlowReader(
+        taken.event,
+        taken.handle,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        service=service.name,
+        delivery=service.delivery([taken]),
+        clock=service.clock,
+        limit=settings.async_held,
+        limit_bytes=settings.async_held_bytes,
+    )
+    service.runs(taken.topic, flow.run)
+
+
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:
     sampler = Sampler(settings.trace_ratio, ports.generator)
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
@@ -91,6 +152,7 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     patience = Patience(settings.upload_chunk_seconds, settings.upload_seconds)
     gateway = GatewayRpc(ports, patience)
     rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, gateway, GATEWAY.full_name)
+    rpc.add(batches_pb2_grpc.add_BatchServiceServicer_to_server, BatchRpc(ports), BATCHES.full_name)
     inference = InferenceRpc(ports, sampler, request_seconds=seconds)
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)

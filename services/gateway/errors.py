@@ -4,15 +4,16 @@ Refusal
 ├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
 │                WrongContent, NotText
 ├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
-├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound
-├── Conflict     NothingToLoad, LoadFailed
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
+├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
-├── TooLarge     BodyTooLarge
-├── Overloaded   ReplicaFull
-├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
-├── TimedOut     SlowBody, StalledUpload
-└── ServiceBroken
+├── TooLarge     BodyTooLarge, AnswerTooLarge
+├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches
+├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent,
+│                ResultsDown
+├── TimedOut     SlowBody, StalledUpload, RequestExpired
+└── ServiceBroken, ResultsDamaged
 """
 
 from services.contracts.errors import (
@@ -145,6 +146,42 @@ class ForeignTag(Stale):
     hint = "GET the deployment, and send its ETag as it is"
 
 
+class UnknownBatch(NotFound):
+    """There is no batch '{batch}'."""
+
+    field = "batch"
+    hint = "GET /api/v1/batches lists them"
+
+
+class BatchHasEnded(Conflict):
+    """Batch {batch} has {status} already."""
+
+    field = "batch"
+
+
+class BatchHasNoOutput(Conflict):
+    """Batch {batch} is {status}; only one that has succeeded has an output."""
+
+    field = "batch"
+    hint = "GET /api/v1/batches/{batch} tells how far it is, or what it failed at"
+
+
+class TooManyBatches(Overloaded):
+    """{queued} batches are already waiting or running, which is the limit."""
+
+    hint = "retry when one of them has ended, or cancel one"
+
+
+class ResultsDown(Unavailable):
+    """The store of the results does not answer."""
+
+
+class ResultsDamaged(Refusal):
+    """A part of the batch's output is not what was written."""
+
+    hint = "create the batch again"
+
+
 class MethodNotAllowed(Unsupported):
     """The method {method} is not supported on this path."""
 
@@ -163,6 +200,10 @@ class BodyTooLarge(TooLarge):
 
 class ReplicaFull(Overloaded):
     """{queued} requests are already waiting on each replica, which is the limit."""
+
+
+class ReplicasBusy(Overloaded):
+    """{queued} requests wait on each replica; work that can wait gives way."""
 
 
 class OutboxFull(Unavailable):
@@ -202,6 +243,21 @@ class ServiceBroken(Refusal):
     """The {service} failed inside."""
 
     hint = "its log has the trace"
+
+
+class RequestExpired(TimedOut):
+    """The request expired at {expires_at}, before it was answered."""
+
+    field = "expires_at"
+    hint = "allow more time, or add a replica"
+    retryable = False
+
+
+class AnswerTooLarge(TooLarge):
+    """{what} is larger than the limit of {limit}."""
+
+    field = "texts"
+    hint = "send the texts in several requests, or leave with_embeddings out"
 
 
 class SlowBody(TimedOut):

@@ -142,7 +142,7 @@ def _header(name: str, description: str, example: str, schema: dict[str, Any] | 
 
 def _path_parameter(route: Route, name: str) -> dict[str, Any]:
     """A path is text: a version by its number stands there as by its alias."""
-    shapes = {"run": None, "version": None, "content_hash": "^[0-9a-f]{8,64}$"}
+    shapes = {"run": None, "version": None, "batch": None, "content_hash": "^[0-9a-f]{8,64}$"}
     shape = shapes.get(name, NAME_PATTERN)
     schema = {"type": "string"} if shape is None else {"type": "string", "pattern": shape}
     return {"schema": schema, "example": str(field_sample(route.request.fields_by_name[name]))}

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.contracts.content import Content
+from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
 from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
+from services.gateway.domain.rows import InputRow
 from services.gateway.domain.statistics import Statistics
 from services.kit.clock import Clock
 from services.kit.ids import Ids
@@ -107,9 +109,106 @@ class Tx(UnitOfWork, Protocol):
         """How many events the outbox holds, or a little more."""
         ...
 
+    async def batch(self, tenant: str, batch: str) -> Batch | None:
+        """Locked until the transaction ends, unless that only reads."""
+        ...
+
+    async def save_batch(self, batch: Batch, facts: Sequence[BatchFact], *, actor: str, reason: str) -> None: ...
+
+    async def save_part(self, batch: Batch, part: Part) -> None:
+        """Keeps the part, and the batch that has grown by it."""
+        ...
+
+    async def parts(self, tenant: str, batch: str) -> list[Part]:
+        """In their order."""
+        ...
+
+    async def batches(self, tenant: str, *, deployment: str, status: str, before: str, limit: int) -> list[Batch]:
+        """The newest first; `before` is the last id of the page before."""
+        ...
+
+    async def open_batches(self, tenant: str) -> int:
+        """How many have not ended."""
+        ...
+
 
 class Store(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Tx]: ...
+    def reading(self) -> AbstractAsyncContextManager[Tx]: ...
+
+
+class OpenInput(Protocol):
+    """A batch's input while it is read."""
+
+    @property
+    def stamp(self) -> str:
+        """Another one means that the file is another, or has changed."""
+        ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def read_bytes(self) -> int: ...
+
+    async def take(self, count: int) -> list[InputRow]:
+        """The next rows; none at the end. Raises a kind of UnusableData for what cannot be read at all."""
+        ...
+
+
+class Inputs(Protocol):
+    """Files that batches are made of."""
+
+    async def check(self, uri: str) -> None:
+        """Raises a kind of UnusableData for an address that may not be read, or where no file lies."""
+        ...
+
+    def open(self, spec: BatchSpec) -> AbstractAsyncContextManager[OpenInput]:
+        """Raises a kind of UnusableData."""
+        ...
+
+
+class Results(Protocol):
+    """Where batches write. Every call may raise ResultsDown."""
+
+    async def write_part(self, batch: Batch, part: Part, content: bytes) -> None:
+        """Whole and on disk when it returns."""
+        ...
+
+    async def join(self, batch: Batch, parts: Sequence[Part], fence: int) -> Outcome:
+        """All parts as one file, with its manifest beside it. Raises ResultsDamaged."""
+        ...
+
+    async def tidy(self, batch: Batch) -> None:
+        """Removes what the batch wrote, its outcome excepted. Never fails."""
+        ...
+
+    def read(self, outcome: Outcome) -> AsyncIterator[bytes]:
+        """The output, in chunks that end anywhere."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    part_rows: int = 256
+    texts: int = 16
+    """Asked about in one request."""
+    requests: int = 2
+    """Of one batch, under way at once."""
+    lease_seconds: float = 10.0
+    open_limit: int = 100
+    """Batches of one tenant that have not ended."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What batches need beside what every request does."""
+
+    inputs: Inputs
+    results: Results
+    policy: BatchPolicy
+    wake: Callable[[], None]
+    """Tells the workers that a batch is queued."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +227,18 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How much of the replicas those may take whom nobody waits for at a door, and how long they bear with them."""
+
+    concurrency: int = 16
+    tenant_concurrency: int = 16
+    request_seconds: float = 30.0
+    ready_wait_seconds: float = 60.0
+    yields_at: int | None = None
+    """Where every replica that is ready has so many requests waiting, it gets none of these."""
+
+
+@dataclass(frozen=True)
 class Ports:
     store: Store
     clock: Clock
@@ -140,4 +251,5 @@ class Ports:
     generator: Generator
     policy: Policy
     uploads: Uploads
+    batching: Batching
     statistics: Statistics = field(default_factory=Statistics)

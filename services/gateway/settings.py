@@ -1,11 +1,14 @@
 """The gateway's knobs."""
 
+import os
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.gateway.ports import Policy
+from services.gateway.ports import BatchPolicy, Patience, Policy
+from services.kit.rows import RowLimits
 from services.kit.settings import ServiceSettings
 
 
@@ -43,6 +46,33 @@ class GatewaySettings(ServiceSettings):
     )
     mirror_limit: int = Field(default=64, ge=1, description="mirrored requests under way at once")
     outbox_limit: int = Field(default=100_000, ge=1, description="events kept while the broker is away; then 503")
+    async_concurrency: int = Field(
+        default=16, ge=1, le=1_024, description="requests of inference.requested that are with the replicas at once"
+    )
+    async_tenant_concurrency: int = Field(default=8, ge=1, le=1_024, description="of those, the ones of one tenant")
+    async_ready_wait_seconds: float = Field(
+        default=60.0, ge=0, description="the longest such a request waits for a deployment that is not ready"
+    )
+    async_held: int = Field(default=256, ge=1, le=10_000, description="such requests taken from the topic at once")
+    async_held_bytes: int = Field(default=33_554_432, ge=1_048_576, description="and their size together")
+    data_roots: str = Field(
+        default="", description="folders that batches may read, separated as in PATH; datasets/ and demo/ of home"
+    )
+    results_store: str = Field(default="", description="fsspec URL that batches write to; a folder of home when empty")
+    batch_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, description="the largest file of a batch")
+    batch_rows: int = Field(default=500_000, ge=1, description="the most rows of a batch")
+    batch_part_rows: int = Field(default=256, ge=1, le=10_000, description="rows that are written and kept together")
+    batch_texts: int = Field(default=16, ge=1, le=64, description="rows of a batch that are asked about at once")
+    batch_requests: int = Field(default=2, ge=1, le=64, description="requests of all batches under way at once")
+    batch_yields_at: int = Field(
+        default=8, ge=1, description="waiting requests of a replica from which on it gets none of a batch's"
+    )
+    batch_ready_wait_seconds: float = Field(
+        default=600.0, ge=0, description="the longest a batch waits for a deployment that is not ready"
+    )
+    batch_workers: int = Field(default=1, ge=1, le=16, description="batches that this gateway works on at once")
+    batch_lease_seconds: float = Field(default=10.0, gt=0, description="after which a silent worker's batch passes on")
+    batch_limit: int = Field(default=100, ge=1, description="batches of one tenant that have not ended")
     trace_ratio: float = Field(
         default=0.01, ge=0, le=1, description="share of classifications traced whose caller is not traced"
     )
@@ -55,6 +85,43 @@ class GatewaySettings(ServiceSettings):
             chunks_at_once=self.chunks_at_once,
             upload_limit_bytes=self.upload_limit_bytes,
         )
+
+    def patience(self) -> Patience:
+        return Patience(
+            concurrency=self.async_concurrency,
+            tenant_concurrency=self.async_tenant_concurrency,
+            request_seconds=self.request_seconds,
+            ready_wait_seconds=self.async_ready_wait_seconds,
+        )
+
+    def batch_policy(self) -> BatchPolicy:
+        return BatchPolicy(
+            part_rows=self.batch_part_rows,
+            texts=self.batch_texts,
+            requests=self.batch_requests,
+            lease_seconds=self.batch_lease_seconds,
+            open_limit=self.batch_limit,
+        )
+
+    def batch_patience(self) -> Patience:
+        return Patience(
+            concurrency=self.batch_requests,
+            tenant_concurrency=self.batch_requests,
+            request_seconds=self.request_seconds,
+            ready_wait_seconds=self.batch_ready_wait_seconds,
+            yields_at=self.batch_yields_at,
+        )
+
+    def roots(self) -> tuple[Path, ...]:
+        """Resolved, so that a link cannot lead out of them."""
+        named = [Path(name) for name in self.data_roots.split(os.pathsep) if name]
+        return tuple(root.resolve() for root in named or (self.home / "datasets", self.home / "demo"))
+
+    def row_limits(self) -> RowLimits:
+        return RowLimits(self.batch_bytes, self.batch_rows, self.text_limit_chars)
+
+    def results_root(self) -> str:
+        return self.results_store or f"file://{self.home.resolve() / 'results'}"
 
     def hosts(self) -> list[str]:
         return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]

@@ -37,6 +37,24 @@ FORWARDED: Final = Counter(
     "Control-plane calls passed on to another service, by its answer.",
     ["service", "code"],
 )
+ASYNC_REQUESTS: Final = Counter(
+    "millrace_gateway_async_requests",
+    "Requests of `inference.requested` by how they were answered ('ok', or the refusal's code).",
+    ["outcome"],
+)
+ASYNC_SECONDS: Final = Histogram(
+    "millrace_gateway_async_seconds",
+    "From the time that the request's event tells to its answer, the wait on the topic included.",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800),
+)
+BATCH_ROWS: Final = Counter(
+    "millrace_gateway_batch_rows",
+    "Rows of batches by what their line says: 'ok' or 'error'. A part that a kill cut off counts again.",
+    ["outcome"],
+)
+BATCHES_ENDED: Final = Counter(
+    "millrace_gateway_batches_ended", "Batches by how they ended: succeeded, failed or cancelled.", ["status"]
+)
 HTTP_REFUSED: Final = Counter("millrace_gateway_http_refused", "REST requests that were refused, by code.", ["code"])
 UPLOADED_BYTES: Final = Counter(
     "millrace_gateway_uploaded_bytes", "Bytes of data sets that were uploaded and kept, repetitions included."

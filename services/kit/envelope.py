@@ -69,6 +69,8 @@ class Envelope(Generic[E_co]):
     causation: str = ""
     correlation: str = ""
     trace: Mapping[str, str] = field(default_factory=dict)
+    key: bytes | None = field(default=None, compare=False)
+    """The record's key, byte for byte, of events whose key is the asker's choice; None leaves it to the event."""
 
     @property
     def story(self) -> str:
@@ -90,7 +92,7 @@ class Message:
 
 
 def encode(envelope: Envelope[Event]) -> Message:
-    """CloudEvents binary mode; the key is the name that must stay in order."""
+    """CloudEvents binary mode; the key is the envelope's, or else the name that must stay in order."""
     event = envelope.event
     headers = {
         "ce_specversion": "1.0",
@@ -107,7 +109,7 @@ def encode(envelope: Envelope[Event]) -> Message:
     }
     return Message(
         topic=event.topic,
-        key=event.key.encode(),
+        key=event.key.encode() if envelope.key is None else envelope.key,
         value=event.model_dump_json().encode(),
         headers=tuple((name, value) for name, value in headers.items() if value),
     )
@@ -135,6 +137,7 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
         causation=attributes.get("causationid", "")[:200],
         correlation=attributes.get("correlationid", "")[:200],
         trace=_trace(message, attributes),
+        key=message.key if expected.free_key else None,
     )
 
 

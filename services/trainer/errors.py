@@ -1,9 +1,8 @@
 """What the trainer refuses. `row` among the facts is the first offending row, counted from 1.
 
 Refusal
-├── UnusableData       the data set cannot be trained on
-│   ├── MissingFile, NoRegularFile, ContentChanged, OutsideRoots, UnsupportedAddress, TooLargeData, TooManyRows
-│   ├── NotUtf8, NulByte, RaggedRow, TruncatedFile, BadRow, MissingColumn, TextTooLong, UnknownSplit
+├── UnusableData       the data set cannot be trained on; the kit's, with those of files that cannot be read
+│   ├── UnknownSplit, ContentChanged
 │   └── EmptyData, OneClass, TooManyLabels, TooFewRows
 ├── QualityRefused     the model is not fit to leave
 │   └── ParityFailed
@@ -16,27 +15,7 @@ Refusal
 """
 
 from services.contracts.errors import Conflict, Invalid, Kind, NotFound, Refusal, Unsupported
-
-
-class UnusableData(Invalid):
-    """The data set cannot be trained on: {problem}."""
-
-    field = "uri"
-
-    @property
-    def row(self) -> int | None:
-        row = self.facts.get("row")
-        return row if isinstance(row, int) else None
-
-
-class MissingFile(UnusableData):
-    """There is no file at the data set's address."""
-
-    hint = "publish dataset.ready after the file is complete, with an address that the trainer can read"
-
-
-class NoRegularFile(UnusableData):
-    """The data set's address is not a regular file."""
+from services.kit.rows import UnusableData
 
 
 class ContentChanged(UnusableData):
@@ -44,59 +23,6 @@ class ContentChanged(UnusableData):
 
     field = "content_hash"
     hint = "announce the file as it is now; an uploaded one stays as it is"
-
-
-class OutsideRoots(UnusableData):
-    """The data set's address is outside the folders that the trainer may read."""
-
-    hint = "put the file under an allowed root (MILLRACE_TRAINER_DATA_ROOTS)"
-
-
-class UnsupportedAddress(UnusableData):
-    """A data set's address cannot be read: {scheme} is not supported."""
-
-    hint = "give a file:// address"
-
-
-class TooLargeData(UnusableData):
-    """The data set is larger than the limit of {limit_bytes} bytes."""
-
-
-class TooManyRows(UnusableData):
-    """The data set has more rows than the limit of {limit}."""
-
-
-class NotUtf8(UnusableData):
-    """Row {row} is not UTF-8 text."""
-
-    hint = "save the file as UTF-8, in one encoding throughout"
-
-
-class NulByte(UnusableData):
-    """Row {row} holds a NUL byte."""
-
-
-class RaggedRow(UnusableData):
-    """Row {row} has {found} fields where the header has {expected}."""
-
-
-class TruncatedFile(UnusableData):
-    """The file ends inside row {row}."""
-
-
-class BadRow(UnusableData):
-    """Row {row} cannot be read: {problem}."""
-
-
-class MissingColumn(UnusableData):
-    """The column {column} is missing."""
-
-    field = "columns"
-    hint = "the columns found are: {found}"
-
-
-class TextTooLong(UnusableData):
-    """The text of row {row} is longer than the limit of {limit} characters."""
 
 
 class UnknownSplit(UnusableData):

@@ -28,6 +28,8 @@ class Caller:
 
     tenant: str
     idempotency_key: str = ""
+    actor: str = "gateway"
+    """How the history names it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,21 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import InternalError, Refusal
-from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
+from services.contracts.rpc import (
+    batches_pb2,
+    batches_pb2_grpc,
+    gateway_pb2,
+    gateway_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+)
 from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
 from services.gateway.errors import Malformed
 from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
-from services.gateway.inbound import translate
+from services.gateway.handlers.batches import read_output
+from services.gateway.inbound import batches, translate
 from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Pace, Patience
@@ -39,6 +47,12 @@ def _admitted(method: str) -> Principal:
     return principal
 
 
+def _caller(method: str, context: Any) -> Caller:
+    principal = _admitted(method)
+    key = _metadata(context).get("idempotency-key", "")
+    return Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
+
+
 def _metadata(context: Any) -> dict[str, str]:
     return {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
 
@@ -55,17 +69,17 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         self._patience = patience
 
     async def AnnounceDataset(self, request: gateway_pb2.AnnounceDatasetRequest, context: Any) -> gateway_pb2.Accepted:
-        caller = self._caller("AnnounceDataset", context)
+        caller = _caller("AnnounceDataset", context)
         return translate.accepted(await announce_dataset(translate.dataset_ready(request), caller, self._ports))
 
     async def SendFeedback(self, request: gateway_pb2.SendFeedbackRequest, context: Any) -> gateway_pb2.Accepted:
-        caller = self._caller("SendFeedback", context)
+        caller = _caller("SendFeedback", context)
         return translate.accepted(await send_feedback(translate.feedback_received(request), caller, self._ports))
 
     async def UploadDataset(  # type: ignore[override]
         self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest], context: Any
     ) -> None:
-        caller = self._caller("UploadDataset", context)
+        caller = _caller("UploadDataset", context)
         pace = Pace(self._ports.clock, lambda received: context.write(_progress(received)))
         try:
             with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
@@ -92,9 +106,35 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
                 raise Malformed(problem="after the header only chunks may come", at="chunk")
             yield request.chunk
 
-    def _caller(self, method: str, context: Any) -> Caller:
-        principal = _admitted(method)
-        return Caller(tenant=principal.tenant, idempotency_key=_metadata(context).get("idempotency-key", ""))
+
+class BatchRpc(batches_pb2_grpc.BatchServiceServicer):
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def CreateBatch(self, request: batches_pb2.CreateBatchRequest, context: Any) -> batches_pb2.Batch:
+        return await batches.create(request, _caller("CreateBatch", context), self._ports)
+
+    async def CancelBatch(self, request: batches_pb2.CancelBatchRequest, context: Any) -> batches_pb2.Batch:
+        return await batches.cancel(request, _caller("CancelBatch", context), self._ports)
+
+    async def GetBatch(self, request: batches_pb2.GetBatchRequest, context: Any) -> batches_pb2.Batch:
+        return await batches.get(request, _caller("GetBatch", context), self._ports)
+
+    async def ListBatches(
+        self, request: batches_pb2.ListBatchesRequest, context: Any
+    ) -> batches_pb2.ListBatchesResponse:
+        return await batches.list_all(request, _caller("ListBatches", context), self._ports)
+
+    async def GetBatchOutput(
+        self, request: batches_pb2.GetBatchOutputRequest, context: Any
+    ) -> AsyncIterator[batches_pb2.BatchRow]:
+        caller = _caller("GetBatchOutput", context)
+        _, chunks = await read_output(caller.tenant, request.batch, self._ports)
+        rest = b""
+        async for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield batches.row_message(line)
 
 
 class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):

@@ -18,7 +18,7 @@ _COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column"
 
 def dataset_ready(request: gateway_pb2.AnnounceDatasetRequest) -> DatasetReady:
     """Raises BadField or Malformed, naming the request's field."""
-    _check_uri(request.uri)
+    check_uri(request.uri)
     columns = {name.removesuffix("_column"): getattr(request, name) for name in _COLUMNS if getattr(request, name)}
     try:
         return DatasetReady(
@@ -137,7 +137,7 @@ def _embeddings(answer: Answer) -> list[inference_pb2.Embedding]:
     return [inference_pb2.Embedding(values=values) for values in answer.embeddings]
 
 
-def _check_uri(uri: str) -> None:
+def check_uri(uri: str) -> None:
     """Its shape only: which roots are allowed is the trainer's to say, since it is the one who reads."""
     if not uri.isprintable():
         raise Malformed(problem="it holds control characters", at="uri")

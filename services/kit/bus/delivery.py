@@ -75,10 +75,11 @@ class Delivery:
             attributes=process_attributes(message.topic, envelope.id),
         ):
             with telemetry.EVENT_SECONDS.labels(message.topic).time():
-                await self._attempt(message, lambda: self._by_topic[message.topic].handle(envelope))
+                await self.attempt(message, lambda: self._by_topic[message.topic].handle(envelope))
             telemetry.EVENTS_HANDLED.labels(message.topic).inc()
 
-    async def _attempt(self, message: Message, handle: Callable[[], Awaitable[None]]) -> None:
+    async def attempt(self, message: Message, handle: Callable[[], Awaitable[None]]) -> None:
+        """Handles a message that was understood, by the policy above. Raises as `deliver` does."""
         failures = 0
         while True:
             try:

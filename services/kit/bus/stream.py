@@ -188,6 +188,9 @@ class LatestReader:
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Leaves the group; one that is still on its way into it would wait for that, so its connections are cut."""
     with suppress(KafkaError, TimeoutError, OSError):
         async with asyncio.timeout(STOP_SECONDS):
             await consumer.stop()
+            return
+    await consumer._client.close()

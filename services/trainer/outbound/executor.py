@@ -11,6 +11,7 @@ from typing import Final
 
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactStore
+from services.kit.rows import MissingFile, UnusableData, locate
 from services.kit.uploads import UnknownUpload, UploadStore
 from services.trainer.domain.spec import (
     ARTIFACT_FOLDER,
@@ -29,8 +30,6 @@ from services.trainer.domain.spec import (
     RunSpec,
     Stage,
 )
-from services.trainer.errors import MissingFile, UnusableData
-from services.trainer.outbound.sources import locate
 from services.trainer.outbound.workspace import CHAMPION_FOLDER, DATA_FILE, Workspace
 from services.trainer.ports import Assignment, Finished, Outcome, Tell
 

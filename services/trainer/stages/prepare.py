@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from services.contracts.training import Columns
 from services.kit.duplicates import first_likes, normalised
+from services.kit.rows import UnusableData
 from services.trainer.domain.spec import BASE, FEEDBACK, DataContent, Limits, RunSpec, Split, Splitting, Stage
-from services.trainer.errors import ContentChanged, EmptyData, OneClass, TooFewRows, TooManyLabels, UnusableData
+from services.trainer.errors import ContentChanged, EmptyData, OneClass, TooFewRows, TooManyLabels
 from services.trainer.stages.folder import Finished, RunFolder, file_hash, hash_of
 from services.trainer.stages.reading import RawRow, read_content, read_rows
 

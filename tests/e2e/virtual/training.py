@@ -12,12 +12,11 @@ import numpy as np
 from services.contracts.artifact import Precision, baseline_file, graph_file
 from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, SliceScore, VariantReport
 from services.kit.clock import Clock
+from services.kit.rows import UnusableData, locate
 from services.registry import handlers as registry
 from services.registry.errors import UnknownAlias, UnknownModel
 from services.registry.ports import Ports as RegistryPorts
 from services.trainer.domain.spec import BASE, FEEDBACK, Failure, Progress, RunResult, Stage
-from services.trainer.errors import UnusableData
-from services.trainer.outbound.sources import locate
 from services.trainer.ports import Assignment, Champion, Finished, Outcome, Tell
 from services.trainer.stages.folder import file_hash
 from tests.e2e.virtual.engines import SKILL_FILE

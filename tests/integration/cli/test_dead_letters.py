@@ -18,12 +18,12 @@ from services.cli.app import app
 from services.cli.sending import RecordSender
 from services.cli.watching import Watcher
 from services.contracts.errors import Invalid
-from services.contracts.events import DatasetReady
+from services.contracts.events import DatasetReady, DeploymentChanged
 from services.kit.bus.control import ControlBus
 from services.kit.bus.delivery import Delivery, on
 from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, Message
+from services.kit.envelope import Envelope, Message, encode
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.handlers.asking import take_dataset
 from tests.integration.trainer.room import Room, opened
@@ -181,6 +181,27 @@ async def test_a_key_goes_where_the_services_put_it_and_a_time_is_found(bootstra
     found = {(seen.key, seen.value): seen.partition for seen in read(bootstrap_servers)}
     assert [found[key, b"1"] for key in keys] == [found[key, b"2"] for key in keys]
     assert {seen.value for seen in read(bootstrap_servers, since=between)} == {b"2"}
+
+
+async def test_a_wish_that_was_followed_by_another_is_not_told_again(
+    bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After compaction the old one would be all that a new replica hears."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
+    wishes = [wish(generation) for generation in (1, 2)]
+    writer = EventWriter(bootstrap_servers, "test")
+    delivery = Delivery([], writer, SystemClock(), service="monitor")
+    await writer.send(wishes)
+    for one in wishes:
+        await delivery.bury(one, NoRoomYet(), tries=1)
+    await writer.close()
+    told = await millrace("dlq", "replay", "--topic", "deployment.changed", "--yes")
+    assert [(one["event_id"], one["skipped"]) for one in told["letters"]] == [("evt-1", "superseded"), ("evt-2", None)]
+
+
+def wish(generation: int) -> Message:
+    event = DeploymentChanged(deployment="docs", model="docs", generation=generation, targets=[], reason="a test")
+    return encode(Envelope(id=f"evt-{generation}", event=event, source="test", time=SystemClock().now()))
 
 
 def read(servers: str, **options: Any) -> list[Any]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from services.contracts.rpc import gateway_pb2, inference_pb2
-from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, ROUTES, TRAINER
+from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, ROUTES, TRAINER
 from tests.integration.gateway.place import Place, open_place
 
 CLASSIFY = "/api/v1/deployments/news/classify"
@@ -51,7 +51,7 @@ async def _bare(place: Place, verb: str, path: str, **options: Any) -> httpx.Res
 
 
 async def test_every_grpc_method_asks_for_a_key(place: Place) -> None:
-    for service in (GATEWAY, INFERENCE, REGISTRY, TRAINER, MONITOR):
+    for service in (GATEWAY, BATCHES, INFERENCE, REGISTRY, TRAINER, MONITOR):
         for method in service.methods:
             call: Any = place.channel.unary_unary(f"/{service.full_name}/{method.name}")
             with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from services.contracts.errors import NotFound, Stale
+from services.contracts.errors import NotFound
 from services.contracts.rpc import common_pb2, registry_pb2, registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
+from services.registry.errors import DeploymentMovedOn
 
 
 class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
@@ -50,7 +51,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         self.moved.append((method, request))
         if request.HasField("expected_generation") and request.expected_generation != self.deployment.generation:
-            raise DeploymentMovedOn(expected=request.expected_generation)
+            raise DeploymentMovedOn(deployment="news", present=7, expected=request.expected_generation)
         return await self.moves(request)
 
     async def _at_rest(self, request: Any) -> int:
@@ -86,12 +87,6 @@ class FakeTrainer(trainer_pb2_grpc.TrainerServiceServicer):
 
 class UnknownRun(NotFound):
     """No run is named '{run}'."""
-
-
-class DeploymentMovedOn(Stale):
-    """It is not at generation {expected}."""
-
-    field = "expected_generation"
 
 
 class UnknownModel(NotFound):

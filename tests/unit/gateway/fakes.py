@@ -160,6 +160,7 @@ class World:
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     policy: Policy = field(default_factory=Policy)
     statistics: Statistics = field(default_factory=Statistics)
+    batching: Any = None
     uploads: FakeUploads = field(default_factory=FakeUploads)
 
     @property
@@ -176,5 +177,6 @@ class World:
             generator=random.Random(7),
             policy=self.policy,
             statistics=self.statistics,
+            batching=self.batching,
             uploads=self.uploads,
         )

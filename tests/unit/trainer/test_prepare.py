@@ -9,8 +9,8 @@ import pytest
 
 from services.contracts.training import Columns
 from services.kit.clock import SystemClock
+from services.kit.rows import UnusableData
 from services.trainer.domain.spec import PROGRESS_FILE, DataContent, Limits, Progress, RunSpec, Split
-from services.trainer.errors import UnusableData
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare
 from services.trainer.stages.reading import read_content, read_rows

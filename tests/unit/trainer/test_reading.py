@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.training import Columns
+from services.kit.rows import UnusableData
 from services.trainer.domain.spec import Limits, Split
-from services.trainer.errors import UnusableData
 from services.trainer.stages.reading import RawRow, read_rows
 
 GOOD_CSV = b"text,label\nfirst text,a\n"

@@ -13,12 +13,13 @@ from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import Malformed, MethodNotAllowed, UnknownRoute
 from services.gateway.handlers import announce_dataset, send_feedback
-from services.gateway.inbound import translate
+from services.gateway.handlers.batches import read_output
+from services.gateway.inbound import batches, translate
 from services.gateway.inbound.http.answers import refused, server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
 from services.gateway.inbound.http.conditions import EXPECTED, entity_tag, expected_generation, has_tag, is_unchanged
 from services.gateway.inbound.http.door import Request, read_path
-from services.gateway.inbound.http.routes import GATEWAY, ROUTES, Route, check_parameter
+from services.gateway.inbound.http.routes import BATCHES, GATEWAY, ROUTES, Route, check_parameter
 from services.gateway.inbound.http.transcode import build_request, new_message, read_query, render
 from services.gateway.inbound.passing import passed_on
 from services.gateway.ports import Ports, Upstreams
@@ -41,7 +42,16 @@ async def _feedback(request: Any, caller: Caller, ports: Ports) -> Message:
     return translate.accepted(await send_feedback(translate.feedback_received(request), caller, ports))
 
 
-LOCAL: Final[Mapping[str, Local]] = {"AnnounceDataset": _announce, "SendFeedback": _feedback}
+LOCAL: Final[Mapping[str, Local]] = {
+    "AnnounceDataset": _announce,
+    "SendFeedback": _feedback,
+    "CreateBatch": batches.create,
+    "GetBatch": batches.get,
+    "ListBatches": batches.list_all,
+    "CancelBatch": batches.cancel,
+}
+HERE: Final = (GATEWAY, BATCHES)
+"""The services that this process itself is."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,16 @@ class ControlDoor:
 
     async def _answer(self, call: _Call, receive: Receive, send: Send) -> None:
         trace = [(b"traceparent", telemetry.current_carrier().get("traceparent", "").encode())]
+        if call.route.service is BATCHES and call.route.rpc.server_streaming:
+            await self._output(call, receive, send, trace)
+            return
         if call.route.rpc.server_streaming:
             await _stream(self._lines(call), receive, send, trace)
             return
-        if call.route.service is GATEWAY:
+        if call.route.service in HERE:
             key = call.headers.get(b"idempotency-key", "")
-            caller = Caller(tenant=call.principal.tenant, idempotency_key=key)
+            principal = call.principal
+            caller = Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
             answer = await LOCAL[call.route.rpc.name](call.request, caller, self._ports)
         else:
             sent = call.request.SerializeToString()
@@ -114,6 +128,17 @@ class ControlDoor:
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
         await _respond(call, answer, send, trace)
+
+    async def _output(self, call: _Call, receive: Receive, send: Send, headers: list[Header]) -> None:
+        """A batch's output as it lies in the store. Its hash is its ETag: whoever has it already is told so."""
+        request: Any = call.request
+        outcome, chunks = await read_output(call.principal.tenant, request.batch, self._ports)
+        etag = f'"{outcome.sha256}"'
+        headers = [*headers, (b"etag", etag.encode())]
+        if etag in call.headers.get(b"if-none-match", ""):
+            await respond(send, 304, b"", headers)
+            return
+        await _stream(chunks, receive, send, [*headers, (b"content-length", str(outcome.size_bytes).encode())])
 
     async def _lines(self, call: _Call) -> AsyncIterator[bytes]:
         sent = call.request.SerializeToString()

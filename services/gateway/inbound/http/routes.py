@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
-from services.contracts.rpc import gateway_pb2, inference_pb2, monitor_pb2, registry_pb2, trainer_pb2
+from services.contracts.rpc import batches_pb2, gateway_pb2, inference_pb2, monitor_pb2, registry_pb2, trainer_pb2
 from services.gateway.domain.requests import check_identifier, check_name
 from services.gateway.domain.uploads import check_content_hash
 
@@ -17,6 +17,7 @@ REGISTRY: Final = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 TRAINER: Final = trainer_pb2.DESCRIPTOR.services_by_name["TrainerService"]
 MONITOR: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"]
 GATEWAY: Final = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"]
+BATCHES: Final = batches_pb2.DESCRIPTOR.services_by_name["BatchService"]
 INFERENCE: Final = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
 
 
@@ -200,6 +201,22 @@ ROUTES: Final[tuple[Route, ...]] = (
         status=202,
         idempotent_by_key=True,
     ),
+    _route("GET", "/batches", BATCHES, "ListBatches", "Files that are or were classified, the newest first."),
+    _route(
+        "POST",
+        "/batches",
+        BATCHES,
+        "CreateBatch",
+        "Classifies every row of a file, while nobody waits.",
+        required=("deployment", "uri"),
+        status=202,
+        idempotent_by_key=True,
+    ),
+    _route("GET", "/batches/{batch}", BATCHES, "GetBatch", "One batch: how far it is, and where its output lies."),
+    _route("POST", "/batches/{batch}:cancel", BATCHES, "CancelBatch", "Ends a batch.", idempotent_by_key=True),
+    _route(
+        "GET", "/batches/{batch}/output", BATCHES, "GetBatchOutput", "The output: one JSON object a row of the input."
+    ),
     _route("GET", f"{_DEPLOYMENT}/health", MONITOR, "GetHealth", "Errors, latency and accuracy of each version."),
     _route("GET", f"{_DEPLOYMENT}/windows", MONITOR, "ListWindows", "The drift windows, the newest first."),
     _route(
@@ -215,6 +232,7 @@ def _check_version(reference: str, at: str) -> None:
 
 _CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {
     "run": check_identifier,
+    "batch": check_identifier,
     "version": _check_version,
     "content_hash": check_content_hash,
 }

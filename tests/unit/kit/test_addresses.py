@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.trainer.errors import UnusableData
-from services.trainer.outbound.sources import locate
+from services.kit.rows import UnusableData, locate
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
-"""The gateway's use cases: classify, embed, take and announce data sets, send feedback, follow the routing events."""
+"""The gateway's use cases: classify, embed, announce a data set, send feedback, follow the routing events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 from opentelemetry import trace
 
-from services.contracts.content import Content
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
 from services.gateway.domain.requests import (
@@ -23,10 +22,9 @@ from services.gateway.domain.requests import (
     moved,
 )
 from services.gateway.domain.routing import Replica, Served, sticky_ticket
-from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content, check_upload
 from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
 from services.gateway.ports import Ports, Question
-from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES, UPLOADED_BYTES
+from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit import telemetry
 from services.kit.envelope import Envelope
 from services.kit.once import once
@@ -36,10 +34,6 @@ ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, 
 
 PATIENT: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
 """Of those, the ones that pass by themselves: a replica restarts, or has not loaded the version yet."""
-
-
-Tell: TypeAlias = Callable[[int], Awaitable[None]]
-"""Hears how many bytes have come."""
 
 
 @dataclass(slots=True)
@@ -83,7 +77,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
     check_request_id(command.request)
     check_sticky_key(command.sticky_key)
     if not ports.routes.knows(command.tenant, command.deployment):
-        raise _unknown(command.deployment, ports)
+        raise unknown(command.deployment, ports)
     ticket = sticky_ticket(command.deployment, command.sticky_key) if command.sticky_key else ports.generator.random()
     began = ports.clock.monotonic()
     give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
@@ -106,6 +100,28 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
             continue
         _mirror(command, answer.version, ports)
         return answer
+
+
+def somebody_is_ready(command: Classify, ports: Ports) -> bool:
+    """False where `classify` could only wait for a replica; true also where it refuses."""
+    if not ports.routes.knows(command.tenant, command.deployment):
+        return True
+    try:
+        return _choose(command, 0.0, _Attempts(), ports) is not None
+    except Refusal:
+        return True
+
+
+def least_waiting(command: Classify, ports: Ports) -> int | None:
+    """Requests that wait on the least loaded of the replicas that could answer; None where there is none."""
+    try:
+        plan = ports.routes.plan(command.tenant, command.deployment, ticket=0.0, version=command.version)
+    except Refusal:
+        return None
+    now, load = ports.clock.monotonic(), ports.replicas.waiting
+    picked = (ports.routes.pick(plan.deployment, version, at=now, load=load) for version in plan.versions)
+    waits = [wait for replica in picked if replica is not None and (wait := load(replica.id)) is not None]
+    return min(waits, default=None)
 
 
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
@@ -277,46 +293,8 @@ async def announce_dataset(event: DatasetReady, caller: Caller, ports: Ports) ->
 async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -> Accepted:
     """Publishes the right label of an answered request. Raises UnknownDeployment, KeyReused or OutboxFull."""
     if not ports.routes.knows(caller.tenant, event.deployment):
-        raise _unknown(event.deployment, ports)
+        raise unknown(event.deployment, ports)
     return await _accept(event, caller, ports)
-
-
-async def upload_dataset(
-    asked: NewContent,
-    chunks: AsyncIterator[bytes],
-    caller: Caller,
-    ports: Ports,
-    tell: Callable[[int], Awaitable[None]],
-) -> Uploaded:
-    """Keeps the content under its hash; `tell` hears after each part how much has come.
-
-    An upload that breaks off or is refused leaves nothing. Raises what `check_upload`, `TextCheck` and `check_content`
-    raise, KeyReused when the key came with another content, TooManyUploads, StoreFull and UploadStoreDown.
-    """
-    check_upload(asked, limit_bytes=ports.policy.upload_limit_bytes)
-    check = TextCheck(ports.policy.upload_limit_bytes)
-    async with ports.uploads.begin() as upload:
-        async for chunk in chunks:
-            check.take(chunk)
-            await upload.write(chunk)
-            await tell(check.received_bytes)
-        check.end()
-        content = await upload.content()
-        check_content(asked, content)
-        await _take_key(asked, content, caller, ports)
-        uri, there = await upload.keep(caller.tenant, asked.dataset, asked.format)
-    UPLOADED_BYTES.inc(content.size_bytes)
-    return Uploaded(asked.dataset, asked.format, uri, content, already_there=there)
-
-
-async def _take_key(asked: NewContent, content: Content, caller: Caller, ports: Ports) -> None:
-    """A content's address follows from the content, so a repetition needs no answer from before: only the same key."""
-    sent = "UploadDataset", asked.dataset, asked.format, content.sha256
-    taken = once(caller.tenant, caller.idempotency_key, *(part.encode() for part in sent))
-    if taken is not None:
-        async with ports.store.transaction() as tx:
-            if await tx.answered_before(taken) is None:
-                await tx.remember_answer(taken, content.sha256)
 
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
@@ -335,7 +313,7 @@ async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
         return accepted
 
 
-def _unknown(deployment: str, ports: Ports) -> Refusal:
+def unknown(deployment: str, ports: Ports) -> Refusal:
     """Before the table is read, not to know a deployment says nothing about it."""
     if ports.routes_read():
         return UnknownDeployment(deployment=deployment)

@@ -1,0 +1,181 @@
+"""`millrace batches ...`: files that are classified while nobody waits."""
+
+import os
+import secrets
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from services.cli.commands.datasets import dataset_name
+from services.cli.errors import CliError, Exit
+from services.cli.home import Home
+from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
+
+app = subcommands(help="Files that are classified while nobody waits.")
+
+POLL_SECONDS: Final = 0.5
+ENDED: Final = ("succeeded", "failed", "cancelled")
+
+BatchArgument = Annotated[str, typer.Argument(help="The batch's id.")]
+
+
+@app.command("create")
+@command
+def create(
+    file: Annotated[str, typer.Argument(help="A .jsonl or .csv file, or its file:// address.")],
+    *,
+    deployment: Annotated[str, typer.Option("--deployment", "-d", help="The deployment to ask.")],
+    text_column: Annotated[str, typer.Option(help="Which column holds the text.")] = "text",
+    version: Annotated[int, typer.Option(help="Which of the served versions answers; 0 leaves it to the weights.")] = 0,
+    with_embeddings: Annotated[bool, typer.Option("--with-embeddings", help="Answer with embeddings too.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the batch has ended.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Classify every row of a file."""
+    session = Session(as_json=as_json)
+    body = _place(session.home, file)
+    body |= {"deployment": deployment, "text_column": text_column, "version": version}
+    body["with_embeddings"] = with_embeddings
+    if dry_run:
+        session.out.data(body, lambda told: session.out.text(f"would classify {told['uri']} by {deployment}"))
+        return
+    rest = session.rest()
+    if "://" not in file and body["uri"] != Path(file).resolve().as_uri():
+        _copy_to(Path(file), body["uri"])
+    told = rest.post("/batches", body, headers={"idempotency-key": secrets.token_hex(16)})
+    if wait:
+        told = _wait(session, told)
+    session.out.data(told, lambda document: _show(session, document))
+    _next(session, told)
+    if told["status"] == "failed":
+        raise typer.Exit(int(Exit.FAILED))
+
+
+@app.command("list")
+@command
+def list_batches(
+    deployment: Annotated[str, typer.Option("--deployment", "-d", help="Of this deployment only.")] = "",
+    status: Annotated[str, typer.Option(help="In this state only, such as running.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show batches, the newest first."""
+    session = Session(as_json=as_json)
+    told = session.rest().get("/batches", deployment=deployment, status=status)
+    session.out.data(told, lambda document: session.out.table(
+        ["batch", "deployment", "status", "progress", "rows", "failed rows", "created", "input"],
+        [
+            (one["batch"], one["deployment"], one["status"], f"{one['progress']:.0%}", one["rows"], one["failed_rows"],
+             one.get("created_at"), one["uri"])
+            for one in document["batches"]
+        ],
+        empty="no batches yet; millrace batches create FILE --deployment NAME makes one",
+    ))  # fmt: skip
+    if told["batches"]:
+        session.out.next(f"millrace batches show {told['batches'][0]['batch']}")
+
+
+@app.command("show")
+@command
+def show(batch: BatchArgument, as_json: Json = False) -> None:
+    """Show one batch."""
+    session = Session(as_json=as_json)
+    told = session.rest().get(f"/batches/{batch}")
+    session.out.data(told, lambda document: _show(session, document))
+    _next(session, told)
+
+
+@app.command("cancel")
+@command
+def cancel(
+    batch: BatchArgument,
+    reason: Reason = "asked for on the command line",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """End a batch; what it has written is removed."""
+    session = Session(as_json=as_json)
+    rest = session.rest()
+    if dry_run:
+        told = rest.get(f"/batches/{batch}")
+        session.out.say("would cancel this batch:")
+    else:
+        session.confirm(f"Cancel {batch}?", yes=yes)
+        key = {"idempotency-key": secrets.token_hex(16)}
+        told = rest.post(f"/batches/{batch}:cancel", {"reason": reason}, headers=key)
+    session.out.data(told, lambda document: _show(session, document))
+
+
+@app.command("output")
+@command
+def output(batch: BatchArgument, as_json: Json = False) -> None:
+    """Write the output of a batch that has succeeded: one JSON object a row of the input."""
+    session = Session(as_json=as_json)
+    import json
+
+    for line in session.rest().lines(f"/batches/{batch}/output", follow=False):
+        session.out.line(line, json.dumps(line, ensure_ascii=False))
+
+
+def _place(home: Home, file: str) -> dict[str, Any]:
+    """Address and format; a file outside the data folder goes there first. Raises CliError."""
+    kind = file.rpartition(".")[2].lower()
+    if kind not in {"jsonl", "csv"}:
+        raise CliError(f"{file} is neither .jsonl nor .csv", code="unknown_format", status=Exit.USAGE)
+    if "://" in file:
+        return {"uri": file, "format": kind}
+    path = Path(file)
+    if not path.is_file():
+        raise CliError(f"there is no file {file}", code="missing_file", status=Exit.USAGE)
+    place = path.resolve()
+    if "MILLRACE_URL" not in os.environ and home.datasets not in place.parents:
+        place = home.datasets / f"batch-{dataset_name(path.stem)}.{secrets.token_hex(4)}.{kind}"
+    return {"uri": place.as_uri(), "format": kind}
+
+
+def _wait(session: Session, told: dict[str, Any]) -> dict[str, Any]:
+    """Follows the batch to its end, with its progress on standard error."""
+    rest, said = session.rest(), ""
+    while told["status"] not in ENDED:
+        threading.Event().wait(POLL_SECONDS)
+        told = rest.get(f"/batches/{told['batch']}")
+        line = f"{told['status']}: {told['progress']:.0%}, {told['rows']} rows, {told['failed_rows']} failed"
+        if line != said and (sys.stderr.isatty() or told["status"] in ENDED or not said):
+            session.out.say(line)
+        said = line
+    return told
+
+
+def _show(session: Session, told: dict[str, Any]) -> None:
+    for name in ("batch", "deployment", "uri", "status", "rows", "failed_rows", "attempt", "created_at", "ended_at"):
+        session.out.text(f"{name:<12} {told.get(name) if told.get(name) is not None else '-'}")
+    session.out.text(f"{'progress':<12} {told['progress']:.0%}")
+    if told.get("failure_code"):
+        where = f" (row {told['failure_row']})" if told.get("failure_row") else ""
+        session.out.text(f"{'failure':<12} {told['failure_code']}: {told['failure_reason']}{where}")
+    if told.get("output_uri"):
+        session.out.text(f"{'output':<12} {told['output_uri']}")
+
+
+def _next(session: Session, told: dict[str, Any]) -> None:
+    if told["status"] == "succeeded":
+        session.out.next(f"millrace batches output {told['batch']}")
+    elif told["status"] not in ENDED:
+        session.out.next(f"millrace batches show {told['batch']}")
+    if told.get("trace_id"):
+        session.out.next(f"millrace trace {told['trace_id']}")
+
+
+def _copy_to(file: Path, uri: str) -> None:
+    """Whole or not at all: nobody reads half a file."""
+    target = Path(unquote(urlsplit(uri).path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}")
+    shutil.copyfile(file, draft)
+    draft.replace(target)

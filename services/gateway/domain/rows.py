@@ -1,0 +1,124 @@
+"""The rows of a batch: how they are asked about together, and the line that tells what came of each. Pure."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.batches import Batch, Part
+from services.gateway.domain.requested import encode_embedding
+from services.gateway.domain.requests import Answer, Classify, check_texts
+
+_PLACE = re.compile(r"texts\[\d+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class InputRow:
+    """A row as it stands in the file; `problem` where it holds no text that could be read."""
+
+    number: int
+    text: str
+    problem: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the output."""
+
+    row: int
+    content: bytes
+    version: int
+    """Which one answered; 0 where the line is an error."""
+
+
+def checked(row: InputRow, *, limit_chars: int) -> InputRow:
+    """The same row, with its problem where its text is one that no deployment takes."""
+    if row.problem is None:
+        try:
+            check_texts((row.text,), limit_chars=limit_chars)
+        except Refusal as refusal:
+            return InputRow(row.number, row.text, refusal)
+    return row
+
+
+def groups(rows: Sequence[InputRow], size: int) -> Iterator[list[InputRow]]:
+    """Rows that can be asked about, so many at a time."""
+    good = [row for row in rows if row.problem is None]
+    for start in range(0, len(good), size):
+        yield good[start : start + size]
+
+
+def question(batch: Batch, rows: Sequence[InputRow], *, deadline: float, traceparent: str) -> Classify:
+    """A repetition after a kill has the same request id, so that it counts once for those who watch the traffic."""
+    spec = batch.spec
+    return Classify(
+        tenant=batch.tenant,
+        deployment=spec.deployment,
+        texts=[row.text for row in rows],
+        request=f"{batch.id}.{rows[0].number}",
+        deadline=deadline,
+        traceparent=traceparent,
+        version=spec.version,
+        with_embeddings=spec.with_embeddings,
+        whole=spec.whole_texts,
+    )
+
+
+def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
+    lines = []
+    for place, (row, prediction) in enumerate(zip(rows, answer.predictions, strict=True)):
+        told: dict[str, Any] = {
+            "row": row.number,
+            "label": prediction.label,
+            "score": prediction.score,
+            "scores": [{"label": part.label, "score": part.score} for part in prediction.scores],
+            "version": answer.version,
+        }
+        if answer.embeddings:
+            told["embedding"] = encode_embedding(answer.embeddings[place])
+        lines.append(Line(row.number, orjson.dumps(told) + b"\n", answer.version))
+    return lines
+
+
+def error_line(row: InputRow, problem: Refusal) -> Line:
+    """A row is asked about with others, so its place among them says nothing."""
+    message = _PLACE.sub("text", str(problem))
+    told = {"row": row.number, "error": {"code": problem.code, "message": message}}
+    return Line(row.number, orjson.dumps(told) + b"\n", 0)
+
+
+def part_of(batch: Batch, lines: Sequence[Line], *, fence: int, read_bytes: int) -> tuple[Part, bytes]:
+    """The next part of the batch, and its content. Its name holds the fence: a late worker writes beside it."""
+    ordered = sorted(lines, key=lambda line: line.row)
+    content = b"".join(line.content for line in ordered)
+    number = batch.parts + 1
+    part = Part(
+        number=number,
+        name=f"part-{number:06d}-{fence}.jsonl",
+        rows=len(ordered),
+        failed_rows=sum(line.version == 0 for line in ordered),
+        last_row=ordered[-1].row,
+        read_bytes=read_bytes,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        versions=sorted({line.version for line in ordered} - {0}),
+    )
+    return part, content
+
+
+def manifest(batch: Batch, *, sha256: str, size_bytes: int) -> bytes:
+    """What the output is, beside it."""
+    told = {
+        "batch": batch.id,
+        "deployment": batch.spec.deployment,
+        "input": batch.spec.uri,
+        "rows": batch.rows,
+        "failed_rows": batch.failed_rows,
+        "versions": list(batch.versions),
+        "output": {"name": "output.jsonl", "size_bytes": size_bytes, "sha256": sha256},
+    }
+    return orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"

@@ -1,0 +1,298 @@
+"""Batches: a file is queued, a worker classifies it part by part, and whoever asks is told how far it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+from services.contracts.errors import InternalError, Kind, Refusal
+from services.gateway.domain.batches import (
+    Batch,
+    BatchFailure,
+    BatchQueued,
+    BatchSpec,
+    Cancel,
+    Command,
+    Fail,
+    Outcome,
+    Part,
+    Succeed,
+    TakeUp,
+    decide,
+    evolve,
+    failure_of,
+    with_part,
+)
+from services.gateway.domain.requests import Caller, check_name
+from services.gateway.domain.rows import (
+    InputRow,
+    Line,
+    answer_lines,
+    checked,
+    error_line,
+    groups,
+    part_of,
+    question,
+)
+from services.gateway.errors import BatchHasNoOutput, TooManyBatches, UnknownBatch
+from services.gateway.handlers.patience import PASSING, Patient
+from services.gateway.handlers.serving import unknown
+from services.gateway.ports import OpenInput, Ports, Tx
+from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
+from services.kit import telemetry
+from services.kit.log import logger
+from services.kit.once import Once, once
+from services.kit.work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
+
+BATCH_JOB: Final = "batch"
+ACTOR: Final = "gateway"
+FOREVER: Final = float("inf")
+UNSAMPLED: Final = "00"
+
+
+# --- what people ask ---------------------------------------------------------------------------
+
+
+async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
+    """Queues a batch. Raises UnknownDeployment, VersionNotServed, a kind of UnusableData, TooManyBatches, KeyReused."""
+    asked = once(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
+    async with ports.store.transaction() as tx:
+        if (earlier := await _answered_before(tx, asked)) is not None:
+            return earlier
+        await _check(spec, caller, ports)
+        queued = await tx.open_batches(caller.tenant)
+        if queued >= ports.batching.policy.open_limit:
+            raise TooManyBatches(queued=queued, retry_after_seconds=ports.policy.outbox_retry_seconds)
+        batch = Batch(
+            id=ports.ids.new("batch"),
+            tenant=caller.tenant,
+            spec=spec,
+            created_by=caller.actor,
+            created_at=ports.clock.now(),
+            trace_id=telemetry.current_trace_id(),
+        )
+        await tx.save_batch(batch, (BatchQueued(spec=spec),), actor=caller.actor, reason="asked for")
+        await tx.enqueue_job(JobRequest(batch.id, BATCH_JOB, {"batch": batch.id}, batch.tenant))
+        if asked is not None:
+            await tx.remember_answer(asked, batch.id)
+    ports.batching.wake()
+    return batch
+
+
+async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
+    check_name(spec.deployment, "deployment")
+    if not ports.routes.knows(caller.tenant, spec.deployment):
+        raise unknown(spec.deployment, ports)
+    ports.routes.plan(caller.tenant, spec.deployment, ticket=0.0, version=spec.version)
+    await ports.batching.inputs.check(spec.uri)
+
+
+async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) -> Batch:
+    """Ends the batch and its job; a worker that has it notices at its next part. Raises UnknownBatch, BatchHasEnded."""
+    asked = once(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
+    async with ports.store.transaction() as tx:
+        if (earlier := await _answered_before(tx, asked)) is not None:
+            return earlier
+        batch = await _present(tx, caller.tenant, name)
+        batch = await _follow(tx, batch, Cancel(), ports, reason=reason, actor=caller.actor)
+        await tx.cancel_job(batch.id)
+        if asked is not None:
+            await tx.remember_answer(asked, batch.id)
+    BATCHES_ENDED.labels(batch.status).inc()
+    await ports.batching.results.tidy(batch)
+    return batch
+
+
+async def _answered_before(tx: Tx, asked: Once | None) -> Batch | None:
+    """The batch that the key's first request was about, as it stands now."""
+    earlier = await tx.answered_before(asked) if asked is not None else None
+    return await _present(tx, asked.tenant, earlier) if asked is not None and earlier is not None else None
+
+
+async def get_batch(tenant: str, name: str, ports: Ports) -> Batch:
+    """Raises UnknownBatch."""
+    async with ports.store.reading() as tx:
+        return await _present(tx, tenant, name)
+
+
+async def list_batches(
+    tenant: str, ports: Ports, *, deployment: str, status: str, before: str, limit: int
+) -> list[Batch]:
+    async with ports.store.reading() as tx:
+        return await tx.batches(tenant, deployment=deployment, status=status, before=before, limit=limit)
+
+
+async def read_output(tenant: str, name: str, ports: Ports) -> tuple[Outcome, AsyncIterator[bytes]]:
+    """Raises UnknownBatch or BatchHasNoOutput."""
+    batch = await get_batch(tenant, name, ports)
+    if batch.outcome is None:
+        raise BatchHasNoOutput(batch=batch.id, status=batch.status)
+    return batch.outcome, ports.batching.results.read(batch.outcome)
+
+
+async def _present(tx: Tx, tenant: str, name: str) -> Batch:
+    batch = await tx.batch(tenant, name)
+    if batch is None:
+        raise UnknownBatch(batch=name[:200])
+    return batch
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+async def work_batch(job: Job, patient: Patient, ports: Ports) -> None:
+    """One attempt at a batch, from the first row that no part holds. Raises LostLease, and what passes by itself."""
+    try:
+        await _keep_end(job, await _ended(job, patient, ports), ports)
+    except asyncio.CancelledError:
+        await asyncio.shield(_give_back(job, ports))
+        raise
+    except LostLease:
+        await _tidy(job, ports)
+        raise
+
+
+async def _ended(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
+    try:
+        return await _run(job, patient, ports)
+    except BatchStopped as stopped:
+        return failure_of(stopped.refusal)
+    except LostLease:
+        raise
+    except Refusal as refusal:
+        if refusal.retryable:  # another attempt follows when the lease has run out
+            raise
+        return failure_of(refusal)
+    except Exception:  # noqa: BLE001 - another attempt would end like this one
+        logger.exception("batch %s failed inside", job.id)
+        return failure_of(InternalError())
+
+
+class BatchStopped(Exception):
+    """The deployment answers no row of the batch."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(str(refusal))
+
+
+async def _run(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
+    async with ports.store.reading() as tx:
+        spec = (await _present(tx, job.tenant, job.payload["batch"])).spec
+    async with ports.batching.inputs.open(spec) as rows:
+        batch = await _take_up(job, rows, ports)
+        if batch.failure is not None:
+            return batch.failure
+        while found := await rows.take(ports.batching.policy.part_rows):
+            if fresh := [row for row in found if row.number > batch.last_row]:
+                lines = await _answer(batch, fresh, patient, ports)
+                part, content = part_of(batch, lines, fence=job.fence, read_bytes=rows.read_bytes)
+                await ports.batching.results.write_part(batch, part, content)
+                batch = await _keep_part(job, batch, part, ports)
+    async with ports.store.reading() as tx:
+        parts = await tx.parts(batch.tenant, batch.id)
+    return await ports.batching.results.join(batch, parts, job.fence)
+
+
+async def _take_up(job: Job, rows: OpenInput, ports: Ports) -> Batch:
+    """The batch as it runs, or as it failed for a changed input. Raises LostLease when it has ended before."""
+    async with ports.store.transaction() as tx:
+        batch = await _present(tx, job.tenant, job.payload["batch"])
+        if batch.ended:
+            raise LostLease(job=job.id)
+        command = TakeUp(job.attempt, rows.stamp, rows.size_bytes)
+        return await _follow(tx, batch, command, ports, reason=f"attempt {job.attempt}")
+
+
+async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, ports: Ports) -> list[Line]:
+    """A line for each row, in no order. Raises BatchStopped."""
+    rows = [checked(row, limit_chars=ports.policy.text_limit_chars) for row in rows]
+    lines = [error_line(row, row.problem) for row in rows if row.problem is not None]
+    room = asyncio.Semaphore(ports.batching.policy.requests)
+
+    async def ask(group: Sequence[InputRow]) -> list[Line]:
+        async with room:
+            return await _ask(batch, group, patient)
+
+    tasks = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
+    try:
+        for told in await asyncio.gather(*tasks):
+            lines.extend(told)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    BATCH_ROWS.labels("ok").inc(sum(line.version != 0 for line in lines))
+    BATCH_ROWS.labels("error").inc(sum(line.version == 0 for line in lines))
+    return lines
+
+
+async def _ask(batch: Batch, rows: Sequence[InputRow], patient: Patient) -> list[Line]:
+    """A text that the model refuses takes the others with it: then each is asked about alone."""
+    command = question(batch, rows, deadline=FOREVER, traceparent=_unsampled())
+    try:
+        return answer_lines(rows, await patient.ask(command))
+    except Refusal as refusal:
+        if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
+            raise BatchStopped(refusal) from refusal
+        if len(rows) == 1:
+            return [error_line(rows[0], refusal)]
+    return [line for row in rows for line in await _ask(batch, [row], patient)]
+
+
+def _unsampled() -> str:
+    """The batch's trace, without a span for each of its thousands of requests."""
+    present = telemetry.current_carrier().get("traceparent", "")
+    return f"{present[:-2]}{UNSAMPLED}" if present else ""
+
+
+async def _keep_part(job: Job, batch: Batch, part: Part, ports: Ports) -> Batch:
+    """Counts the part, if the lease still holds. Raises LostLease."""
+    async with ports.store.transaction() as tx:
+        present = await _present(tx, batch.tenant, batch.id)
+        if present.ended:
+            raise LostLease(job=job.id)
+        await tx.renew_job(job, ports.clock.now(), ports.batching.policy.lease_seconds)
+        grown = with_part(present, part)
+        await tx.save_part(grown, part)
+        return grown
+
+
+async def _keep_end(job: Job, ended: Outcome | BatchFailure, ports: Ports) -> None:
+    """The batch's end and the job's are kept together, or not at all."""
+    async with ports.store.transaction() as tx:
+        batch = await _present(tx, job.tenant, job.payload["batch"])
+        if not batch.ended:
+            command = Succeed(ended) if isinstance(ended, Outcome) else Fail(ended)
+            reason = "every row has its line" if isinstance(ended, Outcome) else ended.reason
+            batch = await _follow(tx, batch, command, ports, reason=reason)
+        await tx.finish_job(job, JOB_DONE if batch.outcome is not None else JOB_FAILED)
+    BATCHES_ENDED.labels(batch.status).inc()
+    await ports.batching.results.tidy(batch)
+
+
+async def _give_back(job: Job, ports: Ports) -> None:
+    """This process is told to stop, or the lease is lost: the next one may go on at once."""
+    with suppress(Refusal):
+        try:
+            async with ports.store.transaction() as tx:
+                await tx.release_job(job, ports.clock.now())
+        except LostLease:
+            await _tidy(job, ports)
+
+
+async def _tidy(job: Job, ports: Ports) -> None:
+    """A batch that was cancelled under its worker leaves nothing behind."""
+    async with ports.store.reading() as tx:
+        batch = await tx.batch(job.tenant, job.payload["batch"])
+    if batch is not None and batch.ended:
+        await ports.batching.results.tidy(batch)
+
+
+async def _follow(tx: Tx, batch: Batch, command: Command, ports: Ports, *, reason: str, actor: str = ACTOR) -> Batch:
+    """Decides, and keeps what follows."""
+    facts = decide(batch, command)
+    for fact in facts:
+        batch = evolve(batch, fact, ports.clock.now())
+    await tx.save_batch(batch, facts, actor=actor, reason=reason)
+    return batch

@@ -1,0 +1,102 @@
+"""Asking where nobody waits at a door: overload is waited out, and what is not ready is waited for, within a limit."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.contracts.errors import Kind, Refusal
+from services.gateway.domain.requests import Answer, Classify
+from services.gateway.errors import DeploymentNotReady, ReplicasBusy
+from services.gateway.handlers.serving import classify, least_waiting, somebody_is_ready
+from services.gateway.ports import Patience, Ports
+
+PASSING: Final = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT})
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Lane:
+    room: asyncio.Semaphore
+    users: int = 0
+
+
+class Lanes:
+    """How many requests are with the replicas at once: of all tenants together, and of each one."""
+
+    def __init__(self, limit: int, tenant_limit: int) -> None:
+        self._all = asyncio.Semaphore(limit)
+        self._tenant_limit = tenant_limit
+        self._tenants: dict[str, _Lane] = {}
+
+    @asynccontextmanager
+    async def lane(self, tenant: str) -> AsyncIterator[None]:
+        """Waits for room; a tenant that fills its own lanes keeps nobody else waiting."""
+        lane = self._tenants.setdefault(tenant, _Lane(asyncio.Semaphore(self._tenant_limit)))
+        lane.users += 1
+        try:
+            async with lane.room, self._all:
+                yield
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._tenants[tenant]
+
+
+class Patient:
+    """Asks again, with growing pauses, where a client at a door would be told to come back later.
+
+    A deployment of which no request succeeds for `ready_wait_seconds` is given up: from then on its requests are
+    refused at once, until one succeeds. So a backlog for it cannot keep the others waiting.
+    """
+
+    def __init__(self, ports: Ports, patience: Patience) -> None:
+        self._ports = ports
+        self._patience = patience
+        self._lanes = Lanes(patience.concurrency, patience.tenant_concurrency)
+        self._failing_since: dict[tuple[str, str], float] = {}
+
+    async def ask(self, command: Classify) -> Answer:
+        """`command.deadline` is when the whole of it is given up. Raises what `classify` does, in the end."""
+        place = (command.tenant, command.deployment)
+        began, pause = self._ports.clock.monotonic(), FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                answer = await self._once(command)
+            except Refusal as refusal:
+                now = self._ports.clock.monotonic()
+                if refusal.kind not in PASSING or now >= command.deadline or self._is_over(place, refusal, began, now):
+                    raise
+                await self._ports.clock.sleep(min(pause, command.deadline - now))
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                self._failing_since.pop(place, None)
+                return answer
+
+    async def _once(self, command: Classify) -> Answer:
+        if not somebody_is_ready(command, self._ports):  # waits outside the lanes: others may go
+            raise DeploymentNotReady(
+                deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
+            )
+        async with self._lanes.lane(command.tenant):
+            self._give_way(command)
+            now = self._ports.clock.monotonic()
+            deadline = min(command.deadline, now + self._patience.request_seconds)
+            return await classify(replace(command, deadline=deadline), self._ports)
+
+    def _give_way(self, command: Classify) -> None:
+        """Raises ReplicasBusy where others are waiting."""
+        limit, waiting = self._patience.yields_at, least_waiting(command, self._ports)
+        if limit is not None and waiting is not None and waiting >= limit:
+            raise ReplicasBusy(queued=waiting, retry_after_seconds=self._ports.policy.retry_after_seconds)
+
+    def _is_over(self, place: tuple[str, str], refusal: Refusal, began: float, now: float) -> bool:
+        """Overload ends by itself; anything else does so for a limited time."""
+        if refusal.kind is Kind.OVERLOADED:
+            return False
+        since = began
+        if self._ports.routes.knows(*place):
+            since = min(began, self._failing_since.setdefault(place, now))
+        return now - since >= self._patience.ready_wait_seconds

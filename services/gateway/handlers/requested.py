@@ -1,0 +1,53 @@
+"""A request that came as an event is answered by an event: with what the deployment says, or with the refusal."""
+
+from datetime import timedelta
+from typing import Final
+
+from services.contracts.errors import InternalError, Refusal
+from services.contracts.events import InferenceCompleted, InferenceRequested
+from services.gateway.domain.requested import answered, command_of, refused
+from services.gateway.errors import AnswerTooLarge, RequestExpired
+from services.gateway.handlers.patience import Patient
+from services.gateway.ports import Ports
+from services.gateway.telemetry import ASYNC_REQUESTS, ASYNC_SECONDS
+from services.kit.envelope import MAX_EVENT_BYTES, Envelope
+from services.kit.log import logger
+
+FOREVER: Final = float("inf")
+
+
+async def answer_request(
+    asked: Envelope[InferenceRequested], traceparent: str, patient: Patient, ports: Ports
+) -> InferenceCompleted:
+    """Always an answer: whoever asked waits for it and for nothing else."""
+    try:
+        completed = await _answer(asked, traceparent, patient, ports)
+        outcome = "ok"
+    except Refusal as refusal:
+        completed, outcome = refused(asked, refusal), refusal.code
+    except Exception:  # noqa: BLE001 - the caller waits, and learns nothing of the inside
+        logger.exception("a request failed inside")
+        completed, outcome = refused(asked, InternalError()), "internal_error"
+    ASYNC_REQUESTS.labels(outcome).inc()
+    ASYNC_SECONDS.observe(max(0.0, (ports.clock.now() - asked.time).total_seconds()))
+    return completed
+
+
+async def _answer(
+    asked: Envelope[InferenceRequested], traceparent: str, patient: Patient, ports: Ports
+) -> InferenceCompleted:
+    expires_at = asked.event.expires_at
+    left = FOREVER if expires_at is None else (expires_at - ports.clock.now()) / timedelta(seconds=1)
+    if expires_at is not None and left <= 0:
+        raise RequestExpired(expires_at=expires_at.isoformat())
+    command = command_of(asked, deadline=ports.clock.monotonic() + left, traceparent=traceparent)
+    try:
+        answer = await patient.ask(command)
+    except Refusal as refusal:
+        if refusal.retryable and expires_at is not None and ports.clock.now() >= expires_at:
+            raise RequestExpired(expires_at=expires_at.isoformat()) from refusal  # whatever kept it waiting
+        raise
+    completed = answered(asked, answer)
+    if len(completed.model_dump_json()) + len(asked.key or b"") > MAX_EVENT_BYTES:
+        raise AnswerTooLarge(what="the answer", limit=f"{MAX_EVENT_BYTES} bytes")
+    return completed

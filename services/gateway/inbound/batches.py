@@ -1,0 +1,118 @@
+"""Batches between protobuf and what the handlers know; the same for REST and gRPC."""
+
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import ValidationError
+
+from services.contracts.rpc import batches_pb2 as wire
+from services.contracts.rpc.inference_pb2 import LabelScore
+from services.gateway.domain.batches import Batch, BatchSpec, BatchStatus
+from services.gateway.domain.requests import Caller, bad_field, check_identifier
+from services.gateway.errors import BadField
+from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
+from services.gateway.inbound.translate import check_uri
+from services.gateway.ports import Ports
+from services.kit.pages import paging
+from services.kit.requests import read_reason
+
+_STATES: Final = ", ".join(BatchStatus)
+
+
+async def create(request: wire.CreateBatchRequest, caller: Caller, ports: Ports) -> wire.Batch:
+    check_uri(request.uri)
+    try:
+        spec = BatchSpec(
+            deployment=request.deployment,
+            uri=request.uri,
+            format=request.format or "jsonl",
+            text_column=request.text_column or "text",
+            version=request.version,
+            with_embeddings=request.with_embeddings,
+            whole_texts=request.whole_texts,
+        )
+    except ValidationError as error:
+        raise bad_field(error) from error
+    return batch_message(await create_batch(spec, caller, ports))
+
+
+async def cancel(request: wire.CancelBatchRequest, caller: Caller, ports: Ports) -> wire.Batch:
+    check_identifier(request.batch, "batch")
+    return batch_message(await cancel_batch(request.batch, caller, ports, reason=read_reason(request.reason)))
+
+
+async def get(request: wire.GetBatchRequest, caller: Caller, ports: Ports) -> wire.Batch:
+    check_identifier(request.batch, "batch")
+    return batch_message(await get_batch(caller.tenant, request.batch, ports))
+
+
+async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Ports) -> wire.ListBatchesResponse:
+    if request.status and request.status not in tuple(BatchStatus):
+        raise BadField(name="status", problem=f"it is none of {_STATES}", at="status")
+    page = paging("ListBatches", request)
+    found = await list_batches(
+        caller.tenant,
+        ports,
+        deployment=request.deployment,
+        status=request.status,
+        before=page.after,
+        limit=page.limit,
+    )
+    shown, following = page.cut(found, lambda batch: batch.id)
+    return wire.ListBatchesResponse(batches=map(batch_message, shown), next_page_token=following)
+
+
+def batch_message(batch: Batch) -> wire.Batch:
+    spec = batch.spec
+    message = wire.Batch(
+        batch=batch.id,
+        deployment=spec.deployment,
+        uri=spec.uri,
+        format=spec.format,
+        text_column=spec.text_column,
+        version=spec.version,
+        with_embeddings=spec.with_embeddings,
+        whole_texts=spec.whole_texts,
+        status=batch.status,
+        progress=batch.progress,
+        rows=batch.rows,
+        failed_rows=batch.failed_rows,
+        versions=batch.versions,
+        attempt=batch.attempt,
+        created_at=_timestamp(batch.created_at),
+        ended_at=_timestamp(batch.ended_at),
+        trace_id=batch.trace_id,
+    )
+    if batch.failure is not None:
+        message.failure_code, message.failure_reason = batch.failure.code, batch.failure.reason
+        message.failure_row = batch.failure.row or 0
+    if batch.outcome is not None:
+        message.output_uri, message.manifest_uri = batch.outcome.output_uri, batch.outcome.manifest_uri
+        message.output_sha256 = batch.outcome.sha256
+    return message
+
+
+def row_message(line: bytes) -> wire.BatchRow:
+    """From a line of the output."""
+    told: dict[str, Any] = orjson.loads(line)
+    message = wire.BatchRow(
+        row=told["row"],
+        label=told.get("label", ""),
+        score=told.get("score", 0.0),
+        scores=[LabelScore(**part) for part in told.get("scores", ())],
+        version=told.get("version", 0),
+        embedding=told.get("embedding", ""),
+    )
+    if error := told.get("error"):
+        message.error.code, message.error.message = error["code"], error["message"]
+    return message
+
+
+def _timestamp(at: datetime | None) -> Timestamp | None:
+    if at is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp

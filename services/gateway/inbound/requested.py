@@ -1,0 +1,55 @@
+"""`inference.requested`: each request becomes a command, its answer an event under the request's own key."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from opentelemetry.trace import SpanKind
+
+from services.contracts.errors import Refusal
+from services.gateway.domain.requested import reply_to, request_of
+from services.gateway.handlers.patience import Patient
+from services.gateway.handlers.requested import answer_request
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.ports import Ports
+from services.kit import telemetry
+from services.kit.bus.delivery import process_attributes
+from services.kit.bus.sender import Sender
+from services.kit.envelope import Envelope, encode
+from services.kit.log import logger
+
+RETRY_SECONDS: Final = 1.0
+
+
+def answering(
+    ports: Ports, patient: Patient, sampler: Sampler, answers: Sender
+) -> Callable[[Envelope[Any]], Awaitable[None]]:
+    """Each call returns once its answer is with the broker; raises TooLarge for a key that no answer fits beside."""
+
+    async def send(asked: Envelope[Any], traceparent: str, trace: Mapping[str, str]) -> None:
+        completed = await answer_request(asked, traceparent, patient, ports)
+        message = encode(reply_to(asked, completed, at=ports.clock.now(), trace=trace))
+        while True:
+            try:
+                await answers.send([message])
+                return
+            except Refusal as refusal:
+                if not refusal.retryable:
+                    raise
+                logger.warning("an answer waits: %s", refusal)
+                await ports.clock.sleep(RETRY_SECONDS)
+
+    async def handle(asked: Envelope[Any]) -> None:
+        sampling = sampler.decide(asked.trace.get("traceparent"), asked.trace.get("tracestate"))
+        if not sampling.sampled:
+            await send(asked, sampling.unsampled, {**sampling.carrier, "traceparent": sampling.unsampled})
+            return
+        topic = asked.event.topic
+        attributes = process_attributes(topic, asked.id) | {
+            "millrace.request": request_of(asked),
+            "millrace.deployment": asked.event.deployment,
+        }
+        with telemetry.span(f"process {topic}", kind=SpanKind.CONSUMER, parent=sampling.carrier, attributes=attributes):
+            carrier = telemetry.current_carrier()
+            await send(asked, carrier.get("traceparent", ""), carrier)
+
+    return handle

@@ -1,0 +1,96 @@
+"""A program that asks by Kafka, as one outside does: a plain consumer and producer, its own keys and ids."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+REQUESTED = "inference.requested"
+COMPLETED = "inference.completed"
+DEAD = "inference.requested.dlq"
+LIMIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """A record of `inference.completed`, or a dead letter."""
+
+    topic: str
+    key: bytes | None
+    headers: dict[str, str]
+    value: bytes
+
+    @property
+    def body(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.value)
+        return found
+
+    @property
+    def id(self) -> str:
+        return self.headers["ce_id"]
+
+
+@dataclass
+class Asker:
+    """Sends requests, and reads what comes back in the order in which it comes."""
+
+    producer: AIOKafkaProducer
+    consumer: AIOKafkaConsumer
+
+    async def send(
+        self, body: Mapping[str, Any] | bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        value = body if isinstance(body, bytes) else json.dumps(body).encode()
+        told = [(name, text.encode()) for name, text in (headers or {}).items()]
+        await self.producer.send_and_wait(REQUESTED, value, key=key, headers=told)
+
+    async def ask(self, body: Mapping[str, Any], event_id: str, key: bytes | None = None, **attributes: str) -> None:
+        """In CloudEvents binary mode."""
+        headers = {"ce_specversion": "1.0", "ce_id": event_id, "ce_type": "millrace.inference.requested.v1"}
+        await self.send(body, key=key, headers={**headers, "ce_source": "/test", **attributes})
+
+    async def told(self, count: int) -> list[Told]:
+        """The next records, so many of them."""
+        found: list[Told] = []
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while len(found) < count:
+                for records in (await self.consumer.getmany(timeout_ms=100)).values():
+                    found.extend(map(_told, records))
+        return found
+
+    async def nothing_more(self, seconds: float = 1.0) -> None:
+        """Fails the test when anything comes within that time."""
+        await asyncio.sleep(seconds)
+        left = [_told(one) for records in (await self.consumer.getmany(timeout_ms=600)).values() for one in records]
+        assert left == []
+
+
+def _told(record: ConsumerRecord) -> Told:
+    headers = {name: value.decode() for name, value in record.headers}
+    return Told(record.topic, record.key, headers, record.value)
+
+
+@asynccontextmanager
+async def asking(bootstrap: str) -> AsyncIterator[Asker]:
+    """Sees what is told from now on, dead letters too."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, fetch_max_wait_ms=50)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await consumer.start()
+    await producer.start()
+    try:
+        places = []
+        for topic in (COMPLETED, DEAD):
+            await consumer._client.add_topic(topic)
+            await consumer._client.force_metadata_update()
+            places += [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(places)
+        for place, end in (await consumer.end_offsets(places)).items():
+            consumer.seek(place, end)
+        yield Asker(producer, consumer)
+    finally:
+        await producer.stop()
+        await consumer.stop()

@@ -1,0 +1,125 @@
+"""Requests that come as events: what they become, and how patient the gateway is with them."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.contracts.errors import Unavailable
+from services.contracts.events import InferenceRequested
+from services.gateway.domain.requested import answer_id, reply_to, request_of
+from services.gateway.errors import ReplicaFull
+from services.gateway.handlers.patience import Lanes, Patient
+from services.gateway.handlers.requested import answer_request
+from services.gateway.ports import Patience, Question
+from services.kit.envelope import Envelope, decode, encode
+from tests.unit.gateway.fakes import World, answered, deployment, report, target
+
+NOON = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def asked(event_id: str = "evt-1", tenant: str = "default", **fields: Any) -> Envelope[InferenceRequested]:
+    event = InferenceRequested(**{"deployment": "news", "texts": ["a"], **fields})
+    return Envelope(event_id, event, "test", NOON, tenant=tenant, correlation="story", key=b"\xff\x00")
+
+
+def serving(world: World) -> World:
+    world.routes.deployment_changed("default", deployment(target(2)), {})
+    world.routes.replica_reported(report("r-1", 2), at=0.0)
+    return world
+
+
+async def advance(world: World, task: "asyncio.Task[Any]", seconds: float) -> None:
+    for _ in range(int(seconds * 10)):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if task.done():
+            return
+        await world.clock.advance(0.1)
+
+
+def test_ids_follow_from_the_requests_id_and_tenant_alone() -> None:
+    assert answer_id(asked()) == answer_id(asked(texts=["b"]))
+    assert len({answer_id(asked()), answer_id(asked("evt-2")), answer_id(asked(tenant="acme"))}) == 3
+    assert request_of(asked()) == request_of(asked())
+    assert request_of(asked(request="mine")) == "mine"
+
+
+async def test_the_answer_goes_back_under_the_records_own_key() -> None:
+    world = serving(World())
+    request = asked()
+    completed = await answer_request(request, "", Patient(world.ports, Patience()), world.ports)
+    message = encode(reply_to(request, completed, at=NOON, trace={}))
+    assert (message.topic, message.key, message.header("ce_id")) == (
+        "inference.completed",
+        b"\xff\x00",
+        answer_id(request),
+    )
+    back = decode(message, NOON)
+    assert (back.key, back.story, back.causation) == (b"\xff\x00", "story", "evt-1")
+    assert back.event == completed
+
+
+async def test_what_expires_while_it_waits_is_told_so() -> None:
+    world = World()
+    world.routes.deployment_changed("default", deployment(target(2)), {})
+    request = asked(expires_at=world.clock.now() + timedelta(seconds=3))
+    task = asyncio.create_task(answer_request(request, "", Patient(world.ports, Patience()), world.ports))
+    await advance(world, task, 4)
+    failure = task.result().failure
+    assert failure is not None
+    assert (failure.code, failure.retryable) == ("request_expired", False)
+
+
+async def test_overload_is_waited_out_however_long() -> None:
+    world = serving(World())
+    full = True
+
+    def behave(_: str, question: Question) -> Any:
+        if full:
+            raise ReplicaFull(queued=64, retry_after_seconds=1.0)
+        return answered(question)
+
+    world.replicas.behaviour = behave
+    patient = Patient(world.ports, Patience(ready_wait_seconds=1.0))
+    task = asyncio.create_task(answer_request(asked(), "", patient, world.ports))
+    await advance(world, task, 60)
+    assert not task.done()
+    full = False
+    await advance(world, task, 5)
+    assert task.result().failure is None
+
+
+async def test_a_deployment_that_stays_away_is_waited_for_once_and_then_refused_at_once() -> None:
+    world = serving(World())
+    world.replicas.behaviour = lambda _replica, _question: (_ for _ in ()).throw(Unavailable(what="it"))
+    patient = Patient(world.ports, Patience(ready_wait_seconds=20.0))
+    first = asyncio.create_task(answer_request(asked(), "", patient, world.ports))
+    await advance(world, first, 60)
+    assert first.result().failure is not None
+    waited = world.clock.monotonic()
+    assert 20 <= waited <= 40
+    second = asyncio.create_task(answer_request(asked("evt-2"), "", patient, world.ports))
+    await advance(world, second, 60)
+    assert second.result().failure is not None
+    assert world.clock.monotonic() - waited <= 6
+    world.replicas.behaviour = lambda _, question: answered(question)
+    third = await answer_request(asked("evt-3"), "", patient, world.ports)
+    assert third.failure is None
+
+
+async def test_a_tenant_that_fills_its_lanes_keeps_no_other_waiting() -> None:
+    lanes, entered = Lanes(3, 2), []
+
+    async def stay(tenant: str, leave: asyncio.Event) -> None:
+        async with lanes.lane(tenant):
+            entered.append(tenant)
+            await leave.wait()
+
+    leave = asyncio.Event()
+    tasks = [asyncio.create_task(stay(tenant, leave)) for tenant in ("a", "a", "a", "b")]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sorted(entered) == ["a", "a", "b"]
+    leave.set()
+    await asyncio.gather(*tasks)
+    assert sorted(entered) == ["a", "a", "a", "b"]
