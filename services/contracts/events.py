@@ -65,9 +65,7 @@ class DatasetReady(Event):
     model: ModelName
     recipe: Recipe = Recipe()
     deploy: bool = Field(default=True, description="roll the model out once its gate has passed")
-    content_hash: Sha256 | None = Field(
-        default=None, description="SHA-256 of the file's bytes; a run that finds another file fails"
-    )
+    content_hash: Sha256 | None = Field(default=None, description="SHA-256 of the file; a run that finds another fails")
 
 
 # --- model.trained, training.failed ------------------------------------------------------------
