@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping
 
-from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
+from services.contracts.rpc import gateway_pb2_grpc, inference_pb2_grpc, keys_pb2_grpc, open_inference_pb2_grpc
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import subscriptions
 from services.gateway.inbound.http.body import BodyLimits
@@ -11,20 +11,23 @@ from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, KEYS, MONITOR, REGISTRY, TRAINER
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
-from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc
+from services.gateway.inbound.rpc import Forwarder, GatewayRpc, InferenceRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.openapi import document
+from services.gateway.outbound.keyring import KeyringThread
+from services.gateway.outbound.limits import MemoryLimits
 from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
 from services.gateway.outbound.store import MIGRATIONS, store
 from services.gateway.outbound.upstreams import ServiceLines
-from services.gateway.ports import Ports
+from services.gateway.ports import Limiter, Ports
 from services.gateway.settings import GatewaySettings
 from services.kit.bus.stream import LatestReader
+from services.kit.keys import KeyringFile
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
@@ -50,6 +53,7 @@ def build(settings: GatewaySettings) -> Service:
         routes_read=lambda: reader.caught_up.is_set(),  # noqa: PLW0108 - the reader is made below, and needs the ports
         replicas=replicas,
         mirrors=mirrors,
+        keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
     )
@@ -70,20 +74,44 @@ def build(settings: GatewaySettings) -> Service:
 
 
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:
+    limiter = _limiter(service, settings)
     sampler = Sampler(settings.trace_ratio, ports.generator)
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
     seconds, follow = settings.request_seconds, settings.follow_seconds
-    rpc = service.grpc()
+    rpc = service.grpc(gate=limiter, receive_bytes=settings.body_limit_bytes)
     rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, GatewayRpc(ports), GATEWAY.full_name)
-    inference = InferenceRpc(ports, sampler, request_seconds=seconds)
+    inference = InferenceRpc(ports, sampler, limiter, request_seconds=seconds)
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
+    rpc.add(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyRpc(ports), KEYS.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
-    hot = InferenceDoor(ports, sampler, limits, request_seconds=seconds)
-    control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
+    hot = InferenceDoor(ports, sampler, limits)
+    control = ControlDoor(ports, upstreams, limits, follow_seconds=follow)
     own = OwnFace(hot, control, document)
-    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
-    service.http(RestDoor(service.keyring, settings.hosts(), own, faces={"v2": open_inference}, health=health))
+    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits, limiter=limiter)
+    door = RestDoor(
+        service.keyring,
+        limiter,
+        settings.hosts(),
+        own,
+        faces={"v2": open_inference},
+        health=health,
+        clock=service.clock,
+        request_seconds=seconds,
+    )
+    service.http(door)
+
+
+def _limiter(service: Service, settings: GatewaySettings) -> Limiter:
+    memory = MemoryLimits(settings.limits(), service.clock)
+    if not settings.redis_url:
+        return memory
+    from services.gateway.outbound.shared_limits import RedisLimits  # only where a Redis is named
+
+    shared = RedisLimits(settings.redis_url, settings.limits(), memory, service.clock, owner=service.ids.new("gateway"))
+    service.part("Redis", close=shared.close)
+    service.runs("limits", shared.run)
+    return shared
 
 
 def _open_inference(
@@ -94,6 +122,8 @@ def _open_inference(
     rpc: RpcServer,
     sampler: Sampler,
     limits: BodyLimits,
+    *,
+    limiter: Limiter,
 ) -> tuple[oip_rest.Face, Mapping[str, Health]]:
     """The Open Inference Protocol by both doors: its gRPC service is added, its REST face given back."""
 
@@ -102,9 +132,11 @@ def _open_inference(
 
     seconds, models = settings.request_seconds, Models(ports)
     repository = Repository(ports, upstreams, models)
-    servicer = oip_rpc.OpenInferenceRpc(ports, models, repository, sampler, is_ready=is_ready, request_seconds=seconds)
+    servicer = oip_rpc.OpenInferenceRpc(
+        ports, models, repository, sampler, limiter, is_ready=is_ready, request_seconds=seconds
+    )
     register = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-    rpc.add(register, servicer, oip_rpc.SERVICE.full_name, health=oip_rpc.HEALTH)
+    rpc.add(register, servicer, oip_rpc.SERVICE.full_name)
     rpc.add_generic([oip_rpc.Unoffered()], [])
-    face = oip_rest.Face(ports, models, repository, sampler, limits, request_seconds=seconds)
+    face = oip_rest.Face(ports, models, repository, sampler, limits)
     return face, oip_rest.health(is_ready)

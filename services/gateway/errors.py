@@ -2,15 +2,15 @@
 
 Refusal
 ├── Invalid      Malformed, BadField, NoCondition
-├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
+├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed
 ├── Conflict     NothingToLoad, LoadFailed
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge
-├── Overloaded   ReplicaFull
+├── Overloaded   ReplicaFull, RateLimitExceeded, ConcurrencyLimitExceeded, TokenLimitExceeded
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent
-├── TimedOut     SlowBody
+├── TimedOut     DeadlinePassed, SlowBody
 └── ServiceBroken
 """
 
@@ -58,10 +58,11 @@ class ForeignOrigin(Forbidden):
     hint = "add its host to MILLRACE_GATEWAY_ALLOWED_HOSTS if it is yours"
 
 
-class RoleTooWeak(Forbidden):
-    """A key with the role '{role}' may not do that."""
+class OtherTenant(Forbidden):
+    """Keys of the tenant '{tenant}' are for its own admins."""
 
-    hint = "use a key with the role '{needed}'"
+    field = "tenant"
+    hint = "leave it out to have a key of your own tenant made"
 
 
 class UnknownRoute(NotFound):
@@ -138,6 +139,24 @@ class ReplicaFull(Overloaded):
     """{queued} requests are already waiting on each replica, which is the limit."""
 
 
+class RateLimitExceeded(Overloaded):
+    """This key may send {limit} requests a second, and {burst} at once."""
+
+    hint = "retry after the time given; an admin can make a key with other limits"
+
+
+class ConcurrencyLimitExceeded(Overloaded):
+    """This key has {limit} requests under way already, which is its limit."""
+
+    hint = "wait for an answer before the next request; an admin can make a key with other limits"
+
+
+class TokenLimitExceeded(Overloaded):
+    """This key has used up its {limit} tokens a minute."""
+
+    hint = "retry after the time given; an admin can make a key with other limits"
+
+
 class OutboxFull(Unavailable):
     """{waiting} events wait for the broker already, which is the limit."""
 
@@ -175,6 +194,12 @@ class ServiceBroken(Refusal):
     """The {service} failed inside."""
 
     hint = "its log has the trace"
+
+
+class DeadlinePassed(TimedOut):
+    """The time that the client gave was over before there was an answer."""
+
+    hint = "give it more (header 'request-timeout-ms', or gRPC's own deadline)"
 
 
 class SlowBody(TimedOut):

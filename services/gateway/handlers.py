@@ -1,4 +1,4 @@
-"""The gateway's use cases: classify, announce a data set, send feedback, follow the routing events."""
+"""The gateway's use cases: classify, announce a data set, send feedback, make keys, follow the routing events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,6 +8,7 @@ from opentelemetry import trace
 
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
+from services.gateway.domain.limits import spend
 from services.gateway.domain.requests import (
     Accepted,
     Answer,
@@ -18,11 +19,20 @@ from services.gateway.domain.requests import (
     check_texts,
 )
 from services.gateway.domain.routing import Replica, sticky_ticket
-from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
+from services.gateway.errors import (
+    DeadlinePassed,
+    DeploymentNotReady,
+    OtherTenant,
+    OutboxFull,
+    RoutesNotRead,
+    UnknownDeployment,
+)
 from services.gateway.ports import Ports, Question
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit import telemetry
 from services.kit.envelope import Envelope
+from services.kit.keys import KeyRecord, NewKey
+from services.kit.log import logger
 from services.kit.once import once
 
 ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
@@ -51,13 +61,14 @@ async def classify(command: Classify, ports: Ports) -> Answer:
 
     A failing replica is left for another, a failing canary for the primary; where no replica is ready the
     request waits `ready_wait_seconds` for one. Raises UnknownDeployment, NothingServed, VersionNotServed,
-    DeploymentNotReady, and what the replica refuses.
+    DeploymentNotReady, DeadlinePassed, and what the replica refuses.
     """
     started = ports.clock.monotonic()
     version, outcome = 0, "internal"
     try:
         answer = await _classify(command, ports)
         version, outcome = answer.version, "ok"
+        spend(answer.tokens)
         return answer
     except Refusal as refusal:
         outcome = refusal.code
@@ -79,6 +90,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
     give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
     attempts = _Attempts()
     while True:
+        check_deadline(command.deadline, ports)
         choice = _choose(command, ticket, attempts, ports)
         if choice is None:
             await _wait_for_a_replica(command, attempts, give_up_at, ports)
@@ -98,6 +110,12 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
         return answer
 
 
+def check_deadline(deadline: float, ports: Ports) -> None:
+    """Raises DeadlinePassed: whoever asked has given up, so nothing is begun for them."""
+    if ports.clock.monotonic() >= deadline:
+        raise DeadlinePassed
+
+
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
     plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket, version=command.version)
     now = ports.clock.monotonic()
@@ -111,6 +129,7 @@ def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports)
 
 async def _wait_for_a_replica(command: Classify, attempts: _Attempts, give_up_at: float, ports: Ports) -> None:
     """Returns after a moment, with the slate clean; raises when there is nothing to wait for."""
+    check_deadline(command.deadline, ports)
     last = attempts.last
     if last is not None and last.kind is Kind.OVERLOADED:
         raise last
@@ -228,6 +247,32 @@ def _unknown(deployment: str, ports: Ports) -> Refusal:
     if ports.routes_read():
         return UnknownDeployment(deployment=deployment)
     return RoutesNotRead(retry_after_seconds=ports.policy.retry_after_seconds)
+
+
+async def create_key(wanted: NewKey, caller: Caller, ports: Ports) -> tuple[KeyRecord, str]:
+    """A key of the caller's own tenant, and its secret. Raises OtherTenant, and what the keyring refuses."""
+    if wanted.tenant not in {"", caller.tenant}:
+        raise OtherTenant(tenant=wanted.tenant[:63])
+    made, secret = await ports.keys.create(replace(wanted, tenant=caller.tenant), by=caller.actor)
+    logger.info("%s made the key %s (%s, %s)", caller.actor, made.id, made.role, made.tenant)
+    return made, secret
+
+
+async def list_keys(
+    caller: Caller, ports: Ports, *, after: str, limit: int, with_revoked: bool
+) -> tuple[list[KeyRecord], str]:
+    """One page of the caller's tenant's keys, and the token of the next page, if there is one."""
+    found = await ports.keys.list(tenant=caller.tenant, with_revoked=with_revoked)
+    start = next((place + 1 for place, one in enumerate(found) if one.id == after), 0)
+    page = found[start : start + limit]
+    return page, page[-1].id if start + limit < len(found) else ""
+
+
+async def revoke_key(key: str, caller: Caller, ports: Ports, *, even_if_last: bool) -> KeyRecord:
+    """Takes a key of the caller's own tenant away. Raises UnknownKey, LastAdmin or ServiceKeyKept."""
+    revoked = await ports.keys.revoke(key, tenant=caller.tenant, by=caller.actor, even_if_last=even_if_last)
+    logger.info("%s revoked the key %s (%s, %s)", caller.actor, revoked.id, revoked.role, revoked.tenant)
+    return revoked
 
 
 async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:

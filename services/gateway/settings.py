@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.ports import Policy
 from services.kit.settings import ServiceSettings
 
@@ -31,6 +32,16 @@ class GatewaySettings(ServiceSettings):
     stale_after_seconds: float = Field(default=15.0, gt=0, description="a replica silent for longer is asked last")
     mirror_limit: int = Field(default=64, ge=1, description="mirrored requests under way at once")
     outbox_limit: int = Field(default=100_000, ge=1, description="events kept while the broker is away; then 503")
+    redis_url: str = Field(
+        default="",
+        pattern=r"^((redis|rediss|unix)://.*)?$",
+        description="keeps limits that several gateways share; each its own when empty",
+    )
+    limit_requests_per_second: float = Field(default=200.0, ge=0, le=1e6, description="a key's; 0 is no limit")
+    limit_burst: int = Field(default=400, ge=1, le=1_000_000, description="requests a key may send at once")
+    limit_concurrent: int = Field(default=64, ge=0, le=1_000_000, description="a key's requests under way; 0: no limit")
+    limit_tokens_per_minute: int = Field(default=1_000_000, ge=0, le=10**9, description="a key's; 0 is no limit")
+    limit_admin_factor: int = Field(default=50, ge=1, le=1_000, description="how many times that an admin's key has")
     trace_ratio: float = Field(
         default=0.01, ge=0, le=1, description="share of classifications traced whose caller is not traced"
     )
@@ -41,6 +52,15 @@ class GatewaySettings(ServiceSettings):
             ready_wait_seconds=self.ready_wait_seconds,
             outbox_limit=self.outbox_limit,
         )
+
+    def limits(self) -> LimitRules:
+        usual = Limits(
+            requests_per_second=self.limit_requests_per_second,
+            burst=self.limit_burst,
+            concurrent=self.limit_concurrent,
+            tokens_per_minute=self.limit_tokens_per_minute,
+        )
+        return LimitRules(usual=usual, admin_factor=self.limit_admin_factor)
 
     def hosts(self) -> list[str]:
         return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]

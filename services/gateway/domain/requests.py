@@ -27,6 +27,8 @@ class Caller:
 
     tenant: str
     idempotency_key: str = ""
+    actor: str = ""
+    """The role and the id of the key, as the history names them."""
 
 
 @dataclass(frozen=True, slots=True)
