@@ -125,6 +125,24 @@ async def test_tokens_of_rest_and_grpc_are_charged_to_one_account(tmp_path: Path
         assert 1 <= int(reply.headers["retry-after"]) <= 5
 
 
+async def test_two_gateways_of_one_redis_share_a_keys_limits(
+    tmp_path: Path, embedded_bootstrap: str, redis_server: str
+) -> None:
+    ensure_keys(tmp_path / "keys")
+    wanted = NewKey(KeyRole.VIEWER, "default", limits=KeyLimits(requests_per_second=0.01, burst=3))
+    _, secret = KeyringFile(tmp_path / "keys", SystemClock()).create(wanted, by="test")
+    headers = {"authorization": f"Bearer {secret}"}
+    async with open_place(tmp_path, embedded_bootstrap, redis_url=redis_server) as one:
+        other_home = tmp_path / "other"
+        other_home.mkdir()
+        (other_home / "keys").symlink_to(tmp_path / "keys")
+        async with open_place(other_home, embedded_bootstrap, redis_url=redis_server) as other:
+            told = [
+                (await place.client.get("/openapi.json", headers=headers)).status_code for place in (one, other) * 3
+            ]
+    assert told == [200] * 3 + [429] * 3
+
+
 async def test_the_first_key_is_not_limited_in_anything_people_do(place: Place) -> None:
     replies = await asyncio.gather(*(place.client.get("/openapi.json") for _ in range(100)))
     assert {reply.status_code for reply in replies} == {200}

@@ -86,7 +86,7 @@ async def test_every_method_asks_for_a_key(link: grpc.aio.Channel, key: str) -> 
             await raw(link, path)(b"", metadata=sent)
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
         asked += 1
-    assert asked == 12
+    assert asked >= 12
     for version in ("v1", "v1alpha"):
         call: Any = link.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")(
             metadata=sent
