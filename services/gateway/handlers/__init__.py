@@ -3,6 +3,7 @@
 
 from services.gateway.handlers.serving import (
     announce_dataset,
+    check_deadline,
     classify,
     embed_all,
     follow_deployment,
@@ -13,6 +14,7 @@ from services.gateway.handlers.serving import (
 
 __all__ = [
     "announce_dataset",
+    "check_deadline",
     "classify",
     "embed_all",
     "follow_deployment",
