@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands import audit, batches, datasets, deployments, dlq, events, models, registry, runs
+from services.cli.commands import audit, batches, datasets, deployments, dlq, events, keys, models, registry, runs
 from services.cli.commands.demo import demo
 from services.cli.commands.doctor import doctor
 from services.cli.commands.fleet import down, status, up
@@ -57,5 +57,6 @@ app.add_typer(deployments.app, name="deployments")
 app.add_typer(events.app, name="events")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(registry.app, name="registry")
+app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(batches.app, name="batches")

@@ -47,8 +47,12 @@ class Home:
         return self.root / "traces"
 
     @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
     def api_key_file(self) -> Path:
-        return self.root / "keys" / "api-key"
+        return self.keys / "api-key"
 
     @property
     def datasets(self) -> Path:

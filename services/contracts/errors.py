@@ -20,9 +20,12 @@ A room derives its own refusals from these in its `errors.py`. Each transport ma
 
 import re
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
+
+RETRY_AFTER_SECONDS: Final = 1.0
+"""Where a refusal that may pass by itself does not say when."""
 
 
 class Kind(StrEnum):
@@ -73,6 +76,12 @@ class Refusal(Exception):
     def code(self) -> str:
         """The class's name in snake case, stable for programs: `UnknownModel` is `unknown_model`."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which to try again: every refusal that may pass by itself says some; None where it will not."""
+        told = self.body().retry_after_seconds
+        return RETRY_AFTER_SECONDS if told is None and self.retryable else told
 
     def body(self) -> ErrorBody:
         retry = self.facts.get("retry_after_seconds")

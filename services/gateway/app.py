@@ -3,7 +3,13 @@
 import random
 from collections.abc import Mapping
 
-from services.contracts.rpc import batches_pb2_grpc, gateway_pb2_grpc, inference_pb2_grpc, open_inference_pb2_grpc
+from services.contracts.rpc import (
+    batches_pb2_grpc,
+    gateway_pb2_grpc,
+    inference_pb2_grpc,
+    keys_pb2_grpc,
+    open_inference_pb2_grpc,
+)
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.handlers.batches import BATCH_JOB, work_batch
 from services.gateway.handlers.patience import Patient
@@ -14,27 +20,30 @@ from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Face, Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, KEYS, MONITOR, REGISTRY, TRAINER
 from services.gateway.inbound.http.uploads import UploadDoor
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, InferenceRpc
+from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, InferenceRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
 from services.gateway.openapi import document
 from services.gateway.outbound.inputs import RootedFiles
+from services.gateway.outbound.keyring import KeyringThread
+from services.gateway.outbound.limits import MemoryLimits
 from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
 from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
-from services.gateway.ports import Batching, Ports
+from services.gateway.ports import Batching, Limiter, Ports
 from services.gateway.settings import GatewaySettings
 from services.kit.bus.flow import FlowReader
 from services.kit.bus.stream import LatestReader
 from services.kit.jobs import Worker
+from services.kit.keys import KeyringFile
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
@@ -58,6 +67,7 @@ def build(settings: GatewaySettings) -> Service:
         routes_read=lambda: reader.caught_up.is_set(),  # noqa: PLW0108 - the reader is made below, and needs the ports
         replicas=replicas,
         mirrors=mirrors,
+        keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
         batching=_batching(settings, workers),
@@ -145,26 +155,50 @@ def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) ->
 
 
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:
+    limiter = _limiter(service, settings)
     sampler = Sampler(settings.trace_ratio, ports.generator)
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
     seconds, follow = settings.request_seconds, settings.follow_seconds
-    rpc = service.grpc()
+    rpc = service.grpc(gate=limiter, receive_bytes=settings.body_limit_bytes)
     patience = Patience(settings.upload_chunk_seconds, settings.upload_seconds)
     gateway = GatewayRpc(ports, patience)
     rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, gateway, GATEWAY.full_name)
     rpc.add(batches_pb2_grpc.add_BatchServiceServicer_to_server, BatchRpc(ports), BATCHES.full_name)
-    inference = InferenceRpc(ports, sampler, request_seconds=seconds)
+    inference = InferenceRpc(ports, sampler, limiter, request_seconds=seconds)
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
+    rpc.add(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyRpc(ports), KEYS.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
-    hot = InferenceDoor(ports, sampler, limits, request_seconds=seconds)
-    control = ControlDoor(ports, upstreams, limits, request_seconds=seconds, follow_seconds=follow)
+    hot = InferenceDoor(ports, sampler, limits)
+    control = ControlDoor(ports, upstreams, limits, follow_seconds=follow)
     own = OwnFace(hot, UploadDoor(ports, patience), control, document)
-    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits)
+    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits, limiter=limiter)
     batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
-    openai = OpenAiFace(ports, sampler, batches, request_seconds=seconds)
+    openai = OpenAiFace(ports, sampler, batches)
     faces: dict[str, Face] = {"v1": openai, "v2": open_inference, "docs": DocsFace(document)}
-    service.http(BrowserKey(RestDoor(service.keyring, settings.hosts(), own, faces, health=health)))
+    door = RestDoor(
+        service.keyring,
+        limiter,
+        settings.hosts(),
+        own,
+        faces=faces,
+        health=health,
+        clock=service.clock,
+        request_seconds=seconds,
+    )
+    service.http(BrowserKey(door))
+
+
+def _limiter(service: Service, settings: GatewaySettings) -> Limiter:
+    memory = MemoryLimits(settings.limits(), service.clock)
+    if not settings.redis_url:
+        return memory
+    from services.gateway.outbound.shared_limits import RedisLimits  # only where a Redis is named
+
+    shared = RedisLimits(settings.redis_url, settings.limits(), memory, service.clock, owner=service.ids.new("gateway"))
+    service.part("Redis", close=shared.close)
+    service.runs("limits", shared.run)
+    return shared
 
 
 def _open_inference(
@@ -175,6 +209,8 @@ def _open_inference(
     rpc: RpcServer,
     sampler: Sampler,
     limits: BodyLimits,
+    *,
+    limiter: Limiter,
 ) -> tuple[oip_rest.Face, Mapping[str, Health]]:
     """The Open Inference Protocol by both doors: its gRPC service is added, its REST face given back."""
 
@@ -183,9 +219,11 @@ def _open_inference(
 
     seconds, models = settings.request_seconds, Models(ports)
     repository = Repository(ports, upstreams, models)
-    servicer = oip_rpc.OpenInferenceRpc(ports, models, repository, sampler, is_ready=is_ready, request_seconds=seconds)
+    servicer = oip_rpc.OpenInferenceRpc(
+        ports, models, repository, sampler, limiter, is_ready=is_ready, request_seconds=seconds
+    )
     register = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-    rpc.add(register, servicer, oip_rpc.SERVICE.full_name, health=oip_rpc.HEALTH)
+    rpc.add(register, servicer, oip_rpc.SERVICE.full_name)
     rpc.add_generic([oip_rpc.Unoffered()], [])
-    face = oip_rest.Face(ports, models, repository, sampler, limits, request_seconds=seconds)
+    face = oip_rest.Face(ports, models, repository, sampler, limits)
     return face, oip_rest.health(is_ready)

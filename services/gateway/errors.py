@@ -3,16 +3,17 @@
 Refusal
 ├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
 │                WrongContent, NotText
-├── Forbidden    ForeignHost, ForeignOrigin, RoleTooWeak
+├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
 ├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge, AnswerTooLarge
-├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches
+├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches,
+│                RateLimitExceeded, ConcurrencyLimitExceeded, TokenLimitExceeded
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent,
 │                ResultsDown
-├── TimedOut     SlowBody, StalledUpload, RequestExpired
+├── TimedOut     DeadlinePassed, SlowBody, StalledUpload, RequestExpired
 └── ServiceBroken, ResultsDamaged
 """
 
@@ -79,10 +80,11 @@ class ForeignOrigin(Forbidden):
     hint = "add its host to MILLRACE_GATEWAY_ALLOWED_HOSTS if it is yours"
 
 
-class RoleTooWeak(Forbidden):
-    """A key with the role '{role}' may not do that."""
+class OtherTenant(Forbidden):
+    """Keys of the tenant '{tenant}' are for its own admins."""
 
-    hint = "use a key with the role '{needed}'"
+    field = "tenant"
+    hint = "leave it out to have a key of your own tenant made"
 
 
 class UnknownRoute(NotFound):
@@ -206,6 +208,24 @@ class ReplicasBusy(Overloaded):
     """{queued} requests wait on each replica; work that can wait gives way."""
 
 
+class RateLimitExceeded(Overloaded):
+    """This key may send {limit} requests a second, and {burst} at once."""
+
+    hint = "retry after the time given; an admin can make a key with other limits"
+
+
+class ConcurrencyLimitExceeded(Overloaded):
+    """This key has {limit} requests under way already, which is its limit."""
+
+    hint = "wait for an answer before the next request; an admin can make a key with other limits"
+
+
+class TokenLimitExceeded(Overloaded):
+    """This key has used up its {limit} tokens a minute."""
+
+    hint = "retry after the time given; an admin can make a key with other limits"
+
+
 class OutboxFull(Unavailable):
     """{waiting} events wait for the broker already, which is the limit."""
 
@@ -258,6 +278,12 @@ class AnswerTooLarge(TooLarge):
 
     field = "texts"
     hint = "send the texts in several requests, or leave with_embeddings out"
+
+
+class DeadlinePassed(TimedOut):
+    """The time that the client gave was over before there was an answer."""
+
+    hint = "give it more (header 'request-timeout-ms', or gRPC's own deadline)"
 
 
 class SlowBody(TimedOut):

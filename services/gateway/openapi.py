@@ -34,6 +34,8 @@ FACES: Final = (openai, open_inference)
 TAGS: Final = {
     "Inference": "Asking a deployment.",
     "Gateway": "What becomes an event: data sets and feedback.",
+    "Batch": "Files that are classified row by row while nobody waits.",
+    "Key": "Who may come in, as what, and how much.",
     "Registry": "Models, versions, aliases, deployments, rollouts and the history of them all.",
     "Trainer": "Data sets and runs.",
     "Monitor": "What the traffic of a deployment looks like.",

@@ -15,7 +15,6 @@ from services.gateway.errors import (
     Malformed,
     OutboxFull,
     ReplicaFull,
-    RoleTooWeak,
     ServiceSilent,
     SlowBody,
     UnknownDeployment,
@@ -25,6 +24,7 @@ from services.gateway.errors import (
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.conditions import takes_condition
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
+from services.kit.auth import RoleTooWeak
 from services.kit.once import KeyReused
 from services.kit.uploads import StoreFull, TooManyUploads
 

@@ -7,12 +7,15 @@ from typing import Protocol
 
 from services.contracts.content import Content
 from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
+from services.gateway.domain.limits import Pass
 from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
 from services.gateway.domain.statistics import Statistics
+from services.kit.auth import Principal
 from services.kit.clock import Clock
 from services.kit.ids import Ids
+from services.kit.keys import KeyRecord, NewKey
 from services.kit.work import UnitOfWork
 
 
@@ -94,6 +97,33 @@ class Uploads(Protocol):
 
     def begin(self) -> AbstractAsyncContextManager[Upload]:
         """An upload of which nothing is left when the block ends, unless it was kept. Raises TooManyUploads."""
+        ...
+
+
+class Limiter(Protocol):
+    """How much each key may ask; the door asks it once a request, gRPC's streams once a message."""
+
+    async def admit(self, principal: Principal) -> Pass:
+        """Lets one request in, and makes its pass the present one, on which tokens are spent.
+
+        Raises RateLimitExceeded, ConcurrencyLimitExceeded or TokenLimitExceeded; then nothing was counted.
+        """
+        ...
+
+
+class Keys(Protocol):
+    """The keys that doors let in. An empty tenant is every tenant."""
+
+    async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+        """The key and its secret, once it is on disk; no secret where the idempotency key had made it before."""
+        ...
+
+    async def list(self, *, tenant: str, with_revoked: bool) -> list[KeyRecord]:
+        """The oldest first."""
+        ...
+
+    async def revoke(self, key: str, *, tenant: str, by: str, even_if_last: bool) -> KeyRecord:
+        """Raises UnknownKey (also for another tenant's), LastAdmin or ServiceKeyKept."""
         ...
 
 
@@ -248,6 +278,7 @@ class Ports:
     """Whether the routing table holds everything that was known when the gateway started."""
     replicas: Replicas
     mirrors: Mirrors
+    keys: Keys
     generator: Generator
     policy: Policy
     uploads: Uploads

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.ports import BatchPolicy, Patience, Policy
 from services.kit.rows import RowLimits
 from services.kit.settings import ServiceSettings
@@ -73,6 +74,16 @@ class GatewaySettings(ServiceSettings):
     batch_workers: int = Field(default=1, ge=1, le=16, description="batches that this gateway works on at once")
     batch_lease_seconds: float = Field(default=10.0, gt=0, description="after which a silent worker's batch passes on")
     batch_limit: int = Field(default=100, ge=1, description="batches of one tenant that have not ended")
+    redis_url: str = Field(
+        default="",
+        pattern=r"^((redis|rediss|unix)://.*)?$",
+        description="keeps limits that several gateways share; each its own when empty",
+    )
+    limit_requests_per_second: float = Field(default=200.0, ge=0, le=1e6, description="a key's; 0 is no limit")
+    limit_burst: int = Field(default=400, ge=1, le=1_000_000, description="requests a key may send at once")
+    limit_concurrent: int = Field(default=64, ge=0, le=1_000_000, description="a key's requests under way; 0: no limit")
+    limit_tokens_per_minute: int = Field(default=1_000_000, ge=0, le=10**9, description="a key's; 0 is no limit")
+    limit_admin_factor: int = Field(default=50, ge=1, le=1_000, description="how many times that an admin's key has")
     trace_ratio: float = Field(
         default=0.01, ge=0, le=1, description="share of classifications traced whose caller is not traced"
     )
@@ -122,6 +133,15 @@ class GatewaySettings(ServiceSettings):
 
     def results_root(self) -> str:
         return self.results_store or f"file://{self.home.resolve() / 'results'}"
+
+    def limits(self) -> LimitRules:
+        usual = Limits(
+            requests_per_second=self.limit_requests_per_second,
+            burst=self.limit_burst,
+            concurrent=self.limit_concurrent,
+            tokens_per_minute=self.limit_tokens_per_minute,
+        )
+        return LimitRules(usual=usual, admin_factor=self.limit_admin_factor)
 
     def hosts(self) -> list[str]:
         return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]

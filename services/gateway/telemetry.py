@@ -55,6 +55,20 @@ BATCH_ROWS: Final = Counter(
 BATCHES_ENDED: Final = Counter(
     "millrace_gateway_batches_ended", "Batches by how they ended: succeeded, failed or cancelled.", ["status"]
 )
+LIMITED: Final = Counter(
+    "millrace_gateway_limited",
+    "Requests refused since their key was past a limit ('requests', 'concurrent' or 'tokens'), by the key's role.",
+    ["limit", "role"],
+)
+LIMITS_LOCAL: Final = Gauge(
+    "millrace_gateway_limits_local",
+    "1 while Redis is away and this gateway limits keys by its own memory: several gateways then allow each their own.",
+)
+LIMIT_SECONDS: Final = Histogram(
+    "millrace_gateway_limit_seconds",
+    "The round trip to Redis that lets a request in; at most 0.05, after which memory answers.",
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+)
 HTTP_REFUSED: Final = Counter("millrace_gateway_http_refused", "REST requests that were refused, by code.", ["code"])
 UPLOADED_BYTES: Final = Counter(
     "millrace_gateway_uploaded_bytes", "Bytes of data sets that were uploaded and kept, repetitions included."

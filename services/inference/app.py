@@ -43,7 +43,7 @@ def build(settings: InferenceSettings) -> Service:
     machine = _machine(settings)
     pool = _pool(service, machine)
     crew, log = TaskCrew(), _log(service, settings)
-    rpc_server = service.grpc()
+    rpc_server = service.grpc(services_only=True)
     roster = Roster()
     address = _advertised(settings, rpc_server.port)
     reporter = _reporter(service, settings, roster, address)

@@ -1,6 +1,7 @@
 """HTTP doors: the one mapping from refusals to status codes, health and metrics, and serving on a loop."""
 
 import asyncio
+import math
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -10,8 +11,9 @@ import orjson
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from services.contracts.access import METRICS_ROLE
 from services.contracts.errors import Kind, NotFound, Refusal
-from services.kit.auth import Keyring
+from services.kit.auth import Keyring, require
 from services.kit.log import logger
 
 Scope = MutableMapping[str, Any]
@@ -51,7 +53,7 @@ def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
     if refusal.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.retryable:
-        headers.append((b"retry-after", str(max(1, round(body.retry_after_seconds or 1))).encode()))
+        headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after or 1))).encode()))
     if refusal.kind in (Kind.CONFLICT, Kind.STALE):
         headers.append((b"x-should-retry", b"false"))
     return STATUS[refusal.kind], orjson.dumps({"error": body.model_dump(exclude_none=True)}), headers
@@ -69,7 +71,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 class Operations:
-    """`/healthz` and `/readyz` for anyone, `/metrics` for a key; wraps a room's own app, if it has one.
+    """`/healthz` and `/readyz` for anyone, `/metrics` for an operator's key; wraps a room's own app, if it has one.
 
     Ready means every named check holds; the answer lists them.
     """
@@ -92,7 +94,7 @@ class Operations:
                 body = orjson.dumps({"status": "ready" if ready else "not ready", "checks": told})
                 await respond(send, 200 if ready else 503, body)
             elif path == "/metrics" and method == "GET":
-                self._keyring.authenticate(header(scope, b"authorization"))
+                require(self._keyring.authenticate(header(scope, b"authorization")), METRICS_ROLE)
                 await respond(send, 200, generate_latest(), [(b"content-type", CONTENT_TYPE_LATEST.encode())])
             elif self._inner is not None:
                 await self._inner(scope, receive, send)
@@ -148,7 +150,9 @@ class HttpServer:
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 picks a free one."""
-    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's delay off only where the protocol is named.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     opened.bind((host, port))
     opened.setblocking(False)

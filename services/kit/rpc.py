@@ -1,9 +1,10 @@
 """gRPC doors: keys, errors, traces, health and reflection for every service; and calling another service."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -12,9 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unavailable
+from services.contracts.access import OPEN_METHODS, KeyRole
+from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated, Unavailable
 from services.kit import telemetry
-from services.kit.auth import Keyring, present_principal
+from services.kit.auth import RELOAD_SECONDS, ForServicesOnly, Keyring, Principal, check_role, present_principal
 from services.kit.log import logger
 
 STATUS: Final = {
@@ -36,15 +38,10 @@ KIND: Final = {code: kind for kind, code in STATUS.items()} | {
     grpc.StatusCode.FAILED_PRECONDITION: Kind.CONFLICT,
     grpc.StatusCode.CANCELLED: Kind.UNAVAILABLE,
 }
-OPEN: Final = "/grpc.health.v1.Health/"
 ERROR_DOMAIN: Final = "millrace"
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 GRACE_SECONDS: Final = 10.0
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),
-)
+_OPTIONS: Final = (("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0))
 
 
 def rich_status(refusal: Refusal) -> status_pb2.Status:
@@ -57,9 +54,9 @@ def rich_status(refusal: Refusal) -> status_pb2.Status:
     if body.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=body.field, description=body.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if body.retry_after_seconds is not None:
+    if (seconds := refusal.retry_after) is not None:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(body.retry_after_seconds * 1000))
+        delay.FromMilliseconds(math.ceil(seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
     for detail in details:
@@ -75,28 +72,83 @@ async def abort(context: Any, refusal: Refusal) -> None:
     await context.abort(STATUS[refusal.kind], str(refusal), trailing_metadata=details)
 
 
-class _Doorkeeper(grpc.aio.ServerInterceptor):
-    """Asks for a key, opens the span, and turns refusals into statuses; for every method, reflection included."""
+class Pass(Protocol):
+    """One request that was let in."""
+
+    def leave(self) -> None:
+        """The request has ended, however it ended."""
+        ...
+
+
+class Gate(Protocol):
+    """How much one key may ask."""
+
+    async def admit(self, principal: Principal) -> Pass:
+        """Lets one request of this caller in. Raises Overloaded where its key is past a limit."""
+        ...
+
+
+class _OpenStreams:
+    """Ends what a key opened once the key no longer holds: at most two seconds after it was revoked or has expired."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self.health: set[str] = set()
-        """Methods that tell of health alone, under another name than gRPC's own: these ask for no key."""
+        self._open: dict[asyncio.Timeout, Principal] = {}
+
+    @asynccontextmanager
+    async def watched(self, principal: Principal) -> AsyncIterator[None]:
+        """Raises Unauthenticated inside when the key is revoked meanwhile."""
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._open[scope] = principal
+                try:
+                    yield
+                finally:
+                    del self._open[scope]
+        except TimeoutError:
+            if scope.expired():
+                raise Unauthenticated from None
+            raise
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            for scope, principal in list(self._open.items()):
+                if not self._keyring.holds(principal):
+                    scope.reschedule(loop.time())
+
+
+class _Doorkeeper(grpc.aio.ServerInterceptor):
+    """Asks for a key and its role, opens the span, turns refusals into statuses; for every method, reflection too."""
+
+    def __init__(
+        self, keyring: Keyring, streams: _OpenStreams, *, gate: Gate | None, services_only: bool = False
+    ) -> None:
+        self._keyring = keyring
+        self._streams = streams
+        self._gate = gate
+        self._services_only = services_only
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         handler = await continuation(details)
-        if handler is None or details.method.startswith(OPEN) or details.method in self.health:
+        if handler is None or details.method in OPEN_METHODS:
             return handler
-        wrap = self._stream if handler.response_streaming else self._unary
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
         name = {(False, False): "unary_unary", (False, True): "unary_stream"}
         name |= {(True, False): "stream_unary", (True, True): "stream_stream"}
         shape = name[streams_in, streams_out]
         build = getattr(grpc, f"{shape}_rpc_method_handler")
+        behaviour = getattr(handler, shape)
+        answer = (
+            self._stream(details.method, behaviour, streams_in)
+            if streams_out
+            else self._unary(details.method, behaviour)
+        )
         return build(
-            wrap(details.method, getattr(handler, shape)),
+            answer,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -106,8 +158,14 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def answer(request: Any, context: Any) -> Any:
             try:
-                with self._admitted(method, context):
-                    return await behaviour(request, context)
+                principal, metadata = self._admit(method, context)
+                passed = await self._gate.admit(principal) if self._gate is not None else None
+                try:
+                    with _span(method, metadata, principal):
+                        return await behaviour(request, context)
+                finally:
+                    if passed is not None:
+                        passed.leave()
             except Refusal as refusal:
                 await abort(context, refusal)
             except grpc.aio.AbortError:
@@ -118,16 +176,21 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, method: str, behaviour: Callable[[Any, Any], Any]) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _stream(
+        self, method: str, behaviour: Callable[[Any, Any], Any], streams_in: bool
+    ) -> Callable[[Any, Any], Awaitable[None]]:
+        async def answers(request: Any, context: Any) -> None:
             try:
-                self._admit(context)
-                result = behaviour(request, context)
-                if asyncio.iscoroutine(result):  # reads and writes on the context itself
-                    await result
-                    return
-                async for message in result:
-                    yield message
+                principal, _ = self._admit(method, context)
+                passed = await self._gate.admit(principal) if self._gate is not None else None
+                if passed is not None and streams_in:
+                    passed.leave()  # opening counts as one; then each of its messages asks for itself
+                try:
+                    async with self._streams.watched(principal):
+                        await _answer_all(behaviour(request, context), context)
+                finally:
+                    if passed is not None and not streams_in:
+                        passed.leave()
             except Refusal as refusal:
                 await abort(context, refusal)
             except grpc.aio.AbortError:
@@ -138,18 +201,32 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
 
         return answers
 
-    def _admit(self, context: Any) -> Mapping[str, str]:
+    def _admit(self, method: str, context: Any) -> tuple[Principal, Mapping[str, str]]:
         metadata = {str(key): value for key, value in context.invocation_metadata()}
-        present_principal.set(self._keyring.authenticate(metadata.get("authorization")))
-        return metadata
+        principal = self._keyring.authenticate(metadata.get("authorization"))
+        check_role(principal, method)
+        if self._services_only and principal.role is not KeyRole.SERVICE:
+            raise ForServicesOnly
+        present_principal.set(principal)
+        return principal, metadata
 
-    @contextmanager
-    def _admitted(self, method: str, context: Any) -> Any:
-        metadata = self._admit(context)
-        service, _, name = method.strip("/").partition("/")
-        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-        with telemetry.span(method.strip("/"), kind=SpanKind.SERVER, parent=metadata, attributes=attributes):
-            yield
+
+async def _answer_all(result: Any, context: Any) -> None:
+    """What a behaviour gives: a coroutine that reads and writes by itself, or messages to be written."""
+    if asyncio.iscoroutine(result):
+        await result
+        return
+    async with aclosing(result) as messages:
+        async for message in messages:
+            await context.write(message)
+
+
+@contextmanager
+def _span(method: str, metadata: Mapping[str, str], principal: Principal) -> Any:
+    service, _, name = method.strip("/").partition("/")
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name, "millrace.actor": principal.actor}
+    with telemetry.span(method.strip("/"), kind=SpanKind.SERVER, parent=metadata, attributes=attributes):
+        yield
 
 
 class PortTaken(Unavailable):
@@ -159,11 +236,28 @@ class PortTaken(Unavailable):
 
 
 class RpcServer:
-    """One gRPC server: the room's services, health and reflection behind one interceptor."""
+    """One gRPC server: the room's services, health and reflection behind one interceptor.
 
-    def __init__(self, keyring: Keyring, host: str, port: int) -> None:
-        self._doorkeeper = _Doorkeeper(keyring)
-        self._server = grpc.aio.server(interceptors=[self._doorkeeper], options=_OPTIONS)
+    A message larger than `receive_bytes` is refused by gRPC itself. `gate` says how much each key may ask. With
+    `services_only` nobody else comes in: where what belongs to whom is known to the gateway alone.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        host: str,
+        port: int,
+        *,
+        gate: Gate | None = None,
+        receive_bytes: int = MAX_MESSAGE_BYTES,
+        services_only: bool = False,
+    ) -> None:
+        self._streams = _OpenStreams(keyring)
+        self._watching: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(
+            interceptors=[_Doorkeeper(keyring, self._streams, gate=gate, services_only=services_only)],
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", receive_bytes)),
+        )
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -173,15 +267,9 @@ class RpcServer:
             raise PortTaken(port=port) from error
         self.address = f"{host}:{self.port}"
 
-    def add(
-        self, register: Callable[[Any, Any], None], servicer: Any, service_name: str, *, health: Sequence[str] = ()
-    ) -> None:
-        """`register` is the generated `add_..._to_server`; `service_name` the full protobuf name.
-
-        `health` names methods that tell of health and of nothing else: they ask for no key, and must not raise.
-        """
+    def add(self, register: Callable[[Any, Any], None], servicer: Any, service_name: str) -> None:
+        """`register` is the generated `add_..._to_server`; `service_name` the full protobuf name."""
         register(servicer, self._server)
-        self._doorkeeper.health.update(f"/{service_name}/{method}" for method in health)
         self._names.append(service_name)
 
     def add_generic(self, handlers: Sequence[grpc.GenericRpcHandler], service_names: Sequence[str]) -> None:
@@ -193,6 +281,7 @@ class RpcServer:
         names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         self._add_reflection(names)
         await self._server.start()
+        self._watching = asyncio.create_task(self._streams.run(), name="keys of open streams")
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("gRPC on %s", self.address)
@@ -200,6 +289,9 @@ class RpcServer:
     async def close(self) -> None:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(GRACE_SECONDS)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     def _add_reflection(self, names: Sequence[str]) -> None:
         """grpcio serves v1alpha; the same servicer under the name of v1 answers today's clients."""
@@ -219,7 +311,8 @@ class RpcServer:
 def channel(address: str) -> grpc.aio.Channel:
     """To another service; reconnects by itself within two seconds."""
     patience = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
-    return grpc.aio.insecure_channel(address, options=(*_OPTIONS, *patience))
+    received = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
+    return grpc.aio.insecure_channel(address, options=(*_OPTIONS, received, *patience))
 
 
 def metadata(key: str) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ from services.kit.clock import SystemClock
 from services.kit.http import App, HttpServer, Operations
 from services.kit.ids import SystemIds
 from services.kit.log import logger
-from services.kit.rpc import RpcServer
+from services.kit.rpc import MAX_MESSAGE_BYTES, Gate, RpcServer
 from services.kit.settings import ServiceSettings
 from services.kit.sql.database import Database
 from services.kit.sql.relay import Relay
@@ -108,9 +108,18 @@ class Service:
         self.checks["broker"] = bus.connected.is_set
         self.runs("control bus", bus.run)
 
-    def grpc(self) -> RpcServer:
+    def grpc(
+        self, *, gate: Gate | None = None, receive_bytes: int = MAX_MESSAGE_BYTES, services_only: bool = False
+    ) -> RpcServer:
         """The service's gRPC server; add servicers to it before the service runs."""
-        server = RpcServer(self.keyring, self.settings.host, self.settings.grpc_port)
+        server = RpcServer(
+            self.keyring,
+            self.settings.host,
+            self.settings.grpc_port,
+            gate=gate,
+            receive_bytes=receive_bytes,
+            services_only=services_only,
+        )
         self.part("gRPC", open=server.open, close=server.close)
         return server
 

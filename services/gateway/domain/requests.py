@@ -29,7 +29,7 @@ class Caller:
     tenant: str
     idempotency_key: str = ""
     actor: str = "gateway"
-    """How the history names it."""
+    """The role and the id of the key, as the history names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 
 from services.gateway.handlers.serving import (
     announce_dataset,
+    check_deadline,
     classify,
     embed_all,
     follow_deployment,
@@ -14,6 +15,7 @@ from services.gateway.handlers.uploading import upload_dataset
 
 __all__ = [
     "announce_dataset",
+    "check_deadline",
     "classify",
     "embed_all",
     "follow_deployment",

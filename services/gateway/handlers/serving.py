@@ -9,6 +9,7 @@ from opentelemetry import trace
 
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
+from services.gateway.domain.limits import spend
 from services.gateway.domain.requests import (
     MAX_TEXTS,
     Accepted,
@@ -22,7 +23,13 @@ from services.gateway.domain.requests import (
     moved,
 )
 from services.gateway.domain.routing import Replica, Served, sticky_ticket
-from services.gateway.errors import DeploymentNotReady, OutboxFull, RoutesNotRead, UnknownDeployment
+from services.gateway.errors import (
+    DeadlinePassed,
+    DeploymentNotReady,
+    OutboxFull,
+    RoutesNotRead,
+    UnknownDeployment,
+)
 from services.gateway.ports import Ports, Question
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit import telemetry
@@ -55,13 +62,14 @@ async def classify(command: Classify, ports: Ports) -> Answer:
 
     A failing replica is left for another, a failing canary for the primary; where no replica is ready the
     request waits `ready_wait_seconds` for one. Raises UnknownDeployment, NothingServed, VersionNotServed,
-    DeploymentNotReady, and what the replica refuses.
+    DeploymentNotReady, DeadlinePassed, and what the replica refuses.
     """
     started = ports.clock.monotonic()
     version, outcome = 0, "internal"
     try:
         answer = await _classify(command, ports)
         version, outcome = answer.version, "ok"
+        spend(answer.tokens)
         return answer
     except Refusal as refusal:
         outcome = refusal.code
@@ -83,6 +91,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
     give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
     attempts = _Attempts()
     while True:
+        check_deadline(command.deadline, ports)
         choice = _choose(command, ticket, attempts, ports)
         if choice is None:
             await _wait_for_a_replica(command, attempts, give_up_at, ports)
@@ -124,6 +133,12 @@ def least_waiting(command: Classify, ports: Ports) -> int | None:
     return min(waits, default=None)
 
 
+def check_deadline(deadline: float, ports: Ports) -> None:
+    """Raises DeadlinePassed: whoever asked has given up, so nothing is begun for them."""
+    if ports.clock.monotonic() >= deadline:
+        raise DeadlinePassed
+
+
 def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
     plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket, version=command.version)
     now = ports.clock.monotonic()
@@ -137,6 +152,7 @@ def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports)
 
 async def _wait_for_a_replica(command: Classify, attempts: _Attempts, give_up_at: float, ports: Ports) -> None:
     """Returns after a moment, with the slate clean; raises when there is nothing to wait for."""
+    check_deadline(command.deadline, ports)
     last = attempts.last
     if last is not None and last.kind is Kind.OVERLOADED:
         raise last

@@ -17,18 +17,20 @@ from services.contracts.rpc import (
     gateway_pb2_grpc,
     inference_pb2,
     inference_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
 )
-from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
 from services.gateway.errors import Malformed
 from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
 from services.gateway.inbound import batches, translate
+from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Pace, Patience
-from services.gateway.ports import Metadata, Ports, Upstreams
+from services.gateway.ports import Limiter, Metadata, Ports, Upstreams
 from services.kit import telemetry
 from services.kit.auth import Principal
 from services.kit.log import logger
@@ -38,19 +40,6 @@ from services.kit.requests import caller
 DISCARD_SECONDS: Final = 1.0
 STREAM_IN_FLIGHT: Final = 64
 """Requests of one client stream that are worked on at once; more wait unread."""
-
-
-def _admitted(method: str) -> Principal:
-    """Who calls, if that role may. Raises RoleTooWeak."""
-    principal = caller()
-    check_role(principal, method)
-    return principal
-
-
-def _caller(method: str, context: Any) -> Caller:
-    principal = _admitted(method)
-    key = _metadata(context).get("idempotency-key", "")
-    return Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
 
 
 def _metadata(context: Any) -> dict[str, str]:
@@ -63,23 +52,29 @@ def _seconds(context: Any, limit: float) -> float:
     return limit if left is None else max(0.0, min(float(left), limit))
 
 
+def _caller(context: Any) -> Caller:
+    principal = caller()
+    key = _metadata(context).get("idempotency-key", "")
+    return Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
+
+
 class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
     def __init__(self, ports: Ports, patience: Patience) -> None:
         self._ports = ports
         self._patience = patience
 
     async def AnnounceDataset(self, request: gateway_pb2.AnnounceDatasetRequest, context: Any) -> gateway_pb2.Accepted:
-        caller = _caller("AnnounceDataset", context)
-        return translate.accepted(await announce_dataset(translate.dataset_ready(request), caller, self._ports))
+        event = translate.dataset_ready(request)
+        return translate.accepted(await announce_dataset(event, _caller(context), self._ports))
 
     async def SendFeedback(self, request: gateway_pb2.SendFeedbackRequest, context: Any) -> gateway_pb2.Accepted:
-        caller = _caller("SendFeedback", context)
-        return translate.accepted(await send_feedback(translate.feedback_received(request), caller, self._ports))
+        event = translate.feedback_received(request)
+        return translate.accepted(await send_feedback(event, _caller(context), self._ports))
 
     async def UploadDataset(  # type: ignore[override]
         self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest], context: Any
     ) -> None:
-        caller = _caller("UploadDataset", context)
+        caller = _caller(context)
         pace = Pace(self._ports.clock, lambda received: context.write(_progress(received)))
         try:
             with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
@@ -112,24 +107,23 @@ class BatchRpc(batches_pb2_grpc.BatchServiceServicer):
         self._ports = ports
 
     async def CreateBatch(self, request: batches_pb2.CreateBatchRequest, context: Any) -> batches_pb2.Batch:
-        return await batches.create(request, _caller("CreateBatch", context), self._ports)
+        return await batches.create(request, _caller(context), self._ports)
 
     async def CancelBatch(self, request: batches_pb2.CancelBatchRequest, context: Any) -> batches_pb2.Batch:
-        return await batches.cancel(request, _caller("CancelBatch", context), self._ports)
+        return await batches.cancel(request, _caller(context), self._ports)
 
     async def GetBatch(self, request: batches_pb2.GetBatchRequest, context: Any) -> batches_pb2.Batch:
-        return await batches.get(request, _caller("GetBatch", context), self._ports)
+        return await batches.get(request, _caller(context), self._ports)
 
     async def ListBatches(
         self, request: batches_pb2.ListBatchesRequest, context: Any
     ) -> batches_pb2.ListBatchesResponse:
-        return await batches.list_all(request, _caller("ListBatches", context), self._ports)
+        return await batches.list_all(request, _caller(context), self._ports)
 
     async def GetBatchOutput(
         self, request: batches_pb2.GetBatchOutputRequest, context: Any
     ) -> AsyncIterator[batches_pb2.BatchRow]:
-        caller = _caller("GetBatchOutput", context)
-        _, chunks = await read_output(caller.tenant, request.batch, self._ports)
+        _, chunks = await read_output(_caller(context).tenant, request.batch, self._ports)
         rest = b""
         async for chunk in chunks:
             *lines, rest = (rest + chunk).split(b"\n")
@@ -137,21 +131,38 @@ class BatchRpc(batches_pb2_grpc.BatchServiceServicer):
                 yield batches.row_message(line)
 
 
+class KeyRpc(keys_pb2_grpc.KeyServiceServicer):
+    """Each method is for an admin, about the keys of its own tenant."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def CreateKey(self, request: keys_pb2.CreateKeyRequest, context: Any) -> keys_pb2.CreateKeyResponse:
+        return await answer_create(request, _caller(context), self._ports)
+
+    async def ListKeys(self, request: keys_pb2.ListKeysRequest, context: Any) -> keys_pb2.ListKeysResponse:
+        return await answer_list(request, _caller(context), self._ports)
+
+    async def RevokeKey(self, request: keys_pb2.RevokeKeyRequest, context: Any) -> keys_pb2.Key:
+        return await answer_revoke(request, _caller(context), self._ports)
+
+
 class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
     """Classification for gRPC clients, one by one or on a stream."""
 
-    def __init__(self, ports: Ports, sampler: Sampler, *, request_seconds: float) -> None:
+    def __init__(self, ports: Ports, sampler: Sampler, limiter: Limiter, *, request_seconds: float) -> None:
         self._ports = ports
         self._sampler = sampler
+        self._limiter = limiter
         self._request_seconds = request_seconds
 
     async def Classify(self, request: inference_pb2.ClassifyRequest, context: Any) -> inference_pb2.ClassifyResponse:
-        principal = _admitted("Classify")
+        principal = caller()
         traceparent = telemetry.current_carrier().get("traceparent", "")
         return await self._answer(request, principal, traceparent, _seconds(context, self._request_seconds))
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: Any) -> inference_pb2.EmbedResponse:
-        principal = _admitted("Embed")
+        principal = caller()
         command = translate.embed_command(
             request,
             tenant=principal.tenant,
@@ -164,7 +175,7 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
     async def Stream(  # type: ignore[override]
         self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
     ) -> None:
-        principal = _admitted("Stream")
+        principal = caller()
         room = asyncio.Semaphore(STREAM_IN_FLIGHT)
         writing = asyncio.Lock()  # gRPC takes one write at a time
 
@@ -188,7 +199,11 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
         traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
         seconds = min(request.deadline_ms / 1000 or self._request_seconds, self._request_seconds)
         try:
-            response = await self._answer(request.classify, principal, traceparent, seconds)
+            passed = await self._limiter.admit(principal)
+            try:
+                response = await self._answer(request.classify, principal, traceparent, seconds)
+            finally:
+                passed.leave()
             return inference_pb2.StreamResponse(id=request.id, response=response)
         except Refusal as refusal:
             return inference_pb2.StreamResponse(id=request.id, failure=_failure(refusal))
@@ -226,7 +241,7 @@ def _failure(refusal: Refusal) -> inference_pb2.Failure:
         message=body.message,
         field=body.field or "",
         hint=body.hint or "",
-        retry_after_seconds=body.retry_after_seconds or 0.0,
+        retry_after_seconds=refusal.retry_after or 0.0,
     )
 
 
@@ -262,7 +277,6 @@ class Forwarder(grpc.GenericRpcHandler):
 
     def _unary(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> bytes:
-            _admitted(method.name)
             seconds = _seconds(context, self._request_seconds)
             return await self._upstreams.call(path, request, self._passed_on(context), seconds=seconds)
 
@@ -270,7 +284,6 @@ class Forwarder(grpc.GenericRpcHandler):
 
     def _streaming(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> AsyncIterator[bytes]:
-            _admitted(method.name)
             seconds = _seconds(context, self._follow_seconds)
             async for answer in self._upstreams.stream(path, request, self._passed_on(context), seconds=seconds):
                 yield answer

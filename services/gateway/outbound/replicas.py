@@ -17,7 +17,7 @@ from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed, TimedOu
 from services.contracts.rpc import inference_pb2, inference_pb2_grpc
 from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.routing import Replica
-from services.gateway.errors import ReplicaFull, ReplicaLost, ReplicaSilent
+from services.gateway.errors import DeadlinePassed, ReplicaFull, ReplicaLost, ReplicaSilent
 from services.gateway.ports import Question, Replicas
 from services.gateway.telemetry import MIRRORS, STREAMS
 from services.kit.clock import Clock
@@ -75,6 +75,8 @@ class _Line:
         if len(self._pending) >= self.capacity:
             raise ReplicaFull(queued=len(self._pending), retry_after_seconds=RETRY_AFTER_SECONDS)
         left = question.deadline - self._clock.monotonic()
+        if left <= 0:
+            raise DeadlinePassed
         number = next(self._numbers)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer

@@ -60,6 +60,7 @@ from tests.e2e.virtual.room import Room
 from tests.e2e.virtual.serving import QueuedMirrors
 from tests.e2e.virtual.shelf import FetchedArtifacts
 from tests.e2e.virtual.training import RegistryAsked, StandInTraining
+from tests.unit.gateway.fakes import FakeKeys
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         routes_read=lambda: True,
         replicas=ground.replicas,
         mirrors=mirrors,
+        keys=FakeKeys(),
         generator=ground.generator,
         policy=gateway.Policy(),
         batching=_batching(ground),

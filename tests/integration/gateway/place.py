@@ -215,8 +215,7 @@ def identity(span: ReadableSpan) -> tuple[str, str, str]:
     """Trace, span and parent, in hexadecimal as they stand in a traceparent."""
     context = span.get_span_context()
     assert context is not None
-    parent = f"{span.parent.span_id:016x}" if span.parent else ""
-    return f"{context.trace_id:032x}", f"{context.span_id:016x}", parent
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}", f"{span.parent.span_id:016x}" if span.parent else ""
 
 
 def collect_spans() -> InMemorySpanExporter:
@@ -233,11 +232,9 @@ def collect_spans() -> InMemorySpanExporter:
 async def _open_upstreams(keyring: Keyring) -> tuple[Any, Any, RpcServer]:
     """A registry and a trainer that answer what tests need; the methods they lack answer UNIMPLEMENTED."""
     server = RpcServer(keyring, "127.0.0.1", 0)
-    make_registry: Any = FakeRegistry
-    make_trainer: Any = FakeTrainer
-    registry, trainer = make_registry(), make_trainer()
-    register = registry_pb2_grpc.add_RegistryServiceServicer_to_server
-    server.add(register, registry, "millrace.v1.RegistryService")
+    fakes: tuple[Any, Any] = (FakeRegistry, FakeTrainer)
+    registry, trainer = (make() for make in fakes)
+    server.add(registry_pb2_grpc.add_RegistryServiceServicer_to_server, registry, "millrace.v1.RegistryService")
     server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, trainer, "millrace.v1.TrainerService")
     stop = grpc.unary_unary_rpc_method_handler(
         registry.StopDeployment,

@@ -13,9 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from services.contracts.access import OIP_NOT_OFFERED, OPEN_METHODS
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.inbound.oip.paths import ROUTES
-from services.gateway.inbound.oip.rpc import HEALTH, SERVICE, UNOFFERED
+from services.gateway.inbound.oip.rpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.rpc import MAX_MESSAGE_BYTES
 from tests.integration.gateway.place import Place, target
@@ -53,9 +54,9 @@ async def test_every_path_but_health_asks_for_a_key(place: Place) -> None:
 
 
 async def test_every_grpc_method_but_health_asks_for_a_key(place: Place) -> None:
-    for name in [*(method.name for method in SERVICE.methods), *UNOFFERED]:
+    for name in [*(method.name for method in SERVICE.methods), *OIP_NOT_OFFERED]:
         call: Any = place.channel.unary_unary(f"/{SERVICE.full_name}/{name}")
-        if name in HEALTH:
+        if f"/{SERVICE.full_name}/{name}" in OPEN_METHODS:
             await call(b"")
             continue
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -162,7 +163,7 @@ async def test_what_is_not_offered_says_so(place: Place) -> None:
     ):
         reply = await place.client.request(verb, path)
         assert (reply.status_code, "is not offered here" in words_of(reply)) == (501, True), path
-    for name in UNOFFERED:
+    for name in OIP_NOT_OFFERED:
         call: Any = place.channel.unary_unary(f"/{SERVICE.full_name}/{name}")
         with pytest.raises(grpc.aio.AioRpcError, match="is not offered here") as refused:
             await call(b"", metadata=place.metadata)

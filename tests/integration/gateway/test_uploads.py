@@ -15,6 +15,7 @@ import grpc
 import httpx
 import pytest
 
+from services.contracts.access import METHOD_ROLES, KeyRole
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc
 from tests.integration.gateway.place import Place, open_place, until
 from tests.integration.gateway.test_bad_input import CLIMBING, _raw, error_of
@@ -317,10 +318,7 @@ async def test_a_stream_that_pauses_breaks_off_or_grows_too_long_leaves_nothing(
 
 
 async def test_a_viewer_may_not_upload(place: Place) -> None:
-    from services.gateway.domain.access import needed_role
-    from services.kit.auth import KeyRole
-
-    assert needed_role("UploadDataset") is KeyRole.OPERATOR
+    assert METHOD_ROLES["/millrace.v1.GatewayService/UploadDataset"] is KeyRole.OPERATOR
     async with httpx.AsyncClient(base_url=f"http://{place.rest}") as stranger:
         assert (await stranger.post(PATH, content=CONTENT)).status_code == 401
     assert kept(place) == []

@@ -16,6 +16,7 @@ from services.gateway.domain.statistics import Statistics
 from services.gateway.ports import Policy, Ports, Question
 from services.kit.clock import VirtualClock
 from services.kit.ids import SeededIds
+from services.kit.keys import KeyRecord, NewKey
 from services.kit.once import KeyReused, Once
 
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
@@ -148,6 +149,25 @@ class FakeUploads:
 
 
 @dataclass
+class FakeKeys:
+    """A keyring that grants what it is asked for, and remembers by whom."""
+
+    made: list[tuple[NewKey, str]] = field(default_factory=list)
+    records: list[KeyRecord] = field(default_factory=list)
+
+    async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+        self.made.append((wanted, by))
+        self.records.append(KeyRecord(f"key{len(self.records)}", wanted.role, wanted.tenant, wanted.name))
+        return self.records[-1], "secret"
+
+    async def list(self, *, tenant: str, with_revoked: bool) -> list[KeyRecord]:
+        return [one for one in self.records if tenant in ("", one.tenant)]
+
+    async def revoke(self, key: str, *, tenant: str, by: str, even_if_last: bool) -> KeyRecord:
+        return next(one for one in self.records if one.id == key)
+
+
+@dataclass
 class World:
     """The ports, and what stands behind them."""
 
@@ -155,6 +175,7 @@ class World:
     replicas: FakeReplicas = field(default_factory=FakeReplicas)
     mirrors: FakeMirrors = field(default_factory=FakeMirrors)
     store: FakeStore = field(default_factory=FakeStore)
+    keys: FakeKeys = field(default_factory=FakeKeys)
     routes: RoutingTable = field(default_factory=lambda: RoutingTable(stale_after_seconds=15.0))
     routes_read: bool = True
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
@@ -174,6 +195,7 @@ class World:
             routes_read=lambda: self.routes_read,
             replicas=self.replicas,
             mirrors=self.mirrors,
+            keys=self.keys,
             generator=random.Random(7),
             policy=self.policy,
             statistics=self.statistics,

@@ -10,6 +10,7 @@ from services.contracts.events import Role
 from services.gateway.domain.requests import Answer, Classify
 from services.gateway.errors import (
     BadField,
+    DeadlinePassed,
     DeploymentNotReady,
     ReplicaFull,
     ReplicaLost,
@@ -120,17 +121,29 @@ async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
     assert (await asked).version == 1
 
 
-@pytest.mark.parametrize(("deadline", "given_up"), [(30.0, 5.0), (2.0, 2.0)])
-async def test_the_wait_ends_with_its_limit_or_the_deadline(deadline: float, given_up: float) -> None:
+@pytest.mark.parametrize(
+    ("deadline", "given_up", "refusal"), [(30.0, 5.0, DeploymentNotReady), (2.0, 2.0, DeadlinePassed)]
+)
+async def test_the_wait_ends_with_its_limit_or_the_deadline(
+    deadline: float, given_up: float, refusal: type[Refusal]
+) -> None:
     world = serving(target(1), replicas={})
     asked = asyncio.create_task(classify(command(deadline=deadline), world.ports))
     await asyncio.sleep(0)
     await world.clock.advance(given_up - 0.2)
     assert not asked.done()
     await world.clock.advance(0.4)
-    with pytest.raises(DeploymentNotReady) as refused:
+    with pytest.raises(refusal) as refused:
         await asked
-    assert refused.value.body().retry_after_seconds == 1.0
+    assert refused.value.retry_after == 1.0
+
+
+async def test_a_request_whose_deadline_has_passed_reaches_no_replica() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    await world.clock.advance(5.0)
+    with pytest.raises(DeadlinePassed):
+        await classify(command(deadline=5.0), world.ports)
+    assert world.replicas.asked == []
 
 
 async def test_before_the_table_is_read_nothing_is_called_unknown() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.contracts.access import KeyRole
 from services.contracts.errors import Forbidden, InternalError, Refusal
 from services.gateway.errors import DeploymentNotReady, ExtensionNotOffered, RoutesNotRead, VersionNotServed
 from services.gateway.inbound.http.body import BodyLimits, read_headers
@@ -13,7 +14,7 @@ from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.oip.rest import Face
 from services.gateway.inbound.sampling import Sampler
-from services.kit.auth import KeyRole, Principal
+from services.kit.auth import Principal
 from tests.unit.gateway.fakes import World, deployment, report, target
 
 ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
@@ -40,7 +41,7 @@ def face(world: World) -> Face:
     models = Models(world.ports)
     sampler = Sampler(0.0, world.ports.generator)
     limits = BodyLimits(bytes=10_000, seconds=1.0)
-    return Face(world.ports, models, Repository(world.ports, Unheard(), models), sampler, limits, request_seconds=30.0)
+    return Face(world.ports, models, Repository(world.ports, Unheard(), models), sampler, limits)
 
 
 async def ask(
@@ -57,7 +58,7 @@ async def ask(
         told.append(message)
 
     principal = Principal("key", role, tenant)
-    await face(world).serve(Request(scope, read_headers(scope), principal, receive, send))
+    await face(world).serve(Request(scope, read_headers(scope), principal, receive, send, deadline=30.0))
     return told[0]["status"], json.loads(told[1]["body"])
 
 

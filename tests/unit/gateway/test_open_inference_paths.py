@@ -4,15 +4,14 @@ from typing import Any
 
 import pytest
 
+from services.contracts.access import METHOD_ROLES, KeyRole
 from services.contracts.errors import Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.domain.access import needed_role
 from services.gateway.errors import ExtensionNotOffered, MethodNotAllowed, UnknownRoute
 from services.gateway.inbound.oip.description import openapi_paths
 from services.gateway.inbound.oip.paths import ROUTES, match
 from services.gateway.inbound.oip.repository import read_reference
 from services.gateway.inbound.oip.rest import chosen_encoding
-from services.kit.auth import KeyRole
 
 
 @pytest.mark.parametrize(
@@ -56,8 +55,8 @@ def test_every_path_is_described_and_stands_for_a_method_of_the_service() -> Non
 
 
 def test_roles_are_those_of_what_the_methods_do() -> None:
-    roles = {route.method: needed_role(route.method) for route in ROUTES if not route.keyless}
-    assert roles.pop("ModelInfer") is needed_role("ModelStreamInfer") is KeyRole.CLIENT
+    roles = {route.method: METHOD_ROLES[route.rpc] for route in ROUTES if not route.keyless}
+    assert roles.pop("ModelInfer") is METHOD_ROLES["/inference.GRPCInferenceService/ModelStreamInfer"] is KeyRole.CLIENT
     assert roles.pop("RepositoryModelLoad") is roles.pop("RepositoryModelUnload") is KeyRole.OPERATOR
     assert set(roles.values()) == {KeyRole.VIEWER}
 

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from services.contracts.errors import Refusal
 from services.contracts.rpc import gateway_pb2, registry_pb2
-from services.gateway.domain.access import check_role, needed_role
-from services.gateway.errors import BadField, Malformed, MethodNotAllowed, RoleTooWeak, UnknownRoute
+from services.gateway.errors import BadField, Malformed, MethodNotAllowed, UnknownRoute
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.control import match
 from services.gateway.inbound.http.routes import ROUTES, check_parameter
 from services.gateway.inbound.http.transcode import build_request, query_fields, read_query, render
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.openapi import document
-from services.kit.auth import KeyRole, Principal
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -131,17 +129,6 @@ def test_path_parameters_have_the_shape_of_what_they_name(name: str, good: str, 
     check_parameter(name, good)
     with pytest.raises(Malformed):
         check_parameter(name, bad)
-
-
-def test_roles_may_read_ask_and_change_in_that_order() -> None:
-    assert needed_role("GetRun") is KeyRole.VIEWER
-    assert needed_role("Classify") is KeyRole.CLIENT
-    assert needed_role("StartRollout") is KeyRole.OPERATOR
-    check_role(Principal("k", KeyRole.SERVICE, "default"), "StartRollout")
-    with pytest.raises(RoleTooWeak):
-        check_role(Principal("k", KeyRole.VIEWER, "default"), "Classify")
-    with pytest.raises(RoleTooWeak):
-        check_role(Principal("k", KeyRole.CLIENT, "default"), "AnnounceDataset")
 
 
 def test_every_change_takes_an_idempotency_key_and_every_reading_of_one_thing_gives_a_tag() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from services.contracts.access import KeyRole
 from services.contracts.errors import Unauthenticated
-from services.kit.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, Keyring, KeyRole, ensure_keys, read_key
+from services.kit.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, Keyring, ensure_keys, read_key
 from services.kit.clock import VirtualClock
 
 MADE = {"api-key", "service-key", "pepper", "keyring.json", "signing.pem", "signing.pub.pem"}

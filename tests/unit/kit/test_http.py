@@ -68,7 +68,7 @@ def test_each_kind_has_a_status_of_its_own() -> None:
 def test_what_clients_need_stands_in_the_headers() -> None:
     assert dict(problem(Unauthenticated())[2])[b"www-authenticate"] == b"Bearer"
     assert dict(problem(Conflict())[2])[b"x-should-retry"] == b"false"
-    assert dict(problem(Overloaded(queued=1, retry_after_seconds=7.4))[2])[b"retry-after"] == b"7"
+    assert dict(problem(Overloaded(queued=1, retry_after_seconds=7.4))[2])[b"retry-after"] == b"8"  # never too early
 
 
 def test_an_error_of_ours_tells_nothing_of_the_inside() -> None:

@@ -1,13 +1,15 @@
 """How a refusal leaves by the REST door, and the one server span of a request that is traced."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.trace import Span, SpanKind
 
 from services.contracts.errors import Refusal
-from services.gateway.errors import BodyTooLarge, Malformed, MethodNotAllowed, SlowBody, StalledUpload
+from services.gateway.domain.limits import Quota
+from services.gateway.errors import BodyTooLarge, Malformed, MethodNotAllowed, RateLimitExceeded, SlowBody, StalledUpload
 from services.kit import telemetry
 from services.kit.http import STATUS, Header, problem
 from services.kit.uploads import StoreFull
@@ -39,6 +41,20 @@ def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
     return status_of(refusal), body, headers
 
 
+def quota_headers(quota: Quota) -> list[Header]:
+    """What is left of a key's requests, as draft-ietf-httpapi-ratelimit-headers names it (revision 10)."""
+    return [
+        (b"ratelimit-policy", b'"requests";q=%d;w=%d' % (quota.burst, math.ceil(quota.window_seconds))),
+        (b"ratelimit", b'"requests";r=%d;t=%d' % (quota.left, math.ceil(quota.reset_seconds))),
+    ]
+
+
+def used_up(refusal: RateLimitExceeded) -> Quota:
+    """The quota of a key that was refused: nothing is left until it may try again."""
+    facts: Any = refusal.facts
+    return Quota(facts["burst"], facts["window_seconds"], 0, facts["retry_after_seconds"])
+
+
 @contextmanager
 def server_span(
     verb: str,
@@ -46,11 +62,13 @@ def server_span(
     path: str,
     parent: Mapping[str, str],
     *,
+    actor: str,
     status: int = 200,
     status_of: Callable[[Refusal], int] = status_of,
 ) -> Iterator[Span]:
     """The span of one request, by OpenTelemetry's HTTP conventions 1.41; `status` is the one of success."""
     attributes = {
+        "millrace.actor": actor,
         "http.request.method": verb,
         "http.route": route,
         "url.path": path,

@@ -9,22 +9,22 @@ from urllib.parse import parse_qsl
 from google.protobuf.message import Message
 
 from services.contracts.errors import Refusal
-from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import Malformed, MethodNotAllowed, UnknownRoute
-from services.gateway.handlers import announce_dataset, send_feedback
+from services.gateway.handlers import announce_dataset, check_deadline, send_feedback
 from services.gateway.handlers.batches import read_output
 from services.gateway.inbound import batches, translate
 from services.gateway.inbound.http.answers import refused, server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
 from services.gateway.inbound.http.conditions import EXPECTED, entity_tag, expected_generation, has_tag, is_unchanged
 from services.gateway.inbound.http.door import Request, read_path
-from services.gateway.inbound.http.routes import BATCHES, GATEWAY, ROUTES, Route, check_parameter
+from services.gateway.inbound.http.routes import BATCHES, ROUTES, Route, check_parameter
 from services.gateway.inbound.http.transcode import build_request, new_message, read_query, render
+from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
 from services.gateway.ports import Ports, Upstreams
 from services.kit import telemetry
-from services.kit.auth import Principal
+from services.kit.auth import Principal, check_role
 from services.kit.http import JSON, Header, Receive, Scope, Send, respond
 from services.kit.once import FIELD
 
@@ -43,15 +43,17 @@ async def _feedback(request: Any, caller: Caller, ports: Ports) -> Message:
 
 
 LOCAL: Final[Mapping[str, Local]] = {
-    "AnnounceDataset": _announce,
-    "SendFeedback": _feedback,
-    "CreateBatch": batches.create,
-    "GetBatch": batches.get,
-    "ListBatches": batches.list_all,
-    "CancelBatch": batches.cancel,
+    "/millrace.v1.GatewayService/AnnounceDataset": _announce,
+    "/millrace.v1.GatewayService/SendFeedback": _feedback,
+    "/millrace.v1.KeyService/CreateKey": answer_create,
+    "/millrace.v1.KeyService/ListKeys": answer_list,
+    "/millrace.v1.KeyService/RevokeKey": answer_revoke,
+    "/millrace.v1.BatchService/CreateBatch": batches.create,
+    "/millrace.v1.BatchService/GetBatch": batches.get,
+    "/millrace.v1.BatchService/ListBatches": batches.list_all,
+    "/millrace.v1.BatchService/CancelBatch": batches.cancel,
 }
-HERE: Final = (GATEWAY, BATCHES)
-"""The services that this process itself is."""
+"""What the gateway answers itself; the rest is passed on to its owner."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,7 @@ class _Call:
     headers: Mapping[bytes, str]
     principal: Principal
     request: Message
-
-    @property
-    def method(self) -> str:
-        return f"/{self.route.service.full_name}/{self.route.rpc.name}"
+    deadline: float
 
     def metadata(self) -> list[tuple[str, str]]:
         """The caller's own keys go on, so that the owner of the method knows who asks, and whether again."""
@@ -77,28 +76,27 @@ class _Call:
 class ControlDoor:
     """Every route of the table but the hot one."""
 
-    def __init__(
-        self, ports: Ports, upstreams: Upstreams, limits: BodyLimits, *, request_seconds: float, follow_seconds: float
-    ) -> None:
+    def __init__(self, ports: Ports, upstreams: Upstreams, limits: BodyLimits, *, follow_seconds: float) -> None:
         self._ports = ports
         self._upstreams = upstreams
         self._limits = limits
-        self._request_seconds = request_seconds
         self._follow_seconds = follow_seconds
 
     async def serve(self, request: Request) -> None:
         path, headers = read_path(request.scope), request.headers
         route, parameters = match(request.verb, path)
-        check_role(request.principal, route.rpc.name)
+        check_role(request.principal, route.method)
         for name, value in parameters.items():
             check_parameter(name, value)
         parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
-        with server_span(route.verb, route.path, path, parent, status=route.status):
+        with server_span(route.verb, route.path, path, parent, actor=request.principal.actor, status=route.status):
             sent = await self._sent(route, request.scope, headers, request.receive)
             expected = expected_generation(route, headers)
             if expected is not None and sent.setdefault(EXPECTED, expected) != expected:
                 raise Malformed(problem=f"it says another generation than {EXPECTED}", at="if-match")
-            call = _Call(route, headers, request.principal, build_request(route, parameters, sent))
+            message = build_request(route, parameters, sent)
+            check_deadline(request.deadline, self._ports)
+            call = _Call(route, headers, request.principal, message, request.deadline)
             await self._answer(call, request.receive, request.send)
 
     async def _sent(self, route: Route, scope: Scope, headers: Mapping[bytes, str], receive: Receive) -> dict[str, Any]:
@@ -117,14 +115,14 @@ class ControlDoor:
         if call.route.rpc.server_streaming:
             await _stream(self._lines(call), receive, send, trace)
             return
-        if call.route.service in HERE:
+        if (local := LOCAL.get(call.route.method)) is not None:
             key = call.headers.get(b"idempotency-key", "")
-            principal = call.principal
-            caller = Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
-            answer = await LOCAL[call.route.rpc.name](call.request, caller, self._ports)
+            caller = Caller(tenant=call.principal.tenant, idempotency_key=key, actor=call.principal.actor)
+            answer = await local(call.request, caller, self._ports)
         else:
             sent = call.request.SerializeToString()
-            told = await self._upstreams.call(call.method, sent, call.metadata(), seconds=self._request_seconds)
+            left = call.deadline - self._ports.clock.monotonic()
+            told = await self._upstreams.call(call.route.method, sent, call.metadata(), seconds=left)
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
         await _respond(call, answer, send, trace)
@@ -142,8 +140,9 @@ class ControlDoor:
 
     async def _lines(self, call: _Call) -> AsyncIterator[bytes]:
         sent = call.request.SerializeToString()
-        seconds = self._follow_seconds if getattr(call.request, "follow", False) else self._request_seconds
-        async for told in self._upstreams.stream(call.method, sent, call.metadata(), seconds=seconds):
+        left = call.deadline - self._ports.clock.monotonic()
+        seconds = self._follow_seconds if getattr(call.request, "follow", False) else left
+        async for told in self._upstreams.stream(call.route.method, sent, call.metadata(), seconds=seconds):
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
             yield render(answer) + b"\n"

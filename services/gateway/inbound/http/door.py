@@ -8,13 +8,19 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from services.contracts.errors import InternalError, Refusal
-from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, Malformed
+from services.gateway.domain.limits import Quota
+from services.gateway.errors import BadField, BodyTooLarge, ForeignHost, ForeignOrigin, Malformed, RateLimitExceeded
+from services.gateway.inbound.http.answers import quota_headers, used_up
 from services.gateway.inbound.http.body import ClientGone, discard, read_headers
+from services.gateway.ports import Limiter
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit.auth import Keyring, Principal
+from services.kit.clock import Clock
 from services.kit.http import Header, Receive, Scope, Send, respond
 from services.kit.log import logger
 
+TIMEOUT_HEADER: Final = b"request-timeout-ms"
+"""How long the client waits, in milliseconds; the gateway's own limit holds beside it."""
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.IGNORECASE)
 _ORIGIN: Final = re.compile(rf"https?://{_HOST.pattern}", re.IGNORECASE)
 
@@ -28,6 +34,8 @@ class Request:
     principal: Principal
     receive: Receive
     send: Send
+    deadline: float
+    """A moment of the monotonic clock, by which the client wants its answer."""
 
     @property
     def verb(self) -> str:
@@ -57,7 +65,7 @@ Health = Callable[[], tuple[int, bytes]]
 
 
 class RestDoor:
-    """Raw ASGI. The order: the name it was called by, the key, then the path; so a stranger learns no paths.
+    """Raw ASGI. The order: the name it was called by, the key, its limits, the path; so a stranger learns no paths.
 
     `faces` go by the first segment of their paths; `own` has every other path. `health` has the paths that tell of
     health alone, to anyone: each gives a status and a body.
@@ -66,23 +74,33 @@ class RestDoor:
     def __init__(
         self,
         keyring: Keyring,
+        limiter: Limiter,
         hosts: Collection[str],
         own: Face,
         faces: Mapping[str, Face],
         health: Mapping[str, Health] = MappingProxyType({}),
+        *,
+        clock: Clock,
+        request_seconds: float,
     ) -> None:
         self._keyring = keyring
+        self._limiter = limiter
         self._health = health
         self._hosts = frozenset(host.lower() for host in hosts)
         self._own = own
         self._faces = faces
+        self._clock = clock
+        self._request_seconds = request_seconds
         self._known_hosts: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        quota: Quota | None = None
 
         async def sending(message: Any) -> None:
             nonlocal started
+            if not started and quota is not None:
+                message["headers"] = [*message["headers"], *quota_headers(quota)]
             started = True
             await send(message)
 
@@ -95,19 +113,37 @@ class RestDoor:
             headers = read_headers(scope)
             self._check_names(headers)
             principal = self._keyring.authenticate(headers.get(b"authorization"))
-            await face.serve(Request(scope, headers, principal, receive, sending))
+            passed = await self._limiter.admit(principal)
+            try:
+                quota = passed.quota
+                await face.serve(Request(scope, headers, principal, receive, sending, self._deadline(headers)))
+            finally:
+                passed.leave()
         except ClientGone:
             return
         except Refusal as refusal:
             HTTP_REFUSED.labels(refusal.code).inc()
             if isinstance(refusal, BodyTooLarge):
                 await discard(scope, receive)
-            await respond(send, *face.refused(refusal))
+            if isinstance(refusal, RateLimitExceeded):
+                quota = used_up(refusal)
+            await respond(sending, *face.refused(refusal))
         except Exception:
             logger.exception("a request failed inside")
             if started:
                 raise
             await respond(send, *face.refused(InternalError()))
+
+    def _deadline(self, headers: Mapping[bytes, str]) -> float:
+        """Raises BadField for a time that is none."""
+        seconds = self._request_seconds
+        asked = headers.get(TIMEOUT_HEADER)
+        if asked is not None:
+            if re.fullmatch(r"[1-9][0-9]{0,8}", asked) is None:
+                name = TIMEOUT_HEADER.decode()
+                raise BadField(name=name, problem="it must be a whole number of milliseconds, 1 or more", at=name)
+            seconds = min(seconds, int(asked) / 1000)
+        return self._clock.monotonic() + seconds
 
     def _check_names(self, headers: Mapping[bytes, str]) -> None:
         """Raises ForeignHost (DNS rebinding) or ForeignOrigin (another site's page)."""

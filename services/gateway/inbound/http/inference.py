@@ -14,11 +14,13 @@ from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
 from services.kit import telemetry
-from services.kit.auth import Principal
 from services.kit.http import JSON, Send, respond
 
 PREFIX: Final = "/api/v1/deployments/"
-METHODS: Final = {"classify": "Classify", "embed": "Embed"}
+METHODS: Final = {
+    "classify": "/millrace.v1.InferenceService/Classify",
+    "embed": "/millrace.v1.InferenceService/Embed",
+}
 """The last segment of a hot path, and the gRPC method it stands for."""
 _COMMON: Final = frozenset({"deployment", "texts", "request_id", "sticky_key", "version", "whole_texts"})
 _FIELDS: Final = {"classify": _COMMON | {"with_embeddings"}, "embed": _COMMON}
@@ -35,14 +37,13 @@ def hot_path(verb: str, path: str) -> tuple[str, str] | None:
 class InferenceDoor:
     """Translates; the rules are the handler's."""
 
-    def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits, *, request_seconds: float) -> None:
+    def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits) -> None:
         self._ports = ports
         self._sampler = sampler
         self._limits = limits
-        self._request_seconds = request_seconds
 
     async def serve(self, deployment: str, action: str, request: Request) -> None:
-        headers, principal, send = request.headers, request.principal, request.send
+        headers, send = request.headers, request.send
         check_name(deployment, "deployment")
         sent = await read_json(request.receive, headers, self._limits)
         for name in sent:
@@ -50,20 +51,20 @@ class InferenceDoor:
                 raise BadField(name=name[:100], problem="there is no such field", at=name[:100])
         sampling = self._sampler.decide(headers.get(b"traceparent"), headers.get(b"tracestate"))
         if not sampling.sampled:
-            command = self._command(deployment, action, sent, principal, sampling.unsampled)
+            command = self._command(deployment, action, sent, request, sampling.unsampled)
             await _respond(send, action, await classify(command, self._ports), sampling.unsampled)
             return
         route, path = f"{PREFIX}{{deployment}}/{action}", f"{PREFIX}{deployment}/{action}"
-        with server_span("POST", route, path, sampling.carrier) as opened:
+        with server_span("POST", route, path, sampling.carrier, actor=request.principal.actor) as opened:
             traceparent = telemetry.current_carrier().get("traceparent", "")
-            command = self._command(deployment, action, sent, principal, traceparent)
+            command = self._command(deployment, action, sent, request, traceparent)
             opened.set_attribute("millrace.request", command.request)
             answer = await classify(command, self._ports)
             opened.set_attributes({"millrace.deployment": deployment, "millrace.version": answer.version})
         await _respond(send, action, answer, traceparent)
 
     def _command(
-        self, deployment: str, action: str, sent: Mapping[str, Any], principal: Principal, traceparent: str
+        self, deployment: str, action: str, sent: Mapping[str, Any], request: Request, traceparent: str
     ) -> Classify:
         if sent.get("deployment", deployment) != deployment:
             raise BadField(name="deployment", problem="the path names another one", at="deployment")
@@ -71,11 +72,11 @@ class InferenceDoor:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise BadField(name="texts", problem="it must be a list of strings", at="texts")
         return Classify(
-            tenant=principal.tenant,
+            tenant=request.principal.tenant,
             deployment=deployment,
             texts=texts,
             request=_text(sent, "request_id") or self._ports.ids.new("req"),
-            deadline=self._ports.clock.monotonic() + self._request_seconds,
+            deadline=request.deadline,
             sticky_key=_text(sent, "sticky_key"),
             traceparent=traceparent,
             version=_number(sent, "version"),

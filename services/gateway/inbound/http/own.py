@@ -6,13 +6,13 @@ from typing import Any, Final
 import orjson
 
 from services.contracts.errors import Refusal
-from services.gateway.domain.access import check_role
 from services.gateway.errors import MethodNotAllowed
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_path
 from services.gateway.inbound.http.uploads import UploadDoor, is_upload
+from services.kit.auth import check_role
 from services.kit.http import Header, respond
 
 OPENAPI_PATH: Final = "/openapi.json"

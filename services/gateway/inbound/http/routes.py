@@ -7,7 +7,15 @@ from typing import Final
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
-from services.contracts.rpc import batches_pb2, gateway_pb2, inference_pb2, monitor_pb2, registry_pb2, trainer_pb2
+from services.contracts.rpc import (
+    batches_pb2,
+    gateway_pb2,
+    inference_pb2,
+    keys_pb2,
+    monitor_pb2,
+    registry_pb2,
+    trainer_pb2,
+)
 from services.gateway.domain.requests import check_identifier, check_name
 from services.gateway.domain.uploads import check_content_hash
 
@@ -19,6 +27,7 @@ MONITOR: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"]
 GATEWAY: Final = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"]
 BATCHES: Final = batches_pb2.DESCRIPTOR.services_by_name["BatchService"]
 INFERENCE: Final = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+KEYS: Final = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Route:
     @property
     def service(self) -> ServiceDescriptor:
         return self.rpc.containing_service
+
+    @property
+    def method(self) -> str:
+        """The gRPC method's path, which also says the role that is needed."""
+        return f"/{self.service.full_name}/{self.rpc.name}"
 
     @property
     def has_body(self) -> bool:
@@ -223,6 +237,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         "GET", f"{_DEPLOYMENT}/windows/{{number}}", MONITOR, "GetWindow", "One drift window, with its test's numbers."
     ),
     _route("GET", f"{_DEPLOYMENT}/verdicts", MONITOR, "ListVerdicts", "The canary verdicts, the newest first."),
+    _route("GET", "/keys", KEYS, "ListKeys", "The keys of the caller's tenant, the oldest first; never a secret."),
+    _route(
+        "POST",
+        "/keys",
+        KEYS,
+        "CreateKey",
+        "Makes a key; its secret is told this once.",
+        required=("role",),
+        status=201,
+    ),
+    _route("POST", "/keys/{key}:revoke", KEYS, "RevokeKey", "Takes a key away, on every door within two seconds."),
 )
 
 

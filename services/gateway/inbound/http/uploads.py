@@ -10,7 +10,6 @@ import orjson
 
 from services.contracts.errors import Refusal
 from services.contracts.rpc import gateway_pb2
-from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import FORMATS, MEDIA
 from services.gateway.errors import BodyTooLarge, Malformed, UnsupportedMedia
@@ -26,6 +25,7 @@ from services.gateway.inbound.uploading import Pace, Patience
 from services.gateway.ports import Ports
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit import telemetry
+from services.kit.auth import check_role
 from services.kit.http import JSON, Header, Receive, respond
 
 ROUTE: Final = next(route for route in ROUTES if route.service is GATEWAY and route.rpc.name == "UploadDataset")
@@ -65,16 +65,20 @@ class UploadDoor:
         path, headers = read_path(request.scope), request.headers
         hit = ROUTE.pattern.fullmatch(path)
         parameters = hit.groupdict() if hit else {}
-        check_role(request.principal, ROUTE.rpc.name)
+        check_role(request.principal, ROUTE.method)
         for name, value in parameters.items():
             check_parameter(name, value)
         parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
-        with server_span(ROUTE.verb, ROUTE.path, path, parent, status=ROUTE.status):
+        with server_span(ROUTE.verb, ROUTE.path, path, parent, actor=request.principal.actor, status=ROUTE.status):
             header: Any = build_request(ROUTE, parameters, read_query(ROUTE, read_query_string(request.scope)))
             header.format = _format(headers, header.format)
             self._check_length(headers)
             asked = translate.upload_header(header)
-            caller = Caller(request.principal.tenant, headers.get(b"idempotency-key", ""))
+            caller = Caller(
+                tenant=request.principal.tenant,
+                idempotency_key=headers.get(b"idempotency-key", ""),
+                actor=request.principal.actor,
+            )
             pace = Pace(self._ports.clock, answer.tell)
             chunks = _decoded(body.chunks(), headers)
             async with self._patience.whole():

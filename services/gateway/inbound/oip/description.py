@@ -12,7 +12,6 @@ from services.gateway.errors import (
     DeploymentNotReady,
     NothingToLoad,
     ReplicaFull,
-    RoleTooWeak,
     SlowBody,
     UnknownDeployment,
     UnsupportedMedia,
@@ -20,6 +19,7 @@ from services.gateway.errors import (
 from services.gateway.inbound.oip.asking import words
 from services.gateway.inbound.oip.models import BACKEND, EXTENSIONS, PLATFORM, READY, SERVER
 from services.gateway.inbound.oip.paths import BASE, ROUTES, Route
+from services.kit.auth import RoleTooWeak
 
 TAG: Final = {
     "name": "OpenInference",

@@ -35,6 +35,11 @@ class Route:
         expression = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
         object.__setattr__(self, "pattern", re.compile(expression))
 
+    @property
+    def rpc(self) -> str:
+        """The gRPC method's path, which also says the role that is needed."""
+        return f"/inference.GRPCInferenceService/{self.method}"
+
 
 _MODEL: Final = f"{BASE}/models/{{model}}"
 _VERSION: Final = f"{_MODEL}/versions/{{version}}"

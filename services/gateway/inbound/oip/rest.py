@@ -8,7 +8,6 @@ from typing import Any, Final
 import orjson
 
 from services.contracts.errors import Kind, Refusal
-from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import BadField, ExtensionNotOffered, UnsupportedMedia
 from services.gateway.handlers import classify
@@ -24,6 +23,7 @@ from services.gateway.inbound.oip.wire import HEAD_LENGTH, read_object, read_req
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
 from services.kit import telemetry
+from services.kit.auth import check_role
 from services.kit.http import JSON, Header, respond
 
 OCTETS: Final[Header] = (b"content-type", b"application/octet-stream")
@@ -58,15 +58,12 @@ class Face:
         repository: Repository,
         sampler: Sampler,
         limits: BodyLimits,
-        *,
-        request_seconds: float,
     ) -> None:
         self._ports = ports
         self._models = models
         self._repository = repository
         self._sampler = sampler
         self._limits = limits
-        self._request_seconds = request_seconds
         self._told: Mapping[str, Callable[[Call], Awaitable[tuple[int, Any]]]] = {
             "ServerMetadata": self._server,
             "ModelMetadata": self._metadata,
@@ -81,12 +78,12 @@ class Face:
     async def serve(self, request: Request) -> None:
         path = read_path(request.scope)
         route, parameters = match(request.verb, path)
-        check_role(request.principal, route.method)
+        check_role(request.principal, route.rpc)
         model, version = parameters.get("model", ""), parameters.get("version", "")
         if route.method == "ModelInfer":
             await self._infer(model, version, route, request)
             return
-        with server_span(route.verb, route.path, path, _parent(request)):
+        with server_span(route.verb, route.path, path, _parent(request), actor=request.principal.actor):
             sent = read_object(await self._body(request)) if route.verb == "POST" else {}
             status, told = await self._told[route.method](Call(request, model, version, sent))
             trace = (b"traceparent", telemetry.current_carrier().get("traceparent", "").encode())
@@ -110,7 +107,8 @@ class Face:
             answer = await self._answer(asked, request, sampling.unsampled)
             await _respond(request, asked, answer, sampling.unsampled)
             return
-        with server_span(route.verb, route.path, request.path, sampling.carrier) as opened:
+        actor = request.principal.actor
+        with server_span(route.verb, route.path, request.path, sampling.carrier, actor=actor) as opened:
             traceparent = telemetry.current_carrier().get("traceparent", "")
             answer = await self._answer(asked, request, traceparent)
             facts = {"millrace.request": answer.request_id, "millrace.deployment": model}
@@ -118,12 +116,13 @@ class Face:
         await _respond(request, asked, answer, traceparent)
 
     async def _answer(self, asked: Asked, request: Request, traceparent: str) -> Answer:
+        now = self._ports.clock.monotonic()
         command = classify_command(
             asked,
             tenant=request.principal.tenant,
             ids=self._ports.ids,
-            now=self._ports.clock.monotonic(),
-            seconds=self._request_seconds,
+            now=now,
+            seconds=request.deadline - now,
             traceparent=traceparent,
         )
         return await classify(command, self._ports)
@@ -179,7 +178,7 @@ class Face:
             model=call.model,
             parameters=parameters,
             authorization=call.request.headers.get(b"authorization", ""),
-            deadline=self._ports.clock.monotonic() + self._request_seconds,
+            deadline=call.request.deadline,
         )
 
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 import grpc
 from google.protobuf.json_format import ParseDict
 
+from services.contracts.access import OIP_NOT_OFFERED
 from services.contracts.errors import InternalError, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
-from services.gateway.domain.access import check_role
 from services.gateway.errors import BadField, ExtensionNotOffered
 from services.gateway.handlers import classify
 from services.gateway.inbound.oip.asking import classify_command
@@ -18,34 +18,15 @@ from services.gateway.inbound.oip.messages import read_request, read_values, ref
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.sampling import Sampler
-from services.gateway.ports import Ports
+from services.gateway.ports import Limiter, Ports
 from services.kit import telemetry
 from services.kit.auth import Principal
 from services.kit.log import logger
 from services.kit.requests import caller
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-HEALTH: Final = ("ServerLive", "ServerReady")
 STREAM_IN_FLIGHT: Final = 64
 """Requests of one client stream that are worked on at once; more wait unread."""
-UNOFFERED: Final = {
-    "SystemSharedMemoryStatus": "shared memory",
-    "SystemSharedMemoryRegister": "shared memory",
-    "SystemSharedMemoryUnregister": "shared memory",
-    "CudaSharedMemoryStatus": "shared memory",
-    "CudaSharedMemoryRegister": "shared memory",
-    "CudaSharedMemoryUnregister": "shared memory",
-    "TraceSetting": "trace settings",
-    "LogSettings": "log settings",
-}
-"""Methods of the protocol's extensions that are not offered."""
-
-
-def _admitted(method: str) -> Principal:
-    """Who calls, if that role may. Raises RoleTooWeak."""
-    principal = caller()
-    check_role(principal, method)
-    return principal
 
 
 class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
@@ -57,6 +38,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         models: Models,
         repository: Repository,
         sampler: Sampler,
+        limiter: Limiter,
         *,
         is_ready: Callable[[], bool],
         request_seconds: float,
@@ -65,6 +47,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         self._models = models
         self._repository = repository
         self._sampler = sampler
+        self._limiter = limiter
         self._is_ready = is_ready
         self._request_seconds = request_seconds
 
@@ -77,30 +60,30 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Any) -> pb.ServerMetadataResponse:
-        _admitted("ServerMetadata")
+        caller()
         return ParseDict(self._models.server(), pb.ServerMetadataResponse())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:
-        tenant = _admitted("ModelReady").tenant
+        tenant = caller().tenant
         return pb.ModelReadyResponse(ready=self._models.is_ready(tenant, request.name, request.version))
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:
-        tenant = _admitted("ModelMetadata").tenant
+        tenant = caller().tenant
         return ParseDict(self._models.metadata(tenant, request.name, request.version), pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Any) -> pb.ModelConfigResponse:
-        tenant = _admitted("ModelConfig").tenant
+        tenant = caller().tenant
         config = self._models.config(tenant, request.name, request.version)
         return ParseDict({"config": config}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Any) -> pb.ModelStatisticsResponse:
-        tenant = _admitted("ModelStatistics").tenant
+        tenant = caller().tenant
         return ParseDict(self._models.statistics(tenant, request.name, request.version), pb.ModelStatisticsResponse())
 
     # --- the repository
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Any) -> pb.RepositoryIndexResponse:
-        tenant = _admitted("RepositoryIndex").tenant
+        tenant = caller().tenant
         _check_repository(request.repository_name)
         models = self._models.index(tenant, only_ready=request.ready)
         return ParseDict({"models": models}, pb.RepositoryIndexResponse())
@@ -108,13 +91,13 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Any
     ) -> pb.RepositoryModelLoadResponse:
-        await self._repository.load(self._order(request, _admitted("RepositoryModelLoad"), context))
+        await self._repository.load(self._order(request, caller(), context))
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Any
     ) -> pb.RepositoryModelUnloadResponse:
-        await self._repository.unload(self._order(request, _admitted("RepositoryModelUnload"), context))
+        await self._repository.unload(self._order(request, caller(), context))
         return pb.RepositoryModelUnloadResponse()
 
     def _order(self, request: Any, principal: Principal, context: Any) -> Order:
@@ -130,7 +113,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
     # --- inference
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
-        principal = _admitted("ModelInfer")
+        principal = caller()
         traceparent = telemetry.current_carrier().get("traceparent", "")
         return await self._answer(request, principal, traceparent, self._seconds(context))
 
@@ -138,7 +121,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
     ) -> None:
         """Answers in the order of the requests: an error names none, so clients count."""
-        principal = _admitted("ModelStreamInfer")
+        principal = caller()
         parent = _metadata(context).get("traceparent")
         room = asyncio.Semaphore(STREAM_IN_FLIGHT)
         answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
@@ -161,7 +144,11 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         sampling = self._sampler.decide(parent)
         traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
         try:
-            response = await self._answer(request, principal, traceparent, self._seconds(context))
+            passed = await self._limiter.admit(principal)
+            try:
+                response = await self._answer(request, principal, traceparent, self._seconds(context))
+            finally:
+                passed.leave()
         except Refusal as refusal:
             return refused(request, refusal)
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
@@ -195,11 +182,11 @@ class Unoffered(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         service, _, method = handler_call_details.method.strip("/").partition("/")
-        if service != SERVICE.full_name or method not in UNOFFERED:
+        if service != SERVICE.full_name or method not in OIP_NOT_OFFERED:
             return None
 
         async def refuse(request: bytes, context: Any) -> bytes:
-            raise ExtensionNotOffered(name=UNOFFERED[method])
+            raise ExtensionNotOffered(name=OIP_NOT_OFFERED[method])
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 

@@ -14,13 +14,13 @@ from services.gateway.errors import (
     ForeignHost,
     ModelNotFound,
     ReplicaFull,
-    RoleTooWeak,
     SlowBody,
     TokensNotText,
     UnsupportedMedia,
 )
 from services.gateway.inbound.openai.answers import refused
 from services.gateway.inbound.openai.embeddings import MAX_INPUTS
+from services.kit.auth import RoleTooWeak
 
 TAG: Final = {"name": "OpenAI", "description": "The API that OpenAI's clients know: base URL `/v1`, the same key."}
 

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from services.contracts.errors import Refusal
-from services.gateway.domain.access import check_role
 from services.gateway.domain.requests import Classify
 from services.gateway.domain.routing import Served
 from services.gateway.errors import (
@@ -28,6 +27,7 @@ from services.gateway.inbound.openai.embeddings import answer, read_model, read_
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
 from services.kit import telemetry
+from services.kit.auth import check_role
 from services.kit.http import JSON, Header, respond
 
 MODELS: Final = "/v1/models"
@@ -57,15 +57,14 @@ class OpenAiFace:
     A model's id is a deployment's name, or `deployment@version` for one of the versions that it serves.
     """
 
-    def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits, *, request_seconds: float) -> None:
+    def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits) -> None:
         self._ports = ports
         self._sampler = sampler
         self._limits = limits
-        self._request_seconds = request_seconds
         self._routes: Mapping[str, tuple[str, str, Callable[[_Call], Awaitable[Told]]]] = {
-            MODELS: ("GET", "ListModels", self._list_models),
-            MODEL: ("GET", "GetModel", self._get_model),
-            EMBEDDINGS: ("POST", "Embed", self._embed),
+            MODELS: ("GET", "/millrace.v1.RegistryService/ListModels", self._list_models),
+            MODEL: ("GET", "/millrace.v1.RegistryService/GetModel", self._get_model),
+            EMBEDDINGS: ("POST", "/millrace.v1.InferenceService/Embed", self._embed),
         }
 
     async def serve(self, request: Request) -> None:
@@ -96,7 +95,9 @@ class OpenAiFace:
         if not sampling.sampled:
             yield sampling.unsampled
             return
-        with server_span(verb, route, path, sampling.carrier, status_of=status_of) as opened:
+        with server_span(
+            verb, route, path, sampling.carrier, actor=request.principal.actor, status_of=status_of
+        ) as opened:
             opened.set_attribute("millrace.request", _request_id.get())
             yield telemetry.current_carrier().get("traceparent", "")
 
@@ -116,13 +117,13 @@ class OpenAiFace:
         request = call.request
         sent = await read_json(request.receive, request.headers, self._limits)
         wanted = read_request(sent, limit_chars=self._ports.policy.text_limit_chars)
-        seconds = seconds_of(request.headers, self._request_seconds)
+        now = self._ports.clock.monotonic()
         command = Classify(
             tenant=request.principal.tenant,
             deployment=wanted.deployment,
             texts=wanted.texts,
             request=call.id,
-            deadline=self._ports.clock.monotonic() + seconds,
+            deadline=now + seconds_of(request.headers, request.deadline - now),
             sticky_key=wanted.user,
             traceparent=call.traceparent,
             version=wanted.version,

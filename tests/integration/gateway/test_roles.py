@@ -1,0 +1,124 @@
+"""Every door of the gateway with every kind of key: REST routes and methods, documents, and gRPC methods."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from services.contracts.access import METHOD_ROLES, METRICS_ROLE, OIP_NOT_OFFERED, KeyRole, suffices
+from services.contracts.rpc import inference_pb2
+from services.gateway.inbound.http.own import OPENAPI_PATH
+from services.gateway.inbound.http.routes import INFERENCE, ROUTES
+from services.gateway.inbound.oip import paths as oip_paths
+from tests.fixtures.callers import Callers, make_callers
+from tests.integration.gateway.place import Place, open_place, target
+from tests.integration.kit.test_roles_at_the_door import SERVED, Door
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
+REFUSED = (401, 403)
+NOT_OFFERED = {f"/inference.GRPCInferenceService/{name}" for name in OIP_NOT_OFFERED}
+
+
+@dataclass(frozen=True)
+class RestDoor:
+    """One method of one path, and the role it needs."""
+
+    verb: str
+    path: str
+    needed: KeyRole
+
+
+def rest_doors() -> list[RestDoor]:
+    """From the tables that the doors themselves are made from."""
+    routes = [RestDoor(one.verb, re.sub(r"{\w+}", "news", one.path), METHOD_ROLES[one.method]) for one in ROUTES]
+    routes += [
+        RestDoor(one.verb, re.sub(r"{model}", "news", one.path).replace("{version}", "1"), METHOD_ROLES[one.rpc])
+        for one in oip_paths.ROUTES
+        if not one.keyless
+    ]
+    return [*routes, RestDoor("GET", OPENAPI_PATH, KeyRole.VIEWER), RestDoor("GET", "/metrics", METRICS_ROLE)]
+
+
+@dataclass
+class Knocking:
+    place: Place
+    callers: Callers
+    client: httpx.AsyncClient
+
+    async def knock(self, verb: str, path: str, key: str | None) -> httpx.Response:
+        headers = {"request-timeout-ms": "1000"} | ({"authorization": f"Bearer {key}"} if key else {})
+        return await self.client.request(verb, path, headers=headers)
+
+
+@pytest.fixture
+async def knocking(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Knocking]:
+    callers = make_callers(tmp_path / "keys")
+    async with open_place(tmp_path, embedded_bootstrap) as place:
+        async with httpx.AsyncClient(base_url=f"http://{place.rest}", timeout=30) as client:
+            yield Knocking(place, callers, client)
+
+
+async def test_every_path_and_method_refuses_every_stranger(knocking: Knocking) -> None:
+    """Whether or not there is such a door: a stranger learns no paths."""
+    for path in sorted({door.path for door in rest_doors()} | {"/", "/docs", "/nothing", "/v1/models", "/v2"}):
+        for verb in METHODS:
+            for name, key in knocking.callers.strangers.items():
+                reply = await knocking.knock(verb, path, key)
+                assert reply.status_code == 401, (verb, path, name, reply.status_code)
+                assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_every_route_lets_in_the_roles_that_suffice_and_no_other(knocking: Knocking) -> None:
+    asked = 0
+    for door in rest_doors():
+        for role, key in knocking.callers.by_role.items():
+            reply = await knocking.knock(door.verb, door.path, key)
+            if suffices(role, door.needed):
+                assert reply.status_code not in REFUSED, (door, role, reply.text)
+            else:
+                assert reply.status_code == 403, (door, role, reply.text)
+                assert f"the role '{role}' may not do that" in reply.text
+            asked += 1
+    assert asked > 100
+
+
+async def test_every_grpc_method_refuses_strangers_and_roles_that_are_too_weak(knocking: Knocking) -> None:
+    door = Door(knocking.place.home / "keys", knocking.callers, knocking.place.channel)
+    refused = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+    offered = {path: role for path, role in METHOD_ROLES.items() if path in SERVED or path in NOT_OFFERED}
+    for path, needed in offered.items():
+        for name, key in knocking.callers.strangers.items():
+            assert await door.code(path, key) is grpc.StatusCode.UNAUTHENTICATED, (path, name)
+        for role, key in knocking.callers.by_role.items():
+            code = await door.code(path, key)
+            if suffices(role, needed):
+                assert code not in refused, (path, role)
+            else:
+                assert code is grpc.StatusCode.PERMISSION_DENIED, (path, role)
+
+
+async def test_what_another_tenant_has_is_404(knocking: Knocking) -> None:
+    place, stranger = knocking.place, knocking.callers.elsewhere
+    await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    headers = {"authorization": f"Bearer {stranger}"}
+    for path, body in (
+        ("classify", {"texts": ["a"]}),
+        ("embed", {"texts": ["a"]}),
+        ("feedback", {"request_id": "r", "label": "l"}),
+    ):
+        reply = await knocking.client.post(f"/api/v1/deployments/news/{path}", json=body, headers=headers)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_deployment"), path
+    place.metadata = (("authorization", f"Bearer {stranger}"),)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await place.rpc_method(INFERENCE, "Classify")(inference_pb2.ClassifyRequest(deployment="news", texts=["a"]))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    mine = (await knocking.knock("GET", "/api/v1/keys", knocking.callers.by_role[KeyRole.ADMIN])).json()["keys"]
+    for one in mine:
+        reply = await knocking.knock("POST", f"/api/v1/keys/{one['id']}:revoke", stranger)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_key")
