@@ -68,8 +68,8 @@ class GatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadDataset(self, request_iterator, context):
-        """Takes a data set's content: first the header, then chunks of at most 4 MiB. Tells how much came, and at last
-        where it lies. The content can be announced by that address; nothing is trained before that.
+        """Takes a data set's content: first the header, then chunks of at most 1 MiB or what the gateway's largest
+        message is. Tells how much came, and at last where it lies. The content can be announced by that address; nothing is trained before that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

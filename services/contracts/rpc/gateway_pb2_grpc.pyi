@@ -35,8 +35,8 @@ class GatewayServiceStub:
     """Publishes `dataset.ready`. The same idempotency key (metadata or header `idempotency-key`) gives the same answer."""
     SendFeedback: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.SendFeedbackRequest, _gateway_pb2.Accepted]
     UploadDataset: _grpc.StreamStreamMultiCallable[_gateway_pb2.UploadDatasetRequest, _gateway_pb2.UploadDatasetResponse]
-    """Takes a data set's content: first the header, then chunks of at most 4 MiB. Tells how much came, and at last
-    where it lies. The content can be announced by that address; nothing is trained before that.
+    """Takes a data set's content: first the header, then chunks of at most 1 MiB or what the gateway's largest
+    message is. Tells how much came, and at last where it lies. The content can be announced by that address; nothing is trained before that.
     """
 
 @_typing.type_check_only
@@ -46,8 +46,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Publishes `dataset.ready`. The same idempotency key (metadata or header `idempotency-key`) gives the same answer."""
     SendFeedback: _aio.UnaryUnaryMultiCallable[_gateway_pb2.SendFeedbackRequest, _gateway_pb2.Accepted]  # type: ignore[assignment]
     UploadDataset: _aio.StreamStreamMultiCallable[_gateway_pb2.UploadDatasetRequest, _gateway_pb2.UploadDatasetResponse]  # type: ignore[assignment]
-    """Takes a data set's content: first the header, then chunks of at most 4 MiB. Tells how much came, and at last
-    where it lies. The content can be announced by that address; nothing is trained before that.
+    """Takes a data set's content: first the header, then chunks of at most 1 MiB or what the gateway's largest
+    message is. Tells how much came, and at last where it lies. The content can be announced by that address; nothing is trained before that.
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,8 +72,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_gateway_pb2.UploadDatasetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_pb2.UploadDatasetResponse], _abc.AsyncIterator[_gateway_pb2.UploadDatasetResponse]]:
-        """Takes a data set's content: first the header, then chunks of at most 4 MiB. Tells how much came, and at last
-        where it lies. The content can be announced by that address; nothing is trained before that.
+        """Takes a data set's content: first the header, then chunks of at most 1 MiB or what the gateway's largest
+        message is. Tells how much came, and at last where it lies. The content can be announced by that address; nothing is trained before that.
         """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
