@@ -11,9 +11,11 @@ import pytest
 
 from services.contracts.access import METHOD_ROLES, METRICS_ROLE, OIP_NOT_OFFERED, KeyRole, suffices
 from services.contracts.rpc import inference_pb2
+from services.gateway.inbound.docs import page
 from services.gateway.inbound.http.own import OPENAPI_PATH
 from services.gateway.inbound.http.routes import INFERENCE, ROUTES
 from services.gateway.inbound.oip import paths as oip_paths
+from services.gateway.inbound.openai import face as openai
 from tests.fixtures.callers import Callers, make_callers
 from tests.integration.gateway.place import Place, open_place, target
 from tests.integration.kit.test_roles_at_the_door import SERVED, Door
@@ -40,6 +42,11 @@ def rest_doors() -> list[RestDoor]:
         for one in oip_paths.ROUTES
         if not one.keyless
     ]
+    routes += [
+        RestDoor(verb, path.replace("{model}", "news"), METHOD_ROLES[method])
+        for path, (verb, method) in openai.ROUTES.items()
+    ]
+    routes += [RestDoor("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
     return [*routes, RestDoor("GET", OPENAPI_PATH, KeyRole.VIEWER), RestDoor("GET", "/metrics", METRICS_ROLE)]
 
 
@@ -64,12 +71,13 @@ async def knocking(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Kno
 
 async def test_every_path_and_method_refuses_every_stranger(knocking: Knocking) -> None:
     """Whether or not there is such a door: a stranger learns no paths."""
-    for path in sorted({door.path for door in rest_doors()} | {"/", "/docs", "/nothing", "/v1/models", "/v2"}):
+    for path in sorted({door.path for door in rest_doors()} | {"/", "/nothing", "/v1", "/v2"}):
         for verb in METHODS:
             for name, key in knocking.callers.strangers.items():
                 reply = await knocking.knock(verb, path, key)
                 assert reply.status_code == 401, (verb, path, name, reply.status_code)
-                assert reply.headers["www-authenticate"] == "Bearer"
+                scheme = "Basic" if path.startswith(page.ROOT) else "Bearer"  # a browser asks for a password
+                assert reply.headers["www-authenticate"].split()[0] == scheme
 
 
 async def test_every_route_lets_in_the_roles_that_suffice_and_no_other(knocking: Knocking) -> None:

@@ -34,6 +34,12 @@ MODELS: Final = "/v1/models"
 MODEL: Final = "/v1/models/{model}"
 EMBEDDINGS: Final = "/v1/embeddings"
 OWNER: Final = "millrace"
+ROUTES: Final[Mapping[str, tuple[str, str]]] = {
+    MODELS: ("GET", "/millrace.v1.RegistryService/ListModels"),
+    MODEL: ("GET", "/millrace.v1.RegistryService/GetModel"),
+    EMBEDDINGS: ("POST", "/millrace.v1.InferenceService/Embed"),
+}
+"""By path: the HTTP method, and the gRPC method whose role it needs."""
 
 Told: TypeAlias = tuple[dict[str, Any], list[Header]]
 """The answer's object, and headers of its own."""
@@ -61,10 +67,10 @@ class OpenAiFace:
         self._ports = ports
         self._sampler = sampler
         self._limits = limits
-        self._routes: Mapping[str, tuple[str, str, Callable[[_Call], Awaitable[Told]]]] = {
-            MODELS: ("GET", "/millrace.v1.RegistryService/ListModels", self._list_models),
-            MODEL: ("GET", "/millrace.v1.RegistryService/GetModel", self._get_model),
-            EMBEDDINGS: ("POST", "/millrace.v1.InferenceService/Embed", self._embed),
+        self._asks: Mapping[str, Callable[[_Call], Awaitable[Told]]] = {
+            MODELS: self._list_models,
+            MODEL: self._get_model,
+            EMBEDDINGS: self._embed,
         }
 
     async def serve(self, request: Request) -> None:
@@ -72,14 +78,14 @@ class OpenAiFace:
         _request_id.set(request_id)
         path = read_path(request.scope)
         route, model = (MODEL, path.removeprefix(f"{MODELS}/")) if path.startswith(f"{MODELS}/") else (path, "")
-        if route not in self._routes or (route == MODEL and (not model or "/" in model)):
+        if route not in ROUTES or (route == MODEL and (not model or "/" in model)):
             raise UnknownRoute(advice="GET /openapi.json lists every path")
-        verb, method, ask = self._routes[route]
+        verb, method = ROUTES[route]
         if request.verb != verb:
             raise MethodNotAllowed(method=request.verb[:20], allowed=verb)
         check_role(request.principal, method)
         with self._traced(request, verb, route, path) as traceparent:
-            told, headers = await ask(_Call(request, request_id, model, traceparent))
+            told, headers = await self._asks[route](_Call(request, request_id, model, traceparent))
         more = [JSON, (b"x-request-id", request_id.encode()), (b"traceparent", traceparent.encode()), *headers]
         await respond(request.send, 200, orjson.dumps(told), more)
 
