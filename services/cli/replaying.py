@@ -1,4 +1,4 @@
-"""Sending dead letters again without doubling effects (docs/decisions/0013-a-replayed-letter-keeps-its-id.md).
+"""Sending dead letters again without doubling effects (docs/decisions/0011-a-replayed-letter-keeps-its-id.md).
 
 What is sent is the record as it was: original bytes, key and headers, so that it has the id of the first delivery and
 every inbox that had its effect already knows it. What cannot have the promised effect is left out, with the reason.
