@@ -1,16 +1,21 @@
 """A file's way to the gateway, and how far it is: a bar on a terminal, plain lines elsewhere, nothing with --json."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from services.cli.errors import CliError, Exit
 from services.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from services.cli.session import Session
 
 CHUNK: Final = 256 * 1024
 LINE_EVERY_BYTES: Final = 16 * 1024 * 1024
@@ -20,9 +25,48 @@ MIB: Final = 1024 * KIB
 Advance = Callable[[int], None]
 
 
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+@dataclass(frozen=True)
+class Handed:
+    """A file to hand over: the data set that it is a content of, and what fixes it."""
+
+    file: Path
+    dataset: str
+    format: str
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, file: Path, dataset: str = "") -> Self:
+        """Under a name made from the file's where none is given. Raises CliError for a file that is none of ours."""
+        kind = kind_of(file.name)
+        if not file.is_file():
+            raise CliError(f"there is no file {file}", code="missing_file", status=Exit.USAGE)
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return cls(file, dataset or dataset_name(file.stem), kind, digest, file.stat().st_size)
+
+    def upload(self, session: "Session") -> Any:
+        """Where it lies now, with its progress on standard error. Raises CliError."""
+        query = {"format": self.format, "sha256": self.sha256, "size_bytes": self.size_bytes}
+        with progress(session.out, self.file.name, self.size_bytes) as advance:
+            uploaded = session.rest().upload(f"/datasets/{self.dataset}/content", self.file, advance, **query)
+        if uploaded["already_there"]:
+            session.out.say("this content was there already")
+        return uploaded
+
+
+def kind_of(name: str) -> str:
+    """`jsonl` or `csv`, by the name's ending. Raises CliError for any other."""
+    kind = name.rpartition(".")[2].lower()
+    if kind not in {"jsonl", "csv"}:
+        raise CliError(f"{name} is neither .jsonl nor .csv", code="unknown_format", status=Exit.USAGE)
+    return kind
+
+
+def dataset_name(stem: str) -> str:
+    """A file's name as the name of a data set: lower case, other characters become dashes."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:63].strip("._-")
+    return cleaned or "data"
 
 
 def chunks_of(file: Path, advance: Advance) -> Iterator[bytes]:

@@ -59,6 +59,7 @@ def build(settings: GatewaySettings) -> Service:
     mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
     upstreams = ServiceLines(_addresses(settings))
     workers: list[Worker] = []
+    uploads = _uploads(service, settings)
     ports = Ports(
         store=(kept := store(database, service.clock, service.ids)),
         clock=service.clock,
@@ -70,8 +71,8 @@ def build(settings: GatewaySettings) -> Service:
         keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
         generator=random.Random(service.ids.seed()),
         policy=settings.policy(),
-        batching=_batching(settings, workers),
-        uploads=_uploads(service, settings),
+        batching=_batching(settings, uploads, workers),
+        uploads=uploads,
     )
     reader = LatestReader(
         {subscription.event: subscription.handle for subscription in subscriptions(ports)},
@@ -107,12 +108,12 @@ def _addresses(settings: GatewaySettings) -> dict[str, str]:
     }
 
 
-def _batching(settings: GatewaySettings, workers: list[Worker]) -> Batching:
+def _batching(settings: GatewaySettings, uploads: UploadStore, workers: list[Worker]) -> Batching:
     def wake() -> None:
         for worker in workers:
             worker.wake.set()
 
-    inputs = RootedFiles(settings.roots(), settings.row_limits())
+    inputs = RootedFiles(settings.roots(), settings.row_limits(), uploads)
     return Batching(inputs, StoredResults(settings.results_root()), settings.batch_policy(), wake)
 
 

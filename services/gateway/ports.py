@@ -189,11 +189,11 @@ class OpenInput(Protocol):
 class Inputs(Protocol):
     """Files that batches are made of."""
 
-    async def check(self, uri: str) -> None:
+    async def check(self, uri: str, tenant: str) -> None:
         """Raises a kind of UnusableData for an address that may not be read, or where no file lies."""
         ...
 
-    def open(self, spec: BatchSpec) -> AbstractAsyncContextManager[OpenInput]:
+    def open(self, spec: BatchSpec, tenant: str) -> AbstractAsyncContextManager[OpenInput]:
         """Raises a kind of UnusableData."""
         ...
 

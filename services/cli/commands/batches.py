@@ -1,20 +1,16 @@
 """`millrace batches ...`: files that are classified while nobody waits."""
 
-import os
 import secrets
-import shutil
 import sys
 import threading
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import unquote, urlsplit
 
 import typer
 
-from services.cli.commands.datasets import dataset_name
-from services.cli.errors import CliError, Exit
-from services.cli.home import Home
+from services.cli.errors import Exit
 from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
+from services.cli.uploading import Handed, kind_of
 
 app = subcommands(help="Files that are classified while nobody waits.")
 
@@ -27,7 +23,7 @@ BatchArgument = Annotated[str, typer.Argument(help="The batch's id.")]
 @app.command("create")
 @command
 def create(
-    file: Annotated[str, typer.Argument(help="A .jsonl or .csv file, or its file:// address.")],
+    file: Annotated[str, typer.Argument(help="A .jsonl or .csv file, or the address of one.")],
     *,
     deployment: Annotated[str, typer.Option("--deployment", "-d", help="The deployment to ask.")],
     text_column: Annotated[str, typer.Option(help="Which column holds the text.")] = "text",
@@ -37,18 +33,18 @@ def create(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Classify every row of a file."""
+    """Classify every row of a file; one of this machine is uploaded first."""
     session = Session(as_json=as_json)
-    body = _place(session.home, file)
-    body |= {"deployment": deployment, "text_column": text_column, "version": version}
-    body["with_embeddings"] = with_embeddings
+    handed = None if "://" in file else Handed.of(Path(file))
+    body: dict[str, Any] = {"uri": file, "format": kind_of(file), "deployment": deployment}
+    body |= {"text_column": text_column, "version": version, "with_embeddings": with_embeddings}
     if dry_run:
-        session.out.data(body, lambda told: session.out.text(f"would classify {told['uri']} by {deployment}"))
+        way = "classify" if handed is None else f"upload {handed.size_bytes} bytes and classify"
+        session.out.data(body, lambda told: session.out.text(f"would {way} {told['uri']} by {deployment}"))
         return
-    rest = session.rest()
-    if "://" not in file and body["uri"] != Path(file).resolve().as_uri():
-        _copy_to(Path(file), body["uri"])
-    told = rest.post("/batches", body, headers={"idempotency-key": secrets.token_hex(16)})
+    if handed is not None:
+        body["uri"] = handed.upload(session)["uri"]
+    told = session.rest().post("/batches", body, headers={"idempotency-key": secrets.token_hex(16)})
     if wait:
         told = _wait(session, told)
     session.out.data(told, lambda document: _show(session, document))
@@ -123,22 +119,6 @@ def output(batch: BatchArgument, as_json: Json = False) -> None:
         session.out.line(line, json.dumps(line, ensure_ascii=False))
 
 
-def _place(home: Home, file: str) -> dict[str, Any]:
-    """Address and format; a file outside the data folder goes there first. Raises CliError."""
-    kind = file.rpartition(".")[2].lower()
-    if kind not in {"jsonl", "csv"}:
-        raise CliError(f"{file} is neither .jsonl nor .csv", code="unknown_format", status=Exit.USAGE)
-    if "://" in file:
-        return {"uri": file, "format": kind}
-    path = Path(file)
-    if not path.is_file():
-        raise CliError(f"there is no file {file}", code="missing_file", status=Exit.USAGE)
-    place = path.resolve()
-    if "MILLRACE_URL" not in os.environ and home.datasets not in place.parents:
-        place = home.datasets / f"batch-{dataset_name(path.stem)}.{secrets.token_hex(4)}.{kind}"
-    return {"uri": place.as_uri(), "format": kind}
-
-
 def _wait(session: Session, told: dict[str, Any]) -> dict[str, Any]:
     """Follows the batch to its end, with its progress on standard error."""
     rest, said = session.rest(), ""
@@ -170,12 +150,3 @@ def _next(session: Session, told: dict[str, Any]) -> None:
         session.out.next(f"millrace batches show {told['batch']}")
     if told.get("trace_id"):
         session.out.next(f"millrace trace {told['trace_id']}")
-
-
-def _copy_to(file: Path, uri: str) -> None:
-    """Whole or not at all: nobody reads half a file."""
-    target = Path(unquote(urlsplit(uri).path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}")
-    shutil.copyfile(file, draft)
-    draft.replace(target)

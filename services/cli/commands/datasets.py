@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from services.cli.errors import CliError, Exit
 from services.cli.session import DryRun, Json, Limit, Page, RecipeJson, Session, command, more, subcommands
-from services.cli.uploading import progress, sha256_of
+from services.cli.uploading import Handed
 
 app = subcommands(help="Data sets.")
 
@@ -93,49 +91,30 @@ def push(
     Pushing the same file in the same way again changes nothing.
     """
     session = Session(as_json=as_json)
-    kind, dataset = _kind(file), name or dataset_name(file.stem)
-    body: dict[str, Any] = {"dataset": dataset, "format": kind, "model": model, "content_hash": sha256_of(file)}
+    handed = Handed.of(file, name)
+    body: dict[str, Any] = {"dataset": handed.dataset, "format": handed.format, "model": model}
+    body["content_hash"] = handed.sha256
     body |= {"text_column": text_column, "label_column": label_column, "split_column": split_column}
     body |= {"recipe_json": recipe, "hold_back": hold_back}
     if dry_run:
         session.out.data(
-            {**body, "size_bytes": file.stat().st_size},
+            {**body, "size_bytes": handed.size_bytes},
             lambda told: session.out.text(
                 f"would upload {told['size_bytes']} bytes as {told['dataset']}, content {told['content_hash']}"
             ),
         )
         return
-    uploaded = _upload(session, file, body)
+    uploaded = handed.upload(session)
     told = session.rest().post("/datasets", body | {"uri": uploaded["uri"]}, {"idempotency-key": _key(body)})
     session.out.data({**told, **uploaded}, lambda whole: session.out.text(
         f"announced {whole['dataset']}, content {whole['content_hash'][:SHORT]}, event {whole['event_id']}"
     ))  # fmt: skip
-    session.out.next(f"millrace runs list --dataset {dataset}", f"millrace trace {told['trace_id']}")
-
-
-def _upload(session: Session, file: Path, body: dict[str, Any]) -> Any:
-    size = file.stat().st_size
-    query = {"format": body["format"], "sha256": body["content_hash"], "size_bytes": size}
-    with progress(session.out, file.name, size) as advance:
-        uploaded = session.rest().upload(f"/datasets/{body['dataset']}/content", file, advance, **query)
-    if uploaded["already_there"]:
-        session.out.say("this content was there already")
-    return uploaded
+    session.out.next(f"millrace runs list --dataset {handed.dataset}", f"millrace trace {told['trace_id']}")
 
 
 def _key(body: dict[str, Any]) -> str:
     """The same announcement has the same key, so that it is one event however often it is made."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _kind(file: Path) -> str:
-    """Raises CliError for a file that is not there or of another kind."""
-    if not file.is_file():
-        raise CliError(f"there is no file {file}", code="missing_file", status=Exit.USAGE)
-    kind = file.suffix.removeprefix(".").lower()
-    if kind not in {"jsonl", "csv"}:
-        raise CliError(f"{file.name} is neither .jsonl nor .csv", code="unknown_format", status=Exit.USAGE)
-    return kind
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:
@@ -144,9 +123,3 @@ def _show(session: Session, told: dict[str, Any]) -> None:
     names = ("dataset", "content_hash", "size_bytes", "rows", "format", "model", "uri", "announced_at", "latest_run")
     for name in names:
         session.out.text(f"{name:<13} {lines.get(name) or '-'}")
-
-
-def dataset_name(stem: str) -> str:
-    """A file's name as the name of a data set: lower case, other characters become dashes."""
-    cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:63].strip("._-")
-    return cleaned or "data"

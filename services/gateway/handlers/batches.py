@@ -84,7 +84,7 @@ async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
     if not ports.routes.knows(caller.tenant, spec.deployment):
         raise unknown(spec.deployment, ports)
     ports.routes.plan(caller.tenant, spec.deployment, ticket=0.0, version=spec.version)
-    await ports.batching.inputs.check(spec.uri)
+    await ports.batching.inputs.check(spec.uri, caller.tenant)
 
 
 async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) -> Batch:
@@ -179,7 +179,7 @@ class BatchStopped(Exception):
 async def _run(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
     async with ports.store.reading() as tx:
         spec = (await _present(tx, job.tenant, job.payload["batch"])).spec
-    async with ports.batching.inputs.open(spec) as rows:
+    async with ports.batching.inputs.open(spec, job.tenant) as rows:
         batch = await _take_up(job, rows, ports)
         if batch.failure is not None:
             return batch.failure

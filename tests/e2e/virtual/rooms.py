@@ -80,6 +80,7 @@ class Gateway:
 async def build_gateway(ground: Ground) -> Gateway:
     database = await ground.database("gateway", GATEWAY_MIGRATIONS)
     ids, mirrors = ground.ids("gateway"), QueuedMirrors(ground.replicas)
+    uploads = UploadStore(f"file://{ground.data / 'uploads'}", ground.clock, ids)
     ports = gateway.Ports(
         store=gateway_store(database, ground.clock, ids),
         clock=ground.clock,
@@ -91,8 +92,8 @@ async def build_gateway(ground: Ground) -> Gateway:
         keys=FakeKeys(),
         generator=ground.generator,
         policy=gateway.Policy(),
-        batching=_batching(ground),
-        uploads=UploadStore(f"file://{ground.data / 'uploads'}", ground.clock, ids),
+        batching=_batching(ground, uploads),
+        uploads=uploads,
     )
     room = Room(
         "gateway",
@@ -103,9 +104,9 @@ async def build_gateway(ground: Ground) -> Gateway:
     return Gateway(room, ports, mirrors)
 
 
-def _batching(ground: Ground) -> gateway.Batching:
+def _batching(ground: Ground, uploads: UploadStore) -> gateway.Batching:
     """Real files; nobody works on them in this story."""
-    inputs = RootedFiles([ground.data.resolve()], RowLimits(1_000_000, 1_000, 10_000))
+    inputs = RootedFiles([ground.data.resolve()], RowLimits(1_000_000, 1_000, 10_000), uploads)
     results = StoredResults(f"file://{ground.folder / 'results'}")
     return gateway.Batching(inputs, results, gateway.BatchPolicy(), wake=lambda: None)
 

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from services.cli.launcher.ports import any_free
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
+from services.contracts.names import DEFAULT_TENANT
 from services.contracts.rpc import (
     inference_pb2,
     inference_pb2_grpc,
@@ -160,7 +161,13 @@ class Place:
         await self.publish(replica.report(*versions))
         return replica
 
-    async def deploy(self, *targets: Target, mirror: float = 0.0, trace_context: dict[str, str] | None = None) -> None:
+    async def deploy(
+        self,
+        *targets: Target,
+        mirror: float = 0.0,
+        trace_context: dict[str, str] | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
         self.generation += 1
         event = DeploymentChanged(
             deployment="news",
@@ -170,14 +177,17 @@ class Place:
             mirror=mirror,
             reason="test",
         )
-        await self.publish(event, trace_context)
+        await self.publish(event, trace_context, tenant)
 
-    async def publish(self, event: Event, trace_context: dict[str, str] | None = None) -> None:
+    async def publish(
+        self, event: Event, trace_context: dict[str, str] | None = None, tenant: str = DEFAULT_TENANT
+    ) -> None:
         envelope = Envelope(
             id=SystemIds().new("evt"),
             event=event,
             source="test",
             time=SystemClock().now(),
+            tenant=tenant,
             trace=trace_context or {},
         )
         await self.writer.send([encode(envelope)])

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from services.cli.errors import Exit
-from services.cli.home import Home
 from tests.unit.cli.test_commands import Gateway, gateway, run  # noqa: F401 - the fixture
 
 BATCH: dict[str, Any] = {
@@ -22,29 +21,29 @@ BATCH: dict[str, Any] = {
     "output_uri": "file:///results/output.jsonl",
     "trace_id": "ab" * 16,
 }
+UPLOADED: dict[str, Any] = {"uri": "file:///u/default/texts/0.jsonl", "already_there": False}
 
 
-def test_a_file_elsewhere_goes_to_the_data_folder_first(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
+def test_a_local_file_is_uploaded_first(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "a"}\n')
+    gateway.answers["POST", "/api/v1/datasets/texts/content"] = (201, UPLOADED)
     gateway.answers["POST", "/api/v1/batches"] = (202, {**BATCH, "status": "queued"})
     done = run("batches", "create", str(file), "-d", "topics", "--json")
     assert done.exit_code == Exit.DONE, done.output
-    (asked,) = gateway.asked
+    uploaded, asked = gateway.asked
+    assert uploaded.content == file.read_bytes()
     sent = json.loads(asked.content)
-    copied = Path(sent["uri"].removeprefix("file://"))
-    assert (copied.parent, copied.read_text()) == (Home(tmp_path).datasets, file.read_text())
-    assert (sent["deployment"], sent["format"]) == ("topics", "jsonl")
+    assert (sent["uri"], sent["deployment"], sent["format"]) == (UPLOADED["uri"], "topics", "jsonl")
     assert asked.headers["idempotency-key"]
     assert "next: millrace batches show batch-1" in done.stderr
 
 
-def test_a_dry_run_asks_nobody_and_copies_nothing(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
+def test_a_dry_run_asks_nobody(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
     file = tmp_path / "texts.csv"
     file.write_text("text\na\n")
     done = run("batches", "create", str(file), "-d", "topics", "--dry-run")
     assert (done.exit_code, gateway.asked) == (Exit.DONE, [])
-    assert not Home(tmp_path).datasets.exists()
 
 
 @pytest.mark.parametrize("file", ["missing.jsonl", "texts.parquet"])

@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner
 
 from services.cli.app import app
-from services.cli.commands.datasets import dataset_name
 from services.cli.commands.events import chosen_topics
 from services.cli.commands.fleet import Broker, wanted_broker
 from services.cli.errors import CliError, Exit
@@ -23,6 +22,7 @@ from services.cli.home import Home
 from services.cli.launcher import fleet
 from services.cli.launcher.state import READY, FleetState, Lock
 from services.cli.rest import address_and_key
+from services.cli.uploading import dataset_name
 from tests.unit.cli.test_chain import chain
 
 DEPLOYMENT: dict[str, Any] = {
