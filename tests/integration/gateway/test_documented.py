@@ -89,9 +89,9 @@ async def test_every_answer_to_a_documented_request_is_documented(brief: Place) 
         ({"content": b"x" * 9_000_000, "headers": {"content-type": "application/json"}}, 413),
     ],
 )
-async def test_what_any_body_may_be_refused_for_is_documented(place: Place, changes: Any, status: int) -> None:
+async def test_what_any_json_may_be_refused_for_is_documented(place: Place, changes: Any, status: int) -> None:
     for verb, path, operation in operations():
-        if "requestBody" in operation:
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
             named = re.sub(r"{(\w+)}", "news", path)
             reply = await place.client.request(verb, named, **changes)
             assert reply.status_code == status, (path, reply.text[:200])
