@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.inference import RequestFailure, TextLabelled
 from services.contracts.names import (
+    DEFAULT_TENANT,
     DatasetName,
     DeploymentName,
     Label,
@@ -22,6 +23,7 @@ from services.contracts.names import (
     RolloutId,
     RunId,
     Sha256,
+    Tenant,
     VersionNumber,
 )
 from services.contracts.training import Columns, Comparison, Fact, Metrics, Recipe, VariantReport
@@ -167,6 +169,7 @@ class ReplicaVersion(Fact):
     version: VersionNumber
     state: Literal["loading", "ready", "failed"]
     reason: str | None = None
+    tenant: Tenant = DEFAULT_TENANT
 
 
 class ReplicaReported(Event):
@@ -180,7 +183,7 @@ class ReplicaReported(Event):
     replica: ReplicaId
     address: str = Field(description="host:port of its gRPC door")
     sequence: int = Field(ge=1, description="grows by one a report; an older one is stale")
-    generations: dict[str, int] = Field(default_factory=dict, description="newest generation seen, by deployment")
+    generations: dict[str, int] = Field(default_factory=dict, description="newest seen, by [tenant/]deployment")
     versions: list[ReplicaVersion] = Field(default_factory=list)
     capacity: int = Field(ge=1, description="requests it takes at once before refusing")
     leaving: bool = False
@@ -358,9 +361,6 @@ class SloBreached(Event):
     burn_rate: float = Field(description="1 uses the budget up exactly by the end of its period")
     window_seconds: float
     requests: int
-
-
-# --- registry.history --------------------------------------------------------------------------
 
 
 class RegistryFact(Event):

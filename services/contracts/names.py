@@ -15,6 +15,13 @@ Identifier: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][
 """Made by a machine: runs, events, requests, replicas."""
 
 Tenant: TypeAlias = Name
+
+
+def place_of(tenant: str, name: str) -> str:
+    """One tenant's name among those of all: `topics` of the default tenant, `acme/topics` of another."""
+    return name if tenant == DEFAULT_TENANT else f"{tenant}/{name}"
+
+
 ModelName: TypeAlias = Name
 DatasetName: TypeAlias = Name
 DeploymentName: TypeAlias = Name

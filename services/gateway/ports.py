@@ -23,6 +23,7 @@ from services.kit.work import UnitOfWork
 class Question:
     """One request to one replica. `deadline` is a moment of the monotonic clock."""
 
+    tenant: str
     deployment: str
     version: int
     request: str

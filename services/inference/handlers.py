@@ -6,11 +6,12 @@ from typing import Final, Literal
 
 from services.contracts.errors import Refusal
 from services.contracts.events import DeploymentChanged
+from services.contracts.names import DEFAULT_TENANT, place_of
 from services.inference.domain.records import Answered, record_id
 from services.inference.domain.requests import Reading, check_count, check_request_id, check_texts
 from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire
 from services.inference.domain.scoring import Scored
-from services.inference.domain.versions import Held, State, VersionKey, Wanted
+from services.inference.domain.versions import Held, State, VersionKey, Wanted, Wish
 from services.inference.errors import ArtifactRefused, BringUpBroke, QueueFull
 from services.inference.ports import Ports
 from services.inference.telemetry import BRING_UP_SECONDS, BRING_UPS
@@ -36,6 +37,7 @@ class Classify:
     version: int = 0
     mirrored: bool = False
     whole: bool = False
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,14 @@ class Classified:
 
 async def restore(ports: Ports) -> None:
     """Takes up what was wanted before the restart, without waiting for the broker."""
-    for changed in await ports.remembered.load():
-        ports.roster.adopt(changed)
+    for wish in await ports.remembered.load():
+        ports.roster.adopt(wish)
     await _reconcile(ports)
 
 
 async def adopt_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
     """Follows a deployment's newest generation; an older one, or the same again, changes nothing."""
-    if not ports.roster.adopt(envelope.event):
+    if not ports.roster.adopt(Wish(envelope.event, envelope.tenant)):
         return
     await ports.remembered.save(list(ports.roster.deployments.values()))
     await _reconcile(ports, envelope)
@@ -75,7 +77,7 @@ async def classify(command: Classify, ports: Ports) -> Classified:
     check_count(command.texts, ports.bounds.texts)
     request = command.request or ports.ids.new("request")
     check_request_id(request)
-    held = ports.roster.route(command.deployment, command.version)
+    held = ports.roster.route(command.deployment, command.version, command.tenant)
     loaded = ports.engines.loaded(held.key)
     reading = Reading(loaded.max_length, ports.bounds.characters_per_token)
     check_texts(command.texts, reading, whole=command.whole)
@@ -187,13 +189,15 @@ async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: Cau
 
 async def _prune(ports: Ports) -> None:
     """Drops the local copies of what no deployment wants any more."""
-    wanted = {target.artifact.digest for changed in ports.roster.deployments.values() for target in changed.targets}
+    wishes = ports.roster.deployments.values()
+    wanted = {target.artifact.digest for wish in wishes for target in wish.changed.targets}
     await ports.artifacts.prune(wanted | {key.digest for key in ports.roster.held})
 
 
 def _attributes(key: VersionKey) -> dict[str, str | int]:
     return {
         "millrace.deployment": key.deployment,
+        "millrace.tenant": key.tenant,
         "millrace.version": key.version,
         "millrace.precision": key.precision.value,
     }
@@ -210,7 +214,7 @@ def _note(
 ) -> None:
     """Counts the request and logs one line a text. A full queue says nothing about the version: it is not logged."""
     seconds = ports.clock.monotonic() - started
-    ports.observe(command.deployment, held.key.version, outcome, seconds)
+    ports.observe(place_of(command.tenant, command.deployment), held.key.version, outcome, seconds)
     if outcome == _QUEUE_FULL:
         return
     told: Literal["ok", "error"] = "ok" if classified else "error"
@@ -234,6 +238,7 @@ def _note(
                 score=answer.scores[best] if answer else None,
                 embedding=answer.embedding_half if answer else None,
                 trace=trace,
+                tenant=command.tenant,
             )
         )
 

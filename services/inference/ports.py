@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.events import DeploymentChanged
 from services.inference.domain.records import Answered
 from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
-from services.inference.domain.versions import VersionKey
+from services.inference.domain.versions import VersionKey, Wish
 from services.kit.clock import Clock
 from services.kit.envelope import Cause
 from services.kit.ids import Ids
@@ -96,11 +95,11 @@ class Checker(Protocol):
 class Remembered(Protocol):
     """The newest known deployments, kept over restarts, so that a replica serves without broker and registry."""
 
-    async def load(self) -> list[DeploymentChanged]:
+    async def load(self) -> list[Wish]:
         """What was saved last; nothing when there is none or it cannot be read."""
         ...
 
-    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
+    async def save(self, wishes: Sequence[Wish]) -> None:
         """Returns once it is on disk; after a crash it is there whole or not at all."""
         ...
 

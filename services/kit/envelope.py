@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.contracts.errors import Invalid
 from services.contracts.events import BY_TOPIC, Event
-from services.contracts.names import DEFAULT_TENANT, EventId, Tenant
+from services.contracts.names import DEFAULT_TENANT, EventId, Tenant, place_of
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -92,7 +92,7 @@ class Message:
 
 
 def encode(envelope: Envelope[Event]) -> Message:
-    """CloudEvents binary mode; the key is the envelope's, or else the name that must stay in order."""
+    """CloudEvents binary mode; the key is the envelope's, or else the place that must stay in order."""
     event = envelope.event
     headers = {
         "ce_specversion": "1.0",
@@ -109,7 +109,7 @@ def encode(envelope: Envelope[Event]) -> Message:
     }
     return Message(
         topic=event.topic,
-        key=event.key.encode() if envelope.key is None else envelope.key,
+        key=place_of(envelope.tenant, event.key).encode() if envelope.key is None else envelope.key,
         value=event.model_dump_json().encode(),
         headers=tuple((name, value) for name, value in headers.items() if value),
     )

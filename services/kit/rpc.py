@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import grpc
@@ -15,6 +16,7 @@ from opentelemetry.trace import SpanKind
 
 from services.contracts.access import OPEN_METHODS, KeyRole
 from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated, Unavailable
+from services.contracts.names import DEFAULT_TENANT
 from services.kit import telemetry
 from services.kit.auth import RELOAD_SECONDS, ForServicesOnly, Keyring, Principal, check_role, present_principal
 from services.kit.log import logger
@@ -38,6 +40,8 @@ KIND: Final = {code: kind for kind, code in STATUS.items()} | {
     grpc.StatusCode.FAILED_PRECONDITION: Kind.CONFLICT,
     grpc.StatusCode.CANCELLED: Kind.UNAVAILABLE,
 }
+TENANT: Final = "millrace-tenant"
+"""Metadata in which a service, and nobody else, says for which tenant it asks."""
 ERROR_DOMAIN: Final = "millrace"
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 GRACE_SECONDS: Final = 10.0
@@ -205,6 +209,8 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
         metadata = {str(key): value for key, value in context.invocation_metadata()}
         principal = self._keyring.authenticate(metadata.get("authorization"))
         check_role(principal, method)
+        if principal.role is KeyRole.SERVICE and TENANT in metadata:
+            principal = replace(principal, tenant=metadata[TENANT])
         if self._services_only and principal.role is not KeyRole.SERVICE:
             raise ForServicesOnly
         present_principal.set(principal)
@@ -315,9 +321,9 @@ def channel(address: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=(*_OPTIONS, received, *patience))
 
 
-def metadata(key: str) -> tuple[tuple[str, str], ...]:
-    """What every call carries: the key, and the present trace."""
-    return (("authorization", f"Bearer {key}"), *telemetry.current_carrier().items())
+def metadata(key: str, tenant: str = DEFAULT_TENANT) -> tuple[tuple[str, str], ...]:
+    """What every call of a service carries: its key, the tenant that it acts for, and the present trace."""
+    return (("authorization", f"Bearer {key}"), (TENANT, tenant), *telemetry.current_carrier().items())
 
 
 def refusal_from(error: grpc.aio.AioRpcError) -> Refusal:

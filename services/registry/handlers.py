@@ -16,6 +16,7 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
+from services.contracts.names import place_of
 from services.kit.chain import Chosen
 from services.kit.envelope import Cause, Envelope, Origin
 from services.kit.once import Once
@@ -39,6 +40,7 @@ from services.registry.domain.commands import (
     TakeVerdict,
 )
 from services.registry.domain.lineage import Lineage, lineage
+from services.registry.domain.reports import of_tenant
 from services.registry.domain.state import Version, VersionStatus
 from services.registry.errors import DeploymentMovedOn, UnknownDeployment, UnknownModel
 from services.registry.ports import HistoryLine, KnownDeployment, Ports, Tx
@@ -77,12 +79,14 @@ async def take_report(envelope: Envelope[ReplicaReported], ports: Ports) -> None
     async with ports.store.transaction() as tx:
         if not await tx.hear(tenant, report, now):
             return
-        known = await tx.deployments(tenant)
-        await _tell_again(tx, tenant, report, known, now - ports.settle)
+        await _tell_again(tx, report, await tx.all_deployments(), now - ports.settle)
         live = await tx.live_replicas(tenant, now - ports.replica_timeout)
-        for model in sorted({part.model for part in report.versions}):
-            state = await tx.model(tenant, model)
-            await _change(tx, state, TakeReport(report, _not_ready(state, live)), ports, cause=envelope)
+        for owner in sorted({part.tenant for part in report.versions}):
+            theirs, others = of_tenant(report, owner), [of_tenant(other, owner) for other in live]
+            cause = Origin(envelope.id, envelope.story, owner)
+            for model in sorted({part.model for part in theirs.versions}):
+                state = await tx.model(owner, model)
+                await _change(tx, state, TakeReport(theirs, _not_ready(state, others)), ports, cause=cause)
 
 
 def _not_ready(state: ModelState, live: Sequence[ReplicaReported]) -> frozenset[str]:
@@ -93,11 +97,11 @@ def _not_ready(state: ModelState, live: Sequence[ReplicaReported]) -> frozenset[
 
 
 async def _tell_again(
-    tx: Tx, tenant: str, report: ReplicaReported, known: list[KnownDeployment], settled: datetime
+    tx: Tx, report: ReplicaReported, known: list[tuple[str, KnownDeployment]], settled: datetime
 ) -> None:
     """A replica that is still behind has missed the news: a broker that forgot, or a restart at a bad moment."""
-    for deployment in known:
-        behind = report.generations.get(deployment.name, 0) < deployment.generation
+    for tenant, deployment in known:
+        behind = report.generations.get(place_of(tenant, deployment.name), 0) < deployment.generation
         if behind and deployment.changed_at < settled and not report.leaving:
             state = await tx.model(tenant, deployment.model)
             await tx.emit(desired(state, deployment.name), tenant=tenant)

@@ -87,7 +87,7 @@ class Champion:
 
 
 class Champions(Protocol):
-    async def champion(self, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> Champion | None:
         """None when the model has no champion yet. Raises Unavailable."""
         ...
 

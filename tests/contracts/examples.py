@@ -135,10 +135,15 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         replica="inference-1",
         address="127.0.0.1:50051",
         sequence=9,
-        generations={"chapters": 4},
+        generations={"acme/chapters": 4},
         versions=[
             ReplicaVersion(
-                deployment="chapters", model="chapters", version=2, state="failed", reason="its hash does not fit"
+                tenant="acme",
+                deployment="chapters",
+                model="chapters",
+                version=2,
+                state="failed",
+                reason="its hash does not fit",
             )
         ],
         capacity=256,

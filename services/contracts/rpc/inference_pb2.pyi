@@ -30,6 +30,7 @@ class ClassifyRequest(_message.Message):
     MIRRORED_FIELD_NUMBER: _builtins.int
     WITH_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     WHOLE_TEXTS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     request_id: _builtins.str
     """Made by the gateway when empty. Feedback refers to it."""
@@ -43,6 +44,8 @@ class ClassifyRequest(_message.Message):
     """Answer with the texts' embeddings too."""
     whole_texts: _builtins.bool
     """Refuse a text that is longer than the model reads, instead of reading its beginning."""
+    tenant: _builtins.str
+    """Set between gateway and replica only: the caller's key tells whose deployment is meant. Empty for the default one."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -56,10 +59,11 @@ class ClassifyRequest(_message.Message):
         mirrored: _builtins.bool = ...,
         with_embeddings: _builtins.bool = ...,
         whole_texts: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "mirrored", b"mirrored", "request_id", b"request_id", "sticky_key", b"sticky_key", "texts", b"texts", "version", b"version", "whole_texts", b"whole_texts", "with_embeddings", b"with_embeddings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "mirrored", b"mirrored", "request_id", b"request_id", "sticky_key", b"sticky_key", "tenant", b"tenant", "texts", b"texts", "version", b"version", "whole_texts", b"whole_texts", "with_embeddings", b"with_embeddings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

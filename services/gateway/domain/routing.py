@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from services.contracts.events import DeploymentChanged, ReplicaReported, Role, Target
+from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role, Target
+from services.contracts.names import place_of
 from services.gateway.errors import NothingServed, UnknownDeployment, VersionNotServed
 
 Trace = Mapping[str, str]
@@ -24,7 +25,7 @@ LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Plan:
     """Which versions may answer one request, the chosen one first."""
 
-    deployment: str
+    place: str
     model: str
     generation: int
     versions: tuple[int, ...]
@@ -108,7 +109,7 @@ class RoutingTable:
             return False
         for other in [r for r in self._replicas.values() if r.address == event.address and r.id != event.replica]:
             del self._replicas[other.id]
-        ready = frozenset((part.deployment, part.version) for part in event.versions if part.state == "ready")
+        ready = frozenset((_place(part), part.version) for part in event.versions if part.state == "ready")
         self._replicas[event.replica] = Replica(
             id=event.replica,
             address=event.address,
@@ -118,7 +119,7 @@ class RoutingTable:
             heard_at=at,
             ready=ready,
             unready={
-                (part.deployment, part.version): part.reason or f"it is {part.state}"
+                (_place(part), part.version): part.reason or f"it is {part.state}"
                 for part in event.versions
                 if part.state != "ready"
             },
@@ -153,9 +154,9 @@ class RoutingTable:
         names = sorted(name for owner, name in self._deployments if owner == tenant)
         return tuple(self._deployments[tenant, name].event for name in names)
 
-    def why_unready(self, deployment: str, version: int) -> str:
+    def why_unready(self, place: str, version: int) -> str:
         """What a replica says of a version that it has not ready; empty where none says anything."""
-        said = (replica.unready.get((deployment, version)) for replica in self._replicas.values())
+        said = (replica.unready.get((place, version)) for replica in self._replicas.values())
         return next((reason for reason in said if reason), "")
 
     def served(self, tenant: str) -> tuple[Served, ...]:
@@ -187,7 +188,7 @@ class RoutingTable:
             chosen = next((version for limit, version in entry.shares if ticket < limit), entry.fallback)
             versions = [version for version in (chosen, entry.fallback) if version is not None]
         return Plan(
-            deployment=deployment,
+            place=place_of(tenant, deployment),
             model=entry.event.model,
             generation=entry.event.generation,
             versions=tuple(dict.fromkeys(versions)),
@@ -195,24 +196,24 @@ class RoutingTable:
 
     def pick(
         self,
-        deployment: str,
+        place: str,
         version: int,
         *,
         at: float,
         load: Callable[[str], int | None],
         without: Collection[str] = (),
     ) -> Replica | None:
-        """The least loaded replica that has the version ready; None when there is none to ask.
+        """The least loaded replica that has the place's version ready; None when there is none to ask.
 
         `load` gives the requests waiting on a replica, or None for one that cannot be reached.
         Equally loaded replicas take turns.
         """
-        replicas = self._ready.get((deployment, version), ())
+        replicas = self._ready.get((place, version), ())
         self._turn += 1
         best: Replica | None = None
         best_rank = (True, 0)
-        for place in range(len(replicas)):
-            replica = replicas[(self._turn + place) % len(replicas)]
+        for number in range(len(replicas)):
+            replica = replicas[(self._turn + number) % len(replicas)]
             waiting = load(replica.id)
             if waiting is None or replica.id in without:
                 continue
@@ -253,6 +254,10 @@ class RoutingTable:
         if entry is None:
             raise UnknownDeployment(deployment=deployment)
         return entry
+
+
+def _place(part: ReplicaVersion) -> str:
+    return place_of(part.tenant, part.deployment)
 
 
 def sticky_ticket(deployment: str, key: str) -> float:

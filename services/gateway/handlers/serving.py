@@ -9,6 +9,7 @@ from opentelemetry import trace
 
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
+from services.contracts.names import place_of
 from services.gateway.domain.limits import spend
 from services.gateway.domain.requests import (
     MAX_TEXTS,
@@ -128,7 +129,7 @@ def least_waiting(command: Classify, ports: Ports) -> int | None:
     except Refusal:
         return None
     now, load = ports.clock.monotonic(), ports.replicas.waiting
-    picked = (ports.routes.pick(plan.deployment, version, at=now, load=load) for version in plan.versions)
+    picked = (ports.routes.pick(plan.place, version, at=now, load=load) for version in plan.versions)
     waits = [wait for replica in picked if replica is not None and (wait := load(replica.id)) is not None]
     return min(waits, default=None)
 
@@ -144,7 +145,7 @@ def _choose(command: Classify, ticket: float, attempts: _Attempts, ports: Ports)
     now = ports.clock.monotonic()
     for version in plan.versions:
         without = {replica for replica, failed in attempts.failed if failed == version}
-        replica = ports.routes.pick(plan.deployment, version, at=now, load=ports.replicas.waiting, without=without)
+        replica = ports.routes.pick(plan.place, version, at=now, load=ports.replicas.waiting, without=without)
         if replica is not None:
             return replica, version
     return None
@@ -185,6 +186,7 @@ async def _counted(command: Classify, replica: Replica, version: int, ports: Por
 
 async def _ask(command: Classify, replica: Replica, version: int, ports: Ports) -> Answer:
     question = Question(
+        tenant=command.tenant,
         deployment=command.deployment,
         version=version,
         request=command.request,
@@ -222,10 +224,11 @@ def _mirror(command: Classify, answered_by: int, ports: Ports) -> None:
     version = ports.routes.mirror_of(command.tenant, command.deployment, answered_by, ticket=ports.generator.random())
     if version is None:
         return
-    now = ports.clock.monotonic()
-    replica = ports.routes.pick(command.deployment, version, at=now, load=ports.replicas.waiting)
+    now, place = ports.clock.monotonic(), place_of(command.tenant, command.deployment)
+    replica = ports.routes.pick(place, version, at=now, load=ports.replicas.waiting)
     if replica is not None:
         question = Question(
+            tenant=command.tenant,
             deployment=command.deployment,
             version=version,
             request=command.request,

@@ -70,8 +70,9 @@ def classify_command(
 ) -> Classify:
     """Raises BadField or Malformed."""
     check_name(request.deployment, "deployment")
-    if request.mirrored:
-        raise BadField(name="mirrored", problem="it is set between gateway and replica only", at="mirrored")
+    for name in ("mirrored", "tenant"):
+        if getattr(request, name):
+            raise BadField(name=name, problem="it is set between gateway and replica only", at=name)
     return Classify(
         tenant=tenant,
         deployment=request.deployment,

@@ -257,6 +257,7 @@ class MirrorLane:
 
 def _stream_request(number: int, question: Question, left_seconds: float) -> inference_pb2.StreamRequest:
     classify = inference_pb2.ClassifyRequest(
+        tenant=question.tenant,
         deployment=question.deployment,
         texts=question.texts,
         request_id=question.request,

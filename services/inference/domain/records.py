@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from services.contracts.events import InferenceLogged, InferenceRecord
+from services.contracts.names import DEFAULT_TENANT
 
 _DENOMINATOR: Final = 2.0**64
 _TEXT_LIMIT: Final = 4000
@@ -42,6 +43,7 @@ class Answered:
     """Little-endian float16 values."""
     trace: str = ""
     """The request's traceparent, where its trace is kept."""
+    tenant: str = DEFAULT_TENANT
 
     @property
     def weight(self) -> int:
@@ -117,12 +119,13 @@ class LogBuffer:
             self.dropped += 1
 
 
-def to_events(answers: list[Answered], *, replica: str, sampling: Sampling) -> list[InferenceLogged]:
-    """One event a deployment, its records in the order of `answers`."""
-    grouped: dict[tuple[str, str], list[InferenceRecord]] = {}
+def to_events(answers: list[Answered], *, replica: str, sampling: Sampling) -> list[tuple[str, InferenceLogged]]:
+    """One event a deployment, with its tenant; its records in the order of `answers`."""
+    grouped: dict[tuple[str, str, str], list[InferenceRecord]] = {}
     for answered in answers:
-        grouped.setdefault((answered.deployment, answered.model), []).append(to_record(answered, sampling))
+        place = answered.tenant, answered.deployment, answered.model
+        grouped.setdefault(place, []).append(to_record(answered, sampling))
     return [
-        InferenceLogged(deployment=deployment, model=model, replica=replica, records=records)
-        for (deployment, model), records in grouped.items()
+        (tenant, InferenceLogged(deployment=deployment, model=model, replica=replica, records=records))
+        for (tenant, deployment, model), records in grouped.items()
     ]

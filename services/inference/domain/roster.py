@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
-from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, move, wanted_by
+from services.contracts.names import DEFAULT_TENANT, place_of
+from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, Wish, move, wanted_by
 from services.inference.errors import UnknownDeployment, VersionNotServed
 
 
@@ -78,22 +79,23 @@ def _may_try_again(entry: Held) -> bool:
 class Roster:
     """One replica's view: the newest generation of each deployment, and every version it holds."""
 
-    deployments: dict[str, DeploymentChanged] = field(default_factory=dict)
+    deployments: dict[str, Wish] = field(default_factory=dict)
+    """By place: tenants may give their deployments the same name."""
     held: dict[VersionKey, Held] = field(default_factory=dict)
     in_flight: dict[VersionKey, int] = field(default_factory=dict)
     last_used: dict[VersionKey, float] = field(default_factory=dict)
     """Monotonic seconds of the latest request's end."""
 
-    def adopt(self, changed: DeploymentChanged) -> bool:
+    def adopt(self, wish: Wish) -> bool:
         """Takes a deployment's newest wish; False when a generation at least as new is known already."""
-        known = self.deployments.get(changed.deployment)
-        if known is not None and known.generation >= changed.generation:
+        known = self.deployments.get(wish.place)
+        if known is not None and known.changed.generation >= wish.changed.generation:
             return False
-        self.deployments[changed.deployment] = changed
+        self.deployments[wish.place] = wish
         return True
 
     def plan(self) -> list[Action]:
-        wanted = [item for changed in self.deployments.values() for item in wanted_by(changed)]
+        wanted = [item for wish in self.deployments.values() for item in wanted_by(wish)]
         return decide(wanted, self.held.values())
 
     def begin(self, wanted: Wanted) -> None:
@@ -112,20 +114,21 @@ class Roster:
         self.held.pop(key, None)
         self.last_used.pop(key, None)
 
-    def route(self, deployment: str, version: int) -> Held:
+    def route(self, deployment: str, version: int, tenant: str = DEFAULT_TENANT) -> Held:
         """The loaded version that answers; version 0 asks for the primary.
 
         Raises UnknownDeployment, or VersionNotServed when the deployment is known but that version is not
         ready here. A draining version still answers: requests routed to it just before the change are on their way.
         """
-        changed = self.deployments.get(deployment)
-        if changed is None:
+        place = place_of(tenant, deployment)
+        wish = self.deployments.get(place)
+        if wish is None:
             raise UnknownDeployment(deployment=deployment)
-        number = version or _primary(changed)
+        number = version or _primary(wish.changed)
         serving = [
             entry
             for entry in self.held.values()
-            if entry.key.deployment == deployment and entry.key.version == number and entry.serves
+            if entry.key.place == place and entry.key.version == number and entry.serves
         ]
         if not serving:
             raise VersionNotServed(version=number or "?", deployment=deployment, retry_after_seconds=1)
@@ -156,7 +159,7 @@ class Roster:
         return not any(entry.state in COMING_UP and entry.wanted.role is Role.PRIMARY for entry in self.held.values())
 
     def report(self, *, replica: str, address: str, sequence: int, capacity: int, leaving: bool) -> ReplicaReported:
-        """What this replica tells the house now, in the order deployment, version."""
+        """What this replica tells the house now, in the order place, version."""
         versions = [
             ReplicaVersion(
                 deployment=entry.key.deployment,
@@ -164,15 +167,16 @@ class Roster:
                 version=entry.key.version,
                 state=state,
                 reason=entry.reason,
+                tenant=entry.key.tenant,
             )
-            for entry in sorted(self.held.values(), key=lambda entry: (entry.key.deployment, entry.key.version))
+            for entry in sorted(self.held.values(), key=lambda entry: (entry.key.place, entry.key.version))
             if (state := entry.reported_state) is not None
         ]
         return ReplicaReported(
             replica=replica,
             address=address,
             sequence=sequence,
-            generations={name: changed.generation for name, changed in sorted(self.deployments.items())},
+            generations={place: wish.changed.generation for place, wish in sorted(self.deployments.items())},
             versions=versions,
             capacity=capacity,
             leaving=leaving,
@@ -180,8 +184,8 @@ class Roster:
 
     def refresh_roles(self) -> None:
         """Copies the newest roles onto the entries that are held already."""
-        for changed in self.deployments.values():
-            for item in wanted_by(changed):
+        for wish in self.deployments.values():
+            for item in wanted_by(wish):
                 entry = self.held.get(item.key)
                 if entry is not None:
                     self.held[item.key] = replace(entry, wanted=item)

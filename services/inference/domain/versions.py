@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Role, Target
+from services.contracts.names import DEFAULT_TENANT, place_of
 from services.inference.errors import IllegalMove
 
 
@@ -48,6 +49,23 @@ class VersionKey:
     version: int
     digest: str
     precision: Precision
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def place(self) -> str:
+        return place_of(self.tenant, self.deployment)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a tenant's deployment wants, as the registry said last."""
+
+    changed: DeploymentChanged
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def place(self) -> str:
+        return place_of(self.tenant, self.changed.deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +117,13 @@ def move(held: Held, to: State, *, reason: str | None = None, retryable: bool = 
     return replace(held, state=to, reason=reason, retryable=retryable, attempts=attempts)
 
 
-def wanted_by(changed: DeploymentChanged) -> list[Wanted]:
+def wanted_by(wish: Wish) -> list[Wanted]:
     """What a deployment wants of a replica, the primary first."""
     order = {Role.PRIMARY: 0, Role.CANARY: 1, Role.DRAINING: 2}
-    return [_wanted(changed, target) for target in sorted(changed.targets, key=lambda target: order[target.role])]
+    return [_wanted(wish, target) for target in sorted(wish.changed.targets, key=lambda target: order[target.role])]
 
 
-def _wanted(changed: DeploymentChanged, target: Target) -> Wanted:
-    key = VersionKey(changed.deployment, target.version, target.artifact.digest, target.precision)
+def _wanted(wish: Wish, target: Target) -> Wanted:
+    changed = wish.changed
+    key = VersionKey(changed.deployment, target.version, target.artifact.digest, target.precision, wish.tenant)
     return Wanted(key, changed.model, target.artifact, target.role)

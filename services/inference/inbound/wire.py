@@ -3,6 +3,7 @@
 from typing import Final
 
 from services.contracts.errors import Refusal
+from services.contracts.names import DEFAULT_TENANT
 from services.contracts.rpc import inference_pb2 as pb
 from services.inference.domain.scoring import Scored
 from services.inference.handlers import Classified, Classify
@@ -23,6 +24,7 @@ def to_command(request: pb.ClassifyRequest, now: float, seconds_left: float | No
         version=request.version,
         mirrored=request.mirrored,
         whole=request.whole_texts,
+        tenant=request.tenant or DEFAULT_TENANT,
     )
 
 

@@ -83,8 +83,8 @@ class LogWriter:
         trace = next(({"traceparent": answered.trace} for answered in answers if answered.trace), {})
         events = to_events(answers, replica=self._with.replica, sampling=self._with.sampling)
         messages = [
-            encode(Envelope(id=self._with.ids.new("event"), event=event, source=SOURCE, time=now, trace=trace))
-            for event in events
+            encode(Envelope(self._with.ids.new("event"), event, SOURCE, now, tenant=tenant, trace=trace))
+            for tenant, event in events
         ]
         try:
             await self._with.writer.send(messages)

@@ -10,10 +10,10 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.contracts.events import DeploymentChanged
+from services.inference.domain.versions import Wish
 from services.kit.log import logger
 
-_DEPLOYMENTS: Final = TypeAdapter(list[DeploymentChanged])
+_WISHES: Final = TypeAdapter(list[Wish])
 RESERVED_AT_ONCE: Final = 1000
 
 
@@ -23,19 +23,19 @@ class RememberedDeployments:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def load(self) -> list[DeploymentChanged]:
+    async def load(self) -> list[Wish]:
         """What was saved last; nothing when there is none or it cannot be read: the registry's topic has it all."""
         try:
-            return _DEPLOYMENTS.validate_json(await asyncio.to_thread(self._path.read_bytes))
+            return _WISHES.validate_json(await asyncio.to_thread(self._path.read_bytes))
         except FileNotFoundError:
             return []
         except (OSError, ValidationError) as error:
             logger.warning("the remembered deployments cannot be read: %s", type(error).__name__)
             return []
 
-    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
+    async def save(self, wishes: Sequence[Wish]) -> None:
         """Returns once it is on disk. A full disk is logged: serving goes on, and the registry's topic has it all."""
-        content = _DEPLOYMENTS.dump_json(list(deployments))
+        content = _WISHES.dump_json(list(wishes))
         try:
             await asyncio.to_thread(replace_file, self._path, content)
         except OSError as error:

@@ -120,7 +120,7 @@ class SqlUnitOfWork:
         row = {
             "tenant": envelope.tenant,
             "topic": message.topic,
-            "key": event.key,
+            "key": (message.key or b"").decode(),
             "value": message.value,
             "headers": dict(message.headers),
             "created_at": envelope.time,

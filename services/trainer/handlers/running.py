@@ -52,7 +52,7 @@ async def work_run(job: Job, ports: Ports) -> None:
 async def _take_up(job: Job, ports: Ports) -> Assignment | None:
     """None when the run has ended meanwhile."""
     dataset = DatasetReady.model_validate(job.payload["dataset"])
-    champion = await ports.champions.champion(dataset.model)
+    champion = await ports.champions.champion(job.tenant, dataset.model)
     async with ports.store.transaction() as tx:
         run = await tx.run(job.tenant, job.payload["run"])
         if run is None or run.ended:

@@ -20,13 +20,13 @@ class RegistryChampions:
         self._seconds = seconds
         self._channel: grpc.aio.Channel | None = None
 
-    async def champion(self, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> Champion | None:
         if self._channel is None:
             self._channel = rpc.channel(self._address)
         stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
         request = registry_pb2.GetVersionRequest(model=model, version="@champion")
         try:
-            version = await stub.GetVersion(request, metadata=rpc.metadata(self._key), timeout=self._seconds)
+            version = await stub.GetVersion(request, metadata=rpc.metadata(self._key, tenant), timeout=self._seconds)
         except grpc.aio.AioRpcError as error:
             refusal = rpc.refusal_from(error)
             if refusal.kind is Kind.NOT_FOUND:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from services.contracts.artifact import Precision
-from services.contracts.events import DeploymentChanged
 from services.inference.domain.scoring import Loaded, Scored
-from services.inference.domain.versions import VersionKey
+from services.inference.domain.versions import VersionKey, Wish
 from services.inference.errors import VersionNotServed
 from tests.e2e.virtual.world import LABELS, Skill, embedding
 
@@ -64,10 +63,10 @@ class KeptDeployments:
     """`Remembered` of inference, as a file would keep it over a restart."""
 
     def __init__(self) -> None:
-        self._saved: list[DeploymentChanged] = []
+        self._saved: list[Wish] = []
 
-    async def load(self) -> list[DeploymentChanged]:
+    async def load(self) -> list[Wish]:
         return list(self._saved)
 
-    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
-        self._saved = list(deployments)
+    async def save(self, wishes: Sequence[Wish]) -> None:
+        self._saved = list(wishes)

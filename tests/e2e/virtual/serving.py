@@ -30,6 +30,7 @@ class DirectReplicas:
         if replica not in self.doors:
             raise ReplicaLost(retry_after_seconds=1.0)
         command = Classify(
+            tenant=question.tenant,
             deployment=question.deployment,
             texts=question.texts,
             deadline=question.deadline,

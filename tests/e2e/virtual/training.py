@@ -120,7 +120,7 @@ class RegistryAsked:
         self._ports = ports
         self._tenant = tenant
 
-    async def champion(self, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> Champion | None:
         try:
             found = await registry.get_version(self._tenant, model, "@champion", self._ports())
         except (UnknownModel, UnknownAlias):

@@ -12,8 +12,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 from services.contracts.errors import Kind, NotFound, Overloaded, Refusal, Relayed, TooLarge, Unsupported
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
-from services.kit.auth import Keyring, ensure_keys, read_key
+from services.kit.auth import API_KEY_FILE, SERVICE_KEY_FILE, Keyring, ensure_keys, read_key
 from services.kit.clock import SystemClock
+from services.kit.requests import caller
 from services.kit.rpc import PortTaken, RpcServer, channel, metadata, refusal_from
 from tests.unit.kit.spans import Spans, trace_of
 
@@ -33,6 +34,8 @@ class Stub(registry_pb2_grpc.RegistryServiceServicer):
     async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:  # noqa: N802
         if request.model == "crash":
             raise RuntimeError("secret: /etc/path")
+        if request.model == "whose":
+            return wire.Model(name=caller().tenant)
         if request.model in BY_KIND:
             raise BY_KIND[request.model](at="model", advice="do this", retry_after_seconds=7.5, **FACTS)
         return wire.Model(name=request.model)
@@ -134,6 +137,15 @@ async def test_a_refusal_arrives_as_it_was_raised(link: grpc.aio.Channel, keys: 
 def test_every_kind_is_tried() -> None:
     assert {NotFound, Overloaded, TooLarge, Unsupported} <= set(BY_KIND.values())
     assert len(BY_KIND) == len(Kind)
+
+
+@pytest.mark.parametrize(("file", "tenant"), [(SERVICE_KEY_FILE, "acme"), (API_KEY_FILE, "default")])
+async def test_a_service_asks_for_the_tenant_that_it_names_and_nobody_else_does(
+    link: grpc.aio.Channel, keys: Path, file: str, tenant: str
+) -> None:
+    stub: Any = registry_pb2_grpc.RegistryServiceStub(link)
+    told = await stub.GetModel(wire.GetModelRequest(model="whose"), metadata=metadata(read_key(keys, file), "acme"))
+    assert told.name == tenant
 
 
 async def test_an_error_of_ours_tells_nothing_of_the_inside(link: grpc.aio.Channel, keys: Path) -> None:

@@ -95,7 +95,7 @@ class FakeChampions:
     present: Champion | None = None
     away: Exception | None = None
 
-    async def champion(self, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> Champion | None:
         if self.away is not None:
             raise self.away
         return self.present

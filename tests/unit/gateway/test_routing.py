@@ -35,6 +35,17 @@ def test_another_tenants_deployment_is_unknown() -> None:
         routes.plan(HERE, "news", ticket=0.0)
 
 
+def test_a_version_that_is_ready_for_one_tenant_is_so_for_no_other() -> None:
+    routes = table()
+    told = report("r-1", 1)
+    theirs = [part.model_copy(update={"tenant": "acme"}) for part in told.versions]
+    routes.replica_reported(told.model_copy(update={"versions": theirs}), at=0.0)
+    assert routes.pick("news", 1, at=0.0, load=idle) is None
+    picked = routes.pick("acme/news", 1, at=0.0, load=idle)
+    assert picked is not None
+    assert picked.id == "r-1"
+
+
 def test_the_primary_follows_the_canary_in_the_plan_and_nothing_falls_back_to_a_canary() -> None:
     routes = table()
     routes.deployment_changed(HERE, deployment(target(1, weight=90), target(2, Role.CANARY, 10)), {})

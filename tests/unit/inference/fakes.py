@@ -9,11 +9,10 @@ from typing import Any
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.errors import Refusal
-from services.contracts.events import DeploymentChanged
 from services.inference.domain.records import Answered
 from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import Loaded, Scored
-from services.inference.domain.versions import VersionKey
+from services.inference.domain.versions import VersionKey, Wish
 from services.inference.ports import Bounds, Ports
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Cause
@@ -85,13 +84,13 @@ class FakeChecker:
 
 @dataclass
 class FakeRemembered:
-    deployments: list[DeploymentChanged] = field(default_factory=list)
+    wishes: list[Wish] = field(default_factory=list)
 
-    async def load(self) -> list[DeploymentChanged]:
-        return self.deployments
+    async def load(self) -> list[Wish]:
+        return self.wishes
 
-    async def save(self, deployments: Sequence[DeploymentChanged]) -> None:
-        self.deployments = list(deployments)
+    async def save(self, wishes: Sequence[Wish]) -> None:
+        self.wishes = list(wishes)
 
 
 @dataclass

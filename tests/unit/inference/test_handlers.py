@@ -7,7 +7,7 @@ import pytest
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import DeploymentChanged, Role
-from services.inference.domain.versions import State
+from services.inference.domain.versions import State, Wish
 from services.inference.errors import (
     ArtifactRefused,
     EngineFailed,
@@ -24,19 +24,19 @@ from tests.unit.inference.wishes import key, target, wish
 CANARY, DRAINING = Role.CANARY, Role.DRAINING
 
 
-def envelope(changed: DeploymentChanged) -> Envelope[DeploymentChanged]:
-    return Envelope(
-        id=f"e{changed.generation}", event=changed, source="registry", time=datetime(2026, 1, 1, tzinfo=UTC)
-    )
+def envelope(wanted: Wish) -> Envelope[DeploymentChanged]:
+    changed, at = wanted.changed, datetime(2026, 1, 1, tzinfo=UTC)
+    return Envelope(f"e{changed.generation}", changed, "registry", at, tenant=wanted.tenant)
 
 
-async def adopt(room: Room, changed: DeploymentChanged) -> None:
-    await adopt_deployment(envelope(changed), room.ports)
+async def adopt(room: Room, wanted: Wish) -> None:
+    await adopt_deployment(envelope(wanted), room.ports)
     await room.settle()
 
 
-async def ask(room: Room, *texts: str, version: int = 0, request: str = "") -> Classified:
-    return await classify(Classify("topics", texts or ("a text",), 30.0, request, version), room.ports)
+async def ask(room: Room, *texts: str, version: int = 0, request: str = "", tenant: str = "default") -> Classified:
+    asked = Classify("topics", texts or ("a text",), 30.0, request, version, tenant=tenant)
+    return await classify(asked, room.ports)
 
 
 async def test_a_wish_ends_in_a_version_that_answers() -> None:
@@ -45,6 +45,18 @@ async def test_a_wish_ends_in_a_version_that_answers() -> None:
     assert room.reporter.told == [[(1, "loading")], [(1, "ready")]]
     answer = await ask(room, "one two", "three")
     assert (answer.version, answer.model, [row.tokens for row in answer.answers]) == (1, "topics", [2, 1])
+
+
+async def test_each_tenant_has_deployments_of_its_own_whatever_their_names() -> None:
+    room = Room()
+    await adopt(room, wish(7, target(1)))
+    await adopt(room, wish(1, target(2), tenant="acme"))
+    assert ((await ask(room)).version, (await ask(room, tenant="acme")).version) == (1, 2)
+    with pytest.raises(UnknownDeployment):
+        await ask(room, tenant="nobody")
+    assert [(told.tenant, told.version) for told in room.log.answers] == [("default", 1), ("acme", 2)]
+    await adopt(room, wish(2, tenant="acme"))
+    assert (await ask(room)).version == 1  # what one tenant stops serves on for the other
 
 
 async def test_what_was_wanted_is_served_again_after_a_restart_without_broker_and_registry() -> None:
@@ -63,7 +75,7 @@ async def test_an_older_generation_that_arrives_late_changes_nothing() -> None:
     await adopt(room, wish(2, target(2)))
     await adopt(room, wish(1, target(1)))
     assert room.engines.engines == {key(2)}
-    assert [changed.generation for changed in room.remembered.deployments] == [2]
+    assert [kept.changed.generation for kept in room.remembered.wishes] == [2]
 
 
 async def test_the_old_version_answers_while_the_new_one_comes_up_and_until_it_was_idle_for_a_while() -> None:

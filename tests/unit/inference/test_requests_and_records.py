@@ -28,7 +28,7 @@ from services.inference.errors import (
 READING = Reading(max_length=64, characters_per_token=32)
 
 
-def answered(number: int, *, deployment: str = "topics", text: str = "a text") -> Answered:
+def answered(number: int, *, deployment: str = "topics", text: str = "a text", tenant: str = "default") -> Answered:
     return Answered(
         deployment=deployment,
         model="m",
@@ -42,6 +42,7 @@ def answered(number: int, *, deployment: str = "topics", text: str = "a text") -
         label="files",
         score=0.5,
         embedding=b"\x00\x3c\x00\xbc",
+        tenant=tenant,
     )
 
 
@@ -129,14 +130,23 @@ def test_an_event_of_the_longest_texts_fits_into_a_message() -> None:
     for number in range(300):
         buffer.add(answered(number, text="\U0001f600" * 10_000))
     events = to_events(buffer.take(300), replica="r", sampling=Sampling(text=1, embedding=1))
-    assert len(events[0].model_dump_json().encode()) < 900_000
+    assert len(events[0][1].model_dump_json().encode()) < 900_000
     assert len(buffer) > 0
 
 
 def test_each_deployment_gets_an_event_of_its_own() -> None:
     mixed = [answered(1), answered(2, deployment="other"), answered(3)]
     events = to_events(mixed, replica="r", sampling=Sampling(text=1, embedding=1))
-    assert {event.deployment: [record.request for record in event.records] for event in events} == {
+    assert {event.deployment: [record.request for record in event.records] for _, event in events} == {
         "topics": ["r-1", "r-3"],
         "other": ["r-2"],
     }
+
+
+def test_tenants_of_one_name_get_events_of_their_own() -> None:
+    mixed = [answered(1), answered(2, tenant="acme")]
+    events = to_events(mixed, replica="r", sampling=Sampling(text=1, embedding=1))
+    assert [(tenant, event.deployment, len(event.records)) for tenant, event in events] == [
+        ("default", "topics", 1),
+        ("acme", "topics", 1),
+    ]

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from services.contracts.events import DeploymentChanged, Role
+from services.contracts.events import Role
 from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire, Roster
-from services.inference.domain.versions import NEXT, Held, State, VersionKey, move, wanted_by
+from services.inference.domain.versions import NEXT, Held, State, VersionKey, Wish, move, wanted_by
 from services.inference.errors import IllegalMove, UnknownDeployment, VersionNotServed
 from tests.unit.inference.wishes import key, target, wish
 
@@ -19,10 +19,10 @@ def walk(roster: Roster, version: VersionKey, *states: State) -> None:
         roster.move(version, state)
 
 
-def roster_with(changed: DeploymentChanged, ready: tuple[int, ...] = ()) -> Roster:
+def roster_with(wanted: Wish, ready: tuple[int, ...] = ()) -> Roster:
     roster = Roster()
-    roster.adopt(changed)
-    for item in wanted_by(changed):
+    roster.adopt(wanted)
+    for item in wanted_by(wanted):
         if item.key.version in ready:
             roster.begin(item)
             walk(roster, item.key, *UP)
@@ -158,6 +158,19 @@ def test_a_report_tells_states_in_the_houses_words_and_the_newest_generations() 
         (1, "ready", None),
         (2, "loading", None),
         (3, "failed", "not_onnx: its graph is a pickle"),
+    ]
+
+
+def test_a_report_tells_whose_each_version_and_generation_is() -> None:
+    roster = roster_with(wish(7, target(1)), ready=(1,))
+    roster.adopt(wish(2, target(3), tenant="acme"))
+    for item in wanted_by(roster.deployments["acme/topics"]):
+        roster.begin(item)
+    report = roster.report(replica="r", address="h:1", sequence=4, capacity=512, leaving=False)
+    assert report.generations == {"topics": 7, "acme/topics": 2}
+    assert [(entry.tenant, entry.deployment, entry.version, entry.state) for entry in report.versions] == [
+        ("acme", "topics", 3, "loading"),
+        ("default", "topics", 1, "ready"),
     ]
 
 

@@ -51,6 +51,12 @@ def test_every_event_comes_back_from_binary_mode_as_it_was_sent(event: Event) ->
     assert decode(encode(sent), NOON) == sent
 
 
+def test_one_name_of_two_tenants_is_two_keys() -> None:
+    """Or a compacted topic would keep one of them."""
+    theirs = Envelope(id="e-1", event=FEEDBACK, source="s", time=NOON, tenant="acme")
+    assert encode(theirs).key == b"acme/chapters"
+
+
 def test_binary_mode_has_the_headers_of_the_kafka_binding_and_the_key_that_keeps_order() -> None:
     message = encode(Envelope(id="e-1", event=FEEDBACK, source="s", time=NOON, trace={"traceparent": TRACEPARENT}))
     assert message.key == b"chapters"

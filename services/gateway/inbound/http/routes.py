@@ -200,7 +200,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Classify",
         "Classifies 1 to 64 texts.",
         required=("texts",),
-        hidden=("mirrored",),
+        hidden=("mirrored", "tenant"),
     ),
     _route(
         "POST", f"{_DEPLOYMENT}/embed", INFERENCE, "Embed", "Embeds 1 to 64 texts as unit vectors.", required=("texts",)

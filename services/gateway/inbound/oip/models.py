@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from services import __version__
 from services.contracts.events import DeploymentChanged, Role
+from services.contracts.names import place_of
 from services.gateway.domain.requests import MAX_TEXTS, check_name
 from services.gateway.domain.statistics import Duration
 from services.gateway.errors import RoutesNotRead, VersionNotServed
@@ -36,23 +37,23 @@ class Models:
             raise RoutesNotRead(retry_after_seconds=self._ports.policy.retry_after_seconds)
         return self._ports.routes.wish(tenant, model)
 
-    def has_ready(self, wish: DeploymentChanged, version: int) -> bool:
+    def has_ready(self, tenant: str, wish: DeploymentChanged, version: int) -> bool:
         """Whether the version is to be served, and a replica that can be reached has it ready."""
         if version not in served(wish):
             return False
         now, load = self._ports.clock.monotonic(), self._ports.replicas.waiting
-        return self._ports.routes.pick(wish.deployment, version, at=now, load=load) is not None
+        return self._ports.routes.pick(place_of(tenant, wish.deployment), version, at=now, load=load) is not None
 
-    def answers(self, wish: DeploymentChanged) -> bool:
+    def answers(self, tenant: str, wish: DeploymentChanged) -> bool:
         """Whether a request that names no version would be answered."""
         taking = [target.version for target in wish.targets if target.weight or target.role is Role.PRIMARY]
-        return any(self.has_ready(wish, version) for version in taking)
+        return any(self.has_ready(tenant, wish, version) for version in taking)
 
     def is_ready(self, tenant: str, model: str, version: str) -> bool:
         """Raises what `wish` raises, and BadField."""
         wish = self.wish(tenant, model)
         number = read_version(version, "model_version")
-        return self.has_ready(wish, number) if number else self.answers(wish)
+        return self.has_ready(tenant, wish, number) if number else self.answers(tenant, wish)
 
     # --- what is told of the server and of models
 
@@ -108,18 +109,18 @@ class Models:
 
     def index(self, tenant: str, *, only_ready: bool) -> list[dict[str, Any]]:
         """An entry for each version that is to be served, and one for each deployment that serves none."""
-        told = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(wish)]
+        told = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(tenant, wish)]
         return [entry for entry in told if entry["state"] == READY] if only_ready else told
 
-    def _entries(self, wish: DeploymentChanged) -> list[dict[str, Any]]:
+    def _entries(self, tenant: str, wish: DeploymentChanged) -> list[dict[str, Any]]:
         name = wish.deployment
         if not served(wish):
             reason = f"no version is to be served: {wish.reason}"
             return [{"name": name, "version": "", "state": UNAVAILABLE, "reason": reason}]
         entries = []
         for number in served(wish):
-            ready = self.has_ready(wish, number)
-            said = self._ports.routes.why_unready(name, number) or "no replica has it"
+            ready = self.has_ready(tenant, wish, number)
+            said = self._ports.routes.why_unready(place_of(tenant, name), number) or "no replica has it"
             state, reason = (READY, "") if ready else (UNAVAILABLE, said)
             entries.append({"name": name, "version": str(number), "state": state, "reason": reason})
         return entries

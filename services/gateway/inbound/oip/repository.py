@@ -53,7 +53,7 @@ class Repository:
         reference = read_reference(order.parameters)
         wish = self._wish(order)
         if not reference and wish is not None and served(wish):
-            await self._until(order, lambda: self._models.answers(self._now(order)))
+            await self._until(order, lambda: self._models.answers(order.tenant, self._now(order)))
             return
         number = await self._number(order, wish, reference)
         generation = 0
@@ -88,11 +88,11 @@ class Repository:
             return False
         if version not in served(wish):
             raise LoadFailed(version=version, deployment=order.model, reason=wish.reason)
-        return self._models.has_ready(wish, version) and self._models.answers(wish)
+        return self._models.has_ready(order.tenant, wish, version) and self._models.answers(order.tenant, wish)
 
     def _is_unloaded(self, order: Order, generation: int) -> bool:
         wish = self._now(order)
-        return wish.generation >= generation and not self._models.answers(wish)
+        return wish.generation >= generation and not self._models.answers(order.tenant, wish)
 
     async def _number(self, order: Order, wish: DeploymentChanged | None, reference: str) -> int:
         """Of the version to load."""
