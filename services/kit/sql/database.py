@@ -53,17 +53,24 @@ class Database:
             if path and path != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
         engine = self._engine or self._build_engine()
-        async with _connection(engine, {}) as connection:
-            if not self.is_sqlite:
-                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            await connection.run_sync(upgrade, self.migrations)
-            await connection.commit()
+        try:
+            async with _connection(engine, {}) as connection:
+                if not self.is_sqlite:
+                    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+                await connection.run_sync(upgrade, self.migrations)
+                await connection.commit()
+        except DatabaseDown:
+            await self._end(engine)
+            raise
         self._engine = engine
 
     async def close(self) -> None:
-        """Ends the connections, those of cancelled transactions too, which end on threads that still need the loop."""
         if self._engine is not None:
-            await self._engine.dispose()
+            await self._end(self._engine)
+
+    async def _end(self, engine: AsyncEngine) -> None:
+        """Ends the connections, those too that were cut off or never came about: their threads still need the loop."""
+        await engine.dispose()
         left = [thread for thread in self._threads if thread.is_alive()]
         await asyncio.gather(*(asyncio.to_thread(thread.join, CLOSE_SECONDS) for thread in left))
 
@@ -112,12 +119,22 @@ class Database:
             )
         engine = create_async_engine(self.url, pool_size=4, max_overflow=4, pool_timeout=self._pool_wait_seconds)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "connect", self._watch_thread)
+        event.listen(engine.sync_engine, "do_connect", self._watch)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
 
-    def _watch_thread(self, connection: Any, _record: object) -> None:
-        self._threads.add(connection.driver_connection._thread)
+    def _watch(self, _dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        """Has SQLAlchemy open its connections by `_open_sqlite`."""
+        options["async_creator_fn"] = self._open_sqlite
+
+    def _open_sqlite(self, *arguments: Any, **options: Any) -> Any:
+        """A connection whose thread is known from its beginning, whether it comes about or not."""
+        import aiosqlite  # a room on PostgreSQL never needs it
+
+        connection = aiosqlite.connect(*arguments, **options)
+        connection._thread.daemon = True
+        self._threads.add(connection._thread)
+        return connection
 
 
 @asynccontextmanager
