@@ -21,6 +21,8 @@ from services.kit.sql.migrate import upgrade
 BUSY_TIMEOUT_MS: Final = 5_000
 POOL_WAIT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 2.0
+LOCKED_TRIES: Final = 50
+LOCKED_PAUSE_SECONDS: Final = 0.1
 READ_ONLY: Final = "millrace_read_only"
 """The execution option of a connection that only reads."""
 MIGRATION_LOCK: Final = 0x6D696772  # "migr"
@@ -54,15 +56,26 @@ class Database:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
         engine = self._engine or self._build_engine()
         try:
-            async with _connection(engine, {}) as connection:
-                if not self.is_sqlite:
-                    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-                await connection.run_sync(upgrade, self.migrations)
-                await connection.commit()
+            await self._migrate(engine)
         except DatabaseDown:
             await self._end(engine)
             raise
         self._engine = engine
+
+    async def _migrate(self, engine: AsyncEngine) -> None:
+        """While another process turns the same new file to WAL, SQLite refuses at once, whatever the busy timeout."""
+        for tried in range(1, LOCKED_TRIES + 1):
+            try:
+                async with _connection(engine, {}) as connection:
+                    if not self.is_sqlite:
+                        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+                    await connection.run_sync(upgrade, self.migrations)
+                    await connection.commit()
+                return
+            except DatabaseDown as down:
+                if tried == LOCKED_TRIES or "database is locked" not in str(down.__cause__):
+                    raise
+                await asyncio.sleep(LOCKED_PAUSE_SECONDS)
 
     async def close(self) -> None:
         if self._engine is not None:
