@@ -11,7 +11,7 @@ import pytest
 
 from services.contracts.rpc import inference_pb2
 from tests.integration.gateway.asking import COMPLETED, DEAD, Told, asking
-from tests.integration.gateway.place import EMBEDDING, answer_at_once, open_place, refuse_with, target
+from tests.integration.gateway.place import EMBEDDING, answer_at_once, open_place, refuse_with, target, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -40,7 +40,9 @@ async def test_an_answer_has_the_key_and_the_correlation_of_its_request_and_goes
         assert told.headers["ce_correlationid"] == "story-9"
         assert told.headers["ce_causationid"] == "evt-1"
         assert told.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
-        (span,) = place.ended_spans("process inference.requested")
+        name = "process inference.requested"
+        await until(lambda: bool(place.ended_spans(name)), "the span ends, a moment after its answer was told")
+        (span,) = place.ended_spans(name)
         assert f"{span.parent.span_id:016x}" == TRACE.split("-")[2]  # type: ignore[union-attr]
 
 
