@@ -56,6 +56,7 @@ def test_texts_are_language_and_do_not_name_their_module(built: Corpus) -> None:
         assert not re.search(rf"\b{re.escape(row.module.rpartition('.')[2].strip('_'))}\b", row.text, re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_corpus_and_another_seed_another_split(built: Corpus) -> None:
     assert corpus.build(seed=0) == built
     assert corpus.build(seed=1).data_set != built.data_set

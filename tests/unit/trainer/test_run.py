@@ -24,6 +24,8 @@ from services.trainer.stages.runner import Runner
 from services.trainer.stages.stopping import Stopping
 from tests.unit.trainer.tiny import run_folder, texts, write_jsonl
 
+pytestmark = pytest.mark.slow  # every stage for real, several times over
+
 # a graph this small is no faster in int8, and rounding hits it harder
 GATES = {"int8_speedup": 0.0, "int8_agreement": 0.5, "int8_f1_loss": 0.5}
 
