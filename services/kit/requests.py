@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Invalid, Unauthenticated
 from services.kit.auth import Principal, present_principal
@@ -108,3 +109,12 @@ def asked_once(method: str, request: Message, context: Any) -> Once | None:
     sent = {str(name): value for name, value in context.invocation_metadata() or ()}
     asked = method.encode(), request.SerializeToString(deterministic=True)
     return once(caller().tenant, str(sent.get(FIELD, "")), *asked)
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """The moment as the wire has it; an unset field for none."""
+    if moment is None:
+        return None
+    made = Timestamp()
+    made.FromDatetime(moment)
+    return made

@@ -1,10 +1,8 @@
 """Batches between protobuf and what the handlers know; the same for REST and gRPC."""
 
-from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 
 from services.contracts.rpc import batches_pb2 as wire
@@ -16,7 +14,7 @@ from services.gateway.handlers.batches import cancel_batch, create_batch, get_ba
 from services.gateway.inbound.translate import check_uri
 from services.gateway.ports import Ports
 from services.kit.pages import paging
-from services.kit.requests import read_reason
+from services.kit.requests import read_reason, timestamp
 
 _STATES: Final = ", ".join(BatchStatus)
 
@@ -81,8 +79,8 @@ def batch_message(batch: Batch) -> wire.Batch:
         failed_rows=batch.failed_rows,
         versions=batch.versions,
         attempt=batch.attempt,
-        created_at=_timestamp(batch.created_at),
-        ended_at=_timestamp(batch.ended_at),
+        created_at=timestamp(batch.created_at),
+        ended_at=timestamp(batch.ended_at),
         trace_id=batch.trace_id,
     )
     if batch.failure is not None:
@@ -108,11 +106,3 @@ def row_message(line: bytes) -> wire.BatchRow:
     if error := told.get("error"):
         message.error.code, message.error.message = error["code"], error["message"]
     return message
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

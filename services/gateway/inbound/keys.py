@@ -1,8 +1,6 @@
 """Between the messages about keys and what the handlers know; the same for REST and gRPC."""
 
-from datetime import datetime, timedelta
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from datetime import timedelta
 
 from services.contracts.access import KeyRole
 from services.contracts.rpc import keys_pb2
@@ -11,7 +9,7 @@ from services.gateway.handlers.keys import create_key, list_keys, revoke_key
 from services.gateway.ports import Ports
 from services.kit.auth import LIMIT_NAMES, KeyLimits
 from services.kit.keys import KeyRecord, NewKey, RoleNotGranted
-from services.kit.requests import page_size
+from services.kit.requests import page_size, timestamp
 
 
 async def answer_create(request: keys_pb2.CreateKeyRequest, caller: Caller, ports: Ports) -> keys_pb2.CreateKeyResponse:
@@ -49,19 +47,11 @@ def _key(record: KeyRecord) -> keys_pb2.Key:
         name=record.name,
         role=record.role,
         tenant=record.tenant,
-        created_at=_timestamp(record.created),
+        created_at=timestamp(record.created),
         created_by=record.created_by,
-        expires_at=_timestamp(record.expires),
-        last_used_at=_timestamp(record.last_used),
+        expires_at=timestamp(record.expires),
+        last_used_at=timestamp(record.last_used),
         limits=keys_pb2.KeyLimits(**said) if said else None,
-        revoked_at=_timestamp(record.revoked),
+        revoked_at=timestamp(record.revoked),
         revoked_by=record.revoked_by,
     )
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

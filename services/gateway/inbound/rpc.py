@@ -54,7 +54,7 @@ def _seconds(context: Any, limit: float) -> float:
 
 def _caller(context: Any) -> Caller:
     principal = caller()
-    key = _metadata(context).get("idempotency-key", "")
+    key = _metadata(context).get(FIELD, "")
     return Caller(tenant=principal.tenant, idempotency_key=key, actor=principal.actor)
 
 

@@ -3,12 +3,11 @@
 from typing import Any, Final
 
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.events import Verdict
 from services.contracts.rpc import common_pb2, monitor_pb2, monitor_pb2_grpc
 from services.kit.pages import paging
-from services.kit.requests import caller, one_of, read_filter, within_column
+from services.kit.requests import caller, one_of, read_filter, timestamp, within_column
 from services.monitor.domain.drift import TEST_NAME, WindowVerdict
 from services.monitor.domain.watching import ClosedWindow, Place, RolloutVerdict
 from services.monitor.handlers.showing import VersionHealth, get_window, list_verdicts, list_windows, show_health
@@ -93,8 +92,8 @@ def _window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
         statistic=test.statistic if test else 0.0,
         p_value=test.p_value if test else 1.0,
         verdict=window.verdict.value if window.verdict else "",
-        opened_at=_timestamp(window.opened),
-        closed_at=_timestamp(window.closed),
+        opened_at=timestamp(window.opened),
+        closed_at=timestamp(window.closed),
         test=TEST_NAME if test else "",
         bandwidth=test.bandwidth if test else 0.0,
         baseline_rows=test.baseline_rows if test else 0,
@@ -114,11 +113,5 @@ def _verdict(told: RolloutVerdict) -> monitor_pb2.CanaryVerdict:
         reason=told.reason,
         requests=told.requests,
         evidence_json=orjson.dumps(evidence).decode(),
-        at=_timestamp(told.at),
+        at=timestamp(told.at),
     )
-
-
-def _timestamp(moment: Any) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -1,22 +1,14 @@
 """From the domain's words to the wire's."""
 
-from datetime import datetime
-
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.rpc import common_pb2, registry_pb2
 from services.contracts.training import SliceScore
+from services.kit.requests import timestamp
 from services.registry.domain import RolloutPolicy
 from services.registry.domain.lineage import Lineage
 from services.registry.domain.state import ModelState, Rollout, Version
 from services.registry.ports import HistoryLine
-
-
-def stamp(moment: datetime) -> Timestamp:
-    made = Timestamp()
-    made.FromDatetime(moment)
-    return made
 
 
 def model(state: ModelState, *, dry_run: bool = False) -> registry_pb2.Model:
@@ -58,7 +50,7 @@ def version(state: ModelState, item: Version) -> registry_pb2.Version:
             for variant in trained.variants
         ],
         gate=_gate(item),
-        registered_at=stamp(item.registered_at),
+        registered_at=timestamp(item.registered_at),
         aliases=state.aliases_of(item.number),
     )
 
@@ -102,8 +94,8 @@ def _rollout(item: Rollout) -> registry_pb2.Rollout:
         weights=item.policy.weights,
         actor=item.actor,
         reason=item.reason,
-        started_at=stamp(item.started_at),
-        changed_at=stamp(item.changed_at),
+        started_at=timestamp(item.started_at),
+        changed_at=timestamp(item.changed_at),
         evidence_json=orjson.dumps([part.model_dump(mode="json") for part in item.evidence]).decode(),
     )
 
@@ -126,7 +118,7 @@ def history_entry(line: HistoryLine) -> common_pb2.HistoryEntry:
         kind=line.kind,
         actor=line.actor,
         reason=line.reason,
-        at=stamp(line.at) if line.at else None,
+        at=timestamp(line.at),
         detail_json=orjson.dumps(line.payload).decode() if line.kind else "",
         stream=line.stream,
         tenant=line.tenant,
@@ -141,7 +133,7 @@ def lineage(name: str, number: int, found: Lineage) -> registry_pb2.Lineage:
             id=node.id,
             kind=node.kind,
             label=node.label,
-            at=stamp(node.at) if node.at else None,
+            at=timestamp(node.at),
             facts=node.facts,
             evidence_json=orjson.dumps(node.evidence).decode() if node.evidence else "",
         )

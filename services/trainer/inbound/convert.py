@@ -1,12 +1,10 @@
 """From what the handlers know to protobuf messages."""
 
-from datetime import datetime
 from typing import Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc.common_pb2 import Artifact, Interval, SliceScore, Variant
+from services.kit.requests import timestamp
 from services.trainer.domain.datasets import Dataset, DatasetVersion
 from services.trainer.domain.runs import Run
 
@@ -20,7 +18,7 @@ def dataset_message(dataset: Dataset, version: DatasetVersion | None = None) -> 
         uri=announced.uri,
         format=announced.format,
         model=announced.model,
-        announced_at=_timestamp(dataset.announced_at),
+        announced_at=timestamp(dataset.announced_at),
         latest_run=dataset.latest_run,
         content_hash=dataset.content_hash or "",
         version=version_message(version) if version is not None else None,
@@ -37,7 +35,7 @@ def version_message(version: DatasetVersion) -> wire.DatasetVersion:
         model=announced.model,
         size_bytes=version.size_bytes or 0,
         rows=version.rows or 0,
-        announced_at=_timestamp(version.announced_at),
+        announced_at=timestamp(version.announced_at),
         latest_run=version.latest_run,
     )
 
@@ -51,8 +49,8 @@ def run_message(run: Run) -> wire.Run:
         cause=run.cause,
         progress=run.progress,
         attempt=run.attempt,
-        created_at=_timestamp(run.created_at),
-        ended_at=_timestamp(run.ended_at),
+        created_at=timestamp(run.created_at),
+        ended_at=timestamp(run.ended_at),
         trace_id=run.trace_id,
         recipe_json=run.recipe.model_dump_json() if run.recipe else "",
         data_hash=run.result.data_hash if run.result else "",
@@ -102,11 +100,3 @@ def _add_scores(message: wire.Run, run: Run) -> None:
                 reason=variant.reason,
             )
         )
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

@@ -116,7 +116,7 @@ class ControlDoor:
             await _stream(self._lines(call), receive, send, trace)
             return
         if (local := LOCAL.get(call.route.method)) is not None:
-            key = call.headers.get(b"idempotency-key", "")
+            key = call.headers.get(FIELD.encode(), "")
             caller = Caller(tenant=call.principal.tenant, idempotency_key=key, actor=call.principal.actor)
             answer = await local(call.request, caller, self._ports)
         else:
