@@ -2,6 +2,8 @@
 
 Refusal
 ├── Invalid            the caller must change what was sent
+│   ├── Malformed      it cannot be read
+│   └── BadField       one field of it is wrong
 ├── Unauthenticated    no key, or one that is not known
 ├── Forbidden          a key that may not do this
 ├── NotFound
@@ -104,6 +106,14 @@ class Invalid(Refusal):
     """The request is not valid: {problem}."""
 
     kind = Kind.INVALID
+
+
+class Malformed(Invalid):
+    """The request cannot be read: {problem}."""
+
+
+class BadField(Invalid):
+    """The field '{name}' is not valid: {problem}."""
 
 
 class Unauthenticated(Refusal):

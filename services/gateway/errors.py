@@ -1,7 +1,7 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      Malformed, BadField, NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
+├── Invalid      NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
 │                WrongContent, NotText
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
@@ -30,14 +30,6 @@ from services.contracts.errors import (
     Unavailable,
     Unsupported,
 )
-
-
-class Malformed(Invalid):
-    """The request cannot be read: {problem}."""
-
-
-class BadField(Invalid):
-    """The field '{name}' is not valid: {problem}."""
 
 
 class NoCondition(Invalid):

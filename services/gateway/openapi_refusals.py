@@ -5,14 +5,12 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, Malformed, Refusal, TimedOut, Unauthenticated
 from services.gateway.errors import (
-    BadField,
     BodyTooLarge,
     DeploymentNotReady,
     ForeignHost,
     ForeignTag,
-    Malformed,
     OutboxFull,
     ReplicaFull,
     ServiceSilent,

@@ -8,9 +8,8 @@ from typing import Final, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.contracts.errors import Refusal, Relayed
+from services.contracts.errors import BadField, Malformed, Refusal, Relayed
 from services.contracts.names import Identifier, Name
-from services.gateway.errors import BadField, Malformed
 
 MAX_TEXTS: Final = 64
 MAX_STICKY_KEY_CHARS: Final = 200

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.contracts.content import Content
+from services.contracts.errors import BadField, Malformed
 from services.gateway.domain.requests import check_name
-from services.gateway.errors import BadField, BodyTooLarge, EmptyUpload, Malformed, NotText, WrongContent
+from services.gateway.errors import BodyTooLarge, EmptyUpload, NotText, WrongContent
 
 FORMATS: Final = ("jsonl", "csv")
 MEDIA: Final = {

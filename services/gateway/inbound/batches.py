@@ -5,11 +5,11 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from services.contracts.errors import BadField
 from services.contracts.rpc import batches_pb2 as wire
 from services.contracts.rpc.inference_pb2 import LabelScore
 from services.gateway.domain.batches import Batch, BatchSpec, BatchStatus
 from services.gateway.domain.requests import Caller, bad_field, check_identifier
-from services.gateway.errors import BadField
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
 from services.gateway.inbound.translate import check_uri
 from services.gateway.ports import Ports

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import InternalError, Malformed, Refusal
 from services.contracts.rpc import (
     batches_pb2,
     batches_pb2_grpc,
@@ -22,7 +22,6 @@ from services.contracts.rpc import (
 )
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
-from services.gateway.errors import Malformed
 from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
 from services.gateway.inbound import batches, translate

@@ -5,12 +5,12 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
+from services.contracts.errors import BadField, Malformed
 from services.contracts.events import DatasetReady, FeedbackReceived
 from services.contracts.rpc import gateway_pb2, inference_pb2
 from services.contracts.training import Columns, Recipe
 from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
 from services.gateway.domain.uploads import FORMATS, NewContent, Uploaded
-from services.gateway.errors import BadField, Malformed
 from services.kit.ids import Ids
 
 _COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
+from services.contracts.errors import BadField
 from services.gateway.domain.batches import (
     NEXT,
     Batch,
@@ -25,7 +26,7 @@ from services.gateway.domain.batches import (
 )
 from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.rows import InputRow, answer_lines, checked, error_line, groups, part_of, question
-from services.gateway.errors import BadField, BatchHasEnded
+from services.gateway.errors import BatchHasEnded
 from services.kit.rows import NotUtf8
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)

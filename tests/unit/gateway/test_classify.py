@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed, TimedOut
+from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed, TimedOut
 from services.contracts.events import Role
 from services.gateway.domain.requests import Answer, Classify
 from services.gateway.errors import (
-    BadField,
     DeadlinePassed,
     DeploymentNotReady,
     ReplicaFull,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed
+from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed
 from services.contracts.events import Role
 from services.gateway.domain.requests import Answer, Classify, moved
 from services.gateway.domain.vectors import shortened
-from services.gateway.errors import BadField, ReplicaLost, RoutesNotRead, TooManyDimensions
+from services.gateway.errors import ReplicaLost, RoutesNotRead, TooManyDimensions
 from services.gateway.handlers import embed_all, served
 from services.gateway.ports import Policy, Question
 from tests.unit.gateway.fakes import FakeReplicas, World, deployment, report, target

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.domain.requests import Answer, Classify, LabelScore, Prediction
-from services.gateway.errors import BadField
 from services.gateway.inbound.oip import messages, wire
 from services.gateway.inbound.oip.asking import Asked, Wanted, classify_command, outputs_of, words
 from services.gateway.inbound.oip.tensors import pack_strings

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import BadField, Malformed, Refusal
 from services.contracts.rpc import gateway_pb2, registry_pb2
-from services.gateway.errors import BadField, Malformed, MethodNotAllowed, UnknownRoute
+from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.control import match
 from services.gateway.inbound.http.routes import ROUTES, check_parameter

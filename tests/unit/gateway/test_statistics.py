@@ -4,11 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.contracts.errors import ErrorBody, Kind, Relayed
+from services.contracts.errors import BadField, ErrorBody, Kind, Relayed
 from services.contracts.events import Role
 from services.gateway.domain.requests import Answer, Classify
 from services.gateway.domain.statistics import Statistics
-from services.gateway.errors import BadField
 from services.gateway.handlers import classify
 from services.gateway.ports import Question
 from tests.unit.gateway.fakes import World, answered, deployment, report, target

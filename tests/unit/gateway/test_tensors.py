@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import Refusal
-from services.gateway.errors import BadField
+from services.contracts.errors import BadField, Refusal
 from services.gateway.inbound.oip.tensors import count_texts, pack_floats, pack_strings, unpack_strings
 
 T = TypeVar("T")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import BadField, Malformed, Refusal
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content_hash, check_upload
-from services.gateway.errors import BadField, BodyTooLarge, EmptyUpload, Malformed, NotText, WrongContent
+from services.gateway.errors import BodyTooLarge, EmptyUpload, NotText, WrongContent
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound.http.uploads import _decoded
 from services.gateway.ports import Policy

@@ -7,16 +7,9 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, SpanKind
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Malformed, Refusal
 from services.gateway.domain.limits import Quota
-from services.gateway.errors import (
-    BodyTooLarge,
-    Malformed,
-    MethodNotAllowed,
-    RateLimitExceeded,
-    SlowBody,
-    StalledUpload,
-)
+from services.gateway.errors import BodyTooLarge, MethodNotAllowed, RateLimitExceeded, SlowBody, StalledUpload
 from services.kit import telemetry
 from services.kit.http import STATUS, Header, problem
 from services.kit.uploads import StoreFull

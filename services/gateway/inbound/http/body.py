@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.gateway.errors import BodyTooLarge, Malformed, SlowBody, UnsupportedMedia
+from services.contracts.errors import Malformed
+from services.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMedia
 from services.kit.http import Receive, Scope
 
 DISCARD_BYTES: Final = 16 * 1024 * 1024

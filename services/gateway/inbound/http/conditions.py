@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor
 
-from services.gateway.errors import ForeignTag, Malformed, NoCondition
+from services.contracts.errors import Malformed
+from services.gateway.errors import ForeignTag, NoCondition
 from services.gateway.inbound.http.routes import Route
 
 EXPECTED: Final = "expected_generation"

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 
 from google.protobuf.message import Message
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Malformed, Refusal
 from services.gateway.domain.requests import Caller
-from services.gateway.errors import Malformed, MethodNotAllowed, UnknownRoute
+from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.handlers import announce_dataset, check_deadline, send_feedback
 from services.gateway.handlers.batches import read_output
 from services.gateway.inbound import batches, translate

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, Malformed, Refusal
 from services.gateway.domain.limits import Quota
-from services.gateway.errors import BadField, BodyTooLarge, ForeignHost, ForeignOrigin, Malformed, RateLimitExceeded
+from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, RateLimitExceeded
 from services.gateway.inbound.http.answers import quota_headers, used_up
 from services.gateway.inbound.http.body import ClientGone, discard, read_headers
 from services.gateway.ports import Limiter

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import orjson
 
+from services.contracts.errors import BadField
 from services.gateway.domain.requests import Answer, Classify, check_name
-from services.gateway.errors import BadField
 from services.gateway.handlers import classify
 from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json

@@ -13,8 +13,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from services.contracts.errors import Refusal
-from services.gateway.errors import BadField, Malformed
+from services.contracts.errors import BadField, Malformed, Refusal
 from services.gateway.inbound.http.routes import Route
 
 UINT32_MAX: Final = 2**32 - 1

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Malformed, Refusal
 from services.contracts.rpc import gateway_pb2
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import FORMATS, MEDIA
-from services.gateway.errors import BodyTooLarge, Malformed, UnsupportedMedia
+from services.gateway.errors import BodyTooLarge, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound import translate
 from services.gateway.inbound.http.answers import refused, server_span

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeAlias
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, Refusal
 from services.gateway.domain.requests import Answer, Classify, check_identifier, check_name
-from services.gateway.errors import BadField
 from services.gateway.inbound.oip.tensors import (
     BYTES,
     FP32,

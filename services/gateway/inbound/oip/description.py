@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services import __version__
-from services.contracts.errors import InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, Refusal, TimedOut, Unauthenticated
 from services.contracts.names import NAME_PATTERN
 from services.gateway.errors import (
-    BadField,
     BodyTooLarge,
     DeploymentNotReady,
     NothingToLoad,

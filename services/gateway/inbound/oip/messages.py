@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import BadField, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.domain.requests import Answer
-from services.gateway.errors import BadField
 from services.gateway.inbound.oip.asking import Asked, Input, Value, Wanted, outputs_of, words
 from services.gateway.inbound.oip.tensors import BYTES, decoded
 

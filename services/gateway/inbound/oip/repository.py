@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Refusal, TimedOut
+from services.contracts.errors import BadField, Refusal, TimedOut
 from services.contracts.events import DeploymentChanged
 from services.contracts.rpc import registry_pb2
 from services.gateway.domain.requests import check_name
-from services.gateway.errors import BadField, LoadFailed, NothingToLoad
+from services.gateway.errors import LoadFailed, NothingToLoad
 from services.gateway.inbound.http.routes import REGISTRY
 from services.gateway.inbound.oip.models import Models, served
 from services.gateway.ports import Ports, Upstreams

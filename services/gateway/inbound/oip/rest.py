@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import BadField, Kind, Refusal
 from services.gateway.domain.requests import Answer
-from services.gateway.errors import BadField, ExtensionNotOffered, UnsupportedMedia
+from services.gateway.errors import ExtensionNotOffered, UnsupportedMedia
 from services.gateway.handlers import classify
 from services.gateway.inbound.http import answers
 from services.gateway.inbound.http.answers import server_span

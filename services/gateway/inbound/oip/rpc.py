@@ -8,10 +8,10 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from services.contracts.access import OIP_NOT_OFFERED
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
-from services.gateway.errors import BadField, ExtensionNotOffered
+from services.gateway.errors import ExtensionNotOffered
 from services.gateway.handlers import classify
 from services.gateway.inbound.oip.asking import classify_command
 from services.gateway.inbound.oip.messages import read_request, read_values, refused, write_answer

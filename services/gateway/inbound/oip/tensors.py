@@ -9,8 +9,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from services.contracts.errors import BadField
 from services.gateway.domain.requests import MAX_TEXTS
-from services.gateway.errors import BadField
 
 BYTES: Final = "BYTES"
 FP32: Final = "FP32"

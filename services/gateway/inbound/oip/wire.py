@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import BadField, Malformed, Refusal
 from services.gateway.domain.requests import Answer
-from services.gateway.errors import BadField, Malformed
 from services.gateway.inbound.oip.asking import Asked, Input, Parameters, Wanted, outputs_of
 
 HEAD_LENGTH: Final = b"inference-header-content-length"

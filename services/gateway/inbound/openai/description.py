@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, Refusal, TimedOut, Unauthenticated
 from services.gateway.errors import (
-    BadField,
     BodyTooLarge,
     ContextLengthExceeded,
     DeploymentNotReady,

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from services.contracts.errors import BadField
 from services.gateway.domain.requests import MAX_STICKY_KEY_CHARS, Embedded, Embedding
 from services.gateway.domain.vectors import shortened
-from services.gateway.errors import BadField, ContextLengthExceeded, ModelNotFound, TokensNotText
+from services.gateway.errors import ContextLengthExceeded, ModelNotFound, TokensNotText
 
 MAX_INPUTS: Final = 2048
 _MODEL: Final = re.compile(r"(?P<deployment>[a-z0-9][a-z0-9._-]{0,62})(@(?P<version>[1-9][0-9]{0,8}))?")
