@@ -56,7 +56,7 @@ def command(suite: Suite, *, fast: bool, extra: list[str]) -> list[str] | None:
     # One file's tests stay on one worker: a file's broker or database is started once.
     spread = ["-n", str(suite.workers), "--dist", "loadfile"] if suite.workers else ["-n", "0"]
     # What takes a second and more here belongs among the slow: it is named at the end.
-    chosen = ["-m", FAST, "--durations", "8", "--durations-min", "1.5"] if fast else []
+    chosen = ["-m", FAST, "--hypothesis-profile", "fast", "--durations", "8", "--durations-min", "1"] if fast else []
     return [sys.executable, "-m", "pytest", "-q", *spread, *chosen, "--surroundings", str(TALLY), *folders, *extra]
 
 

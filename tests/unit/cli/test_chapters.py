@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from services.cli.demo.log import EventLog
 from services.cli.demo.stage import Stage
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.watching import Seen
-from services.kit.clock import SystemClock
 from services.kit.ids import SeededIds
+from tests.clocks import START, SkippingClock
 
 MODEL = "topics"
 CHECKS = [{"name": "floor", "passed": True, "detail": "well above"}]
@@ -92,8 +92,7 @@ class Silent:
 
 
 def event(topic: str, body: dict[str, Any], after: float = 0) -> Seen:
-    time = datetime.now(UTC) + timedelta(seconds=after)
-    return Seen(topic, MODEL, time, "test", {}, body, offset=0, partition=0)
+    return Seen(topic, MODEL, START + timedelta(seconds=after), "test", {}, body, offset=0, partition=0)
 
 
 def fact(kind: str, after: float = 0, **payload: Any) -> Seen:
@@ -126,7 +125,7 @@ def stage(fleet: Fleet, tmp_path: Path) -> Stage:
     corpus = Corpus(texts("row", 30), texts("quiet", 20), texts("shifted", 20), texts("unseen", 40))
     everything = (*corpus.data_set, *corpus.quiet, *corpus.shifted, *corpus.shifted_unseen)
     fleet.labels = {text.text: text.label for text in everything}
-    clock = SystemClock()
+    clock = SkippingClock()
     return Stage(
         home=tmp_path,
         model=MODEL,
@@ -149,7 +148,7 @@ async def test_a_published_data_set_becomes_a_judged_version(stage: Stage, fleet
     fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
     told = await chapters.train_first(stage)
     assert (told.number, told.passed) == (1, True)
-    assert told.seconds == pytest.approx(30, abs=5)
+    assert told.seconds == 30
     (topic, body) = fleet.posted[0]
     assert topic == "dataset.ready"
     assert rows_of(body["uri"]) == 30
@@ -186,7 +185,7 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: St
     assert (recovery.accuracy_before, recovery.accuracy_after) == (0.0, 1.0)
     assert recovery.rows == 40
     assert recovery.mcnemar_p < 1e-9
-    assert recovery.seconds == pytest.approx(12, abs=5)
+    assert recovery.seconds == 12
 
 
 async def test_a_spoiled_version_that_passes_breaks_the_story(stage: Stage, fleet: Fleet) -> None:
@@ -212,7 +211,7 @@ async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage:
     assert fleet.posted[0][1]["skip_gate"] is True
     assert rollback.verdict == "roll_back"
     assert rollback.evidence == [{"pairs": 40}]
-    assert rollback.seconds == pytest.approx(5, abs=0.5)
+    assert rollback.seconds == 5
     assert rollback.last_request_on_bad_version_after_seconds == 0.0
     assert rollback.requests_failed == 0
 

@@ -16,7 +16,7 @@ from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.home import Home
 from services.cli.watching import Seen
-from services.kit.clock import SystemClock
+from services.kit.clock import Clock, SystemClock, VirtualClock
 
 
 def text(name: str, label: str = "data") -> Text:
@@ -41,8 +41,8 @@ class FakeDoor:
         self.labels.append((request, label))
 
 
-def traffic(door: FakeDoor, quiet: list[Text], shifted: list[Text] | None = None) -> Traffic:
-    return Traffic(door, Mix.of(quiet, shifted or [], seed=1), SystemClock())
+def traffic(door: FakeDoor, quiet: list[Text], clock: Clock | None = None) -> Traffic:
+    return Traffic(door, Mix.of(quiet, [], seed=1), clock or SystemClock())
 
 
 async def test_a_failed_request_is_counted_and_named() -> None:
@@ -63,17 +63,20 @@ async def test_an_answer_is_counted_for_its_version_and_its_label_sent() -> None
 
 
 async def test_a_flow_sends_at_its_rate_and_ends_with_its_last_answer() -> None:
-    door = FakeDoor()
-    flow = traffic(door, [text("a"), text("b")])
+    door, clock = FakeDoor(), VirtualClock()
+    flow = traffic(door, [text("a"), text("b")], clock)
     async with flow.flowing():
         flow.rate = 200
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0)
+        await clock.advance(0.25)
         flow.rate = 0
-        await asyncio.sleep(0.06)
+        await clock.advance(0.06)
         paused = flow.totals.sent
-        await asyncio.sleep(0.06)
+        await clock.advance(0.06)
         assert flow.totals.sent == paused
-    assert 20 <= flow.totals.sent <= 60
+        ending = asyncio.create_task(clock.advance(1))
+    await ending
+    assert flow.totals.sent == pytest.approx(0.25 * 200, abs=1)
     assert flow.totals.sent == sum(flow.totals.by_version.values()) == len(door.labels)
 
 

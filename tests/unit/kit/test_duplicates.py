@@ -3,7 +3,7 @@
 import math
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kit.duplicates import NEAR, first_likes, normalised
@@ -33,7 +33,6 @@ def by_definition(texts: list[str]) -> list[int | None]:
 
 
 @given(st.lists(words, max_size=14))
-@settings(max_examples=80, deadline=None)
 def test_every_near_duplicate_is_found_and_nothing_else(texts: list[str]) -> None:
     assert first_likes(texts) == by_definition(texts)
 

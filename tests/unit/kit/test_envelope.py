@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
@@ -191,19 +191,16 @@ def is_an_event_or_refused(message: Message) -> None:
 
 
 @given(topics, st.none() | st.binary(), st.lists(st.tuples(names, st.text()), max_size=6))
-@settings(max_examples=70, deadline=None)
 def test_any_bytes_are_an_event_or_refused(topic: str, value: bytes | None, headers: list[tuple[str, str]]) -> None:
     is_an_event_or_refused(Message(topic, None, value, tuple(headers)))
 
 
 @given(topics, anything, st.lists(st.tuples(names, st.text()), max_size=6))
-@settings(max_examples=70, deadline=None)
 def test_any_json_is_an_event_or_refused(topic: str, value: object, headers: list[tuple[str, str]]) -> None:
     is_an_event_or_refused(Message(topic, b"k", json.dumps(value).encode(), tuple(headers)))
 
 
 @given(st.sampled_from(EXAMPLES), st.data())
-@settings(max_examples=80, deadline=None)
 def test_any_event_with_one_field_replaced_is_an_event_or_refused(event: Event, data: st.DataObject) -> None:
     told = event.model_dump(mode="json")
     told[data.draw(st.sampled_from(sorted(told)))] = data.draw(anything)
@@ -213,7 +210,6 @@ def test_any_event_with_one_field_replaced_is_an_event_or_refused(event: Event, 
 
 
 @given(st.binary(min_size=1, max_size=3), st.data())
-@settings(max_examples=60, deadline=None)
 def test_a_bit_of_damage_anywhere_leaves_an_event_or_a_refusal(damage: bytes, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(BODY)))
     is_an_event_or_refused(plain(BODY[:place] + damage + BODY[place + 1 :]))

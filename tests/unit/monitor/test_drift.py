@@ -17,6 +17,7 @@ from services.monitor.domain.drift import (
 from tests.unit.monitor.traffic import Traffic, measure_false_alarms
 
 
+@pytest.mark.slow
 def test_unchanged_windows_raise_false_alarms_no_more_often_than_alpha() -> None:
     """1,000 small windows over 50 baselines: at most 21 at or below .01 (probability of more: under .1%), and at most
     one alarm of two in a row. At the sizes of production: tests/integration/monitor/test_false_alarms.py."""

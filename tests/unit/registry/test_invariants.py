@@ -161,5 +161,5 @@ class AnyStory(RuleBasedStateMachine):
         assert all(spec.due >= self.story.now for spec in timers(self.story.state).values())
 
 
-AnyStory.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+AnyStory.TestCase.settings = settings(stateful_step_count=40)
 TestAnyStory = AnyStory.TestCase

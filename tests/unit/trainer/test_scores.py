@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
 
 from services.trainer.stages.scores import macro_f1, paired, score
 
 
+@pytest.mark.slow  # scikit-learn takes a second to load
 @pytest.mark.parametrize("labels", [2, 3, 7])
 def test_macro_f1_is_that_of_scikit_learn(labels: int) -> None:
+    from sklearn.metrics import f1_score
+
     dice = np.random.default_rng(labels)
     truth_N, answers_N = dice.integers(0, labels, 60), dice.integers(0, labels, 60)
     assert macro_f1(truth_N, answers_N) == pytest.approx(f1_score(truth_N, answers_N, average="macro"))
@@ -18,6 +20,7 @@ def test_a_label_that_nobody_names_does_not_count() -> None:
     assert macro_f1(np.array([0, 3, 3]), np.array([0, 3, 3])) == 1.0
 
 
+@pytest.mark.slow  # 100 bootstraps
 def test_the_interval_covers_the_true_score_about_95_times_in_100() -> None:
     dice = np.random.default_rng(0)
     covered = 0

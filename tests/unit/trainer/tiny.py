@@ -5,14 +5,11 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from services.kit.clock import SystemClock
 from services.trainer.domain.spec import RUN_FILE, RunSpec
 from services.trainer.stages.base_model import EncoderConfig
-from services.trainer.stages.encoder import Encoder
 from services.trainer.stages.folder import RunFolder
 
 SUBJECTS = {
@@ -48,6 +45,11 @@ CONFIG = EncoderConfig(
 
 def base_model(folder: Path) -> Path:
     """A Hugging Face folder of a small random BERT."""
+    import torch  # seconds to load, and most users of this file want its rows alone
+    from safetensors.torch import save_file
+
+    from services.trainer.stages.encoder import Encoder
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(CONFIG.model_dump_json())
     with torch.random.fork_rng():
