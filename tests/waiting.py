@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
+
+LIMIT_SECONDS: Final = 60.0
+"""Of every wait for what must come: a guard against hanging, far beyond any stall of a loaded machine."""
 
 
-def until(condition: Callable[[], bool], what: str, limit_seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], what: str, limit_seconds: float = LIMIT_SECONDS) -> None:
     """Returns once `condition` holds. Fails the test, naming `what`, after the limit."""
     deadline = time.monotonic() + limit_seconds
     while not condition():

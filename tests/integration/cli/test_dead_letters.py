@@ -27,9 +27,9 @@ from services.kit.envelope import Envelope, Message, encode
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.handlers.asking import take_dataset
 from tests.integration.trainer.room import Room, opened
+from tests.waiting import LIMIT_SECONDS
 
 TOPIC = "dataset.ready"
-LIMIT_SECONDS = 40.0
 BODY = {"dataset": "docs", "uri": "file:///data/docs.jsonl", "model": "topics"}
 
 

@@ -15,7 +15,7 @@ from services.cli.launcher.broker import read_ready
 from services.cli.launcher.processes import alive
 from services.cli.launcher.state import FleetState
 from services.kit.clock import SystemClock
-from tests.waiting import until
+from tests.waiting import LIMIT_SECONDS, until
 
 SUPERVISED = str(Path(__file__).with_name("supervised.py"))
 ROOMS = {"gateway", "trainer", "registry", "inference", "monitor"}
@@ -46,10 +46,10 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     started = Fleet(tmp_path)
-    until(lambda: started.reaches("ready"), "the fleet is ready", 30)
+    until(lambda: started.reaches("ready"), "the fleet is ready")
     yield started
     started.process.terminate()
-    started.process.wait(30)
+    started.process.wait(LIMIT_SECONDS)
 
 
 def test_it_tells_where_everything_is_once_everything_answers(fleet: Fleet) -> None:
@@ -84,7 +84,7 @@ def test_services_follow_a_broker_that_came_back_elsewhere(fleet: Fleet) -> None
 def test_when_told_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
     pids = fleet.pids()
     fleet.process.terminate()
-    assert fleet.process.wait(30) == 0
+    assert fleet.process.wait(LIMIT_SECONDS) == 0
     assert not any(map(alive, pids))
     assert not fleet.home.endpoints_file.exists()
     assert not launch.is_running(fleet.home)
@@ -94,14 +94,14 @@ def test_when_told_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
 def test_a_killed_supervisor_leaves_no_orphan(fleet: Fleet) -> None:
     pids = fleet.pids()
     fleet.process.kill()
-    fleet.process.wait(10)
+    fleet.process.wait(LIMIT_SECONDS)
     until(lambda: not any(map(alive, pids)), "all have ended")
 
 
 @pytest.mark.slow
 def test_a_service_that_cannot_start_ends_the_whole_and_is_named(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "monitor")
-    assert fleet.process.wait(60) == 1
+    assert fleet.process.wait(LIMIT_SECONDS) == 1
     assert fleet.state.state == "failed"
     assert "monitor ended with 2" in fleet.state.problem
     assert "no such setting" in Path(fleet.state.part("monitor").log).read_text()

@@ -9,10 +9,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
+from tests.waiting import LIMIT_SECONDS
+
 REQUESTED = "inference.requested"
 COMPLETED = "inference.completed"
 DEAD = "inference.requested.dlq"
-LIMIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from services.kit.ids import SystemIds
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from tests.integration.gateway.upstreams import FakeRegistry, FakeTrainer
+from tests.waiting import LIMIT_SECONDS
 
-LIMIT_SECONDS = 10.0
 EMBEDDING = (0.0, 0.6, 0.8)
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
@@ -285,7 +285,9 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
     rest, rpc = f"127.0.0.1:{settings.http_port}", f"127.0.0.1:{settings.grpc_port}"
     key = read_key(home / "keys", API_KEY_FILE)
     running = asyncio.create_task(service.run())
-    client = httpx.AsyncClient(base_url=f"http://{rest}", headers={"authorization": f"Bearer {key}"}, timeout=30)
+    client = httpx.AsyncClient(
+        base_url=f"http://{rest}", headers={"authorization": f"Bearer {key}"}, timeout=LIMIT_SECONDS
+    )
     place = Place(
         home=home,
         service=service,

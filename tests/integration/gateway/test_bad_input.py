@@ -15,6 +15,7 @@ import pytest
 from services.contracts.rpc import gateway_pb2, inference_pb2
 from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, ROUTES, TRAINER
 from tests.integration.gateway.place import Place, open_place
+from tests.waiting import LIMIT_SECONDS
 
 CLASSIFY = "/api/v1/deployments/news/classify"
 DATASET = {"dataset": "d", "uri": "file:///data/d.jsonl", "model": "news"}
@@ -163,7 +164,7 @@ async def _raw(place: Place, verb: str, path: str, *, extra: str = "", body: byt
     head = f"{verb} {path} HTTP/1.1\r\nhost: {place.rest}\r\n{extra}"
     head += f"authorization: {place.metadata[0][1]}\r\nconnection: close\r\n\r\n"
     writer.write(head.encode("latin-1") + body)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)
     writer.close()
     return int(answer.split(b" ", 2)[1]) if answer else 0, answer
 

@@ -11,6 +11,7 @@ from services.kit.clock import SystemClock
 from services.kit.keys import KeyringFile, NewKey
 from tests.integration.gateway.place import Place, target
 from tests.integration.gateway.test_batches import BATCHES_PATH, create, ended, output, rows, serving
+from tests.waiting import LIMIT_SECONDS
 
 CONTENT_PATH = "/api/v1/datasets/reviews/content"
 
@@ -44,7 +45,7 @@ async def test_another_tenants_content_is_as_if_it_were_not_there(
         uri = await upload(place, 3)
         await place.deploy(target(2), tenant="acme")
         theirs, asked = {"authorization": f"Bearer {key}"}, {"deployment": "news", "uri": uri}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while (reply := await place.client.post(BATCHES_PATH, json=asked, headers=theirs)).status_code == 404:  # noqa: ASYNC110 - waits for news
                 await asyncio.sleep(0.02)  # the gateway has not heard of their deployment yet
         assert reply.status_code == 422, reply.text

@@ -17,6 +17,7 @@ from services.kit.ids import SystemIds
 from services.kit.sql.database import Database
 from services.kit.sql.migrate import check
 from tests.integration.gateway.place import Place, target, until
+from tests.waiting import LIMIT_SECONDS
 
 DATASET = {"dataset": "texts", "uri": "file:///data/texts.jsonl", "model": "news", "recipe_json": '{"epochs": 1}'}
 
@@ -29,7 +30,7 @@ async def read_topic(place: Place, topic: str, count: int) -> list[Any]:
     )
     await consumer.start()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             return [await consumer.getone() for _ in range(count)]
     finally:
         await consumer.stop()

@@ -13,6 +13,7 @@ from services.gateway.inbound.http.routes import KEYS
 from services.kit.auth import KEYRING_FILE
 from services.kit.log import logger
 from tests.integration.gateway.place import Place
+from tests.waiting import LIMIT_SECONDS
 
 KEYS_PATH = "/api/v1/keys"
 
@@ -33,7 +34,7 @@ async def status(place: Place, secret: str, path: str = "/openapi.json") -> int:
 
 
 async def until_refused(place: Place, secret: str) -> None:
-    async with asyncio.timeout(2.5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while await status(place, secret) != 401:  # noqa: ASYNC110 - asks the door
             await asyncio.sleep(0.05)
 

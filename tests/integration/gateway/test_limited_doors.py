@@ -166,7 +166,7 @@ async def test_the_clients_time_travels_to_the_engine_and_ends_in_504(place: Pla
     began = time.monotonic()
     reply = await place.classify(headers={"request-timeout-ms": "300"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timed_out")
-    assert 0.25 < time.monotonic() - began < 3
+    assert 0.25 < time.monotonic() - began < 20, "the client's time counts, not the gateway's own 30 seconds"
     assert int(reply.headers["retry-after"]) >= 1
     assert 0 < replica.seen[-1].deadline_ms <= 300
 

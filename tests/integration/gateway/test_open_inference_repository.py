@@ -11,6 +11,7 @@ from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.inbound.oip.rpc import SERVICE
 from tests.integration.gateway.open_inference import INFER, asked, call, in_grpc, serving
 from tests.integration.gateway.place import Place, target
+from tests.waiting import LIMIT_SECONDS
 
 
 def as_told(place: Place, *targets: Any) -> Any:
@@ -44,13 +45,13 @@ async def test_a_model_is_unloaded_and_loaded_again_in_the_callers_own_name(plac
 async def test_over_grpc_too_and_a_second_unload_asks_for_nothing(place: Place) -> None:
     await serving(place, 1, 2)
     place.registry.moves = as_told(place)
-    unload = call(place, "RepositoryModelUnload", timeout=10)
+    unload = call(place, "RepositoryModelUnload", timeout=LIMIT_SECONDS)
     await unload(model_name="news", parameters={"unload_dependents": pb.ModelRepositoryParameter(bool_param=True)})
     await unload(model_name="news")
     assert len(place.registry.moved) == 1
     place.registry.moves = as_told(place, target(1))
     version = {"version": pb.ModelRepositoryParameter(string_param="1")}
-    await call(place, "RepositoryModelLoad", timeout=10)(model_name="news", parameters=version)
+    await call(place, "RepositoryModelLoad", timeout=LIMIT_SECONDS)(model_name="news", parameters=version)
     assert [request.version for _, request in place.registry.moved[1:]] == ["1"]
     assert (await place.rpc_method(SERVICE, "ModelInfer")(in_grpc("a"))).model_version == "1"
 
@@ -83,7 +84,7 @@ async def test_a_stopped_deployment_gets_the_version_back_that_served_last(place
     place.registry.model.aliases["previous"] = 1
     place.registry.model.versions.add(model="news", number=2, status="passed")
     place.registry.moves = as_told(place, target(1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while (await place.client.get("/v2/models/news/ready")).status_code == 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert (await place.client.post("/v2/repository/models/news/load")).status_code == 200

@@ -19,6 +19,7 @@ from services.gateway.inbound.openai import face as openai
 from tests.fixtures.callers import Callers, make_callers
 from tests.integration.gateway.place import Place, open_place, target
 from tests.integration.kit.test_roles_at_the_door import SERVED, Door
+from tests.waiting import LIMIT_SECONDS
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
 REFUSED = (401, 403)
@@ -65,7 +66,7 @@ class Knocking:
 async def knocking(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Knocking]:
     callers = make_callers(tmp_path / "keys")
     async with open_place(tmp_path, embedded_bootstrap) as place:
-        async with httpx.AsyncClient(base_url=f"http://{place.rest}", timeout=30) as client:
+        async with httpx.AsyncClient(base_url=f"http://{place.rest}", timeout=LIMIT_SECONDS) as client:
             yield Knocking(place, callers, client)
 
 

@@ -22,6 +22,7 @@ from tests.integration.gateway.place import (
     target,
     until,
 )
+from tests.waiting import LIMIT_SECONDS
 
 
 async def test_a_ready_version_answers_with_its_labels_and_its_number(place: Place) -> None:
@@ -45,7 +46,7 @@ async def test_an_unknown_deployment_is_404_and_one_without_a_replica_503_with_r
     assert unknown.status_code == 404
     assert unknown.json()["error"]["code"] == "unknown_deployment"
     await place.deploy(target(1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while (reply := await place.classify()).status_code == 404:  # noqa: ASYNC110 - asks another process
             await asyncio.sleep(0.01)
     assert reply.status_code == 503
@@ -58,7 +59,7 @@ async def test_a_stopped_deployment_is_404_at_once_in_its_own_words(place: Place
     await place.deploy(target(1))
     await place.serves(1)
     await place.deploy(target(1, Role.DRAINING, 0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while (reply := await place.classify()).status_code == 200:  # noqa: ASYNC110 - asks another process
             await asyncio.sleep(0.01)
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "nothing_served")
@@ -95,7 +96,7 @@ async def test_killing_the_canary_under_load_fails_no_request(place: Place) -> N
             versions.add(reply.headers["x-millrace-version"])
 
     clients = [asyncio.create_task(ask()) for _ in range(4)]
-    await asyncio.sleep(0.1)
+    await until(lambda: versions == {"1", "2"}, "both versions answer")
     await canary.kill()
     await asyncio.gather(*clients)
     assert set(answers) == {200}
@@ -175,7 +176,7 @@ async def test_a_mirrored_request_is_seen_by_the_other_version_and_by_no_client(
 
 
 async def until_served_by(place: Place, replica: FakeReplica) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not replica.seen:
             await place.classify()
 

@@ -269,7 +269,7 @@ def cut(content: bytes = CONTENT, size: int = 10_000) -> list[bytes]:
 async def test_a_stream_of_chunks_is_kept_and_its_progress_told(place: Place) -> None:
     header = {"dataset": "texts", "format": "csv", "size_bytes": len(CONTENT), "sha256": HASH}
     told = await upload(place, header, cut(), pause=0.06)
-    assert 1 <= len(told[:-1]) <= 4
+    assert 1 <= len(told[:-1]) < len(cut())
     assert all(0 < one.progress.received_bytes < len(CONTENT) for one in told[:-1])
     uploaded = told[-1].uploaded
     assert file_of(uploaded.uri).read_bytes() == CONTENT
@@ -301,10 +301,10 @@ async def test_a_bad_stream_is_refused_with_its_status_and_leaves_nothing(place:
 async def test_a_stream_that_pauses_breaks_off_or_grows_too_long_leaves_nothing(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
-    knobs = {"upload_chunk_seconds": 0.3, "upload_limit_bytes": 100_000}
+    knobs = {"upload_chunk_seconds": 1.0, "upload_limit_bytes": 100_000}
     async with open_place(tmp_path, embedded_bootstrap, **knobs) as place:
         for chunks, pause, code in (
-            (cut()[:2], 0.8, grpc.StatusCode.DEADLINE_EXCEEDED),
+            (cut()[:2], 2.0, grpc.StatusCode.DEADLINE_EXCEEDED),
             (cut(), 0.0, grpc.StatusCode.RESOURCE_EXHAUSTED),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -26,6 +26,7 @@ from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, encode
 from services.kit.rpc import channel
 from tests.unit.inference import tiny
+from tests.waiting import LIMIT_SECONDS
 
 TRACE = f"00-{'c' * 32}-{'d' * 16}-01"
 
@@ -84,13 +85,13 @@ class Replica:
     async def ask(self, text: str = "read the file", version: int = 0) -> pb.ClassifyResponse:
         asked = pb.ClassifyRequest(deployment="topics", texts=[text], version=version)
         answer: pb.ClassifyResponse = await self.stub.Classify(
-            asked, metadata=self.key, wait_for_ready=True, timeout=20
+            asked, metadata=self.key, wait_for_ready=True, timeout=LIMIT_SECONDS
         )
         return answer
 
     async def answers(self, version: int) -> None:
         """Returns once this version answers."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while True:
                 with suppress(Exception):
                     if (await self.ask(version=version)).version == version:
@@ -106,7 +107,7 @@ class Replica:
             consumer.assign([TopicPartition(topic, number) for number in numbers])
             await consumer.seek_to_beginning()
             found: list[dict[str, Any]] = []
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(LIMIT_SECONDS):
                 while not enough(found):
                     for records in (await consumer.getmany(timeout_ms=100)).values():
                         for record in records:

@@ -10,6 +10,7 @@ import pytest
 from services.contracts.events import Role
 from services.kit.rpc import refusal_from
 from tests.integration.inference.replica import TRACE, Traffic, replica_on, target
+from tests.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -104,14 +105,15 @@ async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_go
         await replica.answers(1)
         traffic = Traffic(replica)
         async with traffic.flowing():
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while len(traffic.answered) <= 20:  # noqa: ASYNC110 - another process answers
+                    await asyncio.sleep(0.05)
             assert replica.process is not None
             replica.process.terminate()
             await asyncio.sleep(0.2)
             traffic.stop()
         assert traffic.failed == []
-        assert len(traffic.answered) > 20
-        assert await asyncio.to_thread(replica.process.wait, 20) == 0
+        assert await asyncio.to_thread(replica.process.wait, LIMIT_SECONDS) == 0
         reports = await replica.told("replica.reported", lambda found: bool(found) and found[-1]["leaving"])
         assert reports[-1]["leaving"] is True
         expected = len(traffic.answered)

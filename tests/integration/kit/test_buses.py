@@ -27,7 +27,7 @@ from services.kit.envelope import Envelope, Message, encode
 from tests.integration.kit.rooms import NOON, feedback
 from tests.unit.kit.spans import Spans, span_of, trace_of
 
-LIMIT = 30.0
+LIMIT = 60.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

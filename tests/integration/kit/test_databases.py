@@ -14,6 +14,7 @@ from services.kit.sql.migrate import check
 from services.kit.sql.tables import InboxRow
 from tests.fixtures.databases import PostgresServer
 from tests.integration.kit.rooms import MIGRATIONS, SERVICES, Room, envelope, room_at
+from tests.waiting import LIMIT_SECONDS
 
 ROOMS = sorted(path.parents[1].name for path in SERVICES.glob("*/outbound/migrations"))
 
@@ -80,16 +81,20 @@ async def test_more_transactions_than_connections_wait_for_their_turn(room: Room
 
 
 async def test_a_pool_that_stays_exhausted_is_a_database_that_is_down(database_url: str) -> None:
-    room, leave = room_at(database_url, pool_wait_seconds=0.1), asyncio.Event()
+    room = room_at(database_url, pool_wait_seconds=0.1)
+    exhausted, leave = asyncio.Event(), asyncio.Event()
     await room.database.open()
 
     async def sit() -> None:
-        async with room.store.reading() as tx:
-            await tx.execute(sa.text("SELECT 1"))
-            await leave.wait()
+        try:
+            async with room.store.reading() as tx:
+                await tx.execute(sa.text("SELECT 1"))
+                await leave.wait()
+        except DatabaseDown:
+            exhausted.set()
 
-    sitting = [asyncio.create_task(sit()) for _ in range(10)]
-    await asyncio.sleep(0.3)
+    sitting = [asyncio.create_task(sit()) for _ in range(30)]
+    await exhausted.wait()
     with pytest.raises(DatabaseDown):
         async with room.store.reading():
             pass
@@ -128,7 +133,7 @@ async def test_a_restart_of_postgresql_is_a_time_of_refusals_after_which_the_poo
 
     async def write() -> None:
         nonlocal refused
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_SECONDS
         while len(kept) < 20 or refused == 0:
             assert time.monotonic() < deadline
             name = f"e-{len(kept) + refused}"

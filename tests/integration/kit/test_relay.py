@@ -18,6 +18,7 @@ from services.kit.sql.relay import ADVISORY_LOCK, BATCH, Relay
 from services.kit.sql.tables import OutboxRow
 from tests.integration.kit.rooms import Room, feedback, room_at
 from tests.unit.kit.spans import Spans, span_of, trace_of
+from tests.waiting import LIMIT_SECONDS
 
 
 @dataclass
@@ -55,7 +56,7 @@ async def relaying(room: Room, broker: Broker) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], bool], limit: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], limit: float = LIMIT_SECONDS) -> None:
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline

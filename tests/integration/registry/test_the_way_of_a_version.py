@@ -16,6 +16,7 @@ from services.registry.domain.state import RolloutState
 from services.registry.errors import GateRefused, RolloutUnderWay, UnknownDeployment, UnknownModel
 from tests.integration.registry.place import Registry
 from tests.unit.registry.story import MODEL, trained
+from tests.waiting import LIMIT_SECONDS
 
 
 async def count(registry: Registry, table: type[SQLModel]) -> int:
@@ -189,4 +190,4 @@ async def test_reading_does_not_wait_for_a_writer(registry: Registry) -> None:
     await registry.serving_one()
     async with registry.store.transaction() as tx:
         await tx.model("default", MODEL)
-        assert (await asyncio.wait_for(registry.model(), 3)).champion == 1
+        assert (await asyncio.wait_for(registry.model(), LIMIT_SECONDS)).champion == 1

@@ -10,7 +10,7 @@ import pytest
 
 from services.cli.launcher.ports import answers, any_free, is_free, next_free
 from services.cli.launcher.processes import alive, spawn, stop
-from tests.waiting import until
+from tests.waiting import LIMIT_SECONDS, until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
@@ -24,7 +24,7 @@ def start(script: str, log: Path) -> "subprocess.Popen[bytes]":
 
 def test_a_child_that_obeys_is_asked_only(tmp_path: Path) -> None:
     child = start(SLEEPER, tmp_path / "log")
-    assert stop(child, limit_seconds=5)
+    assert stop(child, limit_seconds=LIMIT_SECONDS)
     assert child.returncode == -signal.SIGTERM
 
 
@@ -44,7 +44,7 @@ def test_what_a_child_left_in_its_group_ends_with_it(tmp_path: Path) -> None:
     child = spawn([sys.executable, "-c", script], log=tmp_path / "log", environment=os.environ)
     until(lambda: len((tmp_path / "log").read_text().split()) == 2, "both lines are there")
     grandchild = int(next(word for word in (tmp_path / "log").read_text().split() if word.isdigit()))
-    stop(child, limit_seconds=5)
+    stop(child, limit_seconds=LIMIT_SECONDS)
     until(lambda: not alive(grandchild), "the grandchild has ended")
 
 

@@ -27,6 +27,7 @@ from services.kit.clock import VirtualClock
 from services.kit.envelope import Message, decode
 from services.kit.ids import SeededIds
 from tests.unit.inference.wishes import target, wish
+from tests.waiting import LIMIT_SECONDS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
@@ -167,7 +168,7 @@ def telling(tmp_path: Path) -> Telling:
 
 async def arrive(broker: Broker, count: int) -> None:
     """The sequence is taken on a thread, so a report needs a moment of real time."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while len(broker.sent) < count:  # noqa: ASYNC110 - the broker of the test knows no events
             await asyncio.sleep(0.001)
     await settle()

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from services.kit.clock import SystemClock, VirtualClock
 from services.kit.ids import SeededIds, SystemIds
+from tests.waiting import LIMIT_SECONDS
 
 
 def test_system_ids_sort_in_the_order_they_were_made_and_name_their_kind() -> None:
@@ -50,8 +51,8 @@ async def test_a_virtual_clock_wakes_sleepers_in_the_order_they_are_due() -> Non
 
 async def test_nobody_waits_for_a_sleep_of_nothing_or_less() -> None:
     for clock in (VirtualClock(), SystemClock()):
-        await asyncio.wait_for(clock.sleep(0), 1)
-        await asyncio.wait_for(clock.sleep(-5), 1)
+        await asyncio.wait_for(clock.sleep(0), LIMIT_SECONDS)
+        await asyncio.wait_for(clock.sleep(-5), LIMIT_SECONDS)
         assert clock.now().utcoffset() is not None
 
 
