@@ -8,6 +8,7 @@ from services.monitor.domain.watching import Place
 from services.monitor.handlers.showing import list_verdicts, show_health
 from services.monitor.handlers.taking import note_failed_training, take_feedback
 from services.monitor.handlers.upkeep import UPKEEP_TIMER
+from services.monitor.telemetry import TRAINING_FAILED
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
 
 PLACE = Place("default", DEPLOYMENT)
@@ -194,8 +195,11 @@ async def test_a_failed_run_is_noted_once(monitor: Monitor) -> None:
         model="topics", run="run-1", dataset="d", stage="train", code="one_class", reason="one class", retryable=False
     )
     envelope: Envelope[TrainingFailed] = monitor.envelope(failed)
-    await note_failed_training(envelope, monitor.ports)
-    await note_failed_training(envelope, monitor.ports)
+    counter = TRAINING_FAILED.labels("topics", "one_class")
+    before = counter._value.get()
+    for _ in range(2):
+        await note_failed_training(envelope, monitor.ports)
+        assert counter._value.get() == before + 1
 
 
 async def test_tenants_do_not_see_each_other(monitor: Monitor) -> None:
