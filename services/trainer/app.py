@@ -1,5 +1,7 @@
 """The trainer, wired."""
 
+import asyncio
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.kit import telemetry
 from services.kit.bus.stream import BatchReader
+from services.kit.clock import Clock, SystemClock
 from services.kit.jobs import Worker
 from services.kit.service import Service
 from services.kit.sql.database import Database
@@ -14,10 +17,11 @@ from services.kit.sql.store import SqlStore
 from services.kit.timers import TimerLoop
 from services.kit.uploads import UploadStore
 from services.kit.work import Job
-from services.trainer.domain.spec import Limits
-from services.trainer.handlers import running
+from services.trainer.domain.spec import OnShutdown
+from services.trainer.handlers import executions, running
 from services.trainer.inbound import events, rpc
-from services.trainer.outbound.executor import ChildProcesses, RunPolicy
+from services.trainer.outbound.executor import CHILD, LocalExecutor, LocalPolicy
+from services.trainer.outbound.inputs import StoredInputs
 from services.trainer.outbound.registry import RegistryChampions
 from services.trainer.outbound.store import TrainerTx
 from services.trainer.outbound.workspace import Workspace
@@ -55,6 +59,7 @@ def build(settings: TrainerSettings) -> Service:
     _listen(settings, service, ports)
     service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
     service.runs("worker", worker.run)
+    service.runs("orphans", executions.OrphanWatch(ports, settings.orphan_seconds).run)
     service.http()
     return service
 
@@ -64,20 +69,21 @@ def _ports(
 ) -> Ports:
     uploads = UploadStore(settings.upload_root(), service.clock, service.ids)
     service.part("uploads", close=uploads.close)
-    workspace = Workspace(settings.data_folder / "runs")
-    executor = ChildProcesses(workspace, service.artifacts, uploads, run_policy(settings))
+    executor = local_executor(settings, service.clock)
+    if settings.on_shutdown is OnShutdown.CANCEL:
+        service.part("executor", close=executor.end_all)
     return Ports(
         store=store,
         clock=service.clock,
         ids=service.ids,
         champions=champions,
         executor=executor,
-        logs=executor,
+        inputs=StoredInputs(workspace(settings), uploads, settings.roots(), settings.artifact_root()),
         retraining=settings.retraining(),
         wake=worker.wake.set,
         lease_seconds=settings.lease_seconds,
-        attempts=settings.attempts,
-        retry_seconds=settings.retry_seconds,
+        training=settings.training(),
+        execution=settings.execution(),
         kept_examples=settings.kept_examples,
         code_version=telemetry.VERSION,
     )
@@ -99,19 +105,23 @@ def _listen(settings: TrainerSettings, service: Service, ports: Ports) -> None:
         service.runs(event.topic, reader.run)
 
 
-def run_policy(settings: TrainerSettings) -> RunPolicy:
-    return RunPolicy(
-        roots=settings.roots(),
-        base_model=settings.base_model,
-        limits=Limits(
-            max_bytes=settings.dataset_bytes,
-            max_rows=settings.dataset_rows,
-            memory_mib=settings.memory_mib or None,
-        ),
+def local_executor(settings: TrainerSettings, clock: Clock) -> LocalExecutor:
+    policy = LocalPolicy(
         threads=settings.run_threads(),
-        checkpoint_steps=settings.checkpoint_steps,
-        frozen_layers=settings.frozen_layers,
         stop_seconds=settings.stop_seconds,
         runs_kept=settings.runs_kept,
         traces_folder=settings.traces_folder,
+        keys_folder=settings.keys_folder,
+        command=shlex.split(settings.child_command) or CHILD,
     )
+    return LocalExecutor(workspace(settings), policy, clock)
+
+
+def end_runs() -> int:
+    """For whoever stops everything, and found that the service did not end well: no run's process is left."""
+    asyncio.run(local_executor(TrainerSettings.load(), SystemClock()).end_all())
+    return 0
+
+
+def workspace(settings: TrainerSettings) -> Workspace:
+    return Workspace(settings.data_folder / "runs")

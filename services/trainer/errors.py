@@ -10,8 +10,8 @@ Refusal
 ├── OutOfMemory, BaselineBroke
 ├── Interrupted        told to stop; not a failure
 ├── Invalid            BadRecipe, BadModelName, NulCharacter, BadContentHash, AmbiguousVersion, UnknownPage
-├── NotFound           UnknownRun, UnknownDataset, UnknownVersion
-└── Conflict           RunHasEnded
+├── NotFound           UnknownRun, UnknownDataset, UnknownVersion, UnknownExecution
+└── Conflict           RunHasEnded, AttemptUnderWay
 """
 
 from services.contracts.errors import Conflict, Invalid, Kind, NotFound, Refusal, Unsupported
@@ -136,3 +136,11 @@ class UnknownPage(Invalid):
 
 class RunHasEnded(Conflict):
     """Run {run} has {status} already."""
+
+
+class AttemptUnderWay(Conflict):
+    """Attempt {attempt} at run {run} is under way already."""
+
+
+class UnknownExecution(NotFound):
+    """The executor knows nothing of {execution}."""

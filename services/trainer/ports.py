@@ -1,19 +1,27 @@
 """What the trainer's handlers need of the world."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
-from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.events import DatasetReady, InferenceRecord
+from services.contracts.events import InferenceRecord
 from services.kit.clock import Clock
 from services.kit.ids import Ids
 from services.kit.work import UnitOfWork
 from services.trainer.domain.datasets import Dataset, DatasetVersion, Example, RetrainingPolicy
 from services.trainer.domain.runs import Run, RunFact, RunFilter
-from services.trainer.domain.spec import Failure, Progress, RunResult
+from services.trainer.domain.spec import (
+    ChampionRef,
+    ExecutionPolicy,
+    Failure,
+    Handle,
+    Progress,
+    RunPolicy,
+    RunResult,
+    TrainingSpec,
+)
 
 
 class Tx(UnitOfWork, Protocol):
@@ -77,57 +85,81 @@ class Store(Protocol):
     def reading(self) -> AbstractAsyncContextManager[Tx]: ...
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The version that serves now, and what of it is served."""
-
-    version: int
-    artifact: ArtifactRef
-    precision: Precision
-
-
 class Champions(Protocol):
-    async def champion(self, tenant: str, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         """None when the model has no champion yet. Raises Unavailable."""
         ...
 
 
+class RunInputs(Protocol):
+    """Where a run's inputs lie, and where it may work."""
+
+    async def data(self, tenant: str, uri: str) -> str:
+        """The data set's own address, links resolved. Raises a kind of UnusableData where it may not be read."""
+        ...
+
+    async def write_examples(self, run: str, examples: Sequence[Example]) -> str:
+        """The address of the labelled traffic, as rows. Writing it again replaces it."""
+        ...
+
+    def working_uri(self, run: str) -> str: ...
+
+    def artifact_store(self) -> str: ...
+
+
+Outcome: TypeAlias = RunResult | Failure
+
+
 @dataclass(frozen=True)
-class Assignment:
-    """One attempt at a run. `fence` makes its files its own: a holder of an older one cannot touch them."""
+class Execution:
+    """An attempt as the executor sees it."""
 
-    run: str
-    tenant: str
-    fence: int
-    dataset: DatasetReady
-    examples: Sequence[Example]
-    champion: Champion | None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run's result, and where its signed artifact lies."""
-
-    result: RunResult
-    artifact: ArtifactRef
-
-
-Outcome: TypeAlias = Finished | Failure
-Tell: TypeAlias = Callable[[Progress], Awaitable[None]]
+    started_at: datetime
+    active_at: datetime
+    """When it last showed progress; its start, before it has."""
+    progress: Sequence[Progress] = ()
+    """What it reported since the poll before, in order."""
+    progress_read: int = 0
+    """What the next poll is to be asked with."""
+    outcome: Outcome | None = None
+    """None while it is under way."""
 
 
 class Executor(Protocol):
-    async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-        """Runs or resumes the run, telling its progress. When cancelled it stops the work first, then returns.
+    """Runs attempts somewhere: in a process here, by torchrun or Ray, as a job of Kubernetes.
 
-        What `tell` raises stops the work too. Raises Unavailable when the artifact store does not answer.
+    What runs belongs to no process of the trainer: it goes on when the service that submitted it ends, and every
+    process that has the handle may ask about it. All methods may be repeated.
+    """
+
+    async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
+        """Starts the attempt, from where the one before it got to. One that was submitted before is not started again.
+
+        Raises Unavailable when nothing can be started now.
         """
         ...
 
+    async def attach(self, handle: Handle) -> None:
+        """Makes sure that the execution can be polled from here. Raises UnknownExecution without a trace of it."""
+        ...
 
-class RunLogs(Protocol):
-    async def lines(self, tenant: str, run: str, after: int) -> list[str]:
-        """The run's log from line `after` on, counted from 0; none for a run that has not begun."""
+    async def poll(self, handle: Handle, progress_read: int) -> Execution:
+        """How it stands, without waiting, with what it reported after `progress_read`.
+
+        What ended without leaving an outcome, for it was killed, is a retryable Failure.
+        """
+        ...
+
+    async def cancel(self, handle: Handle) -> None:
+        """Asks the work to stop at its next step, then ends it with all that it started. Returns when it has ended."""
+        ...
+
+    async def logs(self, handle: Handle, after: int, limit: int) -> list[str]:
+        """At most `limit` lines from line `after` on, counted from 0, attempts before this one included."""
+        ...
+
+    async def executions(self) -> Sequence[Handle]:
+        """Every execution that is under way, whoever submitted it."""
         ...
 
 
@@ -138,12 +170,12 @@ class Ports:
     ids: Ids
     champions: Champions
     executor: Executor
-    logs: RunLogs
+    inputs: RunInputs
     retraining: RetrainingPolicy
     wake: Callable[[], None]
     """Tells the worker that a job may wait."""
     lease_seconds: float = 10.0
-    attempts: int = 3
-    retry_seconds: float = 5.0
+    training: RunPolicy = RunPolicy()
+    execution: ExecutionPolicy = ExecutionPolicy()
     kept_examples: int = 20_000
     code_version: str = "unknown"

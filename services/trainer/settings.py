@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.kit.settings import ServiceSettings
 from services.trainer.domain.datasets import RetrainingPolicy
-from services.trainer.domain.spec import DEFAULT_BASE_MODEL
+from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
 
 
 class TrainerSettings(ServiceSettings):
@@ -33,10 +33,23 @@ class TrainerSettings(ServiceSettings):
     dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, description="the largest data set")
     dataset_rows: int = Field(default=500_000, ge=100)
 
-    lease_seconds: float = Field(default=10.0, gt=0, description="after which a silent worker's run is taken up again")
-    stop_seconds: float = Field(
-        default=5.0, gt=0, description="a run may take to write its checkpoint when told to stop"
+    lease_seconds: float = Field(default=10.0, gt=0, description="after which another process follows a worker's run")
+    child_command: str = Field(
+        default="",
+        description="starts a run's process in place of this Python, with the attempt's folder as its last argument: "
+        "torchrun --nproc-per-node 2 --module services.trainer.stages",
     )
+    on_shutdown: OnShutdown = Field(
+        default=OnShutdown.DETACH,
+        description="what becomes of a run when the service stops: detach lets it go on, and the next service attaches "
+        "to it; cancel ends it with a checkpoint, as is right where its process would end with the container",
+    )
+    stop_seconds: float = Field(
+        default=5.0, gt=0, description="a run may take to write its checkpoint when it is asked to stop"
+    )
+    stall_seconds: float = Field(default=3_600.0, gt=0, description="a run without any progress for so long is ended")
+    run_seconds: float = Field(default=86_400.0, gt=0, description="the longest that one attempt at a run may take")
+    orphan_seconds: float = Field(default=30.0, gt=0, description="between two looks for runs that nobody follows")
     attempts: int = Field(default=3, ge=1, le=100, description="failed attempts a run is given")
     retry_seconds: float = Field(
         default=2.0, ge=0, description="before the second attempt; twice that before the third"
@@ -64,4 +77,22 @@ class TrainerSettings(ServiceSettings):
             most_examples=self.most_feedback,
             poll_seconds=self.feedback_poll_seconds,
             patience_seconds=self.feedback_patience_hours * 3600,
+        )
+
+    def training(self) -> RunPolicy:
+        return RunPolicy(
+            base_model=self.base_model,
+            limits=Limits(max_bytes=self.dataset_bytes, max_rows=self.dataset_rows, memory_mib=self.memory_mib or None),
+            threads=self.run_threads(),
+            checkpoint_steps=self.checkpoint_steps,
+            frozen_layers=self.frozen_layers,
+        )
+
+    def execution(self) -> ExecutionPolicy:
+        return ExecutionPolicy(
+            stall_seconds=self.stall_seconds,
+            run_seconds=self.run_seconds,
+            on_shutdown=self.on_shutdown,
+            attempts=self.attempts,
+            retry_seconds=self.retry_seconds,
         )

@@ -5,6 +5,7 @@ rolled out as a canary on labelled traffic and promoted, whoever is killed meanw
 """
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.trainer.domain.spec import EXECUTION_VARIABLE
+from services.trainer.outbound.processes import marked
 from tests.e2e.fleet.doors import Traffic
 from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
 from tests.e2e.fleet.running import SERVICES
@@ -62,7 +65,9 @@ def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Story, dice: 
     assert sorted(mine) == sorted(answer.request for answer in traffic.answers)
 
 
-def test_a_trainer_killed_in_mid_epoch_goes_on_from_its_checkpoint(kafka_story: Story, dice: random.Random) -> None:
+def test_a_trainer_killed_in_mid_epoch_attaches_to_the_run_that_goes_on(
+    kafka_story: Story, dice: random.Random
+) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
     kill_at = dice.randint(60, 300)
@@ -70,16 +75,41 @@ def test_a_trainer_killed_in_mid_epoch_goes_on_from_its_checkpoint(kafka_story: 
     with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
         story.announce("trainer-killed", seed=12, epochs=60)
         run = run_of(story, "trainer-killed")
-        first = fleet.home.data / "trainer" / "runs" / run / "attempt-1" / "progress.jsonl"
-        until(lambda: step_of(first) >= kill_at, f"step {kill_at}", 120)
-        child = child_of(fleet.pid("trainer"))
+        progress = progress_of(story, run, 1)
+        until(lambda: step_of(progress) >= kill_at, f"step {kill_at}", 120)
+        child = child_of(run, 1)
         fleet.kill("trainer")
-        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the run's process ended")
         version = story.registered("trainer-killed")
         story.promoted(version)
     all_answered(traffic)
-    resumed_where_it_stood(first, first.parents[1] / "attempt-2" / "progress.jsonl", kill_at)
-    assert fleet.rows("trainer", "SELECT state, fence, attempt FROM job WHERE id = ?", run) == [("done", 2, 2)]
+    assert [step for what, step in steps_of(progress) if what == "resumed"] == []
+    until(lambda: not is_running(child), "the run's process ended")
+    assert not progress_of(story, run, 2).exists()
+    assert fleet.rows("trainer", "SELECT attempt, failed_attempts FROM trainer_run WHERE id = ?", run) == [(1, 0)]
+    assert fleet.rows("trainer", "SELECT state, fence FROM job WHERE id = ?", run) == [("done", 2)]
+    assert [event.body["run"] for event in story.log.distinct("model.trained")].count(run) == 1
+    nothing_is_lost_or_doubled(story, admin=True)
+
+
+def test_a_run_killed_together_with_its_trainer_goes_on_from_its_checkpoint(
+    kafka_story: Story, dice: random.Random
+) -> None:
+    story, fleet = kafka_story, kafka_story.fleet
+    story.serve_first()
+    kill_at = dice.randint(60, 300)
+    print(f"killed after step {kill_at}")
+    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        story.announce("run-killed", seed=17, epochs=60)
+        run = run_of(story, "run-killed")
+        first = progress_of(story, run, 1)
+        until(lambda: step_of(first) >= kill_at, f"step {kill_at}", 120)
+        child_of(run, 1).kill()
+        fleet.kill("trainer")
+        version = story.registered("run-killed")
+        story.promoted(version)
+    all_answered(traffic)
+    resumed_where_it_stood(first, progress_of(story, run, 2), kill_at)
+    assert fleet.rows("trainer", "SELECT attempt, failed_attempts FROM trainer_run WHERE id = ?", run) == [(2, 1)]
     assert [event.body["run"] for event in story.log.distinct("model.trained")].count(run) == 1
     nothing_is_lost_or_doubled(story, admin=True)
 
@@ -196,12 +226,19 @@ def step_of(progress: Path) -> int:
     return max((step for _, step in steps_of(progress)), default=0)
 
 
-def child_of(trainer: int) -> psutil.Process:
+def progress_of(story: Story, run: str, attempt: int) -> Path:
+    return story.fleet.home.data / "trainer" / "runs" / run / f"attempt-{attempt}" / "progress.jsonl"
+
+
+def child_of(run: str, attempt: int) -> psutil.Process:
     """The process of the run."""
-    (found,) = [
-        child for child in psutil.Process(trainer).children() if "services.trainer.stages" in " ".join(child.cmdline())
-    ]
+    carriers = marked(EXECUTION_VARIABLE, f"{run}.{attempt}")
+    (found,) = [process for process in carriers if os.getsid(process.pid) == process.pid]
     return found
+
+
+def is_running(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def resumed_where_it_stood(first: Path, second: Path, kill_at: int) -> None:

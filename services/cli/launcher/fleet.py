@@ -9,6 +9,15 @@ from services.cli.home import Home
 from services.cli.launcher.ports import LOOPBACK, next_free
 from services.cli.launcher.processes import QUIET_MATH
 
+EMBEDDED_DEFAULTS: Final = {
+    # What is stopped here is stopped altogether: a run goes on from its checkpoint at the next start.
+    "MILLRACE_TRAINER_ON_SHUTDOWN": "cancel",
+}
+"""Unless the caller's own environment says otherwise."""
+
+CLEAN_UPS: Final = {"trainer": "end-runs"}
+"""What a service is asked, as its one argument, when it did not end by itself: to end the processes it left behind."""
+
 BrokerKind = Literal["embedded", "kafka", "external"]
 
 
@@ -72,6 +81,7 @@ def service_environment(
     mine = f"MILLRACE_{room.name.upper()}"
     environment = {
         **QUIET_MATH,
+        **EMBEDDED_DEFAULTS,
         **outside,
         "MILLRACE_HOME": str(home.root),
         "MILLRACE_HOST": LOOPBACK,

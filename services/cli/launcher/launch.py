@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from services.cli.home import Home
-from services.cli.launcher.fleet import BrokerKind
-from services.cli.launcher.processes import alive, spawn
+from services.cli.launcher.fleet import CLEAN_UPS, BrokerKind
+from services.cli.launcher.processes import alive, kill_group, spawn
 from services.cli.launcher.state import FAILED, READY, FleetState, is_held
 from services.kit.clock import Clock
 
 LOOK_SECONDS: Final = 0.1
 READY_LIMIT_SECONDS: Final = 900.0
 STOP_LIMIT_SECONDS: Final = 90.0
+CLEAN_UP_SECONDS: Final = 20.0
 TAIL_LINES: Final = 12
 
 SUPERVISOR_LOG: Final = "supervisor"
@@ -96,8 +97,23 @@ async def stop(home: Home, clock: Clock, progress: Progress) -> bool:
     if is_running(home):
         for pid in (state.supervisor_pid, *(part.pid for part in state.parts)):
             _signal(pid, signal.SIGKILL)
+        await _clean_up(home, clock)
     home.endpoints_file.unlink(missing_ok=True)
     return True
+
+
+async def _clean_up(home: Home, clock: Clock) -> None:
+    """Ends what killed services had started themselves."""
+    environment = {**os.environ, "MILLRACE_HOME": str(home.root)}
+    for name, argument in CLEAN_UPS.items():
+        process = spawn(
+            [sys.executable, "-m", f"services.{name}", argument], log=home.log_of(name), environment=environment
+        )
+        waited = 0.0
+        while process.poll() is None and waited < CLEAN_UP_SECONDS:
+            await clock.sleep(LOOK_SECONDS)
+            waited += LOOK_SECONDS
+        kill_group(process)
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:

@@ -78,6 +78,7 @@ class Supervisor:
         self._bootstrap = bootstrap
         self._environment = environment
         self._clock = clock
+        self._command_of = command_of
         self._rooms = fleet.choose_ports()
         self._stopping = asyncio.Event()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -190,11 +191,7 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Runs the service again and again, until it is time to stop."""
         while not self._stopping.is_set():
-            room = next(room for room in self._rooms if room.name == child.told.name)
-            environment = fleet.service_environment(
-                room, self._rooms, home=self._home, bootstrap=self._bootstrap, outside=self._environment
-            )
-            self._spawn(child, environment)
+            self._spawn(child, self._settings_of(self._room_of(child)))
             started = self._clock.monotonic()
             watcher = asyncio.ensure_future(self._note_ready(child))
             await _exited(child)
@@ -266,7 +263,29 @@ class Supervisor:
         by_name = {child.told.name: child for child in self._services}
         for names in fleet.STOP_ORDER:
             await asyncio.gather(*(self._end(by_name[name]) for name in names))
+        await asyncio.gather(*(self._clean_up(by_name[name], argument) for name, argument in fleet.CLEAN_UPS.items()))
         await self._end(self._broker)
+
+    async def _clean_up(self, child: Child, argument: str) -> None:
+        """A service that did not end by itself may have left processes of its own behind."""
+        if child.process is None or self._code(child) == 0:
+            return
+        room = self._room_of(child)
+        process = spawn(
+            [*self._command_of(room), argument], log=Path(child.told.log), environment=self._settings_of(room)
+        )
+        started = self._clock.monotonic()
+        while process.poll() is None and self._clock.monotonic() - started < STOP_LIMIT_SECONDS:
+            await self._clock.sleep(LOOK_SECONDS)
+        kill_group(process)
+
+    def _room_of(self, child: Child) -> Room:
+        return next(room for room in self._rooms if room.name == child.told.name)
+
+    def _settings_of(self, room: Room) -> dict[str, str]:
+        return fleet.service_environment(
+            room, self._rooms, home=self._home, bootstrap=self._bootstrap, outside=self._environment
+        )
 
     async def _end(self, child: Child) -> None:
         process, exited = child.process, child.exited

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.training import Recipe
-from services.trainer.domain.spec import DataContent, Failure, RunResult, Stage
-from services.trainer.errors import RunHasEnded
+from services.trainer.domain.spec import INTERRUPTED, DataContent, Failure, Handle, RunResult, Stage, TrainingSpec
+from services.trainer.errors import AttemptUnderWay, RunHasEnded
 
 
 class RunStatus(StrEnum):
@@ -43,6 +43,7 @@ STATUS_OF: Final = {
     Stage.EXPORT: RunStatus.EXPORTING,
     Stage.COMPRESS: RunStatus.EXPORTING,
     Stage.PACKAGE: RunStatus.EXPORTING,
+    Stage.PUBLISH: RunStatus.EXPORTING,
 }
 
 
@@ -67,10 +68,17 @@ class RunQueued(_Fact):
     content_hash: str | None = None
 
 
-class RunTakenUp(_Fact):
-    """A worker began, or went on after a kill."""
+class SpecFixed(_Fact):
+    """What every attempt at the run depends on, the champion of that moment included."""
+
+    spec: TrainingSpec
+
+
+class AttemptStarted(_Fact):
+    """An executor has taken an attempt; whoever drives the run asks it about this handle."""
 
     attempt: int
+    handle: Handle
 
 
 class StageBegun(_Fact):
@@ -90,8 +98,13 @@ class RunPutBack(_Fact):
     failure: Failure
 
 
+class AttemptInterrupted(_Fact):
+    """An attempt was ended from outside; the next one goes on from its checkpoint."""
+
+    failure: Failure
+
+
 class RunSucceeded(_Fact):
-    artifact: ArtifactRef
     result: RunResult
 
 
@@ -105,7 +118,16 @@ class RunCancelled(_Fact):
 
 
 RunFact: TypeAlias = (
-    RunQueued | RunTakenUp | StageBegun | DataRead | RunPutBack | RunSucceeded | RunFailed | RunCancelled
+    RunQueued
+    | SpecFixed
+    | AttemptStarted
+    | StageBegun
+    | DataRead
+    | RunPutBack
+    | AttemptInterrupted
+    | RunSucceeded
+    | RunFailed
+    | RunCancelled
 )
 
 
@@ -113,8 +135,13 @@ RunFact: TypeAlias = (
 
 
 @dataclass(frozen=True)
-class TakeUp:
-    attempt: int
+class FixSpec:
+    spec: TrainingSpec
+
+
+@dataclass(frozen=True)
+class StartAttempt:
+    handle: Handle
 
 
 @dataclass(frozen=True)
@@ -124,7 +151,6 @@ class BeginStage:
 
 @dataclass(frozen=True)
 class Succeed:
-    artifact: ArtifactRef
     result: RunResult
 
 
@@ -148,7 +174,7 @@ class Cancel:
     reason: str
 
 
-Command: TypeAlias = TakeUp | BeginStage | ReadData | Succeed | Fail | Cancel
+Command: TypeAlias = FixSpec | StartAttempt | BeginStage | ReadData | Succeed | Fail | Cancel
 
 
 # --- the state ---------------------------------------------------------------------------------
@@ -168,8 +194,15 @@ class Run:
     status: RunStatus = RunStatus.QUEUED
     progress: float = 0.0
     """0 to 1 within the stage; told often, so it is no fact."""
+    progress_read: int = 0
+    """How much of the attempt's progress is mirrored here, as the executor counts it: no fact either."""
+    spec: TrainingSpec | None = None
     attempt: int = 0
     failed_attempts: int = 0
+    executing: bool = False
+    """Whether the attempt that `handle` names is under way, as far as is known."""
+    handle: Handle | None = None
+    """Of the latest attempt; kept after its end, since its log is asked for."""
     failure: Failure | None = None
     artifact: ArtifactRef | None = None
     result: RunResult | None = None
@@ -205,19 +238,23 @@ class RunFilter:
 
 
 def decide(run: Run, command: Command) -> Sequence[RunFact]:
-    """What follows from the command. Raises RunHasEnded for a run that has."""
+    """What follows from the command. Raises RunHasEnded for a run that has, and AttemptUnderWay."""
     if run.ended:
         raise RunHasEnded(run=run.id, status=run.status)
     match command:
-        case TakeUp(attempt):
-            return (RunTakenUp(attempt=attempt),)
+        case FixSpec(spec):
+            return (SpecFixed(spec=spec),) if run.spec is None else ()
+        case StartAttempt(handle):
+            return _start(run, handle)
         case BeginStage(stage):
             status = STATUS_OF[stage]
             return () if run.status is status else (StageBegun(stage=stage, status=status),)
         case ReadData(content):
             return () if run.content == content else (DataRead(content=content),)
-        case Succeed(artifact, result):
-            return (RunSucceeded(artifact=artifact, result=result),)
+        case Succeed(result):
+            return (RunSucceeded(result=result),)
+        case Fail(failure, _) if failure.code == INTERRUPTED:
+            return (AttemptInterrupted(failure=failure),)
         case Fail(failure, attempts):
             again = failure.retryable and run.failed_attempts + 1 < attempts
             return (RunPutBack(failure=failure),) if again else (RunFailed(failure=failure),)
@@ -225,28 +262,57 @@ def decide(run: Run, command: Command) -> Sequence[RunFact]:
             return (RunCancelled(by=actor, reason=reason),)
 
 
+def has_abandoned(run: Run, handle: Handle) -> bool:
+    """Whether the run no longer waits for this execution. One that it has not heard of yet is the next attempt."""
+    if run.ended or handle.attempt < run.attempt:
+        return True
+    return handle.attempt == run.attempt and not run.executing
+
+
+def _start(run: Run, handle: Handle) -> Sequence[RunFact]:
+    """One attempt at a time. Raises AttemptUnderWay."""
+    if not run.executing:
+        return (AttemptStarted(attempt=handle.attempt, handle=handle),)
+    if run.handle != handle:
+        raise AttemptUnderWay(run=run.id, attempt=run.attempt)
+    return ()
+
+
 def evolve(run: Run, fact: RunFact, at: datetime) -> Run:
     """The run after the fact. Raises ValueError for a move that `NEXT` does not know."""
     match fact:
         case RunQueued():
-            return run
-        case RunTakenUp(attempt=attempt):
-            return replace(run, attempt=attempt)
+            pass
+        case SpecFixed(spec=spec):
+            run = replace(run, spec=spec)
+        case AttemptStarted(attempt=attempt, handle=handle):
+            run = replace(run, attempt=attempt, handle=handle, executing=True, progress_read=0)
         case StageBegun(status=status):
-            return replace(_moved(run, status), progress=0.0)
+            run = replace(_moved(run, status), progress=0.0)
         case DataRead(content=content):
-            return replace(run, content=content)
+            run = replace(run, content=content)
         case RunPutBack(failure=failure):
-            failed = run.failed_attempts + 1
-            back = run if run.status is RunStatus.QUEUED else _moved(run, RunStatus.QUEUED)
-            return replace(back, progress=0.0, failed_attempts=failed, failure=failure)
-        case RunSucceeded(artifact=artifact, result=result):
-            done = _moved(run, RunStatus.SUCCEEDED)
-            return replace(done, progress=1.0, artifact=artifact, result=result, failure=None, ended_at=at)
+            run = replace(_queued(run), failed_attempts=run.failed_attempts + 1, failure=failure)
+        case AttemptInterrupted(failure=failure):
+            run = replace(_queued(run), failure=failure)
+        case RunSucceeded(result=result):
+            done = _ended(run, RunStatus.SUCCEEDED, at)
+            run = replace(done, progress=1.0, artifact=result.artifact, result=result, failure=None)
         case RunFailed(failure=failure):
-            return replace(_moved(run, RunStatus.FAILED), failure=failure, ended_at=at)
+            run = replace(_ended(run, RunStatus.FAILED, at), failure=failure)
         case RunCancelled(by=by, reason=reason):
-            return replace(_moved(run, RunStatus.CANCELLED), ended_at=at, cancelled_by=by, cancel_reason=reason)
+            run = replace(_ended(run, RunStatus.CANCELLED, at), cancelled_by=by, cancel_reason=reason)
+    return run
+
+
+def _queued(run: Run) -> Run:
+    """The run between two attempts."""
+    back = run if run.status is RunStatus.QUEUED else _moved(run, RunStatus.QUEUED)
+    return replace(back, progress=0.0, executing=False)
+
+
+def _ended(run: Run, status: RunStatus, at: datetime) -> Run:
+    return replace(_moved(run, status), executing=False, ended_at=at)
 
 
 def _moved(run: Run, status: RunStatus) -> Run:

@@ -1,11 +1,12 @@
-"""What a run is told and what it tells: the JSON files of a run folder.
+"""What an executor is given, and what the run that it executes leaves in its folder.
 
 ```
-run.json          `RunSpec`: all that the run depends on
+spec.json         `TrainingSpec`: all that the run depends on, by address
+run.json          `RunSpec`: the same, with everything on this machine's disk
 progress.jsonl    `Progress`, one a line, appended
 result.json       `RunResult`, written last, when the run succeeded
 failure.json      `Failure`, when it did not
-artifact/         the model, as `services/contracts/artifact.py` lays it out, without manifest and signature
+artifact/         the model, as `services/contracts/artifact.py` lays it out
 ```
 """
 
@@ -16,10 +17,11 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.contracts.artifact import Precision
-from services.contracts.names import DatasetName, Label, ModelName, RunId, Sha256, VersionNumber
+from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.names import DatasetName, Label, ModelName, RunId, Sha256, Tenant, VersionNumber
 from services.contracts.training import Columns, Comparison, Metrics, Recipe, VariantReport
 
+SPEC_FILE: Final = "spec.json"
 RUN_FILE: Final = "run.json"
 PROGRESS_FILE: Final = "progress.jsonl"
 RESULT_FILE: Final = "result.json"
@@ -27,8 +29,12 @@ FAILURE_FILE: Final = "failure.json"
 LOG_FILE: Final = "run.log"
 ARTIFACT_FOLDER: Final = "artifact"
 PARENT_VARIABLE: Final = "MILLRACE_RUN_PARENT_PID"
+"""Environment of what a run starts itself: who must stay alive for it."""
+EXECUTION_VARIABLE: Final = "MILLRACE_EXECUTION"
 TRACES_VARIABLE: Final = "MILLRACE_RUN_TRACES_FOLDER"
-"""Environment of the child process: who must stay alive for it, and where its spans are kept."""
+KEYS_VARIABLE: Final = "MILLRACE_RUN_KEYS_FOLDER"
+"""Environment of the child process: whose work it is, where its spans are kept, and the keys that artifacts are
+signed and checked with. They belong to the machine, not to the run, so that no spec holds them."""
 DEFAULT_BASE_MODEL: Final = "all-MiniLM-L6-v2"
 
 BASE: Final = "base"
@@ -45,6 +51,7 @@ class Stage(StrEnum):
     EXPORT = "export"
     COMPRESS = "compress"
     PACKAGE = "package"
+    PUBLISH = "publish"
 
 
 class Split(StrEnum):
@@ -62,7 +69,7 @@ class ExitCode(IntEnum):
     DATA_REFUSED = 3
     OUT_OF_MEMORY = 4
     INTERRUPTED = 5
-    """Told to stop: the checkpoint is written, there is neither result nor failure."""
+    """Told to stop: the checkpoint is written, and the failure says `interrupted`."""
     QUALITY_REFUSED = 6
 
 
@@ -123,26 +130,91 @@ class DataContent(_Frozen):
     rows: int | None = Field(default=None, description="None where a row could not be read")
 
 
-class RunSpec(_Frozen):
-    """All that a run depends on: the same spec over the same files gives the same model."""
+class RunPolicy(_Frozen):
+    """What every run of this installation is given."""
+
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    limits: Limits = Limits()
+    threads: int = Field(default=1, ge=1, le=256)
+    checkpoint_steps: int = Field(default=40, ge=1)
+    frozen_layers: int = Field(default=0, ge=0, description="lowest encoder layers that keep their weights")
+
+
+class OnShutdown(StrEnum):
+    """What becomes of the work under way when the service is asked to stop."""
+
+    DETACH = "detach"
+    CANCEL = "cancel"
+
+
+class ExecutionPolicy(_Frozen):
+    """How long an attempt may take, how often one is made, and what becomes of it when the service stops."""
+
+    poll_seconds: float = Field(default=0.2, gt=0)
+    stall_seconds: float = Field(default=3_600.0, gt=0, description="without any progress for so long, it hangs")
+    run_seconds: float = Field(default=86_400.0, gt=0, description="the longest that one attempt may take")
+    on_shutdown: OnShutdown = OnShutdown.DETACH
+    attempts: int = Field(default=3, ge=1, description="failed attempts a run is given")
+    retry_seconds: float = Field(
+        default=2.0, ge=0, description="before the second attempt; twice that before the third"
+    )
+
+
+class _Training(RunPolicy):
+    """What a run depends on wherever its files lie."""
 
     run: RunId
     model: ModelName
     dataset: DatasetName
-    data: Path
     format: Literal["jsonl", "csv"] = "jsonl"
     content_hash: Sha256 | None = Field(default=None, description="of the file's bytes; another file is refused")
     columns: Columns = Columns()
-    feedback: Path | None = Field(default=None, description="jsonl of `text` and `label`: labelled traffic")
     recipe: Recipe = Recipe()
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
-    champion: Champion | None = None
-    limits: Limits = Limits()
     splitting: Splitting = Splitting()
     gates: Gates = Gates()
-    threads: int = Field(default=1, ge=1, le=256)
-    checkpoint_steps: int = Field(default=40, ge=1)
-    frozen_layers: int = Field(default=0, ge=0, description="lowest encoder layers that keep their weights")
+
+
+class ChampionRef(_Frozen):
+    """The version that serves now, where its artifact lies, and what of it is served."""
+
+    version: VersionNumber
+    artifact: ArtifactRef
+    precision: Precision
+
+
+class TrainingSpec(_Training):
+    """What an executor is given: addresses only, so that the work may be done on any machine."""
+
+    tenant: Tenant
+    data_uri: str
+    feedback_uri: str | None = Field(default=None, description="jsonl of `text` and `label`: labelled traffic")
+    champion: ChampionRef | None = None
+    artifact_store: str = Field(description="the root that the artifact is put under")
+    working_uri: str = Field(description="the run's own folder: attempts, checkpoints, progress and outcome")
+
+
+class RunSpec(_Training):
+    """All that a run depends on, on this machine's disk: the same spec over the same files gives the same model."""
+
+    data: Path
+    feedback: Path | None = None
+    champion: Champion | None = None
+
+
+class Handle(_Frozen):
+    """Names one execution of a run's attempt, for any process that asks the executor about it; kept with the run."""
+
+    executor: str = Field(description="the kind of executor that understands `reference`")
+    tenant: Tenant
+    run: RunId
+    attempt: int = Field(ge=1)
+    working_uri: str = Field(description="where this attempt works")
+    reference: dict[str, str] = Field(description="what the executor finds the work by: a process, a job's name")
+
+    @property
+    def execution(self) -> str:
+        """One name a run and attempt: submitting it again finds the first one."""
+        return f"{self.run}.{self.attempt}"
 
 
 class Progress(_Frozen):
@@ -156,8 +228,12 @@ class Progress(_Frozen):
     content: DataContent | None = Field(default=None, description="told once, when the file was read")
 
 
+INTERRUPTED: Final = "interrupted"
+"""The code of an attempt that was ended by no fault of its own: it does not count as a failed one."""
+
+
 class Failure(_Frozen):
-    """Why a run ended without a model."""
+    """Why an attempt ended without a model."""
 
     stage: Stage
     code: str
@@ -177,4 +253,5 @@ class RunResult(_Frozen):
     metrics: Metrics
     variants: list[VariantReport]
     comparison: Comparison | None
+    artifact: ArtifactRef
     seconds: dict[Stage, float] = Field(description="of this process; a stage that was skipped took none")

@@ -13,8 +13,9 @@ from services.trainer import telemetry
 from services.trainer.domain.datasets import Dataset, StartRun, announced_version, shifted_since
 from services.trainer.domain.runs import Run, RunQueued
 from services.trainer.errors import UnknownDataset
-from services.trainer.handlers.running import ACTOR, RUN_JOB, run_of
+from services.trainer.handlers.running import RUN_JOB
 from services.trainer.handlers.showing import find_version
+from services.trainer.handlers.transitions import ACTOR, run_of
 from services.trainer.ports import Ports, Tx
 
 WAIT_FOR_LABELS: Final = "retraining"

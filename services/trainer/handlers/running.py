@@ -1,110 +1,127 @@
-"""Running: a worker takes a run up, tells how it goes, and keeps the outcome; and somebody may cancel it."""
+"""Running: a worker follows a run's execution and keeps its progress and outcome; somebody may cancel it."""
 
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Final
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import DatasetReady, ModelTrained, TrainingFailed
 from services.kit.log import logger
 from services.kit.once import Once
-from services.kit.work import JOB_CANCELLED, JOB_DONE, JOB_FAILED, Job, LostLease
+from services.kit.rows import UnusableData
+from services.kit.work import JOB_DONE, JOB_FAILED, Job, LostLease
 from services.trainer import telemetry
 from services.trainer.domain.datasets import read_version
-from services.trainer.domain.runs import (
-    BeginStage,
-    Cancel,
-    Command,
-    Fail,
-    ReadData,
-    Run,
-    RunFailed,
-    Succeed,
-    TakeUp,
-    decide,
-    evolve,
-)
-from services.trainer.domain.spec import DataContent, Failure, Progress
-from services.trainer.errors import UnknownRun
-from services.trainer.ports import Assignment, Finished, Outcome, Ports, Tx
+from services.trainer.domain.runs import BeginStage, Cancel, Fail, ReadData, Run, Succeed
+from services.trainer.domain.spec import INTERRUPTED, DataContent, Failure, Handle, OnShutdown, RunResult, Stage
+from services.trainer.errors import UnknownExecution
+from services.trainer.handlers.executions import schedule_end, start_or_attach
+from services.trainer.handlers.transitions import ACTOR, follow, leased_run, put_back, run_of
+from services.trainer.ports import Execution, Outcome, Ports, Tx
 
 RUN_JOB: Final = "run"
-ACTOR: Final = "trainer"
-TOLD_EVERY_SECONDS: Final = 0.5
-_BEGINNING: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+MIRRORED_EVERY_SECONDS: Final = 0.5
 
 
 async def work_run(job: Job, ports: Ports) -> None:
-    """One attempt at a run, from taking it up to telling how it went. Raises LostLease, Unavailable."""
+    """Follows a run until its attempt has an outcome, and keeps that. Raises LostLease, Unavailable.
+
+    When this process stops, the execution goes on or is ended, as the policy says; the next one takes it from there.
+    """
     try:
-        assignment = await _take_up(job, ports)
-        if assignment is None:
-            return
-        outcome = await ports.executor.run(assignment, _Telling(job, ports).tell)
+        outcome = await _outcome(job, ports)
     except asyncio.CancelledError:
-        await asyncio.shield(_give_back(job, ports))
+        await asyncio.shield(_leave(job, ports))
         raise
-    await _keep_outcome(job, outcome, ports)
+    if outcome is not None:
+        await _keep_outcome(job, outcome, ports)
 
 
-async def _take_up(job: Job, ports: Ports) -> Assignment | None:
-    """None when the run has ended meanwhile."""
-    dataset = DatasetReady.model_validate(job.payload["dataset"])
-    champion = await ports.champions.champion(job.tenant, dataset.model)
-    async with ports.store.transaction() as tx:
-        run = await tx.run(job.tenant, job.payload["run"])
-        if run is None or run.ended:
-            await tx.finish_job(job, JOB_CANCELLED)
-            return None
-        await _follow(tx, run, TakeUp(job.attempt), ports, reason=f"attempt {job.attempt}")
-        since, until = (
-            datetime.fromisoformat(job.payload.get(key, _BEGINNING.isoformat())) for key in ("since", "until")
-        )
-        examples = await tx.labelled(job.tenant, run.model, since, until, ports.retraining.most_examples)
-    return Assignment(run.id, run.tenant, job.fence, dataset, examples, champion)
+async def _outcome(job: Job, ports: Ports) -> Outcome | None:
+    """None when the run had ended."""
+    try:
+        following = await start_or_attach(job, ports)
+    except UnknownExecution as lost:
+        return Failure(stage=Stage.PREPARE, code="lost", reason=str(lost), retryable=True)
+    except UnusableData as refused:
+        return Failure(stage=Stage.PREPARE, code=refused.code, reason=str(refused), retryable=False)
+    return await _follow_execution(job, *following, ports) if following is not None else None
 
 
-class _Telling:
-    """Mirrors a run's progress into its row, and at the same time proves that the lease still holds."""
+async def _follow_execution(job: Job, run: Run, handle: Handle, ports: Ports) -> Outcome:
+    """Polls until there is an outcome. An execution that hangs, or takes too long, is ended."""
+    mirror = _Mirror(job, run, ports)
+    while True:
+        execution = await ports.executor.poll(handle, mirror.run.progress_read)
+        await mirror.take(execution)
+        if execution.outcome is not None:
+            return execution.outcome
+        if (overdue := _overdue(execution, mirror.stage, ports)) is not None:
+            await ports.executor.cancel(handle)
+            at_last = (await ports.executor.poll(handle, mirror.run.progress_read)).outcome
+            return at_last if isinstance(at_last, RunResult) else overdue
+        await ports.clock.sleep(ports.execution.poll_seconds)
 
-    def __init__(self, job: Job, ports: Ports) -> None:
+
+def _overdue(execution: Execution, stage: Stage, ports: Ports) -> Failure | None:
+    """Why the execution is to be ended now; None while it keeps within its limits."""
+    now, policy = ports.clock.now(), ports.execution
+    if (now - execution.started_at).total_seconds() > policy.run_seconds:
+        reason = f"the attempt took longer than {policy.run_seconds:g} s"
+        return Failure(stage=stage, code="too_long", reason=reason, retryable=False)
+    if (now - execution.active_at).total_seconds() > policy.stall_seconds:
+        reason = f"the attempt showed no progress for {policy.stall_seconds:g} s"
+        return Failure(stage=stage, code="stalled", reason=reason, retryable=True)
+    return None
+
+
+class _Mirror:
+    """A run's progress in its row. Writing it proves that the lease still holds."""
+
+    def __init__(self, job: Job, run: Run, ports: Ports) -> None:
+        self.run = run
+        self.stage = Stage.PREPARE
         self._job = job
         self._ports = ports
-        self._told_at = float("-inf")
-        self._stage: object = None
+        self._written_at = float("-inf")
 
-    async def tell(self, progress: Progress) -> None:
-        """Every new stage, what file was read, and progress within a stage twice a second. Raises LostLease."""
-        now = self._ports.clock.monotonic()
-        soon = progress.stage is self._stage and now - self._told_at < TOLD_EVERY_SECONDS
-        if soon and progress.content is None:
+    async def take(self, execution: Execution) -> None:
+        """Every new stage, what file was read, and progress within a stage twice a second. Raises LostLease.
+
+        What is not written now is reported by the next poll again.
+        """
+        if not execution.progress:
             return
-        self._told_at, self._stage = now, progress.stage
+        now = self._ports.clock.monotonic()
+        soon = now - self._written_at < MIRRORED_EVERY_SECONDS and execution.outcome is None
+        if soon and all(step.stage is self.stage and step.content is None for step in execution.progress):
+            return
         try:
-            await self._mirror(progress)
+            await self._write(execution)
         except Unavailable as away:
-            logger.warning("the progress of %s is not mirrored: %s", self._job.payload["run"], away)
+            logger.warning("the progress of %s is not mirrored: %s", self.run.id, away)
+            return
+        self._written_at, self.stage = now, execution.progress[-1].stage
 
-    async def _mirror(self, progress: Progress) -> None:
+    async def _write(self, execution: Execution) -> None:
         async with self._ports.store.transaction() as tx:
-            run = await tx.run(self._job.tenant, self._job.payload["run"])
-            if run is None or run.ended:
-                raise LostLease(job=self._job.id)
-            now = self._ports.clock.now()
-            await tx.renew_job(self._job, now, self._ports.lease_seconds)
-            moved = await _follow(tx, run, BeginStage(progress.stage), self._ports, reason=progress.message)
-            if progress.content is not None:
-                moved = await _keep_content(tx, self._job, moved, progress.content, self._ports)
-            await tx.save_run(replace(moved, progress=progress.fraction), (), actor=ACTOR, reason="", at=now)
+            run = await leased_run(tx, self._job, self._ports)
+            for step in execution.progress:
+                run = await follow(tx, run, BeginStage(step.stage), self._ports, reason=step.message)
+                if step.content is not None:
+                    run = await _keep_content(tx, self._job, run, step.content, self._ports)
+            last = execution.progress[-1]
+            run = replace(run, progress=last.fraction, progress_read=execution.progress_read)
+            await tx.save_run(run, (), actor=ACTOR, reason="", at=self._ports.clock.now())
+        self.run = run
 
 
 async def _keep_content(tx: Tx, job: Job, run: Run, content: DataContent, ports: Ports) -> Run:
     """What the run read is a version of its data set from now on, if it was none before."""
     if run.content == content:
         return run
-    run = await _follow(tx, run, ReadData(content), ports, reason="the data set's file was read")
+    run = await follow(tx, run, ReadData(content), ports, reason="the data set's file was read")
     announced = DatasetReady.model_validate(job.payload["dataset"])
     known = await tx.version(run.tenant, run.dataset, content.sha256)
     await tx.save_version(read_version(known, announced, run, content))
@@ -115,29 +132,26 @@ async def _keep_content(tx: Tx, job: Job, run: Run, content: DataContent, ports:
 
 
 async def _keep_outcome(job: Job, outcome: Outcome, ports: Ports) -> None:
-    """The run's end, its event and the job's end are kept together, or not at all."""
+    """The run's end, its event and the job's end are kept together, or not at all. Raises LostLease, Unavailable."""
     async with ports.store.transaction() as tx:
-        run = await tx.run(job.tenant, job.payload["run"])
-        if run is None or run.ended:
-            raise LostLease(job=job.id)
-        if isinstance(outcome, Finished):
-            if outcome.result.content is not None:
-                run = await _keep_content(tx, job, run, outcome.result.content, ports)
-            done = await _follow(
-                tx, run, Succeed(outcome.artifact, outcome.result), ports, reason="every stage is done"
-            )
+        run = await leased_run(tx, job, ports)
+        if isinstance(outcome, RunResult):
+            if outcome.content is not None:
+                run = await _keep_content(tx, job, run, outcome.content, ports)
+            done = await follow(tx, run, Succeed(outcome), ports, reason="every stage is done")
             await tx.emit(_model_trained(job, done, outcome, ports), cause=job.cause, tenant=job.tenant)
             await tx.finish_job(job, JOB_DONE)
         else:
-            done = await _follow(tx, run, Fail(outcome, ports.attempts), ports, reason=outcome.reason)
+            done = await follow(tx, run, Fail(outcome, ports.execution.attempts), ports, reason=outcome.reason)
             await _keep_failure(tx, job, done, outcome, ports)
-    _measure(done, ports)
+    _measure(done, outcome, ports)
 
 
 async def _keep_failure(tx: Tx, job: Job, run: Run, failure: Failure, ports: Ports) -> None:
     if not run.ended:
-        telemetry.RUNS_PUT_BACK.labels(failure.code).inc()
-        await tx.release_job(job, ports.clock.now() + timedelta(seconds=ports.retry_seconds * run.failed_attempts))
+        interrupted = failure.code == INTERRUPTED
+        pause = 0.0 if interrupted else ports.execution.retry_seconds * run.failed_attempts
+        await put_back(tx, job, ports, pause_seconds=pause)
         return
     failed = TrainingFailed(
         model=run.model,
@@ -153,9 +167,8 @@ async def _keep_failure(tx: Tx, job: Job, run: Run, failure: Failure, ports: Por
     await tx.finish_job(job, JOB_FAILED)
 
 
-def _model_trained(job: Job, run: Run, finished: Finished, ports: Ports) -> ModelTrained:
+def _model_trained(job: Job, run: Run, result: RunResult, ports: Ports) -> ModelTrained:
     dataset = DatasetReady.model_validate(job.payload["dataset"])
-    result = finished.result
     return ModelTrained(
         model=run.model,
         run=run.id,
@@ -165,7 +178,7 @@ def _model_trained(job: Job, run: Run, finished: Finished, ports: Ports) -> Mode
         code_version=ports.code_version,
         base_model=result.base_model,
         recipe=dataset.recipe,
-        artifact=finished.artifact,
+        artifact=result.artifact,
         variants=result.variants,
         metrics=result.metrics,
         comparison=result.comparison,
@@ -173,54 +186,44 @@ def _model_trained(job: Job, run: Run, finished: Finished, ports: Ports) -> Mode
     )
 
 
-async def _give_back(job: Job, ports: Ports) -> None:
-    """This process is told to stop: the next one may go on at once, without waiting for the lease to run out."""
+async def _leave(job: Job, ports: Ports) -> None:
+    """This process is to stop, or the lease has passed: then another worker follows the run, or it was cancelled."""
     with suppress(LostLease):
         async with ports.store.transaction() as tx:
-            await tx.release_job(job, ports.clock.now())
+            run = await leased_run(tx, job, ports)
+            if not run.executing or run.handle is None or ports.execution.on_shutdown is OnShutdown.DETACH:
+                await put_back(tx, job, ports)
+                return
+        await ports.executor.cancel(run.handle)
+        execution = await ports.executor.poll(run.handle, run.progress_read)
+        stopped = Failure(stage=Stage.PREPARE, code=INTERRUPTED, reason="the trainer was asked to stop", retryable=True)
+        await _keep_outcome(job, execution.outcome or stopped, ports)
 
 
-def _measure(run: Run, ports: Ports) -> None:
+def _measure(run: Run, outcome: Outcome | None, ports: Ports) -> None:
     if run.ended:
         telemetry.RUNS_ENDED.labels(run.status).inc()
         telemetry.RUN_SECONDS.observe((ports.clock.now() - run.created_at).total_seconds())
-
-
-async def _follow(tx: Tx, run: Run, command: Command, ports: Ports, *, reason: str, actor: str = ACTOR) -> Run:
-    """Decides, and keeps what follows."""
-    now = ports.clock.now()
-    facts = decide(run, command)
-    for fact in facts:
-        run = evolve(run, fact, now)
-        if isinstance(fact, RunFailed):
-            reason = fact.failure.reason
-    if facts:
-        await tx.save_run(run, facts, actor=actor, reason=reason, at=now)
-    return run
+    elif isinstance(outcome, Failure):
+        telemetry.RUNS_PUT_BACK.labels(outcome.code).inc()
 
 
 async def cancel_run(
     tenant: str, name: str, ports: Ports, *, actor: str, reason: str, asked: Once | None = None
 ) -> Run:
-    """Ends the run and its job; a worker that has it notices at its next step.
+    """Ends the run, its job, and what executes it. The same key gives the run as it stands.
 
-    The same key gives the run as it stands. Raises UnknownRun, RunHasEnded, KeyReused.
+    Raises UnknownRun, RunHasEnded, KeyReused.
     """
     async with ports.store.transaction() as tx:
         if asked is not None and (earlier := await tx.answered_before(asked)) is not None:
             return await run_of(tx, tenant, earlier)
         run = await run_of(tx, tenant, name)
-        run = await _follow(tx, run, Cancel(actor, reason), ports, reason=reason, actor=actor)
+        if run.executing and run.handle is not None:
+            await schedule_end(tx, run.handle, ports)
+        run = await follow(tx, run, Cancel(actor, reason), ports, reason=reason, actor=actor)
         await tx.cancel_job(run.id)
         if asked is not None:
             await tx.remember_answer(asked, run.id)
-    _measure(run, ports)
-    return run
-
-
-async def run_of(tx: Tx, tenant: str, name: str) -> Run:
-    """Raises UnknownRun."""
-    run = await tx.run(tenant, name)
-    if run is None:
-        raise UnknownRun(run=name)
+    _measure(run, None, ports)
     return run

@@ -1,10 +1,14 @@
 """What people ask for: data sets and their versions, runs and their logs."""
 
+from typing import Final
+
 from services.trainer.domain.datasets import Dataset, DatasetVersion, check_content_hash
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.errors import AmbiguousVersion, UnknownDataset, UnknownPage, UnknownVersion
-from services.trainer.handlers.running import run_of
+from services.trainer.handlers.transitions import run_of
 from services.trainer.ports import Ports, Tx
+
+LOG_LINES: Final = 1_000
 
 
 async def get_run(tenant: str, name: str, ports: Ports) -> Run:
@@ -67,6 +71,9 @@ async def list_datasets(tenant: str, ports: Ports, *, after: str, limit: int) ->
 
 
 async def read_log(tenant: str, name: str, ports: Ports, *, after: int) -> tuple[Run, list[str]]:
-    """The run as it stood before the lines were read, so that the lines of an ended run are all of them."""
+    """The run as it stood before the lines were read, and at most `LOG_LINES` of them.
+
+    So the lines of an ended run are all of them once fewer come.
+    """
     run = await get_run(tenant, name, ports)
-    return run, await ports.logs.lines(tenant, name, after)
+    return run, await ports.executor.logs(run.handle, after, LOG_LINES) if run.handle is not None else []

@@ -6,7 +6,7 @@ from services.contracts.events import DatasetReady, DriftDetected, FeedbackRecei
 from services.kit.bus.delivery import Subscription, on
 from services.kit.bus.stream import HandleMany
 from services.kit.timers import Handle
-from services.trainer.handlers import asking, traffic
+from services.trainer.handlers import asking, executions, traffic
 from services.trainer.ports import Ports
 
 
@@ -26,4 +26,7 @@ def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], Hand
 
 
 def timer_handlers(ports: Ports) -> dict[str, Handle]:
-    return {asking.WAIT_FOR_LABELS: partial(asking.look_for_labels, ports=ports)}
+    return {
+        asking.WAIT_FOR_LABELS: partial(asking.look_for_labels, ports=ports),
+        executions.END_EXECUTION: partial(executions.end_execution, ports=ports),
+    }

@@ -103,6 +103,8 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
             for text in lines:
                 number += 1
                 yield wire.RunLogLine(number=number, text=text)
+            if len(lines) == showing.LOG_LINES:
+                continue
             if run.ended or not request.follow:
                 return
             await self._ports.clock.sleep(FOLLOW_SECONDS)

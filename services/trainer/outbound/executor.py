@@ -1,219 +1,258 @@
-"""`trainer.ports.Executor` by child processes on this machine: torch lives there, and only while a run does."""
+"""`trainer.ports.Executor` by child processes on this machine: torch lives there, and only while a run does.
+
+A child leads a session of its own and outlives the service that started it. What is known of it lies in its folder:
+a lock that it holds while it lives (so that it is never started twice), its handle, its progress, its outcome.
+"""
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
+from services.contracts.errors import Unavailable
 from services.kit import telemetry
-from services.kit.artifacts import ArtifactStore
-from services.kit.rows import MissingFile, UnusableData, locate
-from services.kit.uploads import UnknownUpload, UploadStore
+from services.kit.clock import Clock
+from services.kit.log import logger
 from services.trainer.domain.spec import (
-    ARTIFACT_FOLDER,
+    EXECUTION_VARIABLE,
     FAILURE_FILE,
+    INTERRUPTED,
+    KEYS_VARIABLE,
     LOG_FILE,
-    PARENT_VARIABLE,
     PROGRESS_FILE,
     RESULT_FILE,
+    SPEC_FILE,
     TRACES_VARIABLE,
-    Champion,
-    ExitCode,
     Failure,
-    Limits,
-    Progress,
+    Handle,
     RunResult,
-    RunSpec,
     Stage,
+    TrainingSpec,
 )
-from services.trainer.outbound.workspace import CHAMPION_FOLDER, DATA_FILE, Workspace
-from services.trainer.ports import Assignment, Finished, Outcome, Tell
+from services.trainer.errors import UnknownExecution
+from services.trainer.outbound import workspace
+from services.trainer.outbound.processes import ProcessIdentity, kill_marked, leader_of, this_boot
+from services.trainer.outbound.workspace import CANCELLED_FILE, HANDLE_FILE, Workspace, is_locked
+from services.trainer.ports import Execution, Outcome
 
-POLL_SECONDS: Final = 0.2
+LOCAL: Final = "local"
+SUBMIT_SECONDS: Final = 15.0
+END_SECONDS: Final = 5.0
+"""After SIGKILL; the kernel may have much memory to give back."""
+LOOK_SECONDS: Final = 0.05
+_PROGRESS_FROM: Final = "progress_from"
+
+
+class CannotSubmit(Unavailable):
+    """No attempt at {run} can be started now: another process is about to."""
+
+
+CHILD: Final = (sys.executable, "-m", "services.trainer.stages")
 
 
 @dataclass(frozen=True)
-class RunPolicy:
-    """What every run of this installation is given."""
+class LocalPolicy:
+    """What every child process of this installation is given."""
 
-    roots: Sequence[Path]
-    base_model: str
-    limits: Limits
     threads: int
-    checkpoint_steps: int
-    frozen_layers: int
     stop_seconds: float
+    """To write its checkpoint when it is asked to stop."""
     runs_kept: int
     traces_folder: Path
+    keys_folder: Path
+    command: Sequence[str] = CHILD
+    """Started with the attempt's folder as its argument."""
 
 
-class ChildProcesses:
-    """One process a run. It dies with this one, and leaves a checkpoint when it is told to stop."""
-
-    def __init__(self, workspace: Workspace, artifacts: ArtifactStore, uploads: UploadStore, policy: RunPolicy) -> None:
-        self._workspace = workspace
-        self._artifacts = artifacts
-        self._uploads = uploads
+class LocalExecutor:
+    def __init__(self, folders: Workspace, policy: LocalPolicy, clock: Clock) -> None:
+        self._workspace = folders
         self._policy = policy
+        self._clock = clock
+        self._children: dict[int, _Child] = {}
+        """Only so that their exit codes are taken, and no zombie is left while this process lives."""
 
-    async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-        try:
-            spec = await self._spec(assignment)
-        except UnusableData as refused:
-            return Failure(stage=Stage.PREPARE, code=refused.code, reason=str(refused), retryable=False)
-        folder = await asyncio.to_thread(self._workspace.begin_attempt, spec, assignment.fence)
-        code = await self._run_child(folder, tell)
-        if code != ExitCode.SUCCEEDED:
-            return await asyncio.to_thread(_failure, folder, code)
-        result = RunResult.model_validate_json(await asyncio.to_thread((folder / RESULT_FILE).read_bytes))
-        name = f"{assignment.tenant}/{spec.model}/{spec.run}.{assignment.fence}"
-        with telemetry.span("put artifact", attributes={"millrace.run.id": spec.run}):
-            return Finished(result, await self._artifacts.put(folder / ARTIFACT_FOLDER, name))
+    async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
+        deadline = self._clock.monotonic() + SUBMIT_SECONDS
+        await asyncio.to_thread(self._workspace.tidy, spec.run, self._policy.runs_kept)
+        while True:
+            handle = await asyncio.to_thread(self._submit, spec, attempt, telemetry.current_carrier())
+            if handle is not None:
+                return handle
+            if self._clock.monotonic() > deadline:
+                raise CannotSubmit(run=spec.run)
+            await self._clock.sleep(LOOK_SECONDS)
 
-    async def lines(self, tenant: str, run: str, after: int) -> list[str]:
-        """`trainer.ports.RunLogs`; the caller has made sure that the run is the tenant's."""
-        return await asyncio.to_thread(self._workspace.log_lines, run, after)
+    async def attach(self, handle: Handle) -> None:
+        folder = _folder(handle)
+        if handle.executor != LOCAL or not await asyncio.to_thread((folder / SPEC_FILE).exists):
+            raise UnknownExecution(execution=handle.execution)
 
-    async def _spec(self, assignment: Assignment) -> RunSpec:
-        """The run's spec; the first attempt fixes it, the champion of that moment included."""
-        policy, dataset = self._policy, assignment.dataset
-        await asyncio.to_thread(self._workspace.tidy, assignment.run, policy.runs_kept)
-        data = await self._data(assignment)
-        fixed = await asyncio.to_thread(self._workspace.spec, assignment.run)
-        if fixed is not None:
-            return fixed
-        champion = None
-        if assignment.champion is not None:
-            cache = self._workspace.run_folder(assignment.run) / CHAMPION_FOLDER
-            kept = await self._artifacts.fetch(assignment.champion.artifact, cache)
-            champion = Champion(
-                version=assignment.champion.version, folder=kept, precision=assignment.champion.precision
-            )
-        examples = None
-        if assignment.examples:
-            examples = await asyncio.to_thread(self._workspace.write_examples, assignment.run, assignment.examples)
-        spec = RunSpec(
-            run=assignment.run,
-            model=dataset.model,
-            dataset=dataset.dataset,
-            data=data,
-            format=dataset.format,
-            content_hash=dataset.content_hash,
-            columns=dataset.columns,
-            feedback=examples,
-            recipe=dataset.recipe,
-            base_model=policy.base_model,
-            champion=champion,
-            limits=policy.limits,
-            threads=policy.threads,
-            checkpoint_steps=policy.checkpoint_steps,
-            frozen_layers=policy.frozen_layers,
-        )
-        await asyncio.to_thread(self._workspace.fix_spec, spec)
-        return spec
+    async def poll(self, handle: Handle, progress_read: int) -> Execution:
+        return await asyncio.to_thread(self._poll, handle, progress_read)
 
-    async def _data(self, assignment: Assignment) -> Path:
-        """The data set's file: under a root, among the tenant's own uploads, or fetched from where those lie.
+    async def cancel(self, handle: Handle) -> None:
+        """SIGTERM to the child, time for its checkpoint, then SIGKILL to all that carries its mark."""
+        folder, leader = _folder(handle), ProcessIdentity.from_reference(handle.reference)
+        with suppress(FileNotFoundError):
+            await asyncio.to_thread((folder / CANCELLED_FILE).touch)
+        leader.send(signal.SIGTERM)
+        if not await self._comes_true(lambda: not leader.lives(), self._policy.stop_seconds):
+            leader.send_group(signal.SIGKILL)
+        await asyncio.to_thread(kill_marked, EXECUTION_VARIABLE, handle.execution)
+        if not await self._comes_true(lambda: not leader.lives() and not is_locked(folder), END_SECONDS):
+            logger.warning("%s has not ended: its process is not in reach of this one", handle.execution)
 
-        Raises OutsideRoots, MissingFile, UnsupportedAddress; UploadStoreDown.
-        """
-        uri, mine = assignment.dataset.uri, self._uploads.folder_of(assignment.tenant)
-        if not self._uploads.holds(uri, assignment.tenant):
-            roots = (*self._policy.roots, mine) if mine is not None else self._policy.roots
-            return await asyncio.to_thread(locate, uri, roots)
-        fetched = self._workspace.run_folder(assignment.run) / DATA_FILE
-        if not fetched.exists():
-            try:
-                await self._uploads.fetch(uri, fetched)
-            except UnknownUpload as error:
-                raise MissingFile from error
-        return fetched
+    async def logs(self, handle: Handle, after: int, limit: int) -> list[str]:
+        return await asyncio.to_thread(workspace.log_lines, _folder(handle), after, limit)
 
-    async def _run_child(self, folder: Path, tell: Tell) -> int:
-        """The exit code; negative for a signal."""
-        with (folder / LOG_FILE).open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.trainer.stages",
-                str(folder),
-                stdin=asyncio.subprocess.DEVNULL,
+    async def executions(self) -> Sequence[Handle]:
+        return await asyncio.to_thread(self._executions)
+
+    async def end_all(self) -> None:
+        """Cancels everything that is under way."""
+        await asyncio.gather(*(self.cancel(handle) for handle in await self.executions()))
+
+    async def _comes_true(self, condition: Callable[[], bool], seconds: float) -> bool:
+        deadline = self._clock.monotonic() + seconds
+        while not await asyncio.to_thread(condition):
+            if self._clock.monotonic() > deadline:
+                return False
+            await self._clock.sleep(LOOK_SECONDS)
+            self._reap()
+        return True
+
+    # --- on a thread
+
+    def _submit(self, spec: TrainingSpec, attempt: int, trace: dict[str, str]) -> Handle | None:
+        """None while it cannot be told what another process has started."""
+        with self._workspace.submitting(spec.run) as alone:
+            if not alone:
+                return None
+            folder = self._workspace.attempt_folder(spec.run, attempt)
+            if (folder / HANDLE_FILE).exists() or is_locked(folder):
+                return _handle_in(folder)
+            self._workspace.begin_attempt(spec, attempt)
+            child = self._spawn(folder, f"{spec.run}.{attempt}", trace)
+            return _write_handle(folder, spec, child) if child is not None else None
+
+    def _spawn(self, folder: Path, execution: str, trace: dict[str, str]) -> ProcessIdentity | None:
+        """None while another process has the folder's lock, if only to look at it."""
+        with workspace.locked(folder) as lock, (folder / LOG_FILE).open("ab") as log:
+            if lock is None:
+                return None
+            process = _Child(
+                [*self._policy.command, str(folder)],
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=self._environment(execution, trace),
+                start_new_session=True,
+                pass_fds=(lock,),
             )
-        ending = asyncio.ensure_future(process.wait())
-        progress = _Tail(folder / PROGRESS_FILE)
-        try:
-            while not ending.done():
-                await asyncio.wait({ending}, timeout=POLL_SECONDS)
-                for step in progress.new():
-                    await tell(step)
-        finally:
-            await self._stop(process)
-        return ending.result()
+        self._children[process.pid] = process
+        return ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, this_boot(), "")
 
-    async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        """Time to write its checkpoint, then the end; nothing when it has ended."""
-        if process.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            process.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._policy.stop_seconds):
-                await process.wait()
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    def _environment(self) -> dict[str, str]:
-        trace = {name.upper(): value for name, value in telemetry.current_carrier().items()}
+    def _environment(self, execution: str, trace: dict[str, str]) -> dict[str, str]:
         # The services' thrifty allocator gives memory back after every step, and takes a third of the run's time.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
         return {
             **inherited,
-            **trace,
-            PARENT_VARIABLE: str(os.getpid()),
+            **{name.upper(): value for name, value in trace.items()},
+            EXECUTION_VARIABLE: execution,
             TRACES_VARIABLE: str(self._policy.traces_folder),
+            KEYS_VARIABLE: str(self._policy.keys_folder),
             "OMP_NUM_THREADS": str(self._policy.threads),
             "OMP_WAIT_POLICY": "passive",
         }
 
+    def _poll(self, handle: Handle, progress_read: int) -> Execution:
+        self._reap()
+        folder, leader = _folder(handle), ProcessIdentity.from_reference(handle.reference)
+        alive = is_locked(folder)  # before the files: what it leaves behind, it leaves before it ends
+        if not leader.lives():
+            kill_marked(EXECUTION_VARIABLE, handle.execution)
+        progress_from = int(handle.reference[_PROGRESS_FROM])
+        progress, offset = workspace.read_progress(folder, progress_from + progress_read)
+        started = _modified(folder / HANDLE_FILE) or self._clock.now()
+        return Execution(
+            started_at=started,
+            active_at=max(started, _modified(folder / PROGRESS_FILE) or started),
+            progress=progress,
+            progress_read=offset - progress_from,
+            outcome=None if alive else _outcome(folder, leader),
+        )
 
-class _Tail:
-    """Reads the complete lines that were appended since the last look; what an earlier attempt told is passed over."""
+    def _executions(self) -> list[Handle]:
+        found = (_handle_in(folder) for folder in self._workspace.attempts() if is_locked(folder))
+        return [handle for handle in found if handle is not None]
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read = path.stat().st_size if path.exists() else 0
-
-    def new(self) -> list[Progress]:
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            content = file.read()
-        complete = content[: content.rfind(b"\n") + 1]
-        self._read += len(complete)
-        return [Progress.model_validate_json(line) for line in complete.splitlines()]
+    def _reap(self) -> None:
+        for pid, child in list(self._children.items()):
+            if child.poll() is not None:
+                self._children.pop(pid, None)
 
 
-def _failure(folder: Path, code: int) -> Failure:
-    """What the child left behind, or, when it could leave nothing, how it ended."""
-    path = folder / FAILURE_FILE
+class _Child(subprocess.Popen[bytes]):
+    """One that is meant to go on when nobody here holds it any more: that is no leak to be warned of."""
+
+    def __del__(self) -> None:
+        return
+
+
+def _handle_in(folder: Path) -> Handle | None:
+    """As it was written; else made anew, where a service was killed between starting a child and writing it down."""
+    path = folder / HANDLE_FILE
     if path.exists():
-        return Failure.model_validate_json(path.read_bytes())
-    lines = (folder / PROGRESS_FILE).read_bytes().splitlines() if (folder / PROGRESS_FILE).exists() else []
-    stage = Progress.model_validate_json(lines[-1]).stage if lines else Stage.PREPARE
-    if code == ExitCode.INTERRUPTED:
-        return Failure(stage=stage, code="interrupted", reason="the run was told to stop", retryable=True)
-    if code < 0:
-        reason = f"the run's process was killed by signal {-code}"
-        return Failure(stage=stage, code="killed", reason=reason, retryable=True)
-    reason = "the run's process ended without telling why; its log has more"
-    return Failure(stage=stage, code="internal", reason=reason, retryable=True)
+        return Handle.model_validate_json(path.read_bytes())
+    spec = TrainingSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+    leader = leader_of(EXECUTION_VARIABLE, f"{spec.run}.{workspace.attempt_number(folder)}")
+    return _write_handle(folder, spec, leader) if leader is not None else None
+
+
+def _write_handle(folder: Path, spec: TrainingSpec, child: ProcessIdentity) -> Handle:
+    handle = Handle(
+        executor=LOCAL,
+        tenant=spec.tenant,
+        run=spec.run,
+        attempt=workspace.attempt_number(folder),
+        working_uri=folder.as_uri(),
+        reference={**child.reference(), _PROGRESS_FROM: str(workspace.progress_from(folder))},
+    )
+    workspace.replace_file(folder / HANDLE_FILE, handle.model_dump_json(indent=1))
+    return handle
+
+
+def _folder(handle: Handle) -> Path:
+    return Path(unquote(urlsplit(handle.working_uri).path))
+
+
+def _modified(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
+
+
+def _outcome(folder: Path, leader: ProcessIdentity) -> Outcome:
+    """What the child left behind or, when it could leave nothing, what is known of its end."""
+    if (folder / RESULT_FILE).exists():
+        return RunResult.model_validate_json((folder / RESULT_FILE).read_bytes())
+    if (folder / FAILURE_FILE).exists():
+        return Failure.model_validate_json((folder / FAILURE_FILE).read_bytes())
+    progress, _ = workspace.read_progress(folder, 0)
+    stage = progress[-1].stage if progress else Stage.PREPARE
+    if (folder / CANCELLED_FILE).exists():
+        return Failure(stage=stage, code=INTERRUPTED, reason="the attempt was asked to stop", retryable=True)
+    if leader.boot != this_boot():
+        return Failure(stage=stage, code=INTERRUPTED, reason="the machine was restarted", retryable=True)
+    reason = "the run's process ended without an outcome: it was killed; its log may have more"
+    return Failure(stage=stage, code="killed", reason=reason, retryable=True)

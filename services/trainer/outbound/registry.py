@@ -6,7 +6,7 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.errors import Kind
 from services.contracts.rpc import registry_pb2, registry_pb2_grpc
 from services.kit import rpc
-from services.trainer.ports import Champion
+from services.trainer.domain.spec import ChampionRef
 
 KIB = 1024
 
@@ -20,7 +20,7 @@ class RegistryChampions:
         self._seconds = seconds
         self._channel: grpc.aio.Channel | None = None
 
-    async def champion(self, tenant: str, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         if self._channel is None:
             self._channel = rpc.channel(self._address)
         stub = registry_pb2_grpc.RegistryServiceStub(self._channel)
@@ -36,7 +36,7 @@ class RegistryChampions:
         ref = ArtifactRef(
             uri=artifact.uri, digest=artifact.digest, signer=artifact.signer, size_bytes=artifact.size_kib * KIB
         )
-        return Champion(version.number, ref, Precision(version.precision))
+        return ChampionRef(version=version.number, artifact=ref, precision=Precision(version.precision))
 
     async def close(self) -> None:
         if self._channel is not None:

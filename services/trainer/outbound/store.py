@@ -14,7 +14,7 @@ from services.kit.sql import history
 from services.kit.sql.work import SqlUnitOfWork, columns
 from services.trainer.domain.datasets import Dataset, DatasetVersion, Example
 from services.trainer.domain.runs import Run, RunFact, RunFilter, RunStatus
-from services.trainer.domain.spec import DataContent, Failure, RunResult
+from services.trainer.domain.spec import DataContent, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextRow, VersionRow
 
 _STREAM = "run/"
@@ -109,6 +109,8 @@ class TrainerTx(SqlUnitOfWork):
         row |= {
             name: value.model_dump(mode="json") if value is not None else None
             for name, value in (
+                ("spec", run.spec),
+                ("handle", run.handle),
                 ("failure", run.failure),
                 ("artifact", run.artifact),
                 ("result", run.result),
@@ -222,8 +224,12 @@ def _run(row: Any) -> Run:
         parent=row.parent,
         status=RunStatus(row.status),
         progress=row.progress,
+        progress_read=row.progress_read,
+        spec=TrainingSpec.model_validate(row.spec) if row.spec else None,
         attempt=row.attempt,
         failed_attempts=row.failed_attempts,
+        executing=row.executing,
+        handle=Handle.model_validate(row.handle) if row.handle else None,
         failure=Failure.model_validate(row.failure) if row.failure else None,
         artifact=ArtifactRef.model_validate(row.artifact) if row.artifact else None,
         result=RunResult.model_validate(row.result) if row.result else None,

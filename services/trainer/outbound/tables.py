@@ -50,8 +50,12 @@ class RunRow(SQLModel, table=True):
     parent: int | None = None
     status: str = Field(index=True)
     progress: float
+    progress_read: int = Field(default=0, sa_type=sa.BigInteger)
+    spec: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     attempt: int
     failed_attempts: int
+    executing: bool = False
+    handle: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     failure: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     artifact: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     result: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)

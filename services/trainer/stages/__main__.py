@@ -1,4 +1,7 @@
-"""`python -m services.trainer.stages FOLDER`: runs or resumes the run in that folder."""
+"""`python -m services.trainer.stages FOLDER`: runs or resumes the run in that folder, which has a `spec.json`.
+
+The environment says what belongs to the machine: the keys' folder, where spans are kept, and the execution's name.
+"""
 
 import logging
 import os
@@ -6,11 +9,19 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from services.kit.artifacts import ArtifactStore
 from services.kit.clock import SystemClock
-from services.trainer.domain.spec import LOG_FILE, RUN_FILE, ExitCode
+from services.trainer.domain.spec import (
+    EXECUTION_VARIABLE,
+    KEYS_VARIABLE,
+    LOG_FILE,
+    SPEC_FILE,
+    ExitCode,
+    TrainingSpec,
+)
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.runner import Runner
-from services.trainer.stages.stopping import Stopping, die_with_parent
+from services.trainer.stages.stopping import Stopping
 from services.trainer.stages.tracing import traced_process
 
 NICENESS: Final = 5
@@ -19,10 +30,11 @@ NICENESS: Final = 5
 
 def main(arguments: list[str]) -> int:
     """The exit code is an `ExitCode`."""
-    if len(arguments) != 1 or not (Path(arguments[0]) / RUN_FILE).is_file():
-        sys.stderr.write(f"usage: python -m services.trainer.stages FOLDER   (with a {RUN_FILE} in it)\n")
+    if len(arguments) != 1 or not (Path(arguments[0]) / SPEC_FILE).is_file() or KEYS_VARIABLE not in os.environ:
+        sys.stderr.write(
+            f"usage: {KEYS_VARIABLE}=KEYS python -m services.trainer.stages FOLDER   (with a {SPEC_FILE} in it)\n"
+        )
         return ExitCode.USAGE
-    die_with_parent()
     os.nice(NICENESS)
     # before torch is loaded: spinning threads would starve the services on the same cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -35,8 +47,11 @@ def main(arguments: list[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     stopping = Stopping()
     stopping.listen()
+    spec = TrainingSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+    artifacts = ArtifactStore(spec.artifact_store, Path(os.environ[KEYS_VARIABLE]))
+    name = f"{spec.tenant}/{spec.model}/{os.environ.get(EXECUTION_VARIABLE, spec.run)}"
     with traced_process():
-        return Runner(folder, stopping).run()
+        return Runner(folder, stopping, artifacts, name).run()
 
 
 if __name__ == "__main__":

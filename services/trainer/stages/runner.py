@@ -10,10 +10,24 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from services.contracts.errors import Refusal
-from services.trainer.domain.spec import FAILURE_FILE, RESULT_FILE, ExitCode, Failure, RunResult, RunSpec, Stage
+from services.kit.artifacts import ArtifactStore
+from services.trainer.domain.spec import (
+    FAILURE_FILE,
+    INTERRUPTED,
+    RESULT_FILE,
+    RUN_FILE,
+    SPEC_FILE,
+    ExitCode,
+    Failure,
+    RunResult,
+    RunSpec,
+    Stage,
+    TrainingSpec,
+)
 from services.trainer.errors import Interrupted, OutOfMemory, QualityRefused
 from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.folder import F, RunFolder
+from services.trainer.stages.inputs import localise
 from services.trainer.stages.prepare import Prepared, prepare, prepare_inputs
 from services.trainer.stages.stopping import Stopping, watch_memory
 from services.trainer.stages.tracing import stage_span
@@ -29,8 +43,11 @@ T = TypeVar("T")
 class Runner:
     """One run, from whatever stage it has reached."""
 
-    def __init__(self, folder: RunFolder, stopping: Stopping) -> None:
+    def __init__(self, folder: RunFolder, stopping: Stopping, artifacts: ArtifactStore, artifact_name: str) -> None:
+        """The artifact will be put into the store under the name, which no other attempt has."""
         self.folder = folder
+        self.artifacts = artifacts
+        self.artifact_name = artifact_name
         self.stopping = stopping
         self.stage = Stage.PREPARE
         self.seconds: dict[Stage, float] = {}
@@ -38,14 +55,14 @@ class Runner:
     def run(self) -> ExitCode:
         """Never raises; the exit code, `result.json` or `failure.json` tell how it went."""
         try:
-            spec = self.folder.spec()
+            (self.folder / FAILURE_FILE).unlink(missing_ok=True)
+            spec = self._spec()
             if spec.limits.memory_mib is not None:
                 watch_memory(spec.limits.memory_mib, self._outgrown)
-            (self.folder / FAILURE_FILE).unlink(missing_ok=True)
             result = self._stages(spec)
         except Interrupted:
-            log.info("told to stop in %s", self.stage)
-            return ExitCode.INTERRUPTED
+            log.info("asked to stop in %s", self.stage)
+            return self._fail_interrupted()
         except Refusal as refusal:
             log.warning("%s refused: %s", self.stage, refusal)
             return self._fail(refusal)
@@ -57,6 +74,14 @@ class Runner:
             return self._fail_internally(error)
         self.folder.write(RESULT_FILE, result.model_dump_json(indent=1).encode())
         return ExitCode.SUCCEEDED
+
+    def _spec(self) -> RunSpec:
+        """With everything on this machine's disk."""
+        if not (self.folder / RUN_FILE).exists():
+            by_address = TrainingSpec.model_validate_json((self.folder / SPEC_FILE).read_bytes())
+            local = localise(by_address, self.artifacts)
+            self.folder.write(RUN_FILE, local.model_dump_json(indent=1).encode())
+        return self.folder.spec()
 
     def _stages(self, spec: RunSpec) -> RunResult:
         prepared = self._stage(Stage.PREPARE, prepare_inputs(spec), Prepared, lambda: prepare(self.folder, spec))
@@ -85,7 +110,7 @@ class Runner:
 
     def _deliver(self, spec: RunSpec, prepared: Prepared, evaluated: "Evaluated", exported: "Exported") -> RunResult:
         """From the exported graph to the whole artifact, and what is told of it."""
-        from services.trainer.stages import compress, package
+        from services.trainer.stages import compress, package, publish
 
         compressed = self._stage(
             Stage.COMPRESS,
@@ -99,6 +124,12 @@ class Runner:
             package.Packaged,
             lambda: package.package(self.folder, spec, prepared, evaluated, compressed),
         )
+        published = self._stage(
+            Stage.PUBLISH,
+            publish.publish_inputs(packaged, self.artifact_name),
+            publish.Published,
+            lambda: publish.publish(self.folder, spec, packaged, self.artifacts, self.artifact_name),
+        )
         return RunResult(
             run=spec.run,
             data_hash=prepared.data_hash,
@@ -108,6 +139,7 @@ class Runner:
             metrics=packaged.metrics,
             variants=compressed.variants,
             comparison=packaged.comparison,
+            artifact=published.artifact,
             seconds=self.seconds,
         )
 
@@ -141,6 +173,12 @@ class Runner:
         if isinstance(refusal, OutOfMemory):
             return ExitCode.OUT_OF_MEMORY
         return ExitCode.QUALITY_REFUSED if isinstance(refusal, QualityRefused) else ExitCode.DATA_REFUSED
+
+    def _fail_interrupted(self) -> ExitCode:
+        reason = "the run was asked to stop, and goes on from its checkpoint"
+        failure = Failure(stage=self.stage, code=INTERRUPTED, reason=reason, retryable=True)
+        self.folder.write(FAILURE_FILE, failure.model_dump_json(indent=1).encode())
+        return ExitCode.INTERRUPTED
 
     def _fail_internally(self, error: Exception) -> ExitCode:
         if "can't allocate memory" in str(error) or "bad_alloc" in str(error):  # how torch and ONNX Runtime say it

@@ -1,4 +1,4 @@
-"""How a run is stopped: politely by SIGTERM, or when it outgrows its memory, and always with its parent."""
+"""How a run is stopped: by SIGTERM, between two steps, or when it outgrows its memory; and what it started, with it."""
 
 import ctypes
 import gc
@@ -40,7 +40,7 @@ class Stopping:
 def die_with_parent() -> None:
     """Asks Linux to kill this process when its parent dies; ends at once when the parent has died already.
 
-    Without it a run whose service was killed would go on beside the run that the next service starts.
+    For what a run starts, not for the run: that one outlives the service.
     """
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or not hasattr(signal, "SIGKILL") or not Path("/proc/self").exists():

@@ -16,6 +16,7 @@ from tests.e2e.virtual.engines import KeptDeployments
 from tests.e2e.virtual.faults import Faults, FragileDatabase
 from tests.e2e.virtual.serving import DirectReplicas
 from tests.e2e.virtual.shelf import Shelf
+from tests.e2e.virtual.training import StandInExecution
 
 TENANT: Final = "default"
 MODEL: Final = "chapters"
@@ -80,6 +81,7 @@ class Ground:
     replicas: DirectReplicas = field(default_factory=DirectReplicas)
     remembered: KeptDeployments = field(default_factory=KeptDeployments)
     sequence: CountedReports = field(default_factory=CountedReports)
+    executions: dict[str, StandInExecution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shelf = Shelf(self.folder / "artifacts")

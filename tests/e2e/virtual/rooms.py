@@ -49,6 +49,7 @@ from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
 from services.trainer import ports as trainer
 from services.trainer.app import MIGRATIONS as TRAINER_MIGRATIONS
+from services.trainer.domain.spec import ExecutionPolicy
 from services.trainer.handlers import running
 from services.trainer.inbound import events as trainer_events
 from services.trainer.outbound.store import TrainerTx
@@ -59,7 +60,7 @@ from tests.e2e.virtual.ground import MONITOR, REGISTRY, REPLICA, TENANT, TRAINER
 from tests.e2e.virtual.room import Room
 from tests.e2e.virtual.serving import QueuedMirrors
 from tests.e2e.virtual.shelf import FetchedArtifacts
-from tests.e2e.virtual.training import RegistryAsked, StandInTraining
+from tests.e2e.virtual.training import STAGE_SECONDS, InlineInputs, RegistryAsked, StandInTraining
 from tests.unit.gateway.fakes import FakeKeys
 
 T = TypeVar("T")
@@ -164,23 +165,17 @@ async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Po
         clock=ground.clock,
         ids=ids,
         champions=RegistryAsked(registry_ports, TENANT),
-        executor=StandInTraining(ground.shelf, ground.clock, [ground.data.resolve()]),
-        logs=NoLogs(),
+        executor=StandInTraining(ground.shelf, ground.clock, ground.executions),
+        inputs=InlineInputs(ground.folder, [ground.data.resolve()]),
         retraining=settings.retraining(),
         wake=worker.wake.set,
+        execution=ExecutionPolicy(poll_seconds=STAGE_SECONDS),
         code_version="virtual",
     )
     subscriptions = [*trainer_events.subscriptions(ports), *_one_by_one(ports)]
     room = _room("trainer", ground, database, subscriptions)
     room.timers = TimerLoop(store, trainer_events.timer_handlers(ports), ground.clock)
     return Trainer(room, ports, worker)
-
-
-class NoLogs:
-    """`RunLogs` of the trainer: nobody writes any here."""
-
-    async def lines(self, tenant: str, run: str, after: int) -> list[str]:
-        return []
 
 
 def _one_by_one(ports: trainer.Ports) -> list[Subscription]:

@@ -4,6 +4,8 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +14,25 @@ import numpy as np
 from services.contracts.artifact import Precision, baseline_file, graph_file
 from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, SliceScore, VariantReport
 from services.kit.clock import Clock
-from services.kit.rows import UnusableData, locate
+from services.kit.rows import locate
 from services.registry import handlers as registry
 from services.registry.errors import UnknownAlias, UnknownModel
 from services.registry.ports import Ports as RegistryPorts
-from services.trainer.domain.spec import BASE, FEEDBACK, Failure, Progress, RunResult, Stage
-from services.trainer.ports import Assignment, Champion, Finished, Outcome, Tell
+from services.trainer.domain.datasets import Example
+from services.trainer.domain.spec import (
+    BASE,
+    FEEDBACK,
+    INTERRUPTED,
+    ChampionRef,
+    Failure,
+    Handle,
+    Progress,
+    RunResult,
+    Stage,
+    TrainingSpec,
+)
+from services.trainer.errors import UnknownExecution
+from services.trainer.ports import Execution, Outcome
 from services.trainer.stages.folder import file_hash
 from tests.e2e.virtual.engines import SKILL_FILE
 from tests.e2e.virtual.shelf import Shelf
@@ -33,44 +48,107 @@ TAUGHT: Final = Skill(old=0.83, new=0.74)
 TFIDF: Final = 0.70
 
 
-class StandInTraining:
-    """`Executor` of the trainer; runs no child process."""
+@dataclass
+class StandInExecution:
+    """An attempt that goes on by itself as time passes."""
 
-    def __init__(self, shelf: Shelf, clock: Clock, roots: Sequence[Path]) -> None:
+    handle: Handle
+    spec: TrainingSpec
+    started_at: datetime
+    outcome: Outcome | None = None
+
+
+class StandInTraining:
+    """`Executor` of the trainer; runs no child process. `executions` outlives the service, as processes would."""
+
+    def __init__(self, shelf: Shelf, clock: Clock, executions: dict[str, StandInExecution]) -> None:
         self._shelf = shelf
         self._clock = clock
-        self._roots = roots
+        self._executions = executions
 
-    async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-        try:
-            data = locate(assignment.dataset.uri, self._roots)
-        except UnusableData as refused:
-            return Failure(stage=Stage.PREPARE, code=refused.code, reason=str(refused), retryable=False)
-        for stage in Stage:
-            await tell(Progress(at=self._clock.now(), stage=stage, fraction=0.0, message="began"))
-            await self._clock.sleep(STAGE_SECONDS)
-        lesson = Lesson(_rows(data), [(read_text(example.text), example.label) for example in assignment.examples])
-        result = RunResult(
-            run=assignment.run,
+    async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
+        where = {"executor": "stand-in", "working_uri": spec.working_uri, "reference": {}}
+        handle = Handle.model_validate({**where, "tenant": spec.tenant, "run": spec.run, "attempt": attempt})
+        self._executions.setdefault(handle.execution, StandInExecution(handle, spec, self._clock.now()))
+        return handle
+
+    async def attach(self, handle: Handle) -> None:
+        if handle.execution not in self._executions:
+            raise UnknownExecution(execution=handle.execution)
+
+    async def poll(self, handle: Handle, progress_read: int) -> Execution:
+        made = self._executions[handle.execution]
+        elapsed = (self._clock.now() - made.started_at).total_seconds()
+        reached = list(Stage)[: int(elapsed / STAGE_SECONDS) + 1]
+        begun = [made.started_at + timedelta(seconds=STAGE_SECONDS * index) for index in range(len(reached))]
+        progress = [
+            Progress(at=at, stage=stage, fraction=0.0, message="began")
+            for at, stage in zip(begun, reached, strict=True)
+        ]
+        if made.outcome is None and elapsed >= STAGE_SECONDS * len(Stage):
+            made.outcome = await self._trained(made)
+        now = self._clock.now()
+        return Execution(made.started_at, now, progress[progress_read:], len(progress), made.outcome)
+
+    async def cancel(self, handle: Handle) -> None:
+        made = self._executions[handle.execution]
+        made.outcome = made.outcome or Failure(stage=Stage.TRAIN, code=INTERRUPTED, reason="asked to", retryable=True)
+
+    async def logs(self, handle: Handle, after: int, limit: int) -> list[str]:
+        return []
+
+    async def executions(self) -> Sequence[Handle]:
+        return [made.handle for made in self._executions.values() if made.outcome is None]
+
+    async def _trained(self, made: StandInExecution) -> RunResult:
+        spec = made.spec
+        data = Path(spec.data_uri.removeprefix("file://"))
+        lesson = Lesson(
+            _rows(data), _rows(Path(spec.feedback_uri.removeprefix("file://"))) if spec.feedback_uri else []
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            _write_artifact(Path(folder), lesson)
+            artifact = await self._shelf.put(Path(folder), f"{spec.tenant}/{spec.model}/{made.handle.execution}")
+        return RunResult(
+            run=spec.run,
             data_hash=file_hash(data),
             base_model="stand-in",
             labels=list(LABELS),
             metrics=lesson.metrics(),
             variants=[_variant(precision, lesson) for precision in (Precision.FP32, Precision.INT8)],
-            comparison=await self._compared(assignment.champion, lesson),
+            comparison=await self._compared(spec.champion, lesson),
+            artifact=artifact,
             seconds=dict.fromkeys(Stage, STAGE_SECONDS),
         )
-        with tempfile.TemporaryDirectory() as folder:
-            _write_artifact(Path(folder), lesson)
-            name = f"{assignment.tenant}/{assignment.dataset.model}/{assignment.run}.{assignment.fence}"
-            return Finished(result, await self._shelf.put(Path(folder), name))
 
-    async def _compared(self, champion: Champion | None, lesson: "Lesson") -> Comparison | None:
+    async def _compared(self, champion: ChampionRef | None, lesson: "Lesson") -> Comparison | None:
         if champion is None:
             return None
         theirs = Skill.from_json(await self._shelf.read(champion.artifact, SKILL_FILE))
         slices = [lesson.paired(name, theirs) for name in ("all", BASE, FEEDBACK)]
         return Comparison(champion=champion.version, slices=[part for part in slices if part is not None])
+
+
+class InlineInputs:
+    """`RunInputs` of the trainer, on the same thread."""
+
+    def __init__(self, folder: Path, roots: Sequence[Path]) -> None:
+        self._folder = folder
+        self._roots = roots
+
+    async def data(self, tenant: str, uri: str) -> str:
+        return locate(uri, self._roots).as_uri()
+
+    async def write_examples(self, run: str, examples: Sequence[Example]) -> str:
+        path = self._folder / f"{run}.jsonl"
+        path.write_text("".join(json.dumps({"text": one.text, "label": one.label}) + "\n" for one in examples))
+        return path.as_uri()
+
+    def working_uri(self, run: str) -> str:
+        return (self._folder / run).as_uri()
+
+    def artifact_store(self) -> str:
+        return "shelf"
 
 
 class Lesson:
@@ -120,12 +198,12 @@ class RegistryAsked:
         self._ports = ports
         self._tenant = tenant
 
-    async def champion(self, tenant: str, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         try:
             found = await registry.get_version(self._tenant, model, "@champion", self._ports())
         except (UnknownModel, UnknownAlias):
             return None
-        return Champion(found.number, found.artifact, found.precision)
+        return ChampionRef(version=found.number, artifact=found.artifact, precision=found.precision)
 
 
 def _rows(path: Path) -> list[tuple[Text, str]]:

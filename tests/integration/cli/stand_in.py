@@ -1,8 +1,13 @@
-"""A service that is only ready: `python stand_in.py PORT`, ready after a moment, ends at SIGTERM."""
+"""A service that is only ready: `python stand_in.py PORT`, ready after a moment, ends at SIGTERM.
 
+With another argument it notes that it was asked for that, and ends.
+"""
+
+import os
 import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Ready(BaseHTTPRequestHandler):
@@ -19,4 +24,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["broken"]:
         print("no such setting")
         sys.exit(2)
+    if len(sys.argv) > 2:
+        Path(os.environ["MILLRACE_HOME"], sys.argv[2]).touch()
+        sys.exit(0)
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()

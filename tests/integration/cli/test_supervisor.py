@@ -88,6 +88,14 @@ def test_when_told_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
     assert not any(map(alive, pids))
     assert not fleet.home.endpoints_file.exists()
     assert not launch.is_running(fleet.home)
+    assert not (fleet.home.root / "end-runs").exists()
+
+
+def test_a_trainer_that_did_not_end_by_itself_is_asked_to_end_the_runs_it_left(fleet: Fleet) -> None:
+    os.kill(fleet.state.part("trainer").pid, signal.SIGKILL)
+    fleet.process.terminate()
+    assert fleet.process.wait(30) == 0
+    assert (fleet.home.root / "end-runs").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")

@@ -1,9 +1,9 @@
 """A trainer without a broker: its real store, a virtual clock, and an executor that does as it is told."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -31,17 +31,30 @@ from services.kit.sql.work import columns
 from services.kit.timers import TimerLoop
 from services.kit.work import Job
 from services.trainer.app import MIGRATIONS
-from services.trainer.domain.datasets import RetrainingPolicy
-from services.trainer.domain.spec import DataContent, Failure, Progress, RunResult, Stage
+from services.trainer.domain.datasets import Example, RetrainingPolicy
+from services.trainer.domain.spec import (
+    INTERRUPTED,
+    ChampionRef,
+    DataContent,
+    ExecutionPolicy,
+    Failure,
+    Handle,
+    Progress,
+    RunResult,
+    Stage,
+    TrainingSpec,
+)
+from services.trainer.errors import UnknownExecution
 from services.trainer.handlers import running, traffic
 from services.trainer.inbound.events import timer_handlers
 from services.trainer.outbound.store import TrainerTx
-from services.trainer.ports import Assignment, Champion, Finished, Outcome, Ports, Tell
+from services.trainer.ports import Execution, Outcome, Ports
 
 E = TypeVar("E", bound=Event)
 
 ARTIFACT = ArtifactRef(uri="file:///store/m/run", digest="0" * 64, signer="key", size_bytes=4096)
 DATASET = DatasetReady(dataset="topics-1", uri="file:///data/topics.jsonl", model="topics")
+CHAMPION = ChampionRef(version=1, artifact=ARTIFACT, precision=Precision.INT8)
 KILLED = Failure(stage=Stage.TRAIN, code="killed", reason="it was killed", retryable=True)
 
 
@@ -59,43 +72,124 @@ def result_of(run: str) -> RunResult:
         metrics=metrics,
         variants=[variant],
         comparison=None,
+        artifact=ARTIFACT,
         seconds={},
     )
 
 
 @dataclass
+class FakeExecution:
+    """An attempt somewhere else: it knows nothing of the service that submitted it."""
+
+    handle: Handle
+    started_at: datetime
+    active_at: datetime
+    progress: list[Progress] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+
+@dataclass
 class FakeExecutor:
-    """`Executor` that tells every stage, then ends as the next of `endings` says; after them it succeeds."""
+    """`Executor` whose work has reported every stage at the first poll, and ended as the next of `endings` says.
+
+    After them it succeeds. While it is `held`, work goes on without an end.
+    """
 
     clock: VirtualClock
     endings: list[Failure] = field(default_factory=list)
-    assignments: list[Assignment] = field(default_factory=list)
-    log: list[str] = field(default_factory=list)
+    specs: list[TrainingSpec] = field(default_factory=list)
+    """What was submitted."""
+    started: dict[str, FakeExecution] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    polls: int = 0
+    held: bool = False
+    submitted: Callable[[], Awaitable[None]] | None = None
+    """What happens while an attempt is being submitted."""
+    polled: Callable[[], Awaitable[None]] | None = None
     content: DataContent | None = None
     """What it says that it read."""
 
-    async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-        self.assignments.append(assignment)
-        for stage in Stage:
-            read = self.content if stage is Stage.PREPARE else None
-            await tell(Progress(at=self.clock.now(), stage=stage, fraction=0.5, message="half", content=read))
-            self.log.append(f"{stage} half")
-        if self.endings:
-            return self.endings.pop(0)
-        return Finished(result_of(assignment.run).model_copy(update={"content": self.content}), ARTIFACT)
+    async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
+        handle = Handle(
+            executor="fake",
+            tenant=spec.tenant,
+            run=spec.run,
+            attempt=attempt,
+            working_uri=spec.working_uri,
+            reference={},
+        )
+        if handle.execution not in self.started:
+            self.specs.append(spec)
+            now = self.clock.now()
+            made = self.started[handle.execution] = FakeExecution(handle, now, now)
+            for stage in Stage:
+                read = self.content if stage is Stage.PREPARE else None
+                made.progress.append(Progress(at=now, stage=stage, fraction=0.5, message="half", content=read))
+            if not self.held:
+                self.end(handle.execution)
+        if self.submitted is not None:
+            await self.submitted()
+        return handle
 
-    async def lines(self, tenant: str, run: str, after: int) -> list[str]:
-        return self.log[after:]
+    def end(self, execution: str) -> None:
+        made = self.started[execution]
+        result = result_of(made.handle.run).model_copy(update={"content": self.content})
+        made.outcome = self.endings.pop(0) if self.endings else result
+
+    async def attach(self, handle: Handle) -> None:
+        if handle.execution not in self.started:
+            raise UnknownExecution(execution=handle.execution)
+
+    async def poll(self, handle: Handle, progress_read: int) -> Execution:
+        self.polls += 1
+        if self.polled is not None:
+            await self.polled()
+        made = self.started[handle.execution]
+        progress = made.progress[progress_read:]
+        return Execution(made.started_at, made.active_at, progress, len(made.progress), made.outcome)
+
+    async def cancel(self, handle: Handle) -> None:
+        self.cancelled.append(handle.execution)
+        made = self.started.get(handle.execution)
+        if made is not None and made.outcome is None:
+            made.outcome = Failure(stage=Stage.TRAIN, code=INTERRUPTED, reason="asked to stop", retryable=True)
+
+    async def logs(self, handle: Handle, after: int, limit: int) -> list[str]:
+        lines = [f"{step.stage} half" for step in self.started[handle.execution].progress]
+        return lines[after : after + limit]
+
+    async def executions(self) -> Sequence[Handle]:
+        return [made.handle for made in self.started.values() if made.outcome is None]
+
+
+@dataclass
+class FakeInputs:
+    """`RunInputs` that lets every address pass, and keeps the examples."""
+
+    examples: list[Example] = field(default_factory=list)
+
+    async def data(self, tenant: str, uri: str) -> str:
+        return uri
+
+    async def write_examples(self, run: str, examples: Sequence[Example]) -> str:
+        self.examples = list(examples)
+        return f"file:///runs/{run}/examples.jsonl"
+
+    def working_uri(self, run: str) -> str:
+        return f"file:///runs/{run}"
+
+    def artifact_store(self) -> str:
+        return "file:///store"
 
 
 @dataclass
 class FakeChampions:
     """`Champions` of one model."""
 
-    present: Champion | None = None
+    present: ChampionRef | None = None
     away: Exception | None = None
 
-    async def champion(self, tenant: str, model: str) -> Champion | None:
+    async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         if self.away is not None:
             raise self.away
         return self.present
@@ -110,6 +204,7 @@ class Room:
     ports: Ports
     executor: FakeExecutor
     champions: FakeChampions
+    inputs: FakeInputs
     events: int = 0
 
     def envelope(self, event: E, *, name: str = "", tenant: str = "default") -> Envelope[E]:
@@ -175,21 +270,21 @@ async def opened(url: str, *, kept_examples: int = 1000) -> AsyncIterator[Room]:
         return TrainerTx(session, clock=clock, ids=ids, source="millrace/trainer")
 
     store = SqlStore(database, begin)
-    executor, champions = FakeExecutor(clock), FakeChampions()
+    executor, champions, inputs = FakeExecutor(clock), FakeChampions(), FakeInputs()
     ports = Ports(
         store=store,
         clock=clock,
         ids=ids,
         champions=champions,
         executor=executor,
-        logs=executor,
+        inputs=inputs,
         retraining=RetrainingPolicy(30, 100, poll_seconds=1, patience_seconds=3600),
         wake=lambda: None,
-        retry_seconds=5.0,
+        execution=ExecutionPolicy(retry_seconds=5.0),
         kept_examples=kept_examples,
     )
     try:
-        yield Room(store, clock, ports, executor, champions)
+        yield Room(store, clock, ports, executor, champions, inputs)
     finally:
         await database.close()
 

@@ -1,25 +1,21 @@
 """The trainer's use cases on its real store: every fact is kept and told once, whatever comes twice or breaks."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from services.contracts.artifact import Precision
 from services.contracts.errors import Unavailable
 from services.contracts.events import DatasetReady, FeedbackReceived, ModelTrained, TrainingFailed
 from services.kit.sql.history import verified
 from services.kit.sql.tables import JobRow
 from services.kit.sql.work import columns
-from services.kit.work import LostLease
 from services.trainer.domain.runs import RunFilter, RunStatus
 from services.trainer.domain.spec import Failure, Stage
 from services.trainer.errors import RunHasEnded, UnknownDataset, UnknownRun
 from services.trainer.handlers import asking, running, showing, traffic
-from services.trainer.ports import Assignment, Champion, Outcome, Tell
-from tests.integration.trainer.room import ARTIFACT, DATASET, KILLED, FakeExecutor, Room, opened, topics
+from tests.integration.trainer.room import ARTIFACT, CHAMPION, DATASET, KILLED, Room, opened, topics
 
 
 @pytest.fixture
@@ -62,8 +58,8 @@ async def test_the_history_of_a_run_is_a_chain_of_its_facts(room: Room) -> None:
     await room.work()
     async with room.store.reading() as tx:
         kinds = [entry.kind async for entry in verified(tx)]
-    stages = ["RunTakenUp", "StageBegun", "StageBegun", "StageBegun", "StageBegun"]
-    assert kinds == ["RunQueued", *stages, "RunPutBack", *stages, "RunSucceeded"]
+    attempt = ["AttemptStarted", "StageBegun", "StageBegun", "StageBegun", "StageBegun"]
+    assert kinds == ["RunQueued", "SpecFixed", *attempt, "RunPutBack", *attempt, "RunSucceeded"]
 
 
 async def test_a_killed_run_is_tried_again_after_a_pause_and_then_given_up(room: Room) -> None:
@@ -74,7 +70,7 @@ async def test_a_killed_run_is_tried_again_after_a_pause_and_then_given_up(room:
         worked += await room.work()
         await room.tick(1)
     assert worked == 3
-    assert [assignment.fence for assignment in room.executor.assignments] == [1, 2, 3]
+    assert [made.handle.attempt for made in room.executor.started.values()] == [1, 2, 3]
     failed = (await room.told())[0].event
     assert isinstance(failed, TrainingFailed)
     assert (failed.code, failed.stage, failed.retryable) == ("killed", "train", True)
@@ -102,37 +98,39 @@ async def test_a_cancelled_run_tells_nothing_and_cannot_be_cancelled_twice(room:
         await running.cancel_run("default", run, room.ports, actor="admin:1", reason="again")
 
 
-async def test_cancelling_a_run_that_is_being_worked_stops_the_work(room: Room) -> None:
-    class CancelledMeanwhile(FakeExecutor):
-        async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-            await running.cancel_run("default", assignment.run, room.ports, actor="admin:1", reason="not needed")
-            with pytest.raises(LostLease) as lost:
-                await super().run(assignment, tell)
-            raise lost.value
+async def test_cancelling_a_run_that_is_being_worked_ends_what_executes_it(room: Room) -> None:
+    async def cancel() -> None:
+        room.executor.polled = None
+        run = await only_run(room)
+        await running.cancel_run("default", run, room.ports, actor="admin:1", reason="not needed")
 
-    room.ports = replace(room.ports, executor=CancelledMeanwhile(room.clock))
+    room.executor.polled = cancel
     await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
-    assert (await showing.get_run("default", await only_run(room), room.ports)).status is RunStatus.CANCELLED
+    run = await showing.get_run("default", await only_run(room), room.ports)
+    assert (run.status, run.executing) == (RunStatus.CANCELLED, False)
     assert await room.told() == []
+    await room.tick()
+    assert room.executor.cancelled == [f"{run.id}.1"]
+    await room.tick(5)
+    assert room.executor.cancelled == [f"{run.id}.1"]
 
 
-async def test_a_worker_that_lost_its_lease_tells_nothing_and_the_next_one_does(room: Room) -> None:
-    class Overtaken(FakeExecutor):
-        async def run(self, assignment: Assignment, tell: Tell) -> Outcome:
-            if assignment.fence == 1:  # it was silent for so long that another worker took the job
-                async with room.store.transaction() as tx:
-                    table = columns(JobRow)
-                    await tx.execute(sa.update(table).values(fence=5, state="waiting"))
-            return await super().run(assignment, tell)
+async def test_a_worker_that_lost_its_lease_tells_nothing_and_the_next_one_follows_the_same_attempt(room: Room) -> None:
+    async def overtaken() -> None:  # it was silent for so long that another worker took the job
+        room.executor.polled = None
+        async with room.store.transaction() as tx:
+            table = columns(JobRow)
+            await tx.execute(sa.update(table).values(fence=5, state="waiting"))
 
-    room.ports = replace(room.ports, executor=Overtaken(room.clock))
+    room.executor.polled = overtaken
     await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     assert await room.told() == []
     await room.clock.advance(11)
     await room.work()
     assert topics(await room.told()) == ["model.trained"]
+    assert (list(room.executor.started), room.executor.cancelled) == ([f"{await only_run(room)}.1"], [])
 
 
 async def test_while_the_registry_is_away_the_run_waits(room: Room) -> None:
@@ -147,7 +145,7 @@ async def test_while_the_registry_is_away_the_run_waits(room: Room) -> None:
 
 
 async def test_a_drift_waits_for_labels_and_then_learns_from_them(room: Room) -> None:
-    room.champions.present = Champion(1, ARTIFACT, Precision.INT8)
+    room.champions.present = CHAMPION
     await asking.take_dataset(room.envelope(DATASET), room.ports)
     await room.work()
     await room.traffic(labelled=20)  # long before: of the old kind
@@ -160,10 +158,10 @@ async def test_a_drift_waits_for_labels_and_then_learns_from_them(room: Room) ->
     await room.traffic(labelled=1, start=500)
     await room.tick(2)
     assert await room.work()
-    assignment = room.executor.assignments[-1]
-    assert len(assignment.examples) == 30
-    assert {example.label for example in assignment.examples} == {"b"}
-    assert assignment.champion == Champion(1, ARTIFACT, Precision.INT8)
+    assert len(room.inputs.examples) == 30
+    assert {example.label for example in room.inputs.examples} == {"b"}
+    assert room.executor.specs[-1].champion == CHAMPION
+    assert room.executor.specs[-1].feedback_uri is not None
     told = (await room.told())[-1]
     assert isinstance(told.event, ModelTrained)
     assert (told.event.parent, told.causation, told.correlation) == (1, "evt-drift", "story-1")

@@ -1,5 +1,6 @@
 """A whole run: what it leaves behind when it succeeds, and when it cannot."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 
 from services.contracts.artifact import ModelSpec, Precision, baseline_file, graph_file
 from services.contracts.training import VariantReport
-from services.trainer.domain.spec import ExitCode, Failure, Gates, Progress, RunResult, Stage
+from services.kit.artifacts import ArtifactStore
+from services.trainer.domain.spec import KEYS_VARIABLE, ExitCode, Failure, Gates, Progress, RunResult, Stage
 from services.trainer.errors import ParityFailed
 from services.trainer.stages.batches import encode, pad
 from services.trainer.stages.compress import refusal_of
@@ -20,9 +22,7 @@ from services.trainer.stages.export import export
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared
-from services.trainer.stages.runner import Runner
-from services.trainer.stages.stopping import Stopping
-from tests.unit.trainer.tiny import run_folder, texts, write_jsonl
+from tests.unit.trainer.tiny import run_folder, runner, texts, write_jsonl
 
 pytestmark = pytest.mark.slow  # every stage for real, several times over
 
@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     root = tmp_path_factory.mktemp("run")
     feedback = write_jsonl(root / "feedback.jsonl", texts(120, seed=5))
     folder = run_folder(root, feedback=feedback, gates=GATES)
-    assert Runner(folder, Stopping()).run() is ExitCode.SUCCEEDED
+    assert runner(folder).run() is ExitCode.SUCCEEDED
     return folder
 
 
@@ -48,7 +48,7 @@ def result(finished: RunFolder) -> RunResult:
 def test_the_artifact_has_exactly_the_files_of_the_contract(finished: RunFolder) -> None:
     assert {path.name for path in (finished / "artifact").iterdir()} == {
         "millrace.json", "tokenizer.json", "evaluation.json", "fp32.onnx", "int8.onnx", "baseline.fp32.npy",
-        "baseline.int8.npy",
+        "baseline.int8.npy", "manifest.json", "model.sig",
     }  # fmt: skip
 
 
@@ -83,6 +83,13 @@ def test_the_result_scores_every_slice_with_an_interval(result: RunResult) -> No
     assert result.variants[0].max_difference < 1e-4
 
 
+def test_the_artifact_lies_in_the_store_checked_and_signed(finished: RunFolder, result: RunResult) -> None:
+    store = ArtifactStore((finished / "store").as_uri(), finished / "keys")
+    folder = asyncio.run(store.fetch(result.artifact, finished / "cache"))
+    assert result.artifact.uri == f"{(finished / 'store').as_uri()}/default/topics/run"
+    assert (folder / "fp32.onnx").read_bytes() == (finished / "artifact" / "fp32.onnx").read_bytes()
+
+
 def test_progress_tells_every_stage_in_order(finished: RunFolder) -> None:
     lines = [Progress.model_validate_json(line) for line in (finished / "progress.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(line.stage for line in lines)) == list(Stage)
@@ -90,9 +97,9 @@ def test_progress_tells_every_stage_in_order(finished: RunFolder) -> None:
 
 def test_a_second_process_over_a_finished_run_does_nothing_again(finished: RunFolder) -> None:
     before = (finished / "artifact" / "fp32.onnx").stat().st_mtime_ns
-    runner = Runner(finished, Stopping())
-    assert runner.run() is ExitCode.SUCCEEDED
-    assert runner.seconds == {}
+    second = runner(finished)
+    assert second.run() is ExitCode.SUCCEEDED
+    assert second.seconds == {}
     assert (finished / "artifact" / "fp32.onnx").stat().st_mtime_ns == before
 
 
@@ -100,7 +107,7 @@ def test_a_champion_is_answered_on_the_same_rows_and_counted_in_pairs(finished: 
     champion = {"version": 3, "folder": finished / "artifact", "precision": "int8"}
     spec = finished.spec()
     folder = run_folder(tmp_path, data=spec.data, feedback=spec.feedback, champion=champion, gates=GATES)
-    assert Runner(folder, Stopping()).run() is ExitCode.SUCCEEDED
+    assert runner(folder).run() is ExitCode.SUCCEEDED
     found = RunResult.model_validate_json((folder / "result.json").read_bytes())
     assert found.comparison is not None
     assert found.comparison.champion == 3
@@ -177,7 +184,7 @@ def test_a_base_model_that_is_none_is_refused_by_name(
     folder = run_folder(tmp_path)
     path = tmp_path / "base" / file
     path.unlink() if content is None else path.write_text(content)
-    assert Runner(folder, Stopping()).run() is ExitCode.DATA_REFUSED
+    assert runner(folder).run() is ExitCode.DATA_REFUSED
     failure = Failure.model_validate_json((folder / "failure.json").read_bytes())
     assert failure.code == "unsupported_base_model"
     assert problem in failure.reason
@@ -185,6 +192,6 @@ def test_a_base_model_that_is_none_is_refused_by_name(
 
 
 def run_process(folder: RunFolder) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1", KEYS_VARIABLE: str(folder / "keys")}
     command = [sys.executable, "-m", "services.trainer.stages", str(folder.root)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)

@@ -1,30 +1,37 @@
-"""The executor with real child processes, on a model that trains in seconds."""
+"""The local executor with the child that really trains, on a model that takes seconds."""
 
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
 
 from services.contracts.artifact import Precision
-from services.contracts.events import DatasetReady
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactStore
 from services.kit.auth import ensure_keys
 from services.kit.clock import SystemClock
 from services.kit.ids import SystemIds
+from services.kit.rows import OutsideRoots, UnsupportedAddress
 from services.kit.uploads import UploadStore
 from services.trainer.domain.datasets import Example
-from services.trainer.domain.spec import Failure, Limits, Progress, Stage
-from services.trainer.outbound.executor import ChildProcesses, RunPolicy
+from services.trainer.domain.spec import (
+    INTERRUPTED,
+    ChampionRef,
+    Failure,
+    Handle,
+    Progress,
+    RunResult,
+    Stage,
+    TrainingSpec,
+)
+from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
+from services.trainer.outbound.inputs import StoredInputs
 from services.trainer.outbound.workspace import Workspace
-from services.trainer.ports import Assignment, Champion, Finished
+from services.trainer.ports import Execution, Outcome
 from tests.unit.trainer.tiny import base_model, texts, write_jsonl
-from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -40,41 +47,70 @@ class Place:
         self.artifacts = ArtifactStore((root / "artifacts").as_uri(), root / "keys")
         self.workspace = Workspace(root / "runs")
         self.data = write_jsonl(root / "rows.jsonl", texts(240))
-        self.policy = RunPolicy(
-            roots=[root],
-            base_model=str(base_model(root / "base")),
-            limits=Limits(),
-            threads=1,
-            checkpoint_steps=5,
-            frozen_layers=1,
-            stop_seconds=20,
-            runs_kept=5,
-            traces_folder=root / "traces",
+        self.base = base_model(root / "base")
+        policy = LocalPolicy(
+            threads=1, stop_seconds=20, runs_kept=5, traces_folder=root / "traces", keys_folder=root / "keys"
         )
-        self.told: list[Progress] = []
+        self.executor = LocalExecutor(self.workspace, policy, SystemClock())
         self.keep_uploads_in((root / "uploads").as_uri())
 
     def keep_uploads_in(self, root: str) -> None:
         self.uploads = UploadStore(root, SystemClock(), SystemIds())
-        self.executor = ChildProcesses(self.workspace, self.artifacts, self.uploads, self.policy)
+        store = (self.root / "artifacts").as_uri()
+        self.inputs = StoredInputs(self.workspace, self.uploads, [self.root / "rows.jsonl", self.root], store)
 
-    def assignment(
-        self, fence: int = 1, *, epochs: int = 8, uri: str = "", run: str = "run-1", tenant: str = "default",
-        **changes: object,
-    ) -> Assignment:  # fmt: skip
-        dataset = DatasetReady.model_validate(
-            {"dataset": "d", "uri": uri or self.data.as_uri(), "model": "m", "recipe": RECIPE | {"epochs": epochs}}
+    async def upload(self, tenant: str = "default") -> str:
+        async with self.uploads.begin() as upload:
+            await upload.write(self.data.read_bytes())
+            uri, _ = await upload.keep(tenant, "d", "jsonl")
+        return uri
+
+    def spec(self, *, epochs: int = 8, data_uri: str = "", run: str = "run-1", **changes: object) -> TrainingSpec:
+        fields = {
+            "run": run, "tenant": "default", "model": "m", "dataset": "d", "data_uri": data_uri or self.data.as_uri(),
+            "recipe": RECIPE | {"epochs": epochs}, "base_model": str(self.base), "checkpoint_steps": 5,
+            "frozen_layers": 1, "artifact_store": self.inputs.artifact_store(),
+            "working_uri": self.inputs.working_uri(run),
+        }  # fmt: skip
+        return TrainingSpec.model_validate(fields | changes)
+
+    async def until(self, handle: Handle, reached: "type[Reached]", steps: int = 0) -> Execution:
+        deadline = time.monotonic() + 200
+        while not reached(steps).by(execution := await self.executor.poll(handle, 0)):
+            assert time.monotonic() < deadline, "the run does not get there"
+            await asyncio.sleep(0.05)
+        return execution
+
+    async def outcome(self, spec: TrainingSpec, attempt: int = 1) -> Outcome:
+        execution = await self.until(await self.executor.submit(spec, attempt), End)
+        assert execution.outcome is not None
+        return execution.outcome
+
+
+class Reached:
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def by(self, execution: Execution) -> bool:
+        assert execution.outcome is None, execution.outcome
+        return any(self.is_far_enough(step) for step in execution.progress)
+
+    def is_far_enough(self, step: Progress) -> bool:
+        return (
+            step.stage is Stage.TRAIN
+            and step.message.startswith("step ")
+            and int(step.message.split()[1]) >= self.steps
         )
-        fields = {"examples": [], "champion": None} | changes
-        return Assignment(run, tenant, fence, dataset, **fields)  # type: ignore[arg-type]
 
-    async def tell(self, progress: Progress) -> None:
-        self.told.append(progress)
 
-    def child(self) -> int:
-        """The process id of the run's child; 0 while there is none."""
-        found = subprocess.run(["pgrep", "-f", str(self.root / "runs")], capture_output=True, text=True, check=False)
-        return int((found.stdout.split() or ["0"])[0])
+class Resumed(Reached):
+    def is_far_enough(self, step: Progress) -> bool:
+        return "resumed at step" in step.message
+
+
+class End(Reached):
+    def by(self, execution: Execution) -> bool:
+        return execution.outcome is not None
 
 
 @pytest.fixture
@@ -82,124 +118,88 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-async def when(condition: Callable[[], bool]) -> None:
-    await asyncio.to_thread(until, condition, "the run gets there", 200)
-
-
 async def test_a_run_ends_with_a_signed_artifact_and_the_next_is_compared_with_it(place: Place) -> None:
-    first = await place.executor.run(place.assignment(), place.tell)
-    assert isinstance(first, Finished)
-    checked = await place.artifacts.fetch(first.artifact, place.root / "cache")
+    handle = await place.executor.submit(place.spec(), 1)
+    first = await place.until(handle, End)
+    assert isinstance(first.outcome, RunResult)
+    assert first.outcome.artifact.uri == f"{(place.root / 'artifacts').as_uri()}/default/m/run-1.1"
+    checked = await place.artifacts.fetch(first.outcome.artifact, place.root / "cache")
     assert (checked / "fp32.onnx").exists()
-    assert list(dict.fromkeys(step.stage for step in place.told)) == list(Stage)
+    assert list(dict.fromkeys(step.stage for step in first.progress)) == list(Stage)
     examples = [Example(row["text"], row["label"]) for row in texts(100, seed=9)]
-    champion = Champion(1, first.artifact, Precision.FP32)
-    second = await place.executor.run(
-        Assignment("run-2", "default", 1, place.assignment().dataset, examples, champion), place.tell
-    )
-    assert isinstance(second, Finished)
-    assert second.result.comparison is not None
-    assert [part.name for part in second.result.metrics.slices] == ["all", "base", "feedback"]
-    assert "package  100% done" in (await place.executor.lines("default", "run-2", 0))[-1]
+    champion = ChampionRef(version=1, artifact=first.outcome.artifact, precision=Precision.FP32)
+    feedback_uri = await place.inputs.write_examples("run-2", examples)
+    second = await place.outcome(place.spec(run="run-2", champion=champion, feedback_uri=feedback_uri))
+    assert isinstance(second, RunResult)
+    assert second.comparison is not None
+    assert [part.name for part in second.metrics.slices] == ["all", "base", "feedback"]
+    assert "publish  100% done" in (await place.executor.logs(handle, 0, 1000))[-1]
 
 
 async def test_a_child_killed_in_mid_epoch_leaves_a_failure_that_may_pass_and_the_next_attempt_resumes(
     place: Place,
 ) -> None:
-    def trained(steps: int) -> bool:
-        return any(step.stage is Stage.TRAIN and step.fraction * 15 * 100 >= steps for step in place.told)
-
-    running = asyncio.ensure_future(place.executor.run(place.assignment(epochs=100), place.tell))
-    await when(lambda: trained(30))
-    os.kill(place.child(), signal.SIGKILL)
-    killed = await running
+    spec = place.spec(epochs=100)
+    handle = await place.executor.submit(spec, 1)
+    await place.until(handle, Reached, steps=30)
+    os.kill(int(handle.reference["pid"]), signal.SIGKILL)
+    killed = (await place.until(handle, End)).outcome
     assert isinstance(killed, Failure)
     assert (killed.code, killed.stage, killed.retryable) == ("killed", Stage.TRAIN, True)
-    place.told.clear()
-    running = asyncio.ensure_future(place.executor.run(place.assignment(fence=2, epochs=100), place.tell))
-    await when(lambda: any("resumed at step" in step.message for step in place.told))
-    assert not any(step.stage is Stage.PREPARE for step in place.told)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    second = await place.executor.submit(spec, 2)
+    resumed = await place.until(second, Resumed)
+    assert not any(step.stage is Stage.PREPARE for step in resumed.progress)
+    await place.executor.cancel(second)
 
 
 async def test_a_cancelled_run_leaves_its_checkpoint_and_no_process(place: Place) -> None:
-    running = asyncio.ensure_future(place.executor.run(place.assignment(epochs=100), place.tell))
-    await when(lambda: any(step.stage is Stage.TRAIN and step.fraction > 0 for step in place.told))
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    assert place.child() == 0
+    handle = await place.executor.submit(place.spec(epochs=100), 1)
+    await place.until(handle, Reached, steps=10)
+    await place.executor.cancel(handle)
+    assert await place.executor.executions() == []
+    stopped = (await place.executor.poll(handle, 0)).outcome
+    assert isinstance(stopped, Failure)
+    assert (stopped.code, stopped.stage) == (INTERRUPTED, Stage.TRAIN)
     assert (place.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
 
 
 async def test_what_cannot_be_trained_on_is_a_failure_that_cannot_pass(place: Place) -> None:
     one = write_jsonl(place.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
-    failed = await place.executor.run(place.assignment(uri=one.as_uri()), place.tell)
+    failed = await place.outcome(place.spec(data_uri=one.as_uri()))
     assert isinstance(failed, Failure)
     assert (failed.code, failed.stage, failed.row, failed.retryable) == ("one_class", Stage.PREPARE, 1, False)
-
-
-async def test_a_data_set_outside_the_roots_is_refused_before_any_process(place: Place) -> None:
-    failed = await place.executor.run(place.assignment(uri="file:///etc/passwd"), place.tell)
-    assert isinstance(failed, Failure)
-    assert (failed.code, failed.retryable) == ("outside_roots", False)
-    assert not (place.root / "runs").exists()
-
-
-def test_the_child_dies_with_its_parent(place: Place, tmp_path: Path) -> None:
-    program = f"""
-import asyncio
-from pathlib import Path
-from tests.integration.trainer.test_child_processes import Place
-
-place = Place(Path({str(tmp_path)!r}))
-asyncio.run(place.executor.run(place.assignment(epochs=100), place.tell))
-"""
-    environment = {**os.environ, "PYTHONPATH": "."}
-    parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
-    try:
-        until(lambda: bool(list(tmp_path.glob("runs/*/attempt-1/progress.jsonl"))), "the run begins", 120)
-        assert place.child()
-    finally:
-        parent.kill()
-        parent.wait()
-    until(lambda: place.child() == 0, "the child dies")
 
 
 async def test_the_spans_of_the_child_belong_to_the_trace_of_the_job(place: Place) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     with telemetry.attached({"traceparent": f"00-{trace}-b7ad6b7169203331-01"}):
         one = write_jsonl(place.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
-        await place.executor.run(place.assignment(uri=one.as_uri()), place.tell)
+        await place.outcome(place.spec(data_uri=one.as_uri()))
     spans = (place.root / "traces" / "millrace-trainer.jsonl").read_text()
     assert f'"trace_id":"{trace}"' in spans
     assert '"name":"stage prepare"' in spans
 
 
-async def test_an_upload_in_a_store_that_is_no_folder_is_fetched_for_the_run(place: Place) -> None:
-    place.keep_uploads_in("memory://uploads")
-    async with place.uploads.begin() as upload:
-        await upload.write(place.data.read_bytes())
-        content = await upload.content()
-        uri, _ = await upload.keep("default", "d", "jsonl")
-    done = await place.executor.run(place.assignment(uri=uri, epochs=1), place.tell)
-    assert isinstance(done, Finished)
-    assert done.result.content is not None
-    assert (done.result.content.sha256, done.result.content.rows) == (content.sha256, 240)
-    gone = await place.executor.run(
-        place.assignment(uri=uri.replace(content.sha256, "0" * 64), run="run-2"), place.tell
-    )
-    foreign = await place.executor.run(place.assignment(uri=uri, tenant="other", run="run-3"), place.tell)
+async def test_an_upload_in_a_store_that_is_no_folder_is_fetched_by_the_run(place: Place) -> None:
+    place.keep_uploads_in(f"local://{place.root}/uploads")  # as good as s3://: nobody reads it but through fsspec
+    uri = await place.upload()
+    data_uri = await place.inputs.data("default", uri)
+    done = await place.outcome(place.spec(data_uri=data_uri, epochs=1))
+    assert isinstance(done, RunResult)
+    assert done.content is not None
+    assert done.content.rows == 240
+    gone = await place.outcome(place.spec(data_uri=data_uri.replace(done.content.sha256, "0" * 64), run="run-2"))
     assert isinstance(gone, Failure)
-    assert isinstance(foreign, Failure)
-    assert (gone.code, foreign.code) == ("missing_file", "unsupported_address")
+    assert (gone.code, gone.retryable) == ("missing_file", False)
+    with pytest.raises(UnsupportedAddress):
+        await place.inputs.data("other", uri)
 
 
-async def test_a_tenants_runs_read_its_own_uploads_alone(place: Place) -> None:
-    place.keep_uploads_in((place.root.parent / "uploads-elsewhere").as_uri())
-    async with place.uploads.begin() as upload:
-        await upload.write(place.data.read_bytes())
-        uri, _ = await upload.keep("other", "d", "jsonl")
-    refused = await place.executor.run(place.assignment(uri=uri), place.tell)
-    assert isinstance(refused, Failure)
-    assert refused.code == "outside_roots"
+async def test_a_tenants_runs_read_what_lies_under_a_root_and_its_own_uploads_alone(place: Place) -> None:
+    place.keep_uploads_in((place.root.parent / f"uploads-of-{place.root.name}").as_uri())
+    uri = await place.upload("other")
+    assert await place.inputs.data("other", uri) == uri
+    assert await place.inputs.data("default", place.data.as_uri()) == place.data.as_uri()
+    for tenant, address in (("default", uri), ("default", "file:///etc/passwd")):
+        with pytest.raises(OutsideRoots):
+            await place.inputs.data(tenant, address)

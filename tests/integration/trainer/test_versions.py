@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.events import DatasetReady
+from services.contracts.events import DatasetReady, ModelTrained
 from services.kit.once import KeyReused, Once, once
 from services.kit.sql.migrate import check
 from services.trainer.app import MIGRATIONS
@@ -68,7 +68,7 @@ async def test_an_announced_content_is_a_version_at_once_and_a_run_adds_what_it_
     _, read = await showing.get_dataset("default", "topics-1", room.ports)
     assert read is not None
     assert (read.size_bytes, read.rows, read.latest_run) == (1000, 240, dataset.latest_run)
-    assert room.executor.assignments[0].dataset.content_hash == FIRST
+    assert room.executor.specs[0].content_hash == FIRST
 
 
 async def test_without_an_announced_content_the_run_that_read_it_makes_the_version(room: Room) -> None:
@@ -139,8 +139,11 @@ async def test_somebody_starts_a_run_on_the_data_set_as_it_was_last_announced(ro
     assert (run.status, run.started_by, run.start_reason) == (RunStatus.QUEUED, "operator:1", "again")
     assert (run.model, run.content_hash, run.hold_back, run.recipe and run.recipe.epochs) == ("other", FIRST, True, 7)
     await room.work()
-    asked = room.executor.assignments[-1].dataset
-    assert (asked.content_hash, asked.recipe.epochs, asked.deploy, asked.model) == (FIRST, 7, False, "other")
+    spec = room.executor.specs[-1]
+    assert (spec.content_hash, spec.recipe.epochs, spec.model) == (FIRST, 7, "other")
+    trained = (await room.told())[-1].event
+    assert isinstance(trained, ModelTrained)
+    assert (trained.deploy, trained.model) == (False, "other")
     dataset, _ = await showing.get_dataset("default", "topics-1", room.ports)
     assert dataset.latest_run == run.id
     assert dataset.announced.deploy
@@ -154,8 +157,8 @@ async def test_a_run_on_an_older_version_reads_that_one(room: Room) -> None:
         await room.work()
     run = await asking.start_run(start(content_hash="1" * 10), None, room.ports)
     await room.work()
-    asked = room.executor.assignments[-1].dataset
-    assert (asked.uri, asked.format, asked.content_hash) == ("file:///data/first.csv", "csv", FIRST)
+    spec = room.executor.specs[-1]
+    assert (spec.data_uri, spec.format, spec.content_hash) == ("file:///data/first.csv", "csv", FIRST)
     assert (await showing.get_version("default", "topics-1", FIRST, room.ports)).latest_run == run.id
     dataset, version = await showing.get_dataset("default", "topics-1", room.ports)
     assert version is not None
@@ -169,7 +172,7 @@ async def test_a_content_that_was_not_announced_is_pinned_by_a_run_on_its_versio
     await room.work()
     await asking.start_run(start(content_hash=FIRST), None, room.ports)
     await room.work()
-    assert room.executor.assignments[-1].dataset.content_hash == FIRST
+    assert room.executor.specs[-1].content_hash == FIRST
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from services.contracts.training import Interval, Metrics, SliceScore
 from services.trainer.domain.datasets import shifted_since
 from services.trainer.domain.runs import (
     NEXT,
+    AttemptInterrupted,
     BeginStage,
     Cancel,
     Command,
@@ -21,13 +22,14 @@ from services.trainer.domain.runs import (
     Run,
     RunStatus,
     StageBegun,
+    StartAttempt,
     Succeed,
-    TakeUp,
     decide,
     evolve,
+    has_abandoned,
 )
-from services.trainer.domain.spec import DataContent, Failure, RunResult, Stage
-from services.trainer.errors import RunHasEnded
+from services.trainer.domain.spec import INTERRUPTED, DataContent, Failure, Handle, RunResult, Stage
+from services.trainer.errors import AttemptUnderWay, RunHasEnded
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 QUEUED = Run(id="run-1", tenant="default", model="m", dataset="d", cause="dataset.ready d", created_at=NOW)
@@ -44,12 +46,25 @@ RESULT = RunResult(
     metrics=METRICS,
     variants=[],
     comparison=None,
+    artifact=ARTIFACT,
     seconds={},
 )
+INTERRUPTION = Failure(stage=Stage.TRAIN, code=INTERRUPTED, reason="the machine was restarted", retryable=True)
 
 
 def failure(*, retryable: bool) -> Failure:
     return Failure(stage=Stage.TRAIN, code="killed", reason="it was killed", retryable=retryable)
+
+
+def handle(attempt: int, pid: str = "7") -> Handle:
+    return Handle(
+        executor="local",
+        tenant="default",
+        run="run-1",
+        attempt=attempt,
+        working_uri="file:///w",
+        reference={"pid": pid},
+    )
 
 
 def after(run: Run, command: Command) -> Run:
@@ -59,12 +74,12 @@ def after(run: Run, command: Command) -> Run:
 
 
 def test_a_run_goes_through_its_stages_to_success() -> None:
-    run, seen = after(QUEUED, TakeUp(1)), []
+    run, seen = after(QUEUED, StartAttempt(handle(1))), []
     for stage in Stage:
         run = after(run, BeginStage(stage))
         seen.append(run.status)
     assert list(dict.fromkeys(seen)) == ["preparing", "training", "evaluating", "exporting"]
-    done = after(run, Succeed(ARTIFACT, RESULT))
+    done = after(run, Succeed(RESULT))
     assert (done.status, done.progress, done.ended_at) == (RunStatus.SUCCEEDED, 1.0, NOW)
 
 
@@ -76,9 +91,8 @@ def test_the_stages_of_one_state_are_one_fact() -> None:
 def test_a_failure_that_may_pass_is_tried_again_a_bounded_number_of_times() -> None:
     run = QUEUED
     for attempt in (1, 2, 3):
-        run = after(
-            after(after(run, TakeUp(attempt)), BeginStage(Stage.TRAIN)), Fail(failure(retryable=True), attempts=3)
-        )
+        trained = after(after(run, StartAttempt(handle(attempt))), BeginStage(Stage.TRAIN))
+        run = after(trained, Fail(failure(retryable=True), attempts=3))
     assert (run.status, run.failed_attempts, run.attempt) == (RunStatus.FAILED, 2, 3)
 
 
@@ -87,10 +101,38 @@ def test_a_failure_that_cannot_pass_ends_the_run_at_once() -> None:
     assert run.status is RunStatus.FAILED
 
 
+def test_an_interrupted_attempt_does_not_count_as_a_failed_one() -> None:
+    run = QUEUED
+    for attempt in range(1, 9):
+        training = after(after(run, StartAttempt(handle(attempt))), BeginStage(Stage.TRAIN))
+        (fact,) = decide(training, Fail(INTERRUPTION, attempts=1))
+        assert isinstance(fact, AttemptInterrupted)
+        run = evolve(training, fact, NOW)
+        assert (run.status, run.executing, run.failed_attempts) == (RunStatus.QUEUED, False, 0)
+
+
+def test_one_attempt_is_under_way_at_a_time_and_starting_it_again_is_no_news() -> None:
+    run = after(QUEUED, StartAttempt(handle(1)))
+    assert (run.attempt, run.executing, run.handle) == (1, True, handle(1))
+    assert decide(run, StartAttempt(handle(1))) == ()
+    with pytest.raises(AttemptUnderWay):
+        decide(run, StartAttempt(handle(1, pid="8")))
+
+
+def test_an_execution_is_abandoned_once_its_run_ended_or_went_on_without_it_and_never_before_it_is_known() -> None:
+    running = after(QUEUED, StartAttempt(handle(2)))
+    assert not has_abandoned(running, handle(2))
+    assert not has_abandoned(running, handle(3))
+    assert not has_abandoned(QUEUED, handle(1))
+    assert has_abandoned(running, handle(1))
+    assert has_abandoned(after(running, Fail(failure(retryable=True), attempts=3)), handle(2))
+    assert has_abandoned(after(running, CANCEL), handle(2))
+
+
 COMMANDS = st.one_of(
-    st.builds(TakeUp, st.integers(1, 9)),
+    st.builds(lambda attempt: StartAttempt(handle(attempt)), st.integers(1, 9)),
     st.builds(BeginStage, st.sampled_from(Stage)),
-    st.just(Succeed(ARTIFACT, RESULT)),
+    st.just(Succeed(RESULT)),
     st.builds(lambda retryable: Fail(failure(retryable=retryable), attempts=3), st.booleans()),
     st.just(CANCEL),
     st.just(ReadData(CONTENT)),
@@ -105,6 +147,10 @@ def test_whatever_is_asked_a_run_moves_only_as_the_table_allows_and_never_after_
     for command in commands:
         if run.ended:
             with pytest.raises(RunHasEnded):
+                decide(run, command)
+            continue
+        if isinstance(command, StartAttempt) and run.executing and run.handle != command.handle:
+            with pytest.raises(AttemptUnderWay):
                 decide(run, command)
             continue
         moved = after(run, command)

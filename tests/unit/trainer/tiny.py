@@ -7,10 +7,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from services.kit.artifacts import ArtifactStore
+from services.kit.auth import ensure_keys
 from services.kit.clock import SystemClock
-from services.trainer.domain.spec import RUN_FILE, RunSpec
+from services.trainer.domain.spec import RUN_FILE, SPEC_FILE, RunSpec, TrainingSpec
 from services.trainer.stages.base_model import EncoderConfig
 from services.trainer.stages.folder import RunFolder
+from services.trainer.stages.runner import Runner
+from services.trainer.stages.stopping import Stopping
 
 SUBJECTS = {
     "fruit": "apple pear plum cherry grape melon fig lemon quince mango",
@@ -99,5 +103,20 @@ def run_folder(root: Path, **changes: object) -> RunFolder:
         spec["data"] = write_jsonl(root / "data.jsonl", texts(240))
     if "base_model" not in spec:
         spec["base_model"] = str(base_model(root / "base"))
-    (root / RUN_FILE).write_text(RunSpec.model_validate(spec).model_dump_json())
+    local = RunSpec.model_validate(spec)
+    (root / RUN_FILE).write_text(local.model_dump_json())
+    (root / SPEC_FILE).write_text(by_address(local, root).model_dump_json())
     return RunFolder(root, SystemClock())
+
+
+def by_address(local: RunSpec, root: Path) -> TrainingSpec:
+    """What an executor would have been given."""
+    shared = local.model_dump(include=RunSpec.model_fields.keys() & TrainingSpec.model_fields.keys() - {"champion"})
+    addresses = {"artifact_store": (root / "store").as_uri(), "working_uri": root.as_uri()}
+    return TrainingSpec(**shared, **addresses, tenant="default", data_uri=local.data.as_uri())
+
+
+def runner(folder: RunFolder) -> Runner:
+    """It publishes into a store beside its run."""
+    ensure_keys(folder / "keys")
+    return Runner(folder, Stopping(), ArtifactStore((folder / "store").as_uri(), folder / "keys"), "default/topics/run")
