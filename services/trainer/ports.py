@@ -146,7 +146,7 @@ class Executor(Protocol):
     async def poll(self, handle: Handle, progress_read: int) -> Execution:
         """How it stands, without waiting, with what it reported after `progress_read`.
 
-        What ended without leaving an outcome, for it was killed, is a retryable Failure.
+        The outcome comes with the last of that. What was killed, and so left none, is a retryable Failure.
         """
         ...
 

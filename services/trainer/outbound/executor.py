@@ -52,7 +52,7 @@ _PROGRESS_FROM: Final = "progress_from"
 
 
 class CannotSubmit(Unavailable):
-    """No attempt at {run} can be started now: another process is about to."""
+    """No attempt at {run} can be started now: {problem}."""
 
 
 CHILD: Final = (sys.executable, "-m", "services.trainer.stages")
@@ -88,7 +88,7 @@ class LocalExecutor:
             if handle is not None:
                 return handle
             if self._clock.monotonic() > deadline:
-                raise CannotSubmit(run=spec.run)
+                raise CannotSubmit(run=spec.run, problem="another process is about to")
             await self._clock.sleep(LOOK_SECONDS)
 
     async def attach(self, handle: Handle) -> None:
@@ -149,15 +149,18 @@ class LocalExecutor:
         with workspace.locked(folder) as lock, (folder / LOG_FILE).open("ab") as log:
             if lock is None:
                 return None
-            process = _Child(
-                [*self._policy.command, str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(execution, trace),
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
+            try:
+                process = _Child(
+                    [*self._policy.command, str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment(execution, trace),
+                    start_new_session=True,
+                    pass_fds=(lock,),
+                )
+            except OSError as error:
+                raise CannotSubmit(run=execution, problem=error.strerror) from error
         self._children[process.pid] = process
         return ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, this_boot(), "")
 
@@ -177,18 +180,19 @@ class LocalExecutor:
     def _poll(self, handle: Handle, progress_read: int) -> Execution:
         self._reap()
         folder, leader = _folder(handle), ProcessIdentity.from_reference(handle.reference)
-        alive = is_locked(folder)  # before the files: what it leaves behind, it leaves before it ends
-        if not leader.lives():
+        leads = leader.lives()  # before the files: what it leaves behind, it leaves before it ends
+        if not leads:
             kill_marked(EXECUTION_VARIABLE, handle.execution)
+        under_way = leads or is_locked(folder)
         progress_from = int(handle.reference[_PROGRESS_FROM])
-        progress, offset = workspace.read_progress(folder, progress_from + progress_read)
+        read = workspace.read_progress(folder, progress_from + progress_read)
         started = _modified(folder / HANDLE_FILE) or self._clock.now()
         return Execution(
             started_at=started,
             active_at=max(started, _modified(folder / PROGRESS_FILE) or started),
-            progress=progress,
-            progress_read=offset - progress_from,
-            outcome=None if alive else _outcome(folder, leader),
+            progress=read.steps,
+            progress_read=read.offset - progress_from,
+            outcome=None if under_way or read.more else _outcome(folder, leader),
         )
 
     def _executions(self) -> list[Handle]:
@@ -248,8 +252,8 @@ def _outcome(folder: Path, leader: ProcessIdentity) -> Outcome:
         return RunResult.model_validate_json((folder / RESULT_FILE).read_bytes())
     if (folder / FAILURE_FILE).exists():
         return Failure.model_validate_json((folder / FAILURE_FILE).read_bytes())
-    progress, _ = workspace.read_progress(folder, 0)
-    stage = progress[-1].stage if progress else Stage.PREPARE
+    last = workspace.last_progress(folder)
+    stage = last.stage if last is not None else Stage.PREPARE
     if (folder / CANCELLED_FILE).exists():
         return Failure(stage=stage, code=INTERRUPTED, reason="the attempt was asked to stop", retryable=True)
     if leader.boot != this_boot():

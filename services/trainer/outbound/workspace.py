@@ -22,6 +22,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +49,8 @@ _OF_ONE_ATTEMPT: Final = (SPEC_FILE, RUN_FILE, FAILURE_FILE, RESULT_FILE, HANDLE
 _KEPT_OF_ENDED: Final = frozenset({PROGRESS_FILE, LOG_FILE, *_OF_ONE_ATTEMPT})
 LOG_BYTES: Final = 64 * 1024 * 1024
 """The most of a progress file that is read for its lines."""
+PROGRESS_BYTES: Final = 1024 * 1024
+"""The most of it that is read at once to be reported; far longer than a line."""
 
 
 class Workspace:
@@ -166,16 +169,37 @@ def log_lines(attempt: Path, after: int, limit: int) -> list[str]:
     return [_as_line(Progress.model_validate_json(line)) for line in complete[after : after + limit]]
 
 
-def read_progress(attempt: Path, offset: int) -> tuple[list[Progress], int]:
-    """What was appended since that byte, as far as its lines are complete, and the byte to read from next."""
+@dataclass(frozen=True)
+class ProgressRead:
+    """Complete lines of a progress file, the byte to read from next, and whether more may lie behind it."""
+
+    steps: list[Progress]
+    offset: int
+    more: bool = False
+
+
+def read_progress(attempt: Path, offset: int) -> ProgressRead:
+    """What was appended since that byte, at most `PROGRESS_BYTES` at once."""
     try:
         with (attempt / PROGRESS_FILE).open("rb") as file:
             file.seek(offset)
-            content = file.read()
+            content = file.read(PROGRESS_BYTES)
     except FileNotFoundError:
-        return [], offset
+        return ProgressRead([], offset)
     complete = content[: content.rfind(b"\n") + 1]
-    return [Progress.model_validate_json(line) for line in complete.splitlines()], offset + len(complete)
+    steps = [Progress.model_validate_json(line) for line in complete.splitlines()]
+    return ProgressRead(steps, offset + len(complete), more=len(content) == PROGRESS_BYTES)
+
+
+def last_progress(attempt: Path) -> Progress | None:
+    """The last complete line; None before there is one."""
+    try:
+        with (attempt / PROGRESS_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - PROGRESS_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    return Progress.model_validate_json(lines[-1]) if lines else None
 
 
 def replace_file(path: Path, content: str) -> None:

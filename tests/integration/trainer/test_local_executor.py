@@ -18,7 +18,7 @@ import pytest
 from services.kit.clock import SystemClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE, INTERRUPTED, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.errors import UnknownExecution
-from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
+from services.trainer.outbound.executor import CannotSubmit, LocalExecutor, LocalPolicy
 from services.trainer.outbound.processes import ProcessIdentity, kill_marked, marked
 from services.trainer.outbound.workspace import HANDLE_FILE, Workspace
 from services.trainer.ports import Execution
@@ -256,6 +256,13 @@ async def test_everything_under_way_is_ended_at_once_where_it_must_not_outlive_t
     await place.executor().end_all()
     assert await executor.executions() == []
     assert not ProcessIdentity.from_reference(handle.reference).lives()
+
+
+async def test_a_command_that_cannot_be_started_is_a_refusal_and_may_be_mended(place: Place) -> None:
+    with pytest.raises(CannotSubmit, match="No such file"):
+        await place.executor(command=("/nowhere/python",)).submit(place.spec(), 1)
+    handle = await place.executor().submit(place.spec(), 1)
+    assert (await working(place.executor(), handle)).outcome is None
 
 
 async def test_an_execution_without_a_trace_cannot_be_attached_to(place: Place) -> None:

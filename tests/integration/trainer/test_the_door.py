@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -17,7 +17,7 @@ from services.kit.auth import Keyring, ensure_keys, read_key
 from services.kit.clock import SystemClock
 from services.kit.rpc import RpcServer, channel, metadata
 from services.trainer.domain.spec import DataContent
-from services.trainer.handlers import asking
+from services.trainer.handlers import asking, showing
 from services.trainer.inbound.rpc import SERVICE, TrainerRpc
 from tests.integration.trainer.room import DATASET, Room, opened
 
@@ -36,6 +36,9 @@ class Door:
     async def ask(self, method: str, request: Any, *, once: str = "") -> Any:
         more = (("idempotency-key", once),) if once else ()
         return await getattr(self._stub, method)(request, metadata=(*metadata(self._key), *more))
+
+    def stream(self, method: str, request: Any) -> AsyncIterator[Any]:
+        return cast(AsyncIterator[Any], getattr(self._stub, method)(request, metadata=metadata(self._key)))
 
     async def refused(self, method: str, request: Any, *, once: str = "") -> grpc.StatusCode:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -153,3 +156,11 @@ async def test_bad_requests_are_refused_with_a_status_that_says_so(door: Door) -
         ),
     ):
         assert await door.refused(method, request) is code, (method, request)
+
+
+async def test_a_long_log_comes_whole_in_parts(door: Door) -> None:
+    ((_, made),) = door.room.executor.started.items()
+    made.progress = made.progress[:1] * (2 * showing.LOG_LINES + 5)
+    request = wire.GetRunLogsRequest(run=made.handle.run, after_line=1)
+    lines = [line.number async for line in door.stream("GetRunLogs", request)]
+    assert lines == list(range(2, 2 * showing.LOG_LINES + 6))

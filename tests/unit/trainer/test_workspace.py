@@ -4,7 +4,17 @@ from pathlib import Path
 
 from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import TrainingSpec
-from services.trainer.outbound.workspace import Workspace, is_locked, locked, log_lines, progress_from, read_progress
+from services.trainer.outbound.workspace import (
+    PROGRESS_BYTES,
+    ProgressRead,
+    Workspace,
+    is_locked,
+    last_progress,
+    locked,
+    log_lines,
+    progress_from,
+    read_progress,
+)
 
 KILLED = '{"stage":"train","code":"killed","reason":"it was killed","retryable":true}'
 PROGRESS = (
@@ -65,10 +75,24 @@ def test_the_log_reads_as_lines_a_bounded_number_of_them_and_a_half_written_one_
 def test_progress_is_read_from_where_the_reading_ended(tmp_path: Path) -> None:
     folder = Workspace(tmp_path).begin_attempt(spec_of(), attempt=1)
     (folder / "progress.jsonl").write_text(PROGRESS + PROGRESS[:20])
-    steps, offset = read_progress(folder, 0)
-    assert (len(steps), offset) == (1, len(PROGRESS))
+    first = read_progress(folder, 0)
+    assert (len(first.steps), first.offset, first.more) == (1, len(PROGRESS), False)
     (folder / "progress.jsonl").write_text(PROGRESS * 2)
-    assert (len(read_progress(folder, offset)[0]), read_progress(folder, 2 * len(PROGRESS))) == (1, ([], offset * 2))
+    assert len(read_progress(folder, first.offset).steps) == 1
+    assert read_progress(folder, 2 * len(PROGRESS)) == ProgressRead([], 2 * len(PROGRESS))
+
+
+def test_much_progress_is_read_part_by_part_and_its_last_line_at_once(tmp_path: Path) -> None:
+    folder = Workspace(tmp_path).begin_attempt(spec_of(), attempt=1)
+    assert last_progress(folder) is None
+    lines = PROGRESS_BYTES // len(PROGRESS) + 10
+    last = PROGRESS.replace("step 5", "step 6")
+    (folder / "progress.jsonl").write_text(PROGRESS * lines + last + "{")
+    first = read_progress(folder, 0)
+    assert first.more
+    rest = read_progress(folder, first.offset)
+    assert (len(first.steps) + len(rest.steps), rest.more) == (lines + 1, False)
+    assert last_progress(folder) == rest.steps[-1]
 
 
 def test_a_line_that_a_kill_tore_is_not_handed_on(tmp_path: Path) -> None:
