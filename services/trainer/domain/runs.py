@@ -46,6 +46,9 @@ STATUS_OF: Final = {
     Stage.PUBLISH: RunStatus.EXPORTING,
 }
 
+STAGE_OF: Final = {status: stage for stage, status in reversed(STATUS_OF.items())}
+"""The first stage of each state."""
+
 
 # --- facts -------------------------------------------------------------------------------------
 
@@ -220,6 +223,11 @@ class Run:
     @property
     def ended(self) -> bool:
         return self.status in _ENDED
+
+    @property
+    def stage(self) -> Stage:
+        """As far as its state tells; the first one while it waits."""
+        return STAGE_OF.get(self.status, Stage.PREPARE)
 
     @property
     def content_hash(self) -> str:

@@ -54,7 +54,7 @@ async def _follow_execution(job: Job, run: Run, handle: Handle, ports: Ports) ->
     mirror = _Mirror(job, run, ports)
     while True:
         execution = await ports.executor.poll(handle, mirror.run.progress_read)
-        await mirror.take(execution)
+        await mirror.write(execution)
         if execution.outcome is not None:
             return execution.outcome
         if (overdue := _overdue(execution, mirror.stage, ports)) is not None:
@@ -81,12 +81,12 @@ class _Mirror:
 
     def __init__(self, job: Job, run: Run, ports: Ports) -> None:
         self.run = run
-        self.stage = Stage.PREPARE
+        self.stage = run.stage
         self._job = job
         self._ports = ports
         self._written_at = float("-inf")
 
-    async def take(self, execution: Execution) -> None:
+    async def write(self, execution: Execution) -> None:
         """Every new stage, what file was read, and progress within a stage twice a second. Raises LostLease.
 
         What is not written now is reported by the next poll again.
@@ -98,13 +98,13 @@ class _Mirror:
         if soon and all(step.stage is self.stage and step.content is None for step in execution.progress):
             return
         try:
-            await self._write(execution)
+            await self._write_now(execution)
         except Unavailable as away:
             logger.warning("the progress of %s is not mirrored: %s", self.run.id, away)
             return
         self._written_at, self.stage = now, execution.progress[-1].stage
 
-    async def _write(self, execution: Execution) -> None:
+    async def _write_now(self, execution: Execution) -> None:
         async with self._ports.store.transaction() as tx:
             run = await leased_run(tx, self._job, self._ports)
             for step in execution.progress:
@@ -196,7 +196,7 @@ async def _leave(job: Job, ports: Ports) -> None:
                 return
         await ports.executor.cancel(run.handle)
         execution = await ports.executor.poll(run.handle, run.progress_read)
-        stopped = Failure(stage=Stage.PREPARE, code=INTERRUPTED, reason="the trainer was asked to stop", retryable=True)
+        stopped = Failure(stage=run.stage, code=INTERRUPTED, reason="the trainer was asked to stop", retryable=True)
         await _keep_outcome(job, execution.outcome or stopped, ports)
 
 

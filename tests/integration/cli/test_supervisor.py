@@ -15,8 +15,12 @@ from services.cli.launcher.broker import read_ready
 from services.cli.launcher.processes import alive
 from services.cli.launcher.state import FleetState
 from services.kit.clock import SystemClock
+from services.trainer.domain.spec import TrainingSpec
+from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
+from services.trainer.outbound.workspace import Workspace
 from tests.waiting import LIMIT_SECONDS, until
 
+CHILD = Path(__file__).parents[1] / "trainer" / "child.py"
 SUPERVISED = str(Path(__file__).with_name("supervised.py"))
 ROOMS = {"gateway", "trainer", "registry", "inference", "monitor"}
 
@@ -121,6 +125,29 @@ async def test_down_stops_a_fleet_and_says_whether_there_was_one(fleet: Fleet) -
     assert await launch.stop(fleet.home, SystemClock(), lambda state: told.append(state.state))
     assert not launch.is_running(fleet.home)
     assert not await launch.stop(fleet.home, SystemClock(), lambda _: None)
+
+
+async def test_a_supervisor_that_does_not_end_is_killed_with_all_that_its_services_left(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHILD_FINISH", str(fleet.home.root / "never"))
+    policy = LocalPolicy(
+        threads=1, stop_seconds=5.0, runs_kept=5, traces_folder=fleet.home.traces, keys_folder=fleet.home.root,
+        command=(sys.executable, str(CHILD)),
+    )  # fmt: skip
+    executor = LocalExecutor(Workspace(fleet.home.data / "trainer" / "runs"), policy, SystemClock())
+    spec = TrainingSpec(
+        run=f"run-{fleet.process.pid}", tenant="default", model="m", dataset="d", data_uri="file:///nowhere",
+        base_model="patient", artifact_store="file:///store", working_uri="file:///work",
+    )  # fmt: skip
+    handle = await executor.submit(spec, 1)
+    pids = fleet.pids()
+    os.kill(fleet.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(launch, "STOP_LIMIT_SECONDS", 0.3)
+    assert await launch.stop(fleet.home, SystemClock(), lambda _: None)
+    fleet.process.wait(10)
+    assert not any(map(alive, pids))
+    assert not alive(int(handle.reference["pid"]))
 
 
 def test_it_is_small(fleet: Fleet) -> None:

@@ -179,6 +179,17 @@ async def test_work_that_shows_no_progress_is_ended_and_tried_again(room: Room) 
     assert (run.status, run.failure and run.failure.code, run.failed_attempts) == (RunStatus.QUEUED, "stalled", 1)
 
 
+async def test_work_that_hung_while_nobody_looked_is_ended_by_the_service_that_attaches(room: Room) -> None:
+    await stop(await begin(room))
+    policy(room, stall_seconds=60.0)
+    await room.clock.advance(120)
+    await room.work()
+    run = await the_run(room)
+    assert room.executor.cancelled == [f"{run.id}.1"]
+    assert run.failure is not None
+    assert (run.failure.code, run.failure.stage) == ("stalled", "export")
+
+
 async def test_work_that_takes_too_long_fails_for_good(room: Room) -> None:
     policy(room, run_seconds=60.0)
     worker = await begin(room)

@@ -18,6 +18,7 @@ import pytest
 from services.kit.clock import SystemClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE, INTERRUPTED, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.errors import UnknownExecution
+from services.trainer.outbound import processes
 from services.trainer.outbound.executor import CannotSubmit, LocalExecutor, LocalPolicy
 from services.trainer.outbound.processes import ProcessIdentity, kill_marked, marked
 from services.trainer.outbound.workspace import HANDLE_FILE, Workspace
@@ -283,7 +284,10 @@ async def test_the_child_is_told_whose_work_it_does_and_no_key(place: Place) -> 
     assert str(place.policy.keys_folder) not in json.dumps(submitted)
 
 
-def test_an_identity_is_of_one_process_alone() -> None:
+@pytest.mark.parametrize("proc", [True, False], ids=["by /proc", "by psutil, as on macOS"])
+def test_an_identity_is_of_one_process_alone(proc: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not proc:
+        monkeypatch.setattr(processes, "_PROC_STAT", Path("/nowhere"))
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
     assert identity is not None

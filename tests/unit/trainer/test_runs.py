@@ -79,6 +79,7 @@ def test_a_run_goes_through_its_stages_to_success() -> None:
         run = after(run, BeginStage(stage))
         seen.append(run.status)
     assert list(dict.fromkeys(seen)) == ["preparing", "training", "evaluating", "exporting"]
+    assert (QUEUED.stage, run.stage) == (Stage.PREPARE, Stage.EXPORT)
     done = after(run, Succeed(RESULT))
     assert (done.status, done.progress, done.ended_at) == (RunStatus.SUCCEEDED, 1.0, NOW)
 
