@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class LocalExecutor:
         self._clock = clock
         self._children: dict[int, _Child] = {}
         """Only so that their exit codes are taken, and no zombie is left while this process lives."""
+        self._starting = threading.Lock()
+        self._closed = False
 
     async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
         deadline = self._clock.monotonic() + SUBMIT_SECONDS
@@ -118,7 +121,8 @@ class LocalExecutor:
         return await asyncio.to_thread(self._executions)
 
     async def end_all(self) -> None:
-        """Cancels everything that is under way."""
+        """Cancels everything that is under way, and starts nothing any more."""
+        await asyncio.to_thread(self._close)
         await asyncio.gather(*(self.cancel(handle) for handle in await self.executions()))
 
     async def _comes_true(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -132,6 +136,10 @@ class LocalExecutor:
 
     # --- on a thread
 
+    def _close(self) -> None:
+        with self._starting:  # what is being started now is seen by whoever looks next
+            self._closed = True
+
     def _submit(self, spec: TrainingSpec, attempt: int, trace: dict[str, str]) -> Handle | None:
         """None while it cannot be told what another process has started."""
         with self._workspace.submitting(spec.run) as alone:
@@ -141,7 +149,10 @@ class LocalExecutor:
             if (folder / HANDLE_FILE).exists() or is_locked(folder):
                 return _handle_in(folder)
             self._workspace.begin_attempt(spec, attempt)
-            child = self._spawn(folder, f"{spec.run}.{attempt}", trace)
+            with self._starting:
+                if self._closed:
+                    raise CannotSubmit(run=spec.run, problem="the service stops")
+                child = self._spawn(folder, f"{spec.run}.{attempt}", trace)
             return _write_handle(folder, spec, child) if child is not None else None
 
     def _spawn(self, folder: Path, execution: str, trace: dict[str, str]) -> ProcessIdentity | None:

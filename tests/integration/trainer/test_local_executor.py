@@ -254,8 +254,10 @@ async def test_everything_under_way_is_ended_at_once_where_it_must_not_outlive_t
     executor = place.executor()
     handle = await executor.submit(place.spec(), 1)
     await working(executor, handle)
-    await place.executor().end_all()
+    await executor.end_all()
     assert await executor.executions() == []
+    with pytest.raises(CannotSubmit, match="the service stops"):
+        await executor.submit(place.spec(), 2)
     assert not ProcessIdentity.from_reference(handle.reference).lives()
 
 
