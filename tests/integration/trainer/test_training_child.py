@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from services.kit.rows import OutsideRoots, UnsupportedAddress
 from services.kit.uploads import UploadStore
 from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import (
+    EXECUTION_VARIABLE,
     INTERRUPTED,
     ChampionRef,
     Failure,
@@ -29,6 +32,7 @@ from services.trainer.domain.spec import (
 )
 from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
 from services.trainer.outbound.inputs import StoredInputs
+from services.trainer.outbound.processes import marked
 from services.trainer.outbound.workspace import Workspace
 from services.trainer.ports import Execution, Outcome
 from tests.unit.trainer.tiny import base_model, texts, write_jsonl
@@ -48,10 +52,10 @@ class Place:
         self.workspace = Workspace(root / "runs")
         self.data = write_jsonl(root / "rows.jsonl", texts(240))
         self.base = base_model(root / "base")
-        policy = LocalPolicy(
+        self.policy = LocalPolicy(
             threads=1, stop_seconds=20, runs_kept=5, traces_folder=root / "traces", keys_folder=root / "keys"
         )
-        self.executor = LocalExecutor(self.workspace, policy, SystemClock())
+        self.executor = LocalExecutor(self.workspace, self.policy, SystemClock())
         self.keep_uploads_in((root / "uploads").as_uri())
 
     def keep_uploads_in(self, root: str) -> None:
@@ -161,6 +165,21 @@ async def test_a_cancelled_run_leaves_its_checkpoint_and_no_process(place: Place
     assert isinstance(stopped, Failure)
     assert (stopped.code, stopped.stage) == (INTERRUPTED, Stage.TRAIN)
     assert (place.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
+
+
+async def test_torchrun_may_start_the_process_and_is_cancelled_with_its_worker(place: Place) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "--module")
+    command = (*torchrun, "services.trainer.stages")
+    place.executor = LocalExecutor(place.workspace, replace(place.policy, command=command), SystemClock())
+    handle = await place.executor.submit(place.spec(epochs=100), 1)
+    await place.until(handle, Reached, steps=10)
+    assert len(list(marked(EXECUTION_VARIABLE, handle.execution))) >= 2
+    await place.executor.cancel(handle)
+    assert list(marked(EXECUTION_VARIABLE, handle.execution)) == []
+    assert (place.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
+    second = await place.until(await place.executor.submit(place.spec(epochs=100), 2), End)
+    assert isinstance(second.outcome, RunResult)
+    assert any("resumed at step" in step.message for step in second.progress)
 
 
 async def test_what_cannot_be_trained_on_is_a_failure_that_cannot_pass(place: Place) -> None:
