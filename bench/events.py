@@ -19,12 +19,12 @@ from bench.fleet import running_broker
 from bench.report import Figure, at_most
 from services.cli.launcher.kafka import missing_tools
 from services.contracts.events import FeedbackReceived
-from services.kit.bus.control import ControlBus
-from services.kit.bus.delivery import Delivery, on
-from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope
 from services.kit.ids import SystemIds
+from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.event_consumer import EventConsumer
+from services.kit.messaging.producer import EventProducer
 from services.kit.sql.database import Database
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
@@ -65,9 +65,9 @@ async def _latencies(bootstrap: str, events: int) -> list[float]:
                     await tx.first_sight(envelope)
                 await handled.put(clock.monotonic())
 
-            writer = EventWriter(bootstrap, "bench")
+            writer = EventProducer(bootstrap, "bench")
             delivery = Delivery([on(FeedbackReceived, handle)], writer, clock)
-            bus = ControlBus(delivery, bootstrap, "bench", clock)
+            bus = EventConsumer(delivery, bootstrap, "bench", clock)
             tasks = [asyncio.create_task(run()) for run in (Relay(sender.database, writer, clock).run, bus.run)]
             try:
                 await asyncio.wait_for(bus.connected.wait(), LIMIT_SECONDS)

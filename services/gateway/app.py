@@ -40,10 +40,10 @@ from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
 from services.gateway.ports import Batching, Limiter, Ports
 from services.gateway.settings import GatewaySettings
-from services.kit.bus.flow import FlowReader
-from services.kit.bus.stream import LatestReader
 from services.kit.jobs import Worker
 from services.kit.keys import KeyringFile
+from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
+from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from services.kit.sql.database import Database
@@ -74,7 +74,7 @@ def build(settings: GatewaySettings) -> Service:
         batching=_batching(settings, uploads, workers),
         uploads=uploads,
     )
-    reader = LatestReader(
+    reader = CompactedTopicReader(
         {subscription.event: subscription.handle for subscription in subscriptions(ports)},
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client="millrace-gateway",
@@ -142,7 +142,7 @@ def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) ->
     """Requests that come by Kafka, shared with the other gateways."""
     patient = Patient(ports, settings.patience())
     taken = requests(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
-    flow = FlowReader(
+    flow = ConcurrentConsumer(
         taken.event,
         taken.handle,
         bootstrap_servers=settings.kafka_bootstrap_servers,

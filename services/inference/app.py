@@ -25,7 +25,7 @@ from services.inference.outbound.sandbox import Sandbox
 from services.inference.ports import Bounds, Ports
 from services.inference.settings import InferenceSettings
 from services.inference.telemetry import QUEUED, observe_batch, observe_request
-from services.kit.bus.stream import LatestReader
+from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
 from services.kit.service import Service
 
 
@@ -138,7 +138,7 @@ def _reporter(service: Service, settings: InferenceSettings, roster: Roster, add
 
 
 def _follow(service: Service, settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
-    reader = LatestReader(
+    reader = CompactedTopicReader(
         followed(ports),
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client=f"millrace-{settings.replica}",

@@ -13,12 +13,12 @@ from services.contracts.errors import Refusal
 from services.kit import log, telemetry
 from services.kit.artifacts import ArtifactStore
 from services.kit.auth import Keyring, ensure_keys, read_key
-from services.kit.bus.delivery import Delivery, Subscription
-from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.http import App, HttpServer, Operations
 from services.kit.ids import SystemIds
 from services.kit.log import logger
+from services.kit.messaging.delivery import Delivery, Subscription
+from services.kit.messaging.producer import EventProducer
 from services.kit.rpc import MAX_MESSAGE_BYTES, Gate, RpcServer
 from services.kit.settings import ServiceSettings
 from services.kit.sql.database import Database
@@ -48,12 +48,12 @@ class Service:
         self.keyring = Keyring(settings.keys_folder, self.clock)
         self.service_key = read_key(settings.keys_folder)
         self.artifacts = ArtifactStore(settings.artifact_root(), settings.keys_folder)
-        self.writer = EventWriter(settings.kafka_bootstrap_servers, f"millrace-{self.name}")
+        self.writer = EventProducer(settings.kafka_bootstrap_servers, f"millrace-{self.name}")
         self.checks: dict[str, Callable[[], bool]] = {"started": lambda: self._started}
         self._started = False
         self._parts: list[_Part] = []
         self._failed = asyncio.Event()
-        self.part("event writer", close=self.writer.close)
+        self.part("event producer", close=self.writer.close)
 
     def part(
         self,
@@ -102,11 +102,13 @@ class Service:
 
     def listens(self, subscriptions: list[Subscription]) -> None:
         """Handles these control events; ready only while connected to the broker."""
-        from services.kit.bus.control import ControlBus  # FastStream: 9 MB that a room without subscribers spares
+        from services.kit.messaging.event_consumer import (
+            EventConsumer,  # FastStream: 9 MB that a room without subscribers spares
+        )
 
-        bus = ControlBus(self.delivery(subscriptions), self.settings.kafka_bootstrap_servers, self.name, self.clock)
+        bus = EventConsumer(self.delivery(subscriptions), self.settings.kafka_bootstrap_servers, self.name, self.clock)
         self.checks["broker"] = bus.connected.is_set
-        self.runs("control bus", bus.run)
+        self.runs("event consumer", bus.run)
 
     def grpc(
         self, *, gate: Gate | None = None, receive_bytes: int = MAX_MESSAGE_BYTES, services_only: bool = False

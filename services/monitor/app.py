@@ -3,7 +3,7 @@
 from functools import partial
 
 from services.contracts.rpc import monitor_pb2_grpc
-from services.kit.bus.stream import BatchReader
+from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
 from services.kit.timers import TimerLoop
 from services.monitor.handlers.upkeep import begin_upkeep
@@ -32,7 +32,7 @@ def build(settings: MonitorSettings) -> Service:
     controls = subscriptions(ports)
     service.listens(controls)
     for event, take in batches(ports).items():
-        reader = BatchReader(
+        reader = BatchConsumer(
             event,
             take,
             bootstrap_servers=settings.kafka_bootstrap_servers,

@@ -8,9 +8,9 @@ from typing import Final
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.kit import telemetry
-from services.kit.bus.stream import BatchReader
 from services.kit.clock import Clock, SystemClock
 from services.kit.jobs import Worker
+from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
 from services.kit.sql.database import Database
 from services.kit.sql.store import SqlStore
@@ -94,7 +94,7 @@ def _listen(settings: TrainerSettings, service: Service, ports: Ports) -> None:
     service.listens(subscriptions)
     delivery = service.delivery(subscriptions)
     for event, handle in events.batches(ports).items():
-        reader = BatchReader(
+        reader = BatchConsumer(
             event,
             handle,
             bootstrap_servers=settings.kafka_bootstrap_servers,

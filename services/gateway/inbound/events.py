@@ -7,8 +7,8 @@ from services.gateway.handlers.patience import Patient
 from services.gateway.inbound.requested import answering
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit.bus.delivery import Subscription, on
-from services.kit.bus.sender import Sender
+from services.kit.messaging.delivery import Subscription, on
+from services.kit.messaging.ports import Sender
 
 
 def subscriptions(ports: Ports) -> list[Subscription]:

@@ -9,11 +9,11 @@ from services.contracts.errors import Refusal
 from services.contracts.events import ReplicaReported
 from services.inference.outbound.remembered import ReportSequence
 from services.kit import telemetry
-from services.kit.bus.sender import Sender
 from services.kit.clock import Clock
 from services.kit.envelope import Cause, Envelope, encode
 from services.kit.ids import Ids
 from services.kit.log import logger
+from services.kit.messaging.ports import Sender
 
 SOURCE: Final = "millrace-inference"
 FAREWELL_SECONDS: Final = 2.0

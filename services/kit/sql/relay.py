@@ -17,10 +17,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.errors import Refusal
 from services.kit import telemetry
-from services.kit.bus.sender import Sender
 from services.kit.clock import Clock
 from services.kit.envelope import TRACE_HEADERS, Message
 from services.kit.log import logger
+from services.kit.messaging.ports import Sender
 from services.kit.sql.database import Database
 from services.kit.sql.tables import OutboxRow
 from services.kit.sql.work import columns

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, InferenceLogged, TrainingFailed
-from services.kit.bus.delivery import Subscription, on
-from services.kit.bus.stream import HandleMany
 from services.kit.envelope import Envelope
+from services.kit.messaging.batch_consumer import BatchHandler
+from services.kit.messaging.delivery import Subscription, on
 from services.kit.timers import Handle
 from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
 from services.monitor.handlers.judging import JUDGE_TIMER, judge_canary
@@ -23,7 +23,7 @@ def subscriptions(ports: Ports) -> list[Subscription]:
     ]
 
 
-def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], HandleMany]:
+def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:
     """Topics of volume, each read in batches by a reader of its own: a backlog of them delays no control event."""
     return {
         InferenceLogged: partial(take_records, ports=ports),
@@ -36,7 +36,7 @@ def one_by_one(ports: Ports) -> list[Subscription]:
     return [Subscription(event, partial(_alone, take=take)) for event, take in batches(ports).items()]
 
 
-async def _alone(envelope: Envelope[Event], take: HandleMany) -> None:
+async def _alone(envelope: Envelope[Event], take: BatchHandler) -> None:
     await take([envelope])
 
 

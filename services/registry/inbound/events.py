@@ -10,7 +10,7 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
-from services.kit.bus.delivery import Subscription, on
+from services.kit.messaging.delivery import Subscription, on
 from services.kit.timers import Handle
 from services.registry import handlers
 from services.registry.domain.desired import BAKE, DRAIN, STEP_TIMEOUT

@@ -3,8 +3,8 @@
 from functools import partial
 
 from services.contracts.events import DatasetReady, DriftDetected, FeedbackReceived, InferenceLogged
-from services.kit.bus.delivery import Subscription, on
-from services.kit.bus.stream import HandleMany
+from services.kit.messaging.batch_consumer import BatchHandler
+from services.kit.messaging.delivery import Subscription, on
 from services.kit.timers import Handle
 from services.trainer.handlers import asking, executions, traffic
 from services.trainer.ports import Ports
@@ -17,7 +17,7 @@ def subscriptions(ports: Ports) -> list[Subscription]:
     ]
 
 
-def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], HandleMany]:
+def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:
     """Topics of volume, read in batches; their handlers bear a batch twice."""
     return {
         InferenceLogged: partial(traffic.keep_texts, ports=ports),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from services.inference.outbound.remembered import ReportSequence
-from services.kit.bus.memory import MemoryBus
 from services.kit.envelope import Message
 from services.kit.ids import SeededIds
+from services.kit.messaging.in_memory import InMemoryBroker
 from tests.e2e.virtual.clock import HouseClock
 from tests.e2e.virtual.engines import KeptDeployments
 from tests.e2e.virtual.faults import Faults, FragileDatabase
@@ -35,7 +35,7 @@ MONITOR: Final = {"window_rows": 80, "minimum_requests": 30, "slow_ms": 500.0}
 TRAINER: Final = {"minimum_feedback": 20, "lease_seconds": 10.0}
 
 
-class Bus(MemoryBus):
+class Bus(InMemoryBroker):
     """May say every batch twice, as a relay does that was killed after sending; `sent` tells each message once."""
 
     def __init__(self, *, echo: bool) -> None:
@@ -45,7 +45,7 @@ class Bus(MemoryBus):
     async def send(self, messages: list[Message]) -> None:
         await super().send(messages)
         if self._echo:
-            self._waiting.extend(messages)
+            self._pending.extend(messages)
 
     def latest(self, topics: list[str]) -> list[Message]:
         """What a reader of compacted topics finds at their beginning: the newest message of each key, in order."""

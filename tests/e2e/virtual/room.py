@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from services.kit.bus.delivery import Delivery
+from services.kit.messaging.delivery import Delivery
 from services.kit.sql.relay import Relay
 from services.kit.sql.tables import TimerRow
 from services.kit.sql.work import columns

@@ -24,10 +24,10 @@ from services.inference.inbound.events import followed
 from services.inference.outbound.crew import TaskCrew
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
-from services.kit.bus.delivery import Delivery, Subscription
-from services.kit.bus.stream import HandleMany
 from services.kit.envelope import Envelope
 from services.kit.jobs import Worker
+from services.kit.messaging.batch_consumer import BatchHandler
+from services.kit.messaging.delivery import Delivery, Subscription
 from services.kit.rows import RowLimits
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
@@ -181,7 +181,7 @@ async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Po
 def _one_by_one(ports: trainer.Ports) -> list[Subscription]:
     """Topics that the trainer reads in batches, for a bus that knows none."""
 
-    def singly(handle: HandleMany) -> Callable[[Envelope[Any]], Awaitable[None]]:
+    def singly(handle: BatchHandler) -> Callable[[Envelope[Any]], Awaitable[None]]:
         async def take(envelope: Envelope[Any]) -> None:
             await handle([envelope])
 

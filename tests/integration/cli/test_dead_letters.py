@@ -19,11 +19,12 @@ from services.cli.sending import RecordSender
 from services.cli.watching import Watcher
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady, DeploymentChanged
-from services.kit.bus.control import ControlBus
-from services.kit.bus.delivery import Delivery, on
-from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message, encode
+from services.kit.messaging.dead_letters import DeadLetterQueue
+from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.event_consumer import EventConsumer
+from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.handlers.asking import take_dataset
 from tests.integration.trainer.room import Room, opened
@@ -43,13 +44,13 @@ class Trainer:
 
     room: Room
     servers: str
-    writer: EventWriter
+    writer: EventProducer
     mended: bool = False
     calls: list[str] = field(default_factory=list)
 
-    def bus(self) -> ControlBus:
+    def bus(self) -> EventConsumer:
         delivery = Delivery([on(DatasetReady, self._handle)], self.writer, SystemClock(), service="trainer")
-        return ControlBus(delivery, self.servers, f"trainer-{uuid.uuid4().hex[:8]}", SystemClock())
+        return EventConsumer(delivery, self.servers, f"trainer-{uuid.uuid4().hex[:8]}", SystemClock())
 
     async def _handle(self, envelope: Envelope[DatasetReady]) -> None:
         try:
@@ -67,7 +68,7 @@ class Trainer:
 @pytest.fixture
 async def trainer(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
-    writer = EventWriter(bootstrap_servers, "test")
+    writer = EventProducer(bootstrap_servers, "test")
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db") as room:
         made = Trainer(room, bootstrap_servers, writer)
         async with running(made.bus()):
@@ -76,7 +77,7 @@ async def trainer(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @asynccontextmanager
-async def running(bus: ControlBus) -> AsyncIterator[None]:
+async def running(bus: EventConsumer) -> AsyncIterator[None]:
     task = asyncio.create_task(bus.run())
     try:
         yield
@@ -168,7 +169,7 @@ async def test_a_malformed_data_set_is_corrected_under_an_id_of_its_own(trainer:
 async def test_a_key_goes_where_the_services_put_it_and_a_time_is_found(bootstrap_servers: str) -> None:
     """Else one key would have two orders."""
     keys = [f"key-{number}" for number in range(12)]
-    writer = EventWriter(bootstrap_servers, "test")
+    writer = EventProducer(bootstrap_servers, "test")
     await writer.send([Message(TOPIC, key.encode(), b"1") for key in keys])
     await writer.close()
     await asyncio.sleep(0.01)
@@ -189,11 +190,11 @@ async def test_a_wish_that_was_followed_by_another_is_not_told_again(
     """After compaction the old one would be all that a new replica hears."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
     wishes = [wish(generation) for generation in (1, 2)]
-    writer = EventWriter(bootstrap_servers, "test")
-    delivery = Delivery([], writer, SystemClock(), service="monitor")
+    writer = EventProducer(bootstrap_servers, "test")
+    dead_letters = DeadLetterQueue(writer, SystemClock(), service="monitor")
     await writer.send(wishes)
     for one in wishes:
-        await delivery.bury(one, NoRoomYet(), tries=1)
+        await dead_letters.send_to_dlq(one, NoRoomYet(), tries=1)
     await writer.close()
     told = await millrace("dlq", "replay", "--topic", "deployment.changed", "--yes")
     assert [(one["event_id"], one["skipped"]) for one in told["letters"]] == [("evt-1", "superseded"), ("evt-2", None)]

@@ -29,10 +29,10 @@ from services.contracts.rpc import (
 from services.gateway.app import build
 from services.gateway.settings import GatewaySettings
 from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
-from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, encode
 from services.kit.ids import SystemIds
+from services.kit.messaging.producer import EventProducer
 from services.kit.rpc import RpcServer
 from services.kit.service import Service
 from tests.integration.gateway.upstreams import FakeRegistry, FakeTrainer
@@ -148,7 +148,7 @@ class Place:
     rpc: str
     client: httpx.AsyncClient
     channel: grpc.aio.Channel
-    writer: EventWriter
+    writer: EventProducer
     spans: InMemorySpanExporter
     replicas: list[FakeReplica] = field(default_factory=list)
     generation: int = 0
@@ -299,7 +299,7 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
         rpc=rpc,
         client=client,
         channel=grpc.aio.insecure_channel(rpc),
-        writer=EventWriter(bootstrap, "test"),
+        writer=EventProducer(bootstrap, "test"),
         spans=collect_spans(),
         metadata=(("authorization", f"Bearer {key}"),),
     )

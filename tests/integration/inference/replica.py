@@ -21,9 +21,9 @@ from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.rpc import inference_pb2_grpc
 from services.kit.artifacts import ArtifactStore
 from services.kit.auth import ensure_keys, read_key
-from services.kit.bus.writer import EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, encode
+from services.kit.messaging.producer import EventProducer
 from services.kit.rpc import channel
 from tests.unit.inference import tiny
 from tests.waiting import LIMIT_SECONDS
@@ -45,7 +45,7 @@ class Replica:
         ensure_keys(self.home / "keys")
         self.key = (("authorization", f"Bearer {read_key(self.home / 'keys')}"),)
         self.store = ArtifactStore((self.home / "artifacts").as_uri(), self.home / "keys")
-        self.writer = EventWriter(self.bootstrap, "registry-of-the-test")
+        self.writer = EventProducer(self.bootstrap, "registry-of-the-test")
         self.channel = channel(f"127.0.0.1:{self.port}")
         self.stub: Any = inference_pb2_grpc.InferenceServiceStub(self.channel)
 

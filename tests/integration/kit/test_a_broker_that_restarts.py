@@ -11,7 +11,7 @@ from services.cli.launcher import kafka
 from services.cli.launcher.ports import any_free
 from services.cli.launcher.processes import stop
 from services.cli.launcher.topics import load_topics
-from services.kit.bus.writer import BrokerDown, EventWriter
+from services.kit.messaging.producer import BrokerDown, EventProducer
 from tests.fixtures.presence import left_out
 from tests.integration.kit.test_buses import Place, impatient, running, until
 
@@ -49,7 +49,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.kafka
 async def test_nothing_is_lost_over_a_restart_of_the_broker(server: Server) -> None:
-    writer = EventWriter(server.place.bootstrap, "test", send_seconds=3.0)
+    writer = EventProducer(server.place.bootstrap, "test", send_seconds=3.0)
     place = Place(server.place.bootstrap, writer)
     bus = place.bus()
     async with running(bus.run):

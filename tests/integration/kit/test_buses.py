@@ -16,14 +16,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from services.cli.launcher.ports import any_free
 from services.contracts.errors import Invalid, TooLarge, Unavailable
 from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
-from services.kit.bus import control, delivery, stream
-from services.kit.bus.control import ControlBus
-from services.kit.bus.delivery import Delivery, on
-from services.kit.bus.records import to_message
-from services.kit.bus.stream import BatchReader, LatestReader
-from services.kit.bus.writer import BrokerDown, EventWriter
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message, encode
+from services.kit.messaging import concurrent_consumer, consumer_loop, event_consumer, retry
+from services.kit.messaging.batch_consumer import BatchConsumer
+from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
+from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
+from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.event_consumer import EventConsumer
+from services.kit.messaging.producer import BrokerDown, EventProducer
+from services.kit.messaging.records import to_message
 from tests.integration.kit.rooms import NOON, feedback
 from tests.unit.kit.spans import Spans, span_of, trace_of
 
@@ -38,12 +40,12 @@ class Bad(Invalid):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """The pauses between tries are not the subject here; what a lost broker leaves behind is nobody else's."""
-    for module in (delivery, stream):
-        monkeypatch.setattr(module, "PAUSES_SECONDS", (0.01,) * 4)
-        monkeypatch.setattr(module, "AWAY_PAUSE_SECONDS", 0.05)
-    for module in (control, stream):
+    monkeypatch.setattr(retry, "PAUSES_SECONDS", (0.01,) * 4)
+    monkeypatch.setattr(retry, "UNAVAILABLE_PAUSE_SECONDS", 0.05)
+    for module in (event_consumer, consumer_loop, concurrent_consumer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
-    monkeypatch.setattr(control, "LAG_SECONDS", 0.1)
+    monkeypatch.setattr(event_consumer, "PROBE_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(concurrent_consumer, "SHUTDOWN_SECONDS", 0.3)
     yield
     with warnings.catch_warnings():  # clients whose broker is gone are left to the garbage collector, on purpose
         warnings.simplefilter("ignore", ResourceWarning)
@@ -56,7 +58,7 @@ class Place:
     """A service on this broker: its writer, and a handler that does as it is told by the request's name."""
 
     servers: str
-    writer: EventWriter
+    writer: EventProducer
     service: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:8]}")
     taken: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -78,8 +80,8 @@ class Place:
             [on(FeedbackReceived, self.handle), on(TrainingFailed, self.handle)], self.writer, SystemClock()
         )
 
-    def bus(self) -> ControlBus:
-        return ControlBus(self.delivery(), self.servers, self.service, SystemClock())
+    def bus(self) -> EventConsumer:
+        return EventConsumer(self.delivery(), self.servers, self.service, SystemClock())
 
     async def send(self, *names: str, **trace: str) -> None:
         await self.writer.send([message(feedback(name), name, **trace) for name in names])
@@ -135,7 +137,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture
 async def place(bootstrap_servers: str) -> AsyncIterator[Place]:
-    writer = EventWriter(bootstrap_servers, "test")
+    writer = EventProducer(bootstrap_servers, "test")
     yield Place(bootstrap_servers, writer)
     await writer.close()
 
@@ -208,8 +210,8 @@ async def test_one_trace_goes_through_sending_and_handling(place: Place, spans: 
 
 
 async def test_batches_are_committed_and_what_is_malformed_is_buried(place: Place) -> None:
-    def reader() -> BatchReader:
-        return BatchReader(
+    def reader() -> BatchConsumer:
+        return BatchConsumer(
             FeedbackReceived,
             place.handle_many,
             bootstrap_servers=place.servers,
@@ -232,6 +234,44 @@ async def test_batches_are_committed_and_what_is_malformed_is_buried(place: Plac
     assert place.taken == ["next"]
 
 
+async def test_a_crash_of_the_concurrent_consumer_redelivers_what_was_in_progress(place: Place) -> None:
+    """No offset is committed past an event that is still being handled, however many behind it have ended."""
+    unblocked, handled = asyncio.Event(), list[str]()
+
+    async def handle(envelope: Envelope[Any]) -> None:
+        if envelope.event.request == "slow":
+            await unblocked.wait()
+        handled.append(envelope.event.request)
+
+    def consumer() -> ConcurrentConsumer:
+        return ConcurrentConsumer(
+            FeedbackReceived,
+            handle,
+            bootstrap_servers=place.servers,
+            service=place.service,
+            delivery=place.delivery(),
+            clock=SystemClock(),
+            limit=8,
+            limit_bytes=1_000_000,
+        )
+
+    await place.send("first", "slow", "third", "fourth")
+    async with running(consumer().run):
+        await until(lambda: set(handled) == {"first", "third", "fourth"}, "all but the slow one")
+        await asyncio.sleep(3 * concurrent_consumer.COMMIT_SECONDS)  # it has committed by then
+    unblocked.set()
+    handled.clear()
+    async with running(consumer().run):
+        await until(lambda: len(handled) == 3, "the slow one and those behind it, again")
+        await asyncio.sleep(2 * concurrent_consumer.COMMIT_SECONDS)
+    assert sorted(handled) == ["fourth", "slow", "third"]
+    await place.send("last")
+    handled.clear()
+    async with running(consumer().run):
+        await until(lambda: "last" in handled, "what came later")
+    assert handled == ["last"]
+
+
 async def test_the_latest_of_a_compacted_topic_is_read_from_its_beginning_by_everyone(place: Place) -> None:
     await place.writer.send([changed("a", 1), changed("b", 1), changed("a", 2)])
     await place.writer.send([Message("deployment.changed", b"x", b"{"), Message("deployment.changed", b"gone", None)])
@@ -244,7 +284,7 @@ async def test_the_latest_of_a_compacted_topic_is_read_from_its_beginning_by_eve
                 raise Bad
             seen[envelope.event.deployment] = envelope.event.generation
 
-        reader = LatestReader(
+        reader = CompactedTopicReader(
             {DeploymentChanged: handle}, bootstrap_servers=place.servers, client="test", clock=SystemClock()
         )
         async with running(reader.run):
@@ -259,7 +299,9 @@ async def test_a_reader_of_empty_topics_has_caught_up(place: Place) -> None:
     async def handle(envelope: Envelope[Any]) -> None:
         raise AssertionError
 
-    reader = LatestReader({TrainingFailed: handle}, bootstrap_servers=place.servers, client="t", clock=SystemClock())
+    reader = CompactedTopicReader(
+        {TrainingFailed: handle}, bootstrap_servers=place.servers, client="t", clock=SystemClock()
+    )
     async with running(reader.run):
         await asyncio.wait_for(reader.caught_up.wait(), LIMIT)
 
@@ -278,7 +320,7 @@ async def test_order_holds_for_each_key_and_too_large_a_message_breaks_nothing(p
 
 async def test_without_a_broker_sending_is_refused_and_the_bus_waits() -> None:
     nowhere = f"127.0.0.1:{any_free()}"
-    writer = EventWriter(nowhere, "test")
+    writer = EventProducer(nowhere, "test")
     with pytest.raises(BrokerDown) as down:
         await writer.send([message(feedback(), "e")])
     assert down.value.retryable

@@ -10,9 +10,9 @@ from services.cli.sending import Sent
 from services.cli.watching import Seen
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady
-from services.kit.bus.delivery import Delivery, on
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, encode
+from services.kit.messaging.delivery import Delivery, on
 
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")
 PLAIN = Message("dataset.ready", b"docs", DATASET.model_dump_json().encode())

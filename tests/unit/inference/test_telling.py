@@ -22,10 +22,10 @@ from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.telemetry import LOG_DROPPED
 from services.kit import telemetry
 from services.kit.artifacts import ArtifactRefused, ArtifactStore
-from services.kit.bus.writer import BrokerDown
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Message, decode
 from services.kit.ids import SeededIds
+from services.kit.messaging.producer import BrokerDown
 from tests.unit.inference.wishes import target, wish
 from tests.waiting import LIMIT_SECONDS
 

@@ -11,11 +11,11 @@ from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import Invalid, Overloaded, TooLarge, Unavailable
 from services.contracts.events import FeedbackReceived
-from services.kit.bus.delivery import Delivery, on
-from services.kit.bus.memory import MemoryBus
-from services.kit.bus.stream import BatchReader
 from services.kit.clock import VirtualClock
 from services.kit.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
+from services.kit.messaging.batch_consumer import BatchConsumer
+from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.in_memory import InMemoryBroker
 from tests.unit.kit.spans import Spans
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -86,8 +86,8 @@ class Place:
     def __post_init__(self) -> None:
         self.delivery = Delivery([on(FeedbackReceived, self.handler.one)], self.dead, self.clock, service="monitor")
 
-    def reader(self) -> BatchReader:
-        return BatchReader(
+    def reader(self) -> BatchConsumer:
+        return BatchConsumer(
             FeedbackReceived,
             self.handler.many,
             bootstrap_servers="nowhere:1",
@@ -223,7 +223,7 @@ async def test_a_batch_is_retried_like_a_message(place: Place, errors: list[Exce
 
 
 async def test_the_memory_bus_delivers_in_the_order_of_sending_what_handlers_send_included() -> None:
-    bus, seen = MemoryBus(), list[str]()
+    bus, seen = InMemoryBroker(), list[str]()
     clock = VirtualClock()
 
     def group(name: str, then: Callable[[Envelope[Any]], list[Message]]) -> Delivery:

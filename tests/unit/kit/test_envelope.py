@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
-from services.kit.bus.records import to_message
 from services.kit.envelope import (
     MAX_EVENT_BYTES,
     Envelope,
@@ -19,6 +18,7 @@ from services.kit.envelope import (
     encode,
     id_of,
 )
+from services.kit.messaging.records import to_message
 from tests.contracts.examples import EXAMPLES
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What sending promises, to the relay and to the dead letters."""
+"""What sending promises."""
 
 from typing import Protocol
 

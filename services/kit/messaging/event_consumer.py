@@ -9,16 +9,17 @@ from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
-from services.kit.bus.delivery import Delivery
-from services.kit.bus.lag import has_connection, observe_lag
-from services.kit.bus.records import RETRY_SECONDS, STOP_SECONDS, to_message
 from services.kit.clock import Clock
 from services.kit.log import logger
+from services.kit.messaging.consumer_loop import RETRY_SECONDS, SESSION_TIMEOUT_MS, Stops
+from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.lag import is_connected, observe_lag
+from services.kit.messaging.records import to_message
 
-LAG_SECONDS: Final = 5.0
+PROBE_INTERVAL_SECONDS: Final = 5.0
 
 
-class ControlBus:
+class EventConsumer:
     """Consumes the topics of a `Delivery` in one group named after the service; a part of a service.
 
     Offsets are committed after a message was handled (ack on success); a message whose dead letter
@@ -30,41 +31,50 @@ class ControlBus:
         self._servers = bootstrap_servers
         self._service = service
         self._clock = clock
+        self._stops = Stops()
         self.connected = asyncio.Event()
         """Follows the connection to the broker, some seconds late."""
 
     async def run(self) -> None:
-        while True:
-            broker = KafkaBroker(self._servers, client_id=f"millrace-{self._service}", logger=None)
-            subscriber = broker.subscriber(
-                *self._delivery.topics,
-                group_id=f"millrace.{self._service}",
-                auto_offset_reset="earliest",
-                ack_policy=AckPolicy.NACK_ON_ERROR,
-                parser=_unparsed,
-                decoder=_undecoded,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=3_000,
-            )
-            subscriber(self._handle)
-            try:
-                await broker.start()
-                while True:
-                    self._observe(getattr(subscriber, "consumer", None))
-                    await self._clock.sleep(LAG_SECONDS)
-            except (KafkaError, OSError) as error:
-                logger.warning("no broker yet: %s", error)
-            finally:
-                self.connected.clear()
-                await _stop(broker)
-            await self._clock.sleep(RETRY_SECONDS)
+        try:
+            while True:
+                await self._run_one()
+                await self._clock.sleep(RETRY_SECONDS)
+        finally:
+            await self._stops.cancel()
 
-    def _observe(self, consumer: Any) -> None:
-        if has_connection(consumer):
+    async def _run_one(self) -> None:
+        broker = KafkaBroker(
+            self._servers, client_id=f"millrace-{self._service}", logger=None, allow_auto_create_topics=False
+        )
+        subscriber = broker.subscriber(
+            *self._delivery.topics,
+            group_id=f"millrace.{self._service}",
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            parser=_unparsed,
+            decoder=_undecoded,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=3_000,
+        )
+        subscriber(self._handle)
+        try:
+            await broker.start()
+            while True:
+                await self._observe(subscriber.consumer)
+                await self._clock.sleep(PROBE_INTERVAL_SECONDS)
+        except (KafkaError, OSError) as error:
+            logger.warning("no broker yet: %s", error)
+        finally:
+            self.connected.clear()
+            await self._stops.stop(broker.stop)
+
+    async def _observe(self, consumer: Any) -> None:
+        if await is_connected(consumer):
             self.connected.set()
+            await observe_lag(consumer)
         else:
             self.connected.clear()
-        observe_lag(consumer)
 
     async def _handle(self, body: Any, message: KafkaMessage) -> None:
         try:
@@ -84,12 +94,3 @@ async def _unparsed(record: Any, parse: Callable[[Any], Awaitable[KafkaMessage]]
 async def _undecoded(message: Any) -> Any:
     """The delivery decodes, so that a malformed message reaches the dead letters."""
     return message.body
-
-
-async def _stop(broker: KafkaBroker) -> None:
-    """Leaves the group; a broker that is gone is not waited for (that took half a minute)."""
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await broker.stop()
-    except (KafkaError, TimeoutError, OSError):
-        return

@@ -18,7 +18,7 @@ class BrokerDown(Unavailable):
     hint = "see the runbook 'OutboxStuck' when this lasts"
 
 
-class EventWriter:
+class EventProducer:
     """Sends messages with `acks=all` and an idempotent producer; order holds per key."""
 
     def __init__(self, bootstrap_servers: str, client: str, *, send_seconds: float = SEND_SECONDS) -> None:

@@ -1,1 +1,0 @@
-"""Events in and out: Kafka for the services, memory for replays, one delivery policy for both."""

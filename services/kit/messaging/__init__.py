@@ -1,0 +1,1 @@
+"""Kafka for the services, memory for the virtual loop: consumers, the producer, one retry policy, dead letters."""
