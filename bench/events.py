@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from faststream.kafka import KafkaBroker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from bench.fleet import running_broker
@@ -22,7 +23,7 @@ from services.contracts.events import FeedbackReceived
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope
 from services.kit.ids import SystemIds
-from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.kit.sql.database import Database
@@ -60,17 +61,20 @@ async def _latencies(bootstrap: str, events: int) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         async with _store(Path(folder) / "sender") as sender, _store(Path(folder) / "receiver") as receiver:
 
-            async def handle(envelope: Envelope[FeedbackReceived]) -> None:
-                async with receiver.transaction() as tx:
-                    await tx.first_sight(envelope)
-                await handled.put(clock.monotonic())
+            def subscribe(broker: KafkaBroker) -> None:
+                @broker.subscriber("feedback.received", group_id="millrace.bench", auto_offset_reset="earliest")
+                async def on_feedback_received(envelope: Envelope[FeedbackReceived]) -> None:
+                    async with receiver.transaction() as tx:
+                        await tx.first_sight(envelope)
+                    await handled.put(clock.monotonic())
 
             writer = EventProducer(bootstrap, "bench")
-            delivery = Delivery([on(FeedbackReceived, handle)], writer, clock)
-            bus = EventConsumer(delivery, bootstrap, "bench", clock)
-            tasks = [asyncio.create_task(run()) for run in (Relay(sender.database, writer, clock).run, bus.run)]
+            consumer = EventConsumer(
+                subscribe, Delivery(writer, clock), clock, bootstrap_servers=bootstrap, service="bench"
+            )
+            tasks = [asyncio.create_task(run()) for run in (Relay(sender.database, writer, clock).run, consumer.run)]
             try:
-                await asyncio.wait_for(bus.connected.wait(), LIMIT_SECONDS)
+                await asyncio.wait_for(consumer.connected.wait(), LIMIT_SECONDS)
                 return [await _one(sender, handled, clock, number) for number in range(WARM_UP + events)][WARM_UP:]
             finally:
                 for task in tasks:

@@ -14,7 +14,7 @@ from services.gateway.domain.routing import RoutingTable
 from services.gateway.handlers.batches import BATCH_JOB, work_batch
 from services.gateway.handlers.patience import Patient
 from services.gateway.inbound.docs.page import BrowserKey, DocsFace
-from services.gateway.inbound.events import requests, subscriptions
+from services.gateway.inbound.events import compacted_topics, concurrent_topics
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Face, Health, RestDoor
@@ -75,7 +75,7 @@ def build(settings: GatewaySettings) -> Service:
         uploads=uploads,
     )
     reader = CompactedTopicReader(
-        {subscription.event: subscription.handle for subscription in subscriptions(ports)},
+        compacted_topics(ports),
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client="millrace-gateway",
         clock=service.clock,
@@ -141,18 +141,19 @@ def _work_batches(
 def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) -> None:
     """Requests that come by Kafka, shared with the other gateways."""
     patient = Patient(ports, settings.patience())
-    taken = requests(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
-    flow = ConcurrentConsumer(
-        taken.event,
-        taken.handle,
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        service=service.name,
-        delivery=service.delivery([taken]),
-        clock=service.clock,
-        limit=settings.async_held,
-        limit_bytes=settings.async_held_bytes,
-    )
-    service.runs(taken.topic, flow.run)
+    handlers = concurrent_topics(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
+    for event, handle in handlers.items():
+        consumer = ConcurrentConsumer(
+            event,
+            handle,
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            service=service.name,
+            delivery=service.delivery(),
+            clock=service.clock,
+            limit=settings.async_held,
+            limit_bytes=settings.async_held_bytes,
+        )
+        service.runs(event.topic, consumer.run)
 
 
 def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:

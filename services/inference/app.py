@@ -12,7 +12,7 @@ from services.inference.domain.batching import Limits
 from services.inference.domain.records import Sampling
 from services.inference.domain.roster import Roster
 from services.inference.handlers import restore
-from services.inference.inbound.events import followed
+from services.inference.inbound.events import compacted_topics
 from services.inference.inbound.rpc import SERVICE_NAME, InferenceRpc
 from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.crew import TaskCrew
@@ -139,7 +139,7 @@ def _reporter(service: Service, settings: InferenceSettings, roster: Roster, add
 
 def _follow(service: Service, settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
     reader = CompactedTopicReader(
-        followed(ports),
+        compacted_topics(ports),
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client=f"millrace-{settings.replica}",
         clock=service.clock,

@@ -25,13 +25,17 @@ _TENANT: Final[TypeAdapter[str]] = TypeAdapter(Tenant)
 _EVENT_ID: Final[TypeAdapter[str]] = TypeAdapter(EventId)
 
 
-class MalformedEvent(Invalid):
+class Undecodable(Invalid):
+    """The message is not an event."""
+
+
+class MalformedEvent(Undecodable):
     """The message on {topic} is not an event: {problem}."""
 
     hint = "'proto/events/{topic}.v1.json' is its JSON Schema"
 
 
-class UnknownEventType(Invalid):
+class UnknownEventType(Undecodable):
     """{type} is not an event of the topic {topic}."""
 
     hint = "send {expected}, or leave ce_type out"

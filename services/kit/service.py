@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -17,13 +17,16 @@ from services.kit.clock import SystemClock
 from services.kit.http import App, HttpServer, Operations
 from services.kit.ids import SystemIds
 from services.kit.log import logger
-from services.kit.messaging.delivery import Delivery, Subscription
+from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.producer import EventProducer
 from services.kit.rpc import MAX_MESSAGE_BYTES, Gate, RpcServer
 from services.kit.settings import ServiceSettings
 from services.kit.sql.database import Database
 from services.kit.sql.relay import Relay
 from services.kit.sql.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from services.kit.messaging.event_consumer import Subscribe
 
 CLOSE_SECONDS: Final = 12.0
 OPEN_TRIES_SECONDS: Final = 1.0
@@ -97,18 +100,23 @@ class Service:
         self.runs("relay", Relay(database, self.writer, self.clock).run)
         self.runs("upkeep", Upkeep(database, self.clock).run)
 
-    def delivery(self, subscriptions: list[Subscription]) -> Delivery:
-        return Delivery(subscriptions, self.writer, self.clock, service=self.name)
+    def delivery(self) -> Delivery:
+        """The retry policy and the dead letters of its consumers."""
+        return Delivery(self.writer, self.clock, service=self.name)
 
-    def listens(self, subscriptions: list[Subscription]) -> None:
-        """Handles these control events; ready only while connected to the broker."""
-        from services.kit.messaging.event_consumer import (
-            EventConsumer,  # FastStream: 9 MB that a room without subscribers spares
+    def subscribes(self, subscribe: "Subscribe") -> None:
+        """Runs these subscribers of control events; ready only while connected to the broker."""
+        from services.kit.messaging.event_consumer import EventConsumer  # FastStream: 9 MB that the others are spared
+
+        consumer = EventConsumer(
+            subscribe,
+            self.delivery(),
+            self.clock,
+            bootstrap_servers=self.settings.kafka_bootstrap_servers,
+            service=self.name,
         )
-
-        bus = EventConsumer(self.delivery(subscriptions), self.settings.kafka_bootstrap_servers, self.name, self.clock)
-        self.checks["broker"] = bus.connected.is_set
-        self.runs("event consumer", bus.run)
+        self.checks["broker"] = consumer.connected.is_set
+        self.runs("event consumer", consumer.run)
 
     def grpc(
         self, *, gate: Gate | None = None, receive_bytes: int = MAX_MESSAGE_BYTES, services_only: bool = False

@@ -7,7 +7,7 @@ from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
 from services.kit.timers import TimerLoop
 from services.monitor.handlers.upkeep import begin_upkeep
-from services.monitor.inbound.events import batches, subscriptions, timers
+from services.monitor.inbound.events import batches, subscribe, timers
 from services.monitor.inbound.rpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
 from services.monitor.outbound.store import open_store
@@ -29,18 +29,17 @@ def build(settings: MonitorSettings) -> Service:
     service.database(store.database)
     service.part("upkeep", open=partial(begin_upkeep, ports))
     service.runs("timers", TimerLoop(store, timers(ports), service.clock).run)
-    controls = subscriptions(ports)
-    service.listens(controls)
+    service.subscribes(partial(subscribe, ports=ports))
     for event, take in batches(ports).items():
-        reader = BatchConsumer(
+        consumer = BatchConsumer(
             event,
             take,
             bootstrap_servers=settings.kafka_bootstrap_servers,
             service=service.name,
-            delivery=service.delivery(controls),
+            delivery=service.delivery(),
             clock=service.clock,
         )
-        service.runs(event.topic, reader.run)
+        service.runs(event.topic, consumer.run)
     service.grpc().add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(ports), SERVICE)
     service.http()
     return service

@@ -1,6 +1,7 @@
 """The registry, wired."""
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +40,7 @@ def build(settings: RegistrySettings) -> Service:
     service.database(database)
     service.part("what ought to be served", open=lambda: handlers.tell_all(ports))
     rpc.serve(service.grpc(), ports)
-    service.listens(events.subscriptions(ports))
+    service.subscribes(partial(events.subscribe, ports=ports))
     service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
     service.http()
     return service

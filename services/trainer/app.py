@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +57,7 @@ def build(settings: TrainerSettings) -> Service:
     service.database(database)
     service.part("registry", close=champions.close)
     rpc.serve(service.grpc(), ports)
-    _listen(settings, service, ports)
+    _consume(settings, service, ports)
     service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
     service.runs("worker", worker.run)
     service.runs("orphans", executions.OrphanWatch(ports, settings.orphan_seconds).run)
@@ -89,20 +90,18 @@ def _ports(
     )
 
 
-def _listen(settings: TrainerSettings, service: Service, ports: Ports) -> None:
-    subscriptions = events.subscriptions(ports)
-    service.listens(subscriptions)
-    delivery = service.delivery(subscriptions)
+def _consume(settings: TrainerSettings, service: Service, ports: Ports) -> None:
+    service.subscribes(partial(events.subscribe, ports=ports))
     for event, handle in events.batches(ports).items():
-        reader = BatchConsumer(
+        consumer = BatchConsumer(
             event,
             handle,
             bootstrap_servers=settings.kafka_bootstrap_servers,
             service=service.name,
-            delivery=delivery,
+            delivery=service.delivery(),
             clock=service.clock,
         )
-        service.runs(event.topic, reader.run)
+        service.runs(event.topic, consumer.run)
 
 
 def local_executor(settings: TrainerSettings, clock: Clock) -> LocalExecutor:

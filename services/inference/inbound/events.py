@@ -1,4 +1,4 @@
-"""What inference hears: the registry's wishes, read whole by every replica, from the newest of each deployment on."""
+"""The events that inference consumes: the desired state, which every replica reads from the beginning."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,10 +9,10 @@ from services.inference.ports import Ports
 from services.kit.envelope import Envelope
 
 
-def followed(ports: Ports) -> dict[type[Event], Callable[[Envelope[Any]], Awaitable[None]]]:
-    """Compacted topics and what happens on each."""
+def compacted_topics(ports: Ports) -> dict[type[Event], Callable[[Envelope[Any]], Awaitable[None]]]:
+    """The handler of each."""
 
-    async def deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
+    async def on_deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
         await adopt_deployment(envelope, ports)
 
-    return {DeploymentChanged: deployment_changed}
+    return {DeploymentChanged: on_deployment_changed}

@@ -34,6 +34,10 @@ class CompactedTopicReader:
         self._loop = ConsumerLoop(", ".join(self._by_topic), self._build, clock)
         self.caught_up = asyncio.Event()
 
+    @property
+    def topics(self) -> list[str]:
+        return list(self._by_topic)
+
     async def run(self) -> None:
         await self._loop.run(self)
 
@@ -55,12 +59,13 @@ class CompactedTopicReader:
                     self.caught_up.set()
             for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:
-                    await self._on_message(to_message(record))
+                    await self.on_message(to_message(record))
 
     async def release(self) -> None:
         """Nothing to keep: the next consumer begins at the beginning."""
 
-    async def _on_message(self, message: Message) -> None:
+    async def on_message(self, message: Message) -> None:
+        """One message through decoding and handling."""
         if message.value is None:
             return  # a tombstone: the key is gone
         try:

@@ -1,35 +1,75 @@
-"""Control events: a FastStream subscriber for all the topics of a service, one message at a time."""
+"""Control events: FastStream subscribers, a group for each topic, one message at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.subscriber.usecase import LogicSubscriber
 
 from services.kit.clock import Clock
 from services.kit.log import logger
-from services.kit.messaging.consumer_loop import RETRY_SECONDS, SESSION_TIMEOUT_MS, Stops
+from services.kit.messaging.consumer_loop import RETRY_SECONDS, Stops
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.lag import is_connected, observe_lag
-from services.kit.messaging.records import to_message
+from services.kit.messaging.middlewares import DeadLetterMiddleware, EnvelopeMiddleware
 
 PROBE_INTERVAL_SECONDS: Final = 5.0
 
+Subscribe = Callable[[KafkaBroker], None]
+"""Registers a service's subscribers: a function `subscribe` in its `inbound/events.py`."""
+
+
+def build_broker(
+    subscribe: Subscribe, delivery: Delivery, clock: Clock, *, bootstrap_servers: str, service: str
+) -> KafkaBroker:
+    """A broker with the middlewares and the service's subscribers; it is not connected.
+
+    A message is acknowledged after its subscriber has returned or its dead letter was sent. Subscribers are called with
+    the decoded envelope alone, without injection of dependencies, which would validate the event a second time.
+    """
+    broker = KafkaBroker(
+        bootstrap_servers,
+        client_id=f"millrace-{service}",
+        ack_policy=AckPolicy.NACK_ON_ERROR,
+        middlewares=[
+            partial(DeadLetterMiddleware, delivery=delivery, clock=clock),
+            partial(EnvelopeMiddleware, clock=clock),
+        ],
+        parser=_without_headers,
+        apply_types=False,
+        allow_auto_create_topics=False,
+        logger=None,
+    )
+    subscribe(broker)
+    return broker
+
+
+def kafka_subscribers(broker: KafkaBroker) -> list[LogicSubscriber[Any]]:
+    """Typed: the broker tells of subscribers in general."""
+    return [subscriber for subscriber in broker.subscribers if isinstance(subscriber, LogicSubscriber)]
+
+
+async def _without_headers(record: Any, parse: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
+    """FastStream never sees the headers: on one that is not text it drops the message, and `reply_to` it obeys."""
+    parsed = await parse(replace(record, headers=()))
+    parsed.raw_message = record
+    return parsed
+
 
 class EventConsumer:
-    """Consumes the topics of a `Delivery` in one group named after the service; a part of a service.
+    """Runs a service's subscribers, over brokers that are built anew after a failure; a part of the service."""
 
-    Offsets are committed after a message was handled (ack on success); a message whose dead letter
-    cannot be sent is not acknowledged and comes again.
-    """
-
-    def __init__(self, delivery: Delivery, bootstrap_servers: str, service: str, clock: Clock) -> None:
-        self._delivery = delivery
-        self._servers = bootstrap_servers
-        self._service = service
+    def __init__(
+        self, subscribe: Subscribe, delivery: Delivery, clock: Clock, *, bootstrap_servers: str, service: str
+    ) -> None:
+        self._build = partial(
+            build_broker, subscribe, delivery, clock, bootstrap_servers=bootstrap_servers, service=service
+        )
         self._clock = clock
         self._stops = Stops()
         self.connected = asyncio.Event()
@@ -38,30 +78,16 @@ class EventConsumer:
     async def run(self) -> None:
         try:
             while True:
-                await self._run_one()
+                await self._run_one(self._build())
                 await self._clock.sleep(RETRY_SECONDS)
         finally:
             await self._stops.cancel()
 
-    async def _run_one(self) -> None:
-        broker = KafkaBroker(
-            self._servers, client_id=f"millrace-{self._service}", logger=None, allow_auto_create_topics=False
-        )
-        subscriber = broker.subscriber(
-            *self._delivery.topics,
-            group_id=f"millrace.{self._service}",
-            auto_offset_reset="earliest",
-            ack_policy=AckPolicy.NACK_ON_ERROR,
-            parser=_unparsed,
-            decoder=_undecoded,
-            session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=3_000,
-        )
-        subscriber(self._handle)
+    async def _run_one(self, broker: KafkaBroker) -> None:
         try:
             await broker.start()
             while True:
-                await self._observe(subscriber.consumer)
+                await self._observe([subscriber.consumer for subscriber in kafka_subscribers(broker)])
                 await self._clock.sleep(PROBE_INTERVAL_SECONDS)
         except (KafkaError, OSError) as error:
             logger.warning("no broker yet: %s", error)
@@ -69,28 +95,9 @@ class EventConsumer:
             self.connected.clear()
             await self._stops.stop(broker.stop)
 
-    async def _observe(self, consumer: Any) -> None:
-        if await is_connected(consumer):
-            self.connected.set()
-            await observe_lag(consumer)
-        else:
+    async def _observe(self, consumers: list[Any]) -> None:
+        if not all(await asyncio.gather(*map(is_connected, consumers))):
             self.connected.clear()
-
-    async def _handle(self, body: Any, message: KafkaMessage) -> None:
-        try:
-            await self._delivery.deliver(to_message(message.raw_message))
-        except Exception:
-            await self._clock.sleep(RETRY_SECONDS)  # a nack seeks back at once: without a pause it spins
-            raise
-
-
-async def _unparsed(record: Any, parse: Callable[[Any], Awaitable[KafkaMessage]]) -> KafkaMessage:
-    """FastStream never sees the headers: on one that is not text it drops the message, and `reply_to` it obeys."""
-    parsed = await parse(replace(record, headers=()))
-    parsed.raw_message = record
-    return parsed
-
-
-async def _undecoded(message: Any) -> Any:
-    """The delivery decodes, so that a malformed message reaches the dead letters."""
-    return message.body
+            return
+        self.connected.set()
+        await asyncio.gather(*map(observe_lag, consumers))

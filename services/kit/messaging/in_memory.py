@@ -1,10 +1,28 @@
-"""The broker of the virtual loop: one process, no broker, every delivery in the order of sending."""
+"""The broker of the virtual loop: one process, no Kafka, every delivery in the order of sending."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from aiokafka import ConsumerRecord
+from faststream.kafka import TestKafkaBroker
+
+from services.kit.clock import Clock
 from services.kit.envelope import Message
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.event_consumer import Subscribe, build_broker, kafka_subscribers
+
+
+class Group(Protocol):
+    """What receives each message of its topics once."""
+
+    @property
+    def topics(self) -> Sequence[str]: ...
+
+    async def deliver(self, message: Message) -> None:
+        """Returns when the message may be forgotten."""
+        ...
 
 
 class InMemoryBroker:
@@ -12,10 +30,10 @@ class InMemoryBroker:
 
     def __init__(self) -> None:
         self._pending: deque[Message] = deque()
-        self._groups: list[Delivery] = []
+        self._groups: list[Group] = []
         self.sent: list[Message] = []
 
-    def join(self, groups: Sequence[Delivery]) -> None:
+    def join(self, groups: Sequence[Group]) -> None:
         self._groups.extend(groups)
 
     async def send(self, messages: list[Message]) -> None:
@@ -32,3 +50,55 @@ class InMemoryBroker:
                 if message.topic in group.topics:
                     await group.deliver(message)
         return count
+
+
+class InMemorySubscribers:
+    """A service's FastStream subscribers, behind the middlewares that they have on Kafka; open it before use."""
+
+    def __init__(self, subscribe: Subscribe, delivery: Delivery, clock: Clock) -> None:
+        broker = build_broker(subscribe, delivery, clock, bootstrap_servers="in-memory:0", service="in-memory")
+        self._subscribers = {
+            topic: subscriber for subscriber in kafka_subscribers(broker) for topic in subscriber.topic_names
+        }
+        self._running = TestKafkaBroker(broker, connect_only=False)
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return list(self._subscribers)
+
+    async def open(self) -> None:
+        await self._running.__aenter__()
+
+    async def close(self) -> None:
+        await self._running.__aexit__()
+
+    async def deliver(self, message: Message) -> None:
+        """Raises what FastStream would answer with a nack."""
+        await self._subscribers[message.topic].process_message(_record(message))
+
+
+@dataclass(frozen=True)
+class InMemoryConsumer:
+    """A consumer of aiokafka's by its function for one message."""
+
+    topics: Sequence[str]
+    handle: Callable[[Message], Awaitable[None]]
+
+    async def deliver(self, message: Message) -> None:
+        await self.handle(message)
+
+
+def _record(message: Message) -> "ConsumerRecord[Any, Any]":
+    return ConsumerRecord(
+        topic=message.topic,
+        partition=0,
+        offset=0,
+        timestamp=0,
+        timestamp_type=0,
+        key=message.key,
+        value=message.value,
+        checksum=None,
+        serialized_key_size=len(message.key or b""),
+        serialized_value_size=len(message.value or b""),
+        headers=tuple((name, value.encode()) for name, value in message.headers),
+    )

@@ -11,6 +11,7 @@ from typing import Final
 
 from services.contracts.errors import Refusal
 from services.kit.clock import Clock
+from services.kit.envelope import Undecodable
 from services.kit.log import logger
 
 TRIES: Final = 5
@@ -38,6 +39,8 @@ class RetryPolicy:
                 await work()
                 return None
             except Refusal as refusal:
+                if isinstance(refusal, Undecodable):
+                    return Failure(refusal, tries)  # it was never handled
                 if not refusal.retryable:
                     return Failure(refusal, tries + 1)
                 logger.warning("%s waits: %s", topic, refusal)

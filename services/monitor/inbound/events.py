@@ -1,12 +1,13 @@
-"""Which handler takes which event and which timer."""
+"""The events that the monitor consumes, and its timers."""
 
 from collections.abc import Mapping
 from functools import partial
 
-from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, InferenceLogged, TrainingFailed
+from faststream.kafka import KafkaBroker
+
+from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
 from services.kit.envelope import Envelope
 from services.kit.messaging.batch_consumer import BatchHandler
-from services.kit.messaging.delivery import Subscription, on
 from services.kit.timers import Handle
 from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
 from services.monitor.handlers.judging import JUDGE_TIMER, judge_canary
@@ -15,12 +16,18 @@ from services.monitor.handlers.upkeep import UPKEEP_TIMER, keep_up
 from services.monitor.ports import Ports
 
 
-def subscriptions(ports: Ports) -> list[Subscription]:
-    """The control events."""
-    return [
-        on(DeploymentChanged, partial(follow_deployment, ports=ports)),
-        on(TrainingFailed, partial(note_failed_training, ports=ports)),
-    ]
+def subscribe(broker: KafkaBroker, ports: Ports) -> None:
+    """The control events, each read by a group of its own: a backlog of one delays no other."""
+
+    @broker.subscriber(
+        "deployment.changed", group_id="millrace.monitor.deployment.changed", auto_offset_reset="earliest"
+    )
+    async def on_deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
+        await follow_deployment(envelope, ports)
+
+    @broker.subscriber("training.failed", group_id="millrace.monitor.training.failed", auto_offset_reset="earliest")
+    async def on_training_failed(envelope: Envelope[TrainingFailed]) -> None:
+        await note_failed_training(envelope, ports)
 
 
 def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:
@@ -29,15 +36,6 @@ def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], Batc
         InferenceLogged: partial(take_records, ports=ports),
         FeedbackReceived: partial(take_feedback, ports=ports),
     }
-
-
-def one_by_one(ports: Ports) -> list[Subscription]:
-    """The same for a bus that knows no batches."""
-    return [Subscription(event, partial(_alone, take=take)) for event, take in batches(ports).items()]
-
-
-async def _alone(envelope: Envelope[Event], take: BatchHandler) -> None:
-    await take([envelope])
 
 
 def timers(ports: Ports) -> Mapping[str, Handle]:

@@ -1,6 +1,8 @@
-"""What the registry listens to."""
+"""The events that the registry consumes, and its timers."""
 
 from functools import partial
+
+from faststream.kafka import KafkaBroker
 
 from services.contracts.events import (
     DriftDetected,
@@ -10,22 +12,39 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
-from services.kit.messaging.delivery import Subscription, on
+from services.kit.envelope import Envelope
 from services.kit.timers import Handle
 from services.registry import handlers
 from services.registry.domain.desired import BAKE, DRAIN, STEP_TIMEOUT
 from services.registry.ports import Ports
 
 
-def subscriptions(ports: Ports) -> list[Subscription]:
-    return [
-        on(ModelTrained, partial(handlers.register_version, ports=ports)),
-        on(TrainingFailed, partial(handlers.record_training_failed, ports=ports)),
-        on(DriftDetected, partial(handlers.record_drift, ports=ports)),
-        on(RolloutJudged, partial(handlers.take_verdict, ports=ports)),
-        on(SloBreached, partial(handlers.take_breach, ports=ports)),
-        on(ReplicaReported, partial(handlers.take_report, ports=ports)),
-    ]
+def subscribe(broker: KafkaBroker, ports: Ports) -> None:
+    """The control events, each read by a group of its own: a backlog of one delays no other."""
+
+    @broker.subscriber("model.trained", group_id="millrace.registry.model.trained", auto_offset_reset="earliest")
+    async def on_model_trained(envelope: Envelope[ModelTrained]) -> None:
+        await handlers.register_version(envelope, ports)
+
+    @broker.subscriber("training.failed", group_id="millrace.registry.training.failed", auto_offset_reset="earliest")
+    async def on_training_failed(envelope: Envelope[TrainingFailed]) -> None:
+        await handlers.record_training_failed(envelope, ports)
+
+    @broker.subscriber("drift.detected", group_id="millrace.registry.drift.detected", auto_offset_reset="earliest")
+    async def on_drift_detected(envelope: Envelope[DriftDetected]) -> None:
+        await handlers.record_drift(envelope, ports)
+
+    @broker.subscriber("rollout.judged", group_id="millrace.registry.rollout.judged", auto_offset_reset="earliest")
+    async def on_rollout_judged(envelope: Envelope[RolloutJudged]) -> None:
+        await handlers.take_verdict(envelope, ports)
+
+    @broker.subscriber("slo.breached", group_id="millrace.registry.slo.breached", auto_offset_reset="earliest")
+    async def on_slo_breached(envelope: Envelope[SloBreached]) -> None:
+        await handlers.take_breach(envelope, ports)
+
+    @broker.subscriber("replica.reported", group_id="millrace.registry.replica.reported", auto_offset_reset="earliest")
+    async def on_replica_reported(envelope: Envelope[ReplicaReported]) -> None:
+        await handlers.take_report(envelope, ports)
 
 
 def timer_handlers(ports: Ports) -> dict[str, Handle]:

@@ -1,20 +1,27 @@
-"""What the trainer listens to."""
+"""The events that the trainer consumes, and its timers."""
 
 from functools import partial
 
+from faststream.kafka import KafkaBroker
+
 from services.contracts.events import DatasetReady, DriftDetected, FeedbackReceived, InferenceLogged
+from services.kit.envelope import Envelope
 from services.kit.messaging.batch_consumer import BatchHandler
-from services.kit.messaging.delivery import Subscription, on
 from services.kit.timers import Handle
 from services.trainer.handlers import asking, executions, traffic
 from services.trainer.ports import Ports
 
 
-def subscriptions(ports: Ports) -> list[Subscription]:
-    return [
-        on(DatasetReady, partial(asking.take_dataset, ports=ports)),
-        on(DriftDetected, partial(asking.take_drift, ports=ports)),
-    ]
+def subscribe(broker: KafkaBroker, ports: Ports) -> None:
+    """The control events, each read by a group of its own: a backlog of one delays no other."""
+
+    @broker.subscriber("dataset.ready", group_id="millrace.trainer.dataset.ready", auto_offset_reset="earliest")
+    async def on_dataset_ready(envelope: Envelope[DatasetReady]) -> None:
+        await asking.take_dataset(envelope, ports)
+
+    @broker.subscriber("drift.detected", group_id="millrace.trainer.drift.detected", auto_offset_reset="earliest")
+    async def on_drift_detected(envelope: Envelope[DriftDetected]) -> None:
+        await asking.take_drift(envelope, ports)
 
 
 def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:

@@ -16,7 +16,6 @@ from services.contracts.events import FeedbackReceived
 from services.gateway import handlers as gateway
 from services.gateway.domain.requests import Caller, Classify
 from services.kit.envelope import Message
-from services.kit.messaging.delivery import Delivery
 from tests.e2e.virtual import rooms
 from tests.e2e.virtual.faults import Killed
 from tests.e2e.virtual.ground import MODEL, TENANT, Ground
@@ -41,20 +40,19 @@ class Asked:
     label: str
 
 
-class Doorway(Delivery):
-    """A room's group on the bus, whoever runs the room at the moment."""
+class RoomGroup:
+    """A room's consumers on the broker, whoever runs the room at the moment."""
 
     def __init__(self, house: "House", name: str) -> None:
-        super().__init__([], house.ground.bus, house.ground.clock)
         self._house = house
         self._name = name
 
     @property
     def topics(self) -> list[str]:
-        return self._house.room(self._name).delivery.topics
+        return self._house.room(self._name).topics
 
     async def deliver(self, message: Message) -> None:
-        await self._house.surely(self._name, lambda room: room.delivery.deliver(message))
+        await self._house.surely(self._name, lambda room: room.deliver(message))
 
 
 class House:
@@ -76,15 +74,15 @@ class House:
         self.registry = await rooms.build_registry(self.ground)
         self.inference = rooms.build_inference(self.ground)
         self.monitor = await rooms.build_monitor(self.ground)
-        self.ground.bus.join([Doorway(self, room.name) for room in self._rooms])
+        self.ground.bus.join([RoomGroup(self, room.name) for room in self._rooms])
         for room in self._rooms:
-            await self.surely(room.name, lambda room: room.opened())
+            await self.surely(room.name, lambda room: room.open())
         await self.settle()
 
     async def close(self) -> None:
         await self._stop_working()
         for room in self._rooms:
-            await room.closed()
+            await room.close()
             if room.database is not None:
                 await room.database.close()
 
@@ -165,17 +163,17 @@ class House:
             old = self.room(name)
             if name == "trainer":
                 await self._stop_working()
-            await old.closed()
+            await old.close()
             if old.database is not None:
                 await old.database.close()
             try:
                 await self._build(name)
-                await self.room(name).opened()
+                await self.room(name).open()
                 break
             except Killed:
                 continue
         if name in ("gateway", "inference"):  # they follow compacted topics from the beginning
-            fresh = self.room(name).delivery
+            fresh = self.room(name)
             for message in self.ground.bus.latest(fresh.topics):
                 await fresh.deliver(message)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from services.kit.messaging.delivery import Delivery
+from services.kit.envelope import Message
+from services.kit.messaging.in_memory import Group, InMemorySubscribers
 from services.kit.sql.relay import Relay
 from services.kit.sql.tables import TimerRow
 from services.kit.sql.work import columns
@@ -23,7 +24,8 @@ class Room:
     """What one service runs. `database`, `relay` and `timers` where it has them."""
 
     name: str
-    delivery: Delivery
+    groups: list[Group]
+    """Its consumers: FastStream subscribers, and those of aiokafka."""
     database: FragileDatabase | None = None
     relay: Relay | None = None
     timers: TimerLoop | None = None
@@ -32,6 +34,27 @@ class Room:
     closed: Callable[[], Awaitable[None]] = _nothing
     next_due: datetime | None = field(default=None, init=False)
     """Of its timers, as of the last commit."""
+
+    async def open(self) -> None:
+        for group in self.groups:
+            if isinstance(group, InMemorySubscribers):
+                await group.open()
+        await self.opened()
+
+    async def close(self) -> None:
+        await self.closed()
+        for group in self.groups:
+            if isinstance(group, InMemorySubscribers):
+                await group.close()
+
+    @property
+    def topics(self) -> list[str]:
+        return [topic for group in self.groups for topic in group.topics]
+
+    async def deliver(self, message: Message) -> None:
+        for group in self.groups:
+            if message.topic in group.topics:
+                await group.deliver(message)
 
     @property
     def is_dead(self) -> bool:

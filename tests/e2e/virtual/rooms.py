@@ -1,17 +1,17 @@
 """The five rooms, wired as their `app.py` wires them, on the house's ground instead of broker, wire and machine."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.contracts.events import ReplicaReported
+from services.contracts.events import Event, ReplicaReported
 from services.gateway import ports as gateway
 from services.gateway.domain.routing import RoutingTable
-from services.gateway.inbound.events import subscriptions as gateway_subscriptions
+from services.gateway.inbound.events import compacted_topics as gateway_topics
 from services.gateway.outbound.inputs import RootedFiles
 from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS as GATEWAY_MIGRATIONS
@@ -20,14 +20,16 @@ from services.inference import ports as inference
 from services.inference.domain.records import Sampling
 from services.inference.domain.roster import Roster
 from services.inference.handlers import restore
-from services.inference.inbound.events import followed
+from services.inference.inbound.events import compacted_topics as inference_topics
 from services.inference.outbound.crew import TaskCrew
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
-from services.kit.envelope import Envelope
 from services.kit.jobs import Worker
-from services.kit.messaging.batch_consumer import BatchHandler
-from services.kit.messaging.delivery import Delivery, Subscription
+from services.kit.messaging.batch_consumer import BatchConsumer, BatchHandler
+from services.kit.messaging.compacted_topic_reader import CompactedTopicReader, Handler
+from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.event_consumer import Subscribe
+from services.kit.messaging.in_memory import Group, InMemoryConsumer, InMemorySubscribers
 from services.kit.rows import RowLimits
 from services.kit.sql.relay import Relay
 from services.kit.sql.store import SqlStore
@@ -98,7 +100,7 @@ async def build_gateway(ground: Ground) -> Gateway:
     )
     room = Room(
         "gateway",
-        Delivery(gateway_subscriptions(ports), ground.bus, ground.clock),
+        [_compacted(gateway_topics(ports), ground)],
         database,
         Relay(database, ground.bus, ground.clock),
     )
@@ -128,7 +130,7 @@ async def build_registry(ground: Ground) -> Registry:
     store = SqlStore(database, begin)
     rules = RegistrySettings.model_validate(REGISTRY).rules()
     ports = registry.Ports(store=store, artifacts=ground.shelf, clock=ground.clock, rules=rules)
-    room = _room("registry", ground, database, registry_events.subscriptions(ports))
+    room = _room("registry", ground, database, [_subscribers(partial(registry_events.subscribe, ports=ports), ground)])
     room.timers = TimerLoop(store, registry_events.timer_handlers(ports), ground.clock)
     room.opened = partial(registry_handlers.tell_all, ports)
     return Registry(room, ports, store)
@@ -172,22 +174,10 @@ async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Po
         execution=ExecutionPolicy(poll_seconds=STAGE_SECONDS),
         code_version="virtual",
     )
-    subscriptions = [*trainer_events.subscriptions(ports), *_one_by_one(ports)]
-    room = _room("trainer", ground, database, subscriptions)
+    subscribers = _subscribers(partial(trainer_events.subscribe, ports=ports), ground)
+    room = _room("trainer", ground, database, [subscribers, *_batches(trainer_events.batches(ports), ground)])
     room.timers = TimerLoop(store, trainer_events.timer_handlers(ports), ground.clock)
     return Trainer(room, ports, worker)
-
-
-def _one_by_one(ports: trainer.Ports) -> list[Subscription]:
-    """Topics that the trainer reads in batches, for a bus that knows none."""
-
-    def singly(handle: BatchHandler) -> Callable[[Envelope[Any]], Awaitable[None]]:
-        async def take(envelope: Envelope[Any]) -> None:
-            await handle([envelope])
-
-        return take
-
-    return [Subscription(event, singly(handle)) for event, handle in trainer_events.batches(ports).items()]
 
 
 class WatchedLog(LogWriter):
@@ -222,7 +212,7 @@ def build_inference(ground: Ground) -> Inference:
         bounds=inference.Bounds(drain_grace_seconds=2.0),
         observe=lambda deployment, version, outcome, seconds: None,
     )
-    subscriptions = [Subscription(event, handle) for event, handle in followed(ports).items()]
+    groups: list[Group] = [_compacted(inference_topics(ports), ground)]
     tasks: list[asyncio.Task[None]] = []
 
     async def opened() -> None:
@@ -237,7 +227,7 @@ def build_inference(ground: Ground) -> Inference:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    room = Room("inference", Delivery(subscriptions, ground.bus, ground.clock), opened=opened, closed=closed)
+    room = Room("inference", groups, opened=opened, closed=closed)
     return Inference(room, ports, log)
 
 
@@ -285,13 +275,34 @@ async def build_monitor(ground: Ground) -> Monitor:
     store = SqlStore(database, begin)
     policy = MonitorSettings.model_validate(MONITOR).policy()
     ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy)
-    subscriptions = [*monitor_events.subscriptions(ports), *monitor_events.one_by_one(ports)]
-    room = _room("monitor", ground, database, subscriptions)
+    subscribers = _subscribers(partial(monitor_events.subscribe, ports=ports), ground)
+    room = _room("monitor", ground, database, [subscribers, *_batches(monitor_events.batches(ports), ground)])
     room.timers = TimerLoop(store, monitor_events.timers(ports), ground.clock)
     room.opened = partial(begin_upkeep, ports)
     return Monitor(room, ports)
 
 
-def _room(name: str, ground: Ground, database: FragileDatabase, subscriptions: list[Subscription]) -> Room:
-    delivery = Delivery(subscriptions, ground.bus, ground.clock)
-    return Room(name, delivery, database, Relay(database, ground.bus, ground.clock))
+def _room(name: str, ground: Ground, database: FragileDatabase, groups: list[Group]) -> Room:
+    return Room(name, groups, database, Relay(database, ground.bus, ground.clock))
+
+
+def _subscribers(subscribe: Subscribe, ground: Ground) -> Group:
+    return InMemorySubscribers(subscribe, Delivery(ground.bus, ground.clock), ground.clock)
+
+
+def _batches(handlers: Mapping[Any, BatchHandler], ground: Ground) -> list[Group]:
+    """Topics that are read in batches, here of one event each."""
+    delivery = Delivery(ground.bus, ground.clock)
+
+    def group(event: type[Event], handle: BatchHandler) -> Group:
+        consumer = BatchConsumer(
+            event, handle, bootstrap_servers="", service="virtual", delivery=delivery, clock=ground.clock
+        )
+        return InMemoryConsumer([event.topic], lambda message: consumer.deliver([message]))
+
+    return [group(event, handle) for event, handle in handlers.items()]
+
+
+def _compacted(handlers: dict[type[Event], Handler], ground: Ground) -> Group:
+    reader = CompactedTopicReader(handlers, bootstrap_servers="", client="virtual", clock=ground.clock)
+    return InMemoryConsumer(reader.topics, reader.on_message)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from faststream.kafka import KafkaBroker
 from typer.testing import CliRunner
 
 from services.cli.app import app
@@ -22,7 +23,7 @@ from services.contracts.events import DatasetReady, DeploymentChanged
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message, encode
 from services.kit.messaging.dead_letters import DeadLetterQueue
-from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter
@@ -49,8 +50,13 @@ class Trainer:
     calls: list[str] = field(default_factory=list)
 
     def bus(self) -> EventConsumer:
-        delivery = Delivery([on(DatasetReady, self._handle)], self.writer, SystemClock(), service="trainer")
-        return EventConsumer(delivery, self.servers, f"trainer-{uuid.uuid4().hex[:8]}", SystemClock())
+        clock, group = SystemClock(), f"trainer-{uuid.uuid4().hex[:8]}"
+
+        def subscribe(broker: KafkaBroker) -> None:
+            broker.subscriber("dataset.ready", group_id=group, auto_offset_reset="earliest")(self._handle)
+
+        delivery = Delivery(self.writer, clock, service="trainer")
+        return EventConsumer(subscribe, delivery, clock, bootstrap_servers=self.servers, service="trainer")
 
     async def _handle(self, envelope: Envelope[DatasetReady]) -> None:
         try:

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faststream.kafka import KafkaBroker
 
 from services.cli.launcher.ports import any_free
 from services.contracts.errors import Invalid, TooLarge, Unavailable
 from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
 from services.kit.clock import SystemClock
 from services.kit.envelope import Envelope, Message, encode
-from services.kit.messaging import concurrent_consumer, consumer_loop, event_consumer, retry
+from services.kit.messaging import concurrent_consumer, consumer_loop, event_consumer, middlewares, retry
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
 from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
-from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import BrokerDown, EventProducer
 from services.kit.messaging.records import to_message
@@ -44,6 +45,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     monkeypatch.setattr(retry, "UNAVAILABLE_PAUSE_SECONDS", 0.05)
     for module in (event_consumer, consumer_loop, concurrent_consumer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(middlewares, "RETRY_SECONDS", 0.3)
     monkeypatch.setattr(event_consumer, "PROBE_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(concurrent_consumer, "SHUTDOWN_SECONDS", 0.3)
     yield
@@ -75,13 +77,22 @@ class Place:
         for envelope in envelopes:
             await self.handle(envelope)
 
+    def subscribe(self, broker: KafkaBroker) -> None:
+        @broker.subscriber("feedback.received", group_id=f"{self.service}.1", auto_offset_reset="earliest")
+        async def on_feedback_received(envelope: Envelope[FeedbackReceived]) -> None:
+            await self.handle(envelope)
+
+        @broker.subscriber("training.failed", group_id=f"{self.service}.2", auto_offset_reset="earliest")
+        async def on_training_failed(envelope: Envelope[TrainingFailed]) -> None:
+            await self.handle(envelope)
+
     def delivery(self) -> Delivery:
-        return Delivery(
-            [on(FeedbackReceived, self.handle), on(TrainingFailed, self.handle)], self.writer, SystemClock()
-        )
+        return Delivery(self.writer, SystemClock())
 
     def bus(self) -> EventConsumer:
-        return EventConsumer(self.delivery(), self.servers, self.service, SystemClock())
+        return EventConsumer(
+            self.subscribe, self.delivery(), SystemClock(), bootstrap_servers=self.servers, service=self.service
+        )
 
     async def send(self, *names: str, **trace: str) -> None:
         await self.writer.send([message(feedback(name), name, **trace) for name in names])
@@ -152,7 +163,7 @@ async def test_control_events_are_handled_refused_buried_and_waited_for(place: P
     bus = place.bus()
     async with running(bus.run):
         await until(lambda: "last" in place.taken, "the last event")
-        assert bus.connected.is_set()
+        await until(bus.connected.is_set, "both subscribers are connected")
     assert place.taken == ["first", "away", "last"]
     assert [place.calls.count(name) for name in ("poison", "refused", "away")] == [5, 1, 8]
     dead = await place.dead(2)

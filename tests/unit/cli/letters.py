@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from faststream.kafka import KafkaBroker
+
 from services.cli.letters import DeadLetter, known_letters
 from services.cli.sending import Sent
 from services.cli.watching import Seen
@@ -12,7 +14,8 @@ from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady
 from services.kit.clock import VirtualClock
 from services.kit.envelope import Envelope, Message, encode
-from services.kit.messaging.delivery import Delivery, on
+from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.in_memory import InMemorySubscribers
 
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")
 PLAIN = Message("dataset.ready", b"docs", DATASET.model_dump_json().encode())
@@ -83,8 +86,14 @@ class Service:
     effects: list[str] = field(default_factory=list)
 
     async def deliver(self, message: Message) -> None:
-        delivery = Delivery([on(DatasetReady, self._handle)], self.bus, self.bus.clock, service=self.name)
-        await delivery.deliver(message)
+        delivery = Delivery(self.bus, self.bus.clock, service=self.name)
+        subscribers = InMemorySubscribers(self._subscribe, delivery, self.bus.clock)
+        await subscribers.open()
+        await subscribers.deliver(message)
+        await subscribers.close()
+
+    def _subscribe(self, broker: KafkaBroker) -> None:
+        broker.subscriber("dataset.ready", group_id=self.name, auto_offset_reset="earliest")(self._handle)
 
     async def _handle(self, envelope: Envelope[DatasetReady]) -> None:
         if envelope.id in self.inbox:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from faststream.kafka import KafkaBroker
 from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import Invalid, Overloaded, TooLarge, Unavailable
@@ -14,8 +15,8 @@ from services.contracts.events import FeedbackReceived
 from services.kit.clock import VirtualClock
 from services.kit.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
 from services.kit.messaging.batch_consumer import BatchConsumer
-from services.kit.messaging.delivery import Delivery, on
-from services.kit.messaging.in_memory import InMemoryBroker
+from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.in_memory import InMemoryBroker, InMemorySubscribers
 from tests.unit.kit.spans import Spans
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -77,6 +78,17 @@ async def after(clock: VirtualClock, work: Awaitable[None]) -> float:
     return clock.monotonic()
 
 
+def subscribers(
+    handle: Callable[[Envelope[Any]], Awaitable[None]], delivery: Delivery, clock: VirtualClock
+) -> InMemorySubscribers:
+    """The one handler as a service's subscriber."""
+
+    def subscribe(broker: KafkaBroker) -> None:
+        broker.subscriber("feedback.received", group_id="test", auto_offset_reset="earliest")(handle)
+
+    return InMemorySubscribers(subscribe, delivery, clock)
+
+
 @dataclass
 class Place:
     handler: Handler = field(default_factory=Handler)
@@ -84,7 +96,8 @@ class Place:
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
-        self.delivery = Delivery([on(FeedbackReceived, self.handler.one)], self.dead, self.clock, service="monitor")
+        self.delivery = Delivery(self.dead, self.clock, service="monitor")
+        self.subscribers = subscribers(self.handler.one, self.delivery, self.clock)
 
     def reader(self) -> BatchConsumer:
         return BatchConsumer(
@@ -99,9 +112,13 @@ class Place:
     async def deliver(self, *messages: Message) -> float:
         async def each() -> None:
             for one in messages:
-                await self.delivery.deliver(one)
+                await self.subscribers.deliver(one)
 
-        return await after(self.clock, each())
+        await self.subscribers.open()
+        try:
+            return await after(self.clock, each())
+        finally:
+            await self.subscribers.close()
 
     def headers(self, number: int = 0) -> dict[str, str]:
         return dict(self.dead.sent[number].headers)
@@ -176,7 +193,8 @@ async def test_an_oversize_message_is_cut_so_that_its_dead_letter_can_be_sent(pl
 async def test_a_message_whose_dead_letter_cannot_be_sent_is_not_forgotten(place: Place) -> None:
     place.dead.failures = [Unavailable(what="the broker")]
     with pytest.raises(Unavailable):
-        await place.delivery.deliver(Message("feedback.received", None, b"{"))
+        await place.deliver(Message("feedback.received", None, b"{"))
+    assert place.clock.monotonic() >= 2.0, "the redelivery is not at once"
 
 
 async def test_handling_is_a_span_under_the_one_that_sent(place: Place, spans: Spans) -> None:
@@ -185,8 +203,8 @@ async def test_handling_is_a_span_under_the_one_that_sent(place: Place, spans: S
     async def handle(envelope: Envelope[Any]) -> None:
         seen.append(spans.current_trace())
 
-    delivery = Delivery([on(FeedbackReceived, handle)], place.dead, place.clock)
-    await delivery.deliver(message("e-1", traceparent=TRACEPARENT))
+    place.subscribers = subscribers(handle, place.delivery, place.clock)
+    await place.deliver(message("e-1", traceparent=TRACEPARENT))
     made = spans.only("process feedback.received")
     assert made.kind is SpanKind.CONSUMER
     assert made.parent is not None
@@ -226,15 +244,20 @@ async def test_the_memory_bus_delivers_in_the_order_of_sending_what_handlers_sen
     bus, seen = InMemoryBroker(), list[str]()
     clock = VirtualClock()
 
-    def group(name: str, then: Callable[[Envelope[Any]], list[Message]]) -> Delivery:
+    def group(name: str, then: Callable[[Envelope[Any]], list[Message]]) -> InMemorySubscribers:
         async def handle(envelope: Envelope[Any]) -> None:
             seen.append(f"{name}:{envelope.id}")
             await bus.send(then(envelope))
 
-        return Delivery([on(FeedbackReceived, handle)], bus, clock)
+        return subscribers(handle, Delivery(bus, clock), clock)
 
-    bus.join([group("a", lambda e: [message("e-3")] if e.id == "e-1" else []), group("b", lambda e: [])])
+    groups = [group("a", lambda e: [message("e-3")] if e.id == "e-1" else []), group("b", lambda e: [])]
+    for one in groups:
+        await one.open()
+    bus.join(groups)
     await bus.send([message("e-1"), message("e-2")])
     assert await bus.deliver_all() == 3
     assert seen == ["a:e-1", "b:e-1", "a:e-2", "b:e-2", "a:e-3", "b:e-3"]
     assert await bus.deliver_all() == 0
+    for one in groups:
+        await one.close()
