@@ -12,6 +12,7 @@ from services.kit.clock import Clock
 from services.kit.envelope import Message
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import Subscribe, build_broker, kafka_subscribers
+from services.kit.messaging.producer import check_size
 
 
 class Group(Protocol):
@@ -37,6 +38,13 @@ class InMemoryBroker:
         self._groups.extend(groups)
 
     async def send(self, messages: list[Message]) -> None:
+        """Refuses what the producer refuses. Raises TooLarge."""
+        for message in messages:
+            check_size(message)
+        self.append(messages)
+
+    def append(self, messages: list[Message]) -> None:
+        """As a producer that is none of the services' sends."""
         self.sent.extend(messages)
         self._pending.extend(messages)
 

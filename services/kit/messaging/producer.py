@@ -31,8 +31,7 @@ class EventProducer:
     async def send(self, messages: list[Message]) -> None:
         """Returns once the broker has all of them. Raises BrokerDown, TooLarge."""
         for message in messages:
-            if len(message.value or b"") > MAX_EVENT_BYTES:
-                raise _too_large(message.topic)
+            check_size(message)
         producer = await self._connected()
         try:
             async with asyncio.timeout(self._send_seconds):
@@ -81,6 +80,12 @@ class EventProducer:
         if self._producer is producer:
             self._producer = None
         await _stop(producer)
+
+
+def check_size(message: Message) -> None:
+    """Raises TooLarge."""
+    if len(message.value or b"") > MAX_EVENT_BYTES:
+        raise _too_large(message.topic)
 
 
 def _too_large(topic: str) -> TooLarge:

@@ -13,7 +13,8 @@ from services.cli.launcher.processes import stop
 from services.cli.launcher.topics import load_topics
 from services.kit.messaging.producer import BrokerDown, EventProducer
 from tests.fixtures.presence import left_out
-from tests.integration.kit.test_buses import Place, impatient, running, until
+from tests.integration.kit.consumers import Place
+from tests.integration.kit.test_messaging import impatient, running, until
 
 __all__ = ["impatient"]
 

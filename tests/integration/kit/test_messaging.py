@@ -1,36 +1,29 @@
-"""The bus on the embedded broker and on Apache Kafka alike."""
+"""Messaging on the embedded broker and on Apache Kafka; what subscribers see, on the in-memory broker too."""
 
 import asyncio
 import gc
 import time
-import uuid
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from faststream.kafka import KafkaBroker
 
 from services.cli.launcher.ports import any_free
 from services.contracts.errors import Invalid, TooLarge, Unavailable
-from services.contracts.events import DeploymentChanged, Event, FeedbackReceived, TrainingFailed
+from services.contracts.events import DeploymentChanged, FeedbackReceived, TrainingFailed
 from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, Message, encode
+from services.kit.envelope import Envelope, Message
 from services.kit.messaging import concurrent_consumer, consumer_loop, event_consumer, middlewares, retry
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
 from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
-from services.kit.messaging.delivery import Delivery
-from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import BrokerDown, EventProducer
-from services.kit.messaging.records import to_message
-from tests.integration.kit.rooms import NOON, feedback
+from tests.integration.kit.consumers import LIMIT, InMemoryPlace, Place, message, read
+from tests.integration.kit.rooms import feedback
 from tests.unit.kit.spans import Spans, span_of, trace_of
 
-LIMIT = 60.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -55,78 +48,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
         gc.collect()
 
 
-@dataclass
-class Place:
-    """A service on this broker: its writer, and a handler that does as it is told by the request's name."""
-
-    servers: str
-    writer: EventProducer
-    service: str = field(default_factory=lambda: f"test-{uuid.uuid4().hex[:8]}")
-    taken: list[str] = field(default_factory=list)
-    calls: list[str] = field(default_factory=list)
-    failures: dict[str, list[Exception]] = field(default_factory=dict)
-
-    async def handle(self, envelope: Envelope[Any]) -> None:
-        name = getattr(envelope.event, "request", envelope.id)
-        self.calls.append(name)
-        if left := self.failures.get(name):
-            raise left.pop(0)
-        self.taken.append(name)
-
-    async def handle_many(self, envelopes: Sequence[Envelope[Any]]) -> None:
-        for envelope in envelopes:
-            await self.handle(envelope)
-
-    def subscribe(self, broker: KafkaBroker) -> None:
-        @broker.subscriber("feedback.received", group_id=f"{self.service}.1", auto_offset_reset="earliest")
-        async def on_feedback_received(envelope: Envelope[FeedbackReceived]) -> None:
-            await self.handle(envelope)
-
-        @broker.subscriber("training.failed", group_id=f"{self.service}.2", auto_offset_reset="earliest")
-        async def on_training_failed(envelope: Envelope[TrainingFailed]) -> None:
-            await self.handle(envelope)
-
-    def delivery(self) -> Delivery:
-        return Delivery(self.writer, SystemClock())
-
-    def bus(self) -> EventConsumer:
-        return EventConsumer(
-            self.subscribe, self.delivery(), SystemClock(), bootstrap_servers=self.servers, service=self.service
-        )
-
-    async def send(self, *names: str, **trace: str) -> None:
-        await self.writer.send([message(feedback(name), name, **trace) for name in names])
-
-    async def raw(self, *values: tuple[bytes | None, list[tuple[str, bytes | None]]]) -> None:
-        """As a producer that is none of ours sends; of one key, so that all are in one partition."""
-        producer = AIOKafkaProducer(bootstrap_servers=self.servers, max_request_size=1_040_000)
-        await producer.start()
-        for value, headers in values:
-            await producer.send_and_wait("feedback.received", value, key=b"chapters", headers=headers)
-        await producer.stop()
-
-    async def dead(self, count: int) -> list[Message]:
-        return await read(self.servers, "feedback.received.dlq", count)
-
-
-def message(event: Event, name: str, **trace: str) -> Message:
-    return encode(Envelope(id=f"e-{name}", event=event, source="test", time=NOON, trace=trace))
-
-
 def changed(deployment: str, generation: int) -> Message:
     event = DeploymentChanged(deployment=deployment, model="m", generation=generation, targets=[], reason="r")
     return message(event, f"{deployment}-{generation}")
-
-
-async def read(servers: str, topic: str, count: int) -> list[Message]:
-    """The first `count` messages of a topic."""
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        async with asyncio.timeout(LIMIT):
-            return [to_message(await consumer.getone()) for _ in range(count)]
-    finally:
-        await consumer.stop()
 
 
 @asynccontextmanager
@@ -153,20 +77,34 @@ async def place(bootstrap_servers: str) -> AsyncIterator[Place]:
     await writer.close()
 
 
-async def test_control_events_are_handled_refused_buried_and_waited_for(place: Place) -> None:
-    place.failures = {
+@pytest.fixture(params=["memory", "embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def any_place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+    """The in-memory broker as well: what a subscriber sees is the same on all three."""
+    if request.param == "memory":
+        yield InMemoryPlace("", EventProducer("nowhere:1", "test"))
+        return
+    servers = request.getfixturevalue(
+        {"embedded": "embedded_bootstrap", "kafka": "apache_kafka_bootstrap"}[request.param]
+    )
+    writer = EventProducer(servers, "test")
+    yield Place(servers, writer)
+    await writer.close()
+
+
+async def test_control_events_are_handled_refused_buried_and_waited_for(any_place: Place) -> None:
+    any_place.failures = {
         "poison": [RuntimeError("boom")] * 9,
         "refused": [Bad()],
         "away": [Unavailable(what="the database")] * 7,
     }
-    await place.send("first", "poison", "refused", "away", "last")
-    bus = place.bus()
+    await any_place.send("first", "poison", "refused", "away", "last")
+    bus = any_place.bus()
     async with running(bus.run):
-        await until(lambda: "last" in place.taken, "the last event")
+        await until(lambda: "last" in any_place.taken, "the last event")
         await until(bus.connected.is_set, "both subscribers are connected")
-    assert place.taken == ["first", "away", "last"]
-    assert [place.calls.count(name) for name in ("poison", "refused", "away")] == [5, 1, 8]
-    dead = await place.dead(2)
+    assert any_place.taken == ["first", "away", "last"]
+    assert [any_place.calls.count(name) for name in ("poison", "refused", "away")] == [5, 1, 8]
+    dead = await any_place.dead(2)
     assert [(one.header("ce_id"), one.header("dlq-code"), one.header("dlq-tries")) for one in dead] == [
         ("e-poison", "RuntimeError", "5"),
         ("e-refused", "bad", "1"),
@@ -176,9 +114,9 @@ async def test_control_events_are_handled_refused_buried_and_waited_for(place: P
     assert dead[0].value == feedback("poison").model_dump_json().encode()
 
 
-async def test_whatever_another_producer_sends_the_partition_advances(place: Place) -> None:
+async def test_whatever_another_producer_sends_the_partition_advances(any_place: Place) -> None:
     body = feedback("plain").model_dump_json().encode()
-    await place.raw(
+    await any_place.raw(
         (b"\x80\x04pickle", []),
         (None, []),
         (b"[" * 100_000, []),
@@ -187,9 +125,9 @@ async def test_whatever_another_producer_sends_the_partition_advances(place: Pla
         (body, [("ce_specversion", b"1.0")]),
         (body, [("odd", None), ("ce_source", b"\xff\xfe")]),
     )
-    async with running(place.bus().run):
-        await until(lambda: place.taken == ["plain"], "the one good message")
-    dead = await place.dead(6)
+    async with running(any_place.bus().run):
+        await until(lambda: any_place.taken == ["plain"], "the one good message")
+    dead = await any_place.dead(6)
     assert [one.header("dlq-code") for one in dead] == ["malformed_event"] * 4 + [
         "unknown_event_type",
         "malformed_event",
@@ -208,10 +146,10 @@ async def test_a_service_that_starts_again_goes_on_behind_what_it_handled(place:
     assert place.taken == ["a", "b", "c"]
 
 
-async def test_one_trace_goes_through_sending_and_handling(place: Place, spans: Spans) -> None:
-    await place.send("a", traceparent=TRACEPARENT)
-    async with running(place.bus().run):
-        await until(lambda: place.taken == ["a"], "the event")
+async def test_one_trace_goes_through_sending_and_handling(any_place: Place, spans: Spans) -> None:
+    await any_place.send("a", traceparent=TRACEPARENT)
+    async with running(any_place.bus().run):
+        await until(lambda: any_place.taken == ["a"], "the event")
         await until(lambda: bool(spans.named("process feedback.received")), "its span")
     handled = spans.only("process feedback.received")
     assert trace_of(handled) == "0af7651916cd43dd8448eb211c80319c"
