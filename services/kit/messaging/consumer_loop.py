@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer
@@ -58,27 +59,43 @@ class ConsumerLoop:
             logger.warning("consuming %s begins again: %s", self._name, error)
         finally:
             await strategy.release()
-            await self._stops.stop(consumer.stop)
+            await self._stops.stop(consumer.stop, partial(cut_connections, consumer))
+
+
+Cut = Callable[[], Awaitable[None]]
 
 
 class Stops:
     """Stops clients within a limit. One whose broker does not answer goes on stopping beside its successor."""
 
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, limit_seconds: float = STOP_SECONDS) -> None:
+        self._limit_seconds = limit_seconds
+        self._cuts: dict[asyncio.Task[None], Cut] = {}
 
-    async def stop(self, stop: Callable[[], Awaitable[Any]]) -> None:
+    async def stop(self, stop: Callable[[], Awaitable[Any]], cut: Cut) -> None:
+        """`cut` closes the client's connections when it has to be given up."""
         task = asyncio.create_task(_quietly(stop))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.wait([task], timeout=STOP_SECONDS)
+        self._cuts[task] = cut
+        task.add_done_callback(lambda done: self._cuts.pop(done, None))
+        await asyncio.wait([task], timeout=self._limit_seconds)
 
     async def cancel(self) -> None:
-        """Gives up on those that still stop."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        """Gives up on those that still stop, and closes their connections: half stopped they would stay open."""
+        cuts = dict(self._cuts)
+        for task in cuts:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*cuts, return_exceptions=True)
+        for task, cut in cuts.items():
+            if task.cancelled():
+                await _quietly(cut)
+
+
+async def cut_connections(consumer: AIOKafkaConsumer) -> None:
+    """Closes the connections of a consumer whose `stop` was cancelled.
+
+    aiokafka has no public way: `stop` waits for a group that is still being joined, and a second call does nothing.
+    """
+    await consumer._client.close()
 
 
 async def _quietly(stop: Callable[[], Awaitable[Any]]) -> None:

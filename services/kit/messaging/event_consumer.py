@@ -13,7 +13,7 @@ from faststream.kafka.subscriber.usecase import LogicSubscriber
 
 from services.kit.clock import Clock
 from services.kit.log import logger
-from services.kit.messaging.consumer_loop import RETRY_SECONDS, Stops
+from services.kit.messaging.consumer_loop import RETRY_SECONDS, Stops, cut_connections
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.lag import is_connected, observe_lag
 from services.kit.messaging.middlewares import DeadLetterMiddleware, EnvelopeMiddleware
@@ -93,7 +93,8 @@ class EventConsumer:
             logger.warning("no broker yet: %s", error)
         finally:
             self.connected.clear()
-            await self._stops.stop(broker.stop)
+            consumers = [part.consumer for part in kafka_subscribers(broker) if part.consumer is not None]
+            await self._stops.stop(broker.stop, partial(_cut, consumers))
 
     async def _observe(self, consumers: list[Any]) -> None:
         if not all(await asyncio.gather(*map(is_connected, consumers))):
@@ -101,3 +102,8 @@ class EventConsumer:
             return
         self.connected.set()
         await asyncio.gather(*map(observe_lag, consumers))
+
+
+async def _cut(consumers: list[Any]) -> None:
+    for consumer in consumers:
+        await cut_connections(consumer)
