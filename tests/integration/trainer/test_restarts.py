@@ -81,7 +81,7 @@ class Place:
         self._producer = OutsideProducer(bootstrap)
         (root / "datasets").mkdir()
         ensure_keys(root / "keys")
-        self.data = write_jsonl(root / "datasets" / "rows.jsonl", texts(240))
+        self.data = write_jsonl(root / "datasets" / "rows.jsonl", texts(480))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "OTEL_"))},
             "PYTHONPATH": str(Path.cwd()),
@@ -118,7 +118,7 @@ class Place:
 
     def announce(self) -> str:
         """The run that follows from it."""
-        recipe = RECIPE | {"epochs": 60}
+        recipe = RECIPE | {"epochs": 100}  # longer than a service takes to start
         body = {"dataset": "topics-1", "uri": self.data.as_uri(), "model": "topics", "recipe": recipe}
         self._producer.tell("dataset.ready", "topics-1", body, "evt-topics-1")
         until(lambda: bool(self.rows("SELECT id FROM trainer_run")), "the run is queued", SECONDS)
