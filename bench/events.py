@@ -20,16 +20,16 @@ from bench.fleet import running_broker
 from bench.report import Figure, at_most
 from services.cli.launcher.kafka import missing_tools
 from services.contracts.events import FeedbackReceived
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope
-from services.kit.ids import SystemIds
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
-from services.kit.sql.database import Database
-from services.kit.sql.relay import Relay
-from services.kit.sql.store import SqlStore
-from services.kit.sql.work import SqlUnitOfWork
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.relay import Relay
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork
 from services.registry.app import MIGRATIONS
 
 WARM_UP: Final = 10

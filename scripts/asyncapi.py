@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import EVENTS, Event
-from services.kit.envelope import Envelope, Message, encode
+from services.kit.messaging.envelope import Envelope, Message, encode
 from tests.contracts.examples import EXAMPLES, NOON
 
 Document: TypeAlias = dict[str, Any]

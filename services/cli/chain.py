@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.kit.chain import GENESIS, entry_hash
+from services.kit.core.hash_chain import GENESIS, entry_hash
 
 
 @dataclass(frozen=True)

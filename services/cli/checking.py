@@ -82,7 +82,7 @@ def check(content: bytes, topic: str, *, line: int = 1) -> Checked:
 
 def _checked(content: bytes, data: Any, event: "type[Event]", line: int, form: str) -> Checked:
     from services.contracts.schemas import event_schema
-    from services.kit.envelope import Message, id_of
+    from services.kit.messaging.envelope import Message, id_of
 
     schema = event_schema(event)
     problems = list(_by_class(event, data, schema))
@@ -128,8 +128,8 @@ def _by_schema(data: Any, schema: dict[str, Any]) -> Iterator[Problem]:
 
 def _by_envelope(content: bytes, event: "type[Event]") -> Iterator[Problem]:
     from services.contracts.errors import Refusal
-    from services.kit.clock import SystemClock
-    from services.kit.envelope import Message, decode
+    from services.kit.core.clock import SystemClock
+    from services.kit.messaging.envelope import Message, decode
 
     try:
         decode(Message(event.topic, None, content), SystemClock().now())

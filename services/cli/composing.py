@@ -11,7 +11,7 @@ from services.cli.errors import CliError, Exit
 from services.cli.reading import read_bytes
 
 if TYPE_CHECKING:
-    from services.kit.envelope import Message
+    from services.kit.messaging.envelope import Message
 
 SOURCE: Final = "millrace/cli"
 
@@ -41,9 +41,9 @@ def message_of(topic: str, body: Mapping[str, Any], attributes: Mapping[str, str
     Raises CliError for a body that is no event of this topic, and for one that no service would take.
     """
     from services.contracts.errors import Refusal
-    from services.kit.clock import SystemClock
-    from services.kit.envelope import TRACE_HEADERS, Message, decode, encode
-    from services.kit.ids import SystemIds
+    from services.kit.core.clock import SystemClock
+    from services.kit.core.ids import SystemIds
+    from services.kit.messaging.envelope import TRACE_HEADERS, Message, decode, encode
 
     event_of(topic)
     content, now = json.dumps(body).encode(), SystemClock().now()

@@ -16,7 +16,7 @@ from services.cli.launcher.topics import DEAD_LETTER_SUFFIX
 from services.cli.watching import Seen, Watcher
 
 if TYPE_CHECKING:
-    from services.kit.envelope import Message
+    from services.kit.messaging.envelope import Message
 
 REASONS: Final = "dlq-"
 """Headers with this beginning are the dead letter's own and never travel back."""
@@ -80,7 +80,7 @@ class DeadLetter:
 
     def original(self) -> "Message":
         """The record as it lay on its topic: original bytes, key and headers."""
-        from services.kit.envelope import Message
+        from services.kit.messaging.envelope import Message
 
         own = (REPLAY_OF, FIRST_BURIED_AT)
         told = self.seen.headers.items()
@@ -196,7 +196,7 @@ def named_letter(name: str, letters: Iterable[DeadLetter]) -> DeadLetter:
 
 
 def _event_id(seen: Seen) -> str:
-    from services.kit.envelope import Message, id_of
+    from services.kit.messaging.envelope import Message, id_of
 
     headers = tuple(seen.headers.items())
     return id_of(Message(seen.topic.removesuffix(DEAD_LETTER_SUFFIX), seen.record_key, seen.value, headers))

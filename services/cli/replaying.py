@@ -25,7 +25,7 @@ from services.cli.sending import Sender
 from services.cli.watching import Seen, Watcher
 
 if TYPE_CHECKING:
-    from services.kit.envelope import Envelope, Message
+    from services.kit.messaging.envelope import Envelope, Message
 
 SOURCE: Final = "millrace/cli"
 
@@ -46,7 +46,7 @@ class Planned:
     @property
     def event_id(self) -> str:
         """Of the record that is sent; of the letter where none is."""
-        from services.kit.envelope import id_of
+        from services.kit.messaging.envelope import id_of
 
         return id_of(self.message) if self.message is not None else self.letter.event_id
 
@@ -67,8 +67,8 @@ def plan(letters: Iterable[DeadLetter], *, again: bool, now: datetime, latest: L
 
 def _planned(letter: DeadLetter, *, again: bool, now: datetime, latest: Latest) -> Planned:
     from services.contracts.errors import Refusal
-    from services.kit.envelope import decode
-    from services.kit.keeping import DEAD_LETTER_KEPT
+    from services.kit.core.retention import DEAD_LETTER_KEPT
+    from services.kit.messaging.envelope import decode
 
     if letter.replayed_at and not again:
         why = f"it became {letter.failed_again}" if letter.failed_again else f"at {letter.replayed_at.isoformat()}"
@@ -97,7 +97,7 @@ def corrected(letter: DeadLetter, body: bytes, now: datetime, *, again: bool = F
     also for one that was replayed as another event: two events have two effects.
     """
     from services.contracts.errors import Refusal
-    from services.kit.envelope import attributes_of, decode, encode
+    from services.kit.messaging.envelope import attributes_of, decode, encode
 
     original = letter.original()
     cause = letter.event_id or letter.name
@@ -169,7 +169,7 @@ def latest_of(bootstrap: str, letters: Iterable[DeadLetter]) -> Latest:
 
 
 def _id_of(seen: Seen) -> str:
-    from services.kit.envelope import Message, id_of
+    from services.kit.messaging.envelope import Message, id_of
 
     return id_of(Message(seen.topic, seen.record_key, seen.value, tuple(seen.headers.items())))
 
@@ -180,7 +180,7 @@ def _marked(message: "Message", letter: DeadLetter) -> "Message":
 
 
 def _note(one: Planned, now: datetime) -> "Message":
-    from services.kit.envelope import Message
+    from services.kit.messaging.envelope import Message
 
     told = {NOTE: REPLAYED, NOTE_LETTER: one.letter.name, NOTE_EVENT: one.event_id, NOTE_AT: now.isoformat()}
     return Message(one.letter.seen.topic, one.letter.seen.record_key, None, tuple(told.items()))

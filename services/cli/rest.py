@@ -10,7 +10,7 @@ from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.home import Home
 from services.cli.launcher.launch import running_state
 from services.cli.uploading import Advance, chunks_of
-from services.kit.ids import SystemIds
+from services.kit.core.ids import SystemIds
 
 if TYPE_CHECKING:
     import httpx

@@ -8,7 +8,7 @@ from services.cli.brokers import NoBroker
 from services.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from services.kit.envelope import Message
+    from services.kit.messaging.envelope import Message
 
 SEND_SECONDS: Final = 15.0
 AT_ONCE: Final = 500

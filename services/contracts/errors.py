@@ -17,7 +17,7 @@ Refusal
 └── InternalError      an error of ours, which tells nothing of the inside
 
 A room derives its own refusals from these in its `errors.py`. Each transport maps `kind` once
-(`kit/http.py`, `kit/rpc.py`); nothing here knows a status code.
+(`kit/transport/http.py`, `kit/transport/rpc.py`); nothing here knows a status code.
 """
 
 import re

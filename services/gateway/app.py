@@ -40,16 +40,16 @@ from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
 from services.gateway.ports import Batching, Limiter, Ports
 from services.gateway.settings import GatewaySettings
-from services.kit.jobs import Worker
-from services.kit.keys import KeyringFile
+from services.kit.identity.keys import KeyringFile
+from services.kit.jobs.worker import Worker
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
 from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
-from services.kit.rpc import RpcServer
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.unit_of_work import Job
 from services.kit.service import Service
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.uploads import UploadStore
-from services.kit.work import Job
+from services.kit.storage.uploads import UploadStore
+from services.kit.transport.rpc import RpcServer
 
 
 def build(settings: GatewaySettings) -> Service:

@@ -22,9 +22,9 @@ from services.gateway.errors import (
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.conditions import takes_condition
 from services.gateway.inbound.http.routes import GATEWAY, INFERENCE, Route
-from services.kit.auth import RoleTooWeak
-from services.kit.once import KeyReused
-from services.kit.uploads import StoreFull, TooManyUploads
+from services.kit.core.idempotency import KeyReused
+from services.kit.identity.auth import RoleTooWeak
+from services.kit.storage.uploads import StoreFull, TooManyUploads
 
 ERROR: Final[dict[str, Any]] = {
     "type": "object",

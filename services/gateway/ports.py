@@ -12,11 +12,11 @@ from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
 from services.gateway.domain.statistics import Statistics
-from services.kit.auth import Principal
-from services.kit.clock import Clock
-from services.kit.ids import Ids
-from services.kit.keys import KeyRecord, NewKey
-from services.kit.work import UnitOfWork
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.identity.auth import Principal
+from services.kit.identity.keys import KeyRecord, NewKey
+from services.kit.persistence.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)

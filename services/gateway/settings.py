@@ -9,8 +9,8 @@ from pydantic_settings import SettingsConfigDict
 
 from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.ports import BatchPolicy, Patience, Policy
-from services.kit.rows import RowLimits
-from services.kit.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings
+from services.kit.core.tabular import RowLimits
 
 
 class GatewaySettings(ServiceSettings):

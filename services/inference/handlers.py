@@ -15,9 +15,9 @@ from services.inference.domain.versions import Held, State, VersionKey, Wanted, 
 from services.inference.errors import ArtifactRefused, BringUpBroke, QueueFull
 from services.inference.ports import Ports
 from services.inference.telemetry import BRING_UP_SECONDS, BRING_UPS
-from services.kit import telemetry
-from services.kit.envelope import Cause, Envelope
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import Cause, Envelope
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
 DRAIN_LOOK_SECONDS: Final = 0.5

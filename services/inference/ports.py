@@ -11,9 +11,9 @@ from services.inference.domain.records import Answered
 from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey, Wish
-from services.kit.clock import Clock
-from services.kit.envelope import Cause
-from services.kit.ids import Ids
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.messaging.envelope import Cause
 
 
 class Engine(Protocol):

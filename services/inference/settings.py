@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.contracts.names import ReplicaId
-from services.kit.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings
 
 
 class InferenceSettings(ServiceSettings):

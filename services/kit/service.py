@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from services.contracts.errors import Refusal
-from services.kit import log, telemetry
-from services.kit.artifacts import ArtifactStore
-from services.kit.auth import Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.http import App, HttpServer, Operations
-from services.kit.ids import SystemIds
-from services.kit.log import logger
+from services.kit.core import log, telemetry
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
+from services.kit.core.log import logger
+from services.kit.core.settings import ServiceSettings
+from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.producer import EventProducer
-from services.kit.rpc import MAX_MESSAGE_BYTES, Gate, RpcServer
-from services.kit.settings import ServiceSettings
-from services.kit.sql.database import Database
-from services.kit.sql.relay import Relay
-from services.kit.sql.upkeep import Upkeep
+from services.kit.persistence.sql.cleanup import Upkeep
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.relay import Relay
+from services.kit.storage.artifacts import ArtifactStore
+from services.kit.transport.http import App, HttpServer, Operations
+from services.kit.transport.rpc import MAX_MESSAGE_BYTES, Gate, RpcServer
 
 if TYPE_CHECKING:
     from services.kit.messaging.event_consumer import Subscribe

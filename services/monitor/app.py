@@ -3,9 +3,9 @@
 from functools import partial
 
 from services.contracts.rpc import monitor_pb2_grpc
+from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
-from services.kit.timers import TimerLoop
 from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound.events import batches, subscribe, timers
 from services.monitor.inbound.rpc import SERVICE, MonitorRpc

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from services.contracts.events import Verdict
-from services.kit.clock import Clock
-from services.kit.work import UnitOfWork
+from services.kit.core.clock import Clock
+from services.kit.persistence.unit_of_work import UnitOfWork
 from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
 from services.monitor.domain.ledger import Answer, Known
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings
 from services.monitor.domain.drift import DriftPolicy
 from services.monitor.domain.sequential import Limits
 from services.monitor.domain.slo import BurnPolicy, Indicator, Objective

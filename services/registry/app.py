@@ -7,10 +7,10 @@ from typing import Final
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.kit.jobs.timers import TimerLoop
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.timers import TimerLoop
 from services.registry import handlers
 from services.registry.inbound import events, rpc
 from services.registry.outbound.artifacts import CheckedArtifacts

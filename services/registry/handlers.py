@@ -17,10 +17,10 @@ from services.contracts.events import (
     TrainingFailed,
 )
 from services.contracts.names import place_of
-from services.kit.chain import Chosen
-from services.kit.envelope import Cause, Envelope, Origin
-from services.kit.once import Once
-from services.kit.work import Timer
+from services.kit.core.hash_chain import Chosen
+from services.kit.core.idempotency import Once
+from services.kit.messaging.envelope import Cause, Envelope, Origin
+from services.kit.persistence.unit_of_work import Timer
 from services.registry import telemetry
 from services.registry.domain import ModelState, changes, decide, desired, elapsed, evolve, fold, timers
 from services.registry.domain.commands import (

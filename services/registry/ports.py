@@ -8,10 +8,10 @@ from typing import Protocol
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
-from services.kit.chain import Chosen
-from services.kit.clock import Clock
-from services.kit.envelope import Cause
-from services.kit.work import UnitOfWork
+from services.kit.core.clock import Clock
+from services.kit.core.hash_chain import Chosen
+from services.kit.messaging.envelope import Cause
+from services.kit.persistence.unit_of_work import UnitOfWork
 from services.registry.domain import Decided, ModelState, Rules
 
 

@@ -13,11 +13,11 @@ import orjson
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.errors import Refusal
-from services.kit.clock import SystemClock
-from services.kit.ids import SystemIds
-from services.kit.sql.database import Database
-from services.kit.sql.history import BrokenHistory
-from services.kit.sql.store import SqlStore
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.history import BrokenHistory
+from services.kit.persistence.sql.store import SqlStore
 from services.registry.app import MIGRATIONS
 from services.registry.outbound.store import Rebuilt, RegistryTx, rebuild
 from services.registry.settings import RegistrySettings

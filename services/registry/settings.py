@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import BadSettings, ServiceSettings
+from services.kit.core.settings import BadSettings, ServiceSettings
 from services.registry.domain import GatePolicy, RolloutPolicy, Rules
 
 

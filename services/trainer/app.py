@@ -8,16 +8,16 @@ from typing import Final
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.kit import telemetry
-from services.kit.clock import Clock, SystemClock
-from services.kit.jobs import Worker
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock, SystemClock
+from services.kit.jobs.timers import TimerLoop
+from services.kit.jobs.worker import Worker
 from services.kit.messaging.batch_consumer import BatchConsumer
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.unit_of_work import Job
 from services.kit.service import Service
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.timers import TimerLoop
-from services.kit.uploads import UploadStore
-from services.kit.work import Job
+from services.kit.storage.uploads import UploadStore
 from services.trainer.domain.spec import OnShutdown
 from services.trainer.handlers import executions, running
 from services.trainer.inbound import events, rpc

@@ -15,7 +15,7 @@ Refusal
 """
 
 from services.contracts.errors import Conflict, Invalid, Kind, NotFound, Refusal, Unsupported
-from services.kit.rows import UnusableData
+from services.kit.core.tabular import UnusableData
 
 
 class ContentChanged(UnusableData):

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from services.contracts.events import InferenceRecord
-from services.kit.clock import Clock
-from services.kit.ids import Ids
-from services.kit.work import UnitOfWork
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.persistence.unit_of_work import UnitOfWork
 from services.trainer.domain.datasets import Dataset, DatasetVersion, Example, RetrainingPolicy
 from services.trainer.domain.runs import Run, RunFact, RunFilter
 from services.trainer.domain.spec import (

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings
 from services.trainer.domain.datasets import RetrainingPolicy
 from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
 

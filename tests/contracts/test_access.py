@@ -9,7 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from services.contracts import rpc
 from services.contracts.access import METHOD_ROLES, OIP_NOT_OFFERED, OPEN_METHODS, RANK, KeyRole, suffices
-from services.kit.auth import OpenToNobody, Principal, RoleTooWeak, check_role
+from services.kit.identity.auth import OpenToNobody, Principal, RoleTooWeak, check_role
 
 REFLECTION = {f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")}
 IN_ORDER = (KeyRole.VIEWER, KeyRole.CLIENT, KeyRole.OPERATOR, KeyRole.ADMIN)

@@ -13,7 +13,7 @@ import pytest
 from scripts.asyncapi import HEADERS
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS
-from services.kit.envelope import Envelope, Message, decode, encode
+from services.kit.messaging.envelope import Envelope, Message, decode, encode
 from tests.contracts.examples import EXAMPLES, NOON
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 
 from services.contracts.events import BY_TOPIC
-from services.kit.clock import VirtualClock
+from services.kit.core.clock import VirtualClock
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import build_broker, kafka_subscribers
 from services.kit.messaging.in_memory import InMemoryBroker

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from services.cli.launcher import launch
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import marked
 from tests.e2e.fleet.story import playing

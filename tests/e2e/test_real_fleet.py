@@ -13,7 +13,7 @@ import pytest
 from services.cli.watching import Seen
 from services.contracts.artifact import ArtifactRef
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
-from services.kit.artifacts import ArtifactStore
+from services.kit.storage.artifacts import ArtifactStore
 from tests.e2e.fleet.doors import Client
 from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
 from tests.e2e.fleet.story import RECIPE, Story, playing

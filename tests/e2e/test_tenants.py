@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from services.contracts.access import KeyRole
-from services.kit.clock import SystemClock
-from services.kit.keys import KeyringFile, NewKey
+from services.kit.core.clock import SystemClock
+from services.kit.identity.keys import KeyringFile, NewKey
 from tests.e2e.fleet.doors import Client
 from tests.e2e.fleet.story import RECIPE, Story, playing
 from tests.unit.trainer.tiny import texts

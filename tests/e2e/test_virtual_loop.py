@@ -18,7 +18,7 @@ from services.contracts.events import (
     RolloutJudged,
     Verdict,
 )
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from services.monitor.domain.drift import WindowVerdict
 from services.registry.domain.state import CHAMPION, RolloutState, VersionStatus
 from tests.e2e.virtual.ground import MODEL

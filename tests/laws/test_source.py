@@ -67,7 +67,7 @@ def test_no_test_replaces_a_part_by_its_import_path() -> None:
         (source.names_a_host, "deploy/a.Dockerfile", "FROM docker.io/library/python"),
         (source.names_a_machine, "docs/a.md", "see /root/notes"),
         (source.patches, "tests/a.py", "from unittest import mock"),
-        (source.patches, "tests/a.py", "monkeypatch.setattr('services.kit.clock.now', f)"),
+        (source.patches, "tests/a.py", "monkeypatch.setattr('services.kit.core.clock.now', f)"),
     ],
 )
 def test_a_planted_breach_is_caught(law: Law, name: str, text: str) -> None:

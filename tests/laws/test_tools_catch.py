@@ -57,8 +57,15 @@ def plant(tree: Path, name: str, line: str) -> None:
 IMPORT_BREACHES: Final = [
     # contract, the module that breaks it, its line, what the report must name
     ("house", "services/gateway/domain.py", "import services.trainer", "services.gateway.domain -> services.trainer"),
-    ("house", "services/kit/clock.py", "import services.registry", "services.kit.clock -> services.registry"),
+    ("house", "services/kit/core/clock.py", "import services.registry", "services.kit.core.clock -> services.registry"),
     ("house", "services/contracts/names.py", "import services.kit", "services.contracts.names -> services.kit"),
+    ("kit", "services/kit/core/ids.py", "import services.kit.jobs", "services.kit.core.ids -> services.kit.jobs"),
+    (
+        "kit",
+        "services/kit/messaging/envelope.py",
+        "import services.kit.persistence.sql",
+        "services.kit.messaging.envelope -> services.kit.persistence.sql",
+    ),
     (
         "room",
         "services/registry/domain.py",

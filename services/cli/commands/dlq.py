@@ -233,6 +233,6 @@ def _show_replay(session: Session, told: dict[str, Any]) -> None:
 
 
 def _now() -> datetime:
-    from services.kit.clock import SystemClock
+    from services.kit.core.clock import SystemClock
 
     return SystemClock().now()

@@ -42,7 +42,7 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show events as they come, until Ctrl-C."""
-    from services.kit.clock import SystemClock
+    from services.kit.core.clock import SystemClock
 
     session, is_wanted = Session(as_json=as_json), wanted(key, match or ())
     chosen = chosen_topics(topics, dead_letters=dead_letters)

@@ -17,7 +17,7 @@ from services.cli.launcher.fleet import BrokerKind
 from services.cli.launcher.probe import status_of
 from services.cli.launcher.state import READY, FleetState
 from services.cli.session import Json, Session, command
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 
 
 class Broker(StrEnum):

@@ -20,7 +20,7 @@ from services.cli.launcher.launch import running_state
 from services.cli.session import Json, Session, Yes, command, subcommands
 
 if TYPE_CHECKING:
-    from services.kit.keys import KeyRecord, KeyringFile
+    from services.kit.identity.keys import KeyRecord, KeyringFile
 
 app = subcommands(help="Who may come in: keys, their roles and their limits.")
 
@@ -153,8 +153,8 @@ def _create(session: Session, body: dict[str, Any], idempotency_key: str, *, fil
 
     from services.contracts.access import KeyRole
     from services.contracts.names import DEFAULT_TENANT
-    from services.kit.auth import KeyLimits, ensure_keys
-    from services.kit.keys import NewKey
+    from services.kit.identity.auth import KeyLimits, ensure_keys
+    from services.kit.identity.keys import NewKey
 
     ensure_keys(session.home.keys)
     wanted = NewKey(
@@ -171,9 +171,9 @@ def _create(session: Session, body: dict[str, Any], idempotency_key: str, *, fil
 
 
 def _keyring(session: Session) -> "KeyringFile":
-    from services.kit.auth import KEYRING_FILE
-    from services.kit.clock import SystemClock
-    from services.kit.keys import KeyringFile
+    from services.kit.core.clock import SystemClock
+    from services.kit.identity.auth import KEYRING_FILE
+    from services.kit.identity.keys import KeyringFile
 
     if not (session.home.keys / KEYRING_FILE).exists():
         message = f"there is no keyring in {session.home.keys}"
@@ -182,7 +182,7 @@ def _keyring(session: Session) -> "KeyringFile":
 
 
 def _machine() -> str:
-    from services.kit.keys import MACHINE
+    from services.kit.identity.keys import MACHINE
 
     return MACHINE
 
@@ -230,7 +230,7 @@ def _refusals() -> Iterator[None]:
 
 def _document(record: "KeyRecord") -> dict[str, Any]:
     """As REST tells it."""
-    from services.kit.auth import LIMIT_NAMES
+    from services.kit.identity.auth import LIMIT_NAMES
 
     told: dict[str, Any] = {"id": record.id, "name": record.name, "role": record.role.value, "tenant": record.tenant}
     told |= {"created_by": record.created_by, "revoked_by": record.revoked_by}

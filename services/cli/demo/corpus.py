@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from services.cli.demo.docstrings import MAX_CHARACTERS, builtin_docstrings, docstrings, mask_for, text_of
-from services.kit.duplicates import first_likes, normalised
+from services.kit.core.duplicates import first_likes, normalised
 
 BASE: Final[dict[str, str]] = {
     "dev": "bdb cProfile distutils doctest ensurepip faulthandler importlib lib2to3 modulefinder pdb pkgutil profile "

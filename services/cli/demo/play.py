@@ -32,9 +32,9 @@ from services.cli.rest import address_and_key
 from services.cli.session import Session
 from services.cli.telling import in_words, version_of
 from services.cli.watching import Seen
-from services.kit import telemetry
-from services.kit.clock import Clock, SystemClock
-from services.kit.ids import SystemIds
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock, SystemClock
+from services.kit.core.ids import SystemIds
 
 MODEL: Final = "library-topics"
 SEED: Final = 0

@@ -17,9 +17,9 @@ from services.cli.demo.summary import Step
 from services.cli.demo.traffic import Door, Traffic
 from services.cli.demo.view import View
 from services.cli.watching import Seen
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.ids import Ids
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
 
 LOOK_SECONDS: Final = 1.0
 

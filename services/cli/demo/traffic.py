@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from services.cli.demo.corpus import Text
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 
 KEPT_FAILURES: Final = 10
 IN_FLIGHT: Final = 12

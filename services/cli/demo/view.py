@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from services.cli.telling import in_words, version_of
 from services.cli.watching import Seen
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 
 PLAIN_PROGRESS_SECONDS: Final = 10.0
 COLOURS: Final = {

@@ -13,7 +13,7 @@ from services.cli.home import Home
 from services.cli.launcher.fleet import CLEAN_UPS, BrokerKind
 from services.cli.launcher.processes import alive, kill_group, spawn
 from services.cli.launcher.state import FAILED, READY, FleetState, is_held
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 
 LOOK_SECONDS: Final = 0.1
 READY_LIMIT_SECONDS: Final = 900.0

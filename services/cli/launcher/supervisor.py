@@ -27,7 +27,7 @@ from services.cli.launcher.ports import LOOPBACK
 from services.cli.launcher.probe import status_of
 from services.cli.launcher.processes import kill_group, spawn
 from services.cli.launcher.state import FAILED, READY, RESTARTING, STARTING, STOPPING, FleetState, Lock, PartState
-from services.kit.clock import Clock, SystemClock
+from services.kit.core.clock import Clock, SystemClock
 
 BROKER: Final = "broker"
 FIRST_PAUSE_SECONDS: Final = 0.5

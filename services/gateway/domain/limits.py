@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.contracts.access import KeyRole
-from services.kit.auth import NO_LIMITS_SAID, Principal
+from services.kit.identity.auth import NO_LIMITS_SAID, Principal
 
 TOKEN_WINDOW_SECONDS: Final = 60.0
 TOLERANCE_SECONDS: Final = 1e-6

@@ -12,7 +12,7 @@ from services.contracts.errors import Refusal
 from services.contracts.events import InferenceCompleted, InferenceRequested
 from services.contracts.inference import RequestFailure, ScoredLabel, TextLabelled
 from services.gateway.domain.requests import Answer, Classify, Embedding
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 
 SOURCE: Final = "millrace/gateway"
 _ID_DIGITS: Final = 32

@@ -39,10 +39,10 @@ from services.gateway.handlers.patience import PASSING, Patient
 from services.gateway.handlers.serving import unknown
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
-from services.kit import telemetry
-from services.kit.log import logger
-from services.kit.once import Once, once
-from services.kit.work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
+from services.kit.core import telemetry
+from services.kit.core.idempotency import Once, once
+from services.kit.core.log import logger
+from services.kit.persistence.unit_of_work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 
 BATCH_JOB: Final = "batch"
 ACTOR: Final = "gateway"

@@ -5,8 +5,8 @@ from dataclasses import replace
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import OtherTenant
 from services.gateway.ports import Ports
-from services.kit.keys import KeyRecord, NewKey
-from services.kit.log import logger
+from services.kit.core.log import logger
+from services.kit.identity.keys import KeyRecord, NewKey
 
 
 async def create_key(wanted: NewKey, caller: Caller, ports: Ports) -> tuple[KeyRecord, str]:

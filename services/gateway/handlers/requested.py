@@ -10,8 +10,8 @@ from services.gateway.errors import AnswerTooLarge, RequestExpired
 from services.gateway.handlers.patience import Patient
 from services.gateway.ports import Ports
 from services.gateway.telemetry import ASYNC_REQUESTS, ASYNC_SECONDS
-from services.kit.envelope import MAX_EVENT_BYTES, Envelope
-from services.kit.log import logger
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope
 
 FOREVER: Final = float("inf")
 

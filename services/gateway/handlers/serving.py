@@ -33,9 +33,9 @@ from services.gateway.errors import (
 )
 from services.gateway.ports import Ports, Question
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
-from services.kit import telemetry
-from services.kit.envelope import Envelope
-from services.kit.once import once
+from services.kit.core import telemetry
+from services.kit.core.idempotency import once
+from services.kit.messaging.envelope import Envelope
 
 ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
 """Failures of one replica that another may not share: classifying twice harms nothing."""

@@ -8,7 +8,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content, check_upload
 from services.gateway.ports import Ports
 from services.gateway.telemetry import UPLOADED_BYTES
-from services.kit.once import once
+from services.kit.core.idempotency import once
 
 Tell: TypeAlias = Callable[[int], Awaitable[None]]
 """Hears how many bytes have come."""

@@ -13,8 +13,8 @@ from services.gateway.domain.requests import Caller, bad_field, check_identifier
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
 from services.gateway.inbound.translate import check_uri
 from services.gateway.ports import Ports
-from services.kit.pages import paging
-from services.kit.requests import read_reason, timestamp
+from services.kit.transport.grpc_requests import read_reason, timestamp
+from services.kit.transport.pagination import paging
 
 _STATES: Final = ", ".join(BatchStatus)
 

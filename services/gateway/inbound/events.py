@@ -10,7 +10,7 @@ from services.gateway.handlers.patience import Patient
 from services.gateway.inbound.requested import answering
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from services.kit.messaging.ports import Sender
 
 Handler = Callable[[Envelope[Any]], Awaitable[None]]

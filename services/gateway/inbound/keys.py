@@ -7,9 +7,9 @@ from services.contracts.rpc import keys_pb2
 from services.gateway.domain.requests import Caller
 from services.gateway.handlers.keys import create_key, list_keys, revoke_key
 from services.gateway.ports import Ports
-from services.kit.auth import LIMIT_NAMES, KeyLimits
-from services.kit.keys import KeyRecord, NewKey, RoleNotGranted
-from services.kit.requests import page_size, timestamp
+from services.kit.identity.auth import LIMIT_NAMES, KeyLimits
+from services.kit.identity.keys import KeyRecord, NewKey, RoleNotGranted
+from services.kit.transport.grpc_requests import page_size, timestamp
 
 
 async def answer_create(request: keys_pb2.CreateKeyRequest, caller: Caller, ports: Ports) -> keys_pb2.CreateKeyResponse:

@@ -1,6 +1,6 @@
 """What goes along with a call that is passed on to the service that owns it."""
 
-from services.kit.once import FIELD, BadKey
+from services.kit.core.idempotency import FIELD, BadKey
 
 
 def passed_on(key: str) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from services.gateway.handlers.patience import Patient
 from services.gateway.handlers.requested import answer_request
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit import telemetry
-from services.kit.envelope import Envelope, encode
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.log import logger
 from services.kit.messaging.delivery import process_attributes
+from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.ports import Sender
 
 RETRY_SECONDS: Final = 1.0

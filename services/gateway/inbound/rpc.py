@@ -30,11 +30,11 @@ from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Pace, Patience
 from services.gateway.ports import Limiter, Metadata, Ports, Upstreams
-from services.kit import telemetry
-from services.kit.auth import Principal
-from services.kit.log import logger
-from services.kit.once import FIELD
-from services.kit.requests import caller
+from services.kit.core import telemetry
+from services.kit.core.idempotency import FIELD
+from services.kit.core.log import logger
+from services.kit.identity.auth import Principal
+from services.kit.transport.grpc_requests import caller
 
 DISCARD_SECONDS: Final = 1.0
 STREAM_IN_FLIGHT: Final = 64

@@ -11,7 +11,7 @@ from services.contracts.rpc import gateway_pb2, inference_pb2
 from services.contracts.training import Columns, Recipe
 from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
 from services.gateway.domain.uploads import FORMATS, NewContent, Uploaded
-from services.kit.ids import Ids
+from services.kit.core.ids import Ids
 
 _COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from services.gateway.errors import SlowBody, StalledUpload
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 
 TOLD_EVERY_SECONDS: Final = 0.5
 T = TypeVar("T")

@@ -9,8 +9,17 @@ from pathlib import Path
 
 from services.gateway.domain.batches import BatchSpec
 from services.gateway.domain.rows import InputRow
-from services.kit.rows import MissingColumn, MissingFile, Record, Records, RowLimits, UnusableData, field_of, locate
-from services.kit.uploads import UnknownUpload, UploadStore
+from services.kit.core.tabular import (
+    MissingColumn,
+    MissingFile,
+    Record,
+    Records,
+    RowLimits,
+    UnusableData,
+    field_of,
+    locate,
+)
+from services.kit.storage.uploads import UnknownUpload, UploadStore
 
 
 class RootedFiles:

@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from services.gateway.ports import Keys
-from services.kit.keys import KeyRecord, KeyringFile, NewKey
+from services.kit.identity.keys import KeyRecord, KeyringFile, NewKey
 
 
 class KeyringThread(Keys):

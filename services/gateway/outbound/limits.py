@@ -17,8 +17,8 @@ from services.gateway.domain.limits import (
 from services.gateway.errors import ConcurrencyLimitExceeded, RateLimitExceeded, TokenLimitExceeded
 from services.gateway.ports import Limiter
 from services.gateway.telemetry import LIMITED
-from services.kit.auth import KeyLimits, Principal
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
+from services.kit.identity.auth import KeyLimits, Principal
 
 MAX_METERS: Final = 10_000
 CONCURRENCY_RETRY_SECONDS: Final = 1.0

@@ -20,9 +20,9 @@ from services.gateway.domain.routing import Replica
 from services.gateway.errors import DeadlinePassed, ReplicaFull, ReplicaLost, ReplicaSilent
 from services.gateway.ports import Question, Replicas
 from services.gateway.telemetry import MIRRORS, STREAMS
-from services.kit.clock import Clock
-from services.kit.log import logger
-from services.kit.rpc import MAX_MESSAGE_BYTES
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.transport.rpc import MAX_MESSAGE_BYTES
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0

@@ -16,7 +16,7 @@ import fsspec
 from services.gateway.domain.batches import Batch, Outcome, Part
 from services.gateway.domain.rows import manifest
 from services.gateway.errors import ResultsDamaged, ResultsDown
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 CHUNK: Final = 256 * 1024
 OUTPUT: Final = "output.jsonl"

@@ -31,9 +31,9 @@ from services.gateway.domain.limits import (
 from services.gateway.outbound.limits import free, too_many_at_once, too_many_requests, too_many_tokens
 from services.gateway.ports import Limiter
 from services.gateway.telemetry import LIMIT_SECONDS, LIMITS_LOCAL
-from services.kit.auth import Principal
-from services.kit.clock import Clock
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.identity.auth import Principal
 
 MAX_CONNECTIONS: Final = 64
 MAX_LEFT: Final = 500

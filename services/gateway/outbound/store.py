@@ -17,13 +17,13 @@ from services.gateway.domain.batches import (
 )
 from services.gateway.domain.requested import SOURCE
 from services.gateway.outbound.tables import BatchPartRow, BatchRow
-from services.kit.clock import Clock
-from services.kit.ids import Ids
-from services.kit.sql import history
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.sql.tables import OutboxRow
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.persistence.sql import history
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.tables import OutboxRow
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _STREAM: Final = "batch/"

@@ -10,7 +10,7 @@ from services.contracts.errors import Refusal
 from services.gateway.errors import ServiceBroken, ServiceSilent
 from services.gateway.ports import Metadata
 from services.gateway.telemetry import FORWARDED
-from services.kit.rpc import channel, refusal_from
+from services.kit.transport.rpc import channel, refusal_from
 
 DETAILS: Final = "grpc-status-details-bin"
 RETRY_AFTER_SECONDS: Final = 1.0

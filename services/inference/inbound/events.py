@@ -6,7 +6,7 @@ from typing import Any
 from services.contracts.events import DeploymentChanged, Event
 from services.inference.handlers import adopt_deployment
 from services.inference.ports import Ports
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 
 
 def compacted_topics(ports: Ports) -> dict[type[Event], Callable[[Envelope[Any]], Awaitable[None]]]:

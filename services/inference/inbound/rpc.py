@@ -18,8 +18,8 @@ from services.inference.inbound.wire import (
     to_response,
 )
 from services.inference.ports import Ports
-from services.kit import telemetry
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.log import logger
 
 SERVICE_NAME: Final = "millrace.v1.InferenceService"
 QUIET_SECONDS: Final = 0.3

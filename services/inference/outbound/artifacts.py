@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from services.contracts.artifact import ArtifactRef
-from services.kit.artifacts import ArtifactRefused, ArtifactStore
+from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 
 
 class CachedArtifacts:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from services.inference.domain.versions import VersionKey
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 
 class TaskCrew:

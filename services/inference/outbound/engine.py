@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, Precision, graph_file
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.errors import ArtifactRefused
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Floats: TypeAlias = npt.NDArray[np.float32]

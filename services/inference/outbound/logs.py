@@ -8,10 +8,10 @@ from services.contracts.errors import Refusal
 from services.inference.domain.records import Answered, LogBuffer, Sampling, to_events
 from services.inference.outbound.reporter import SOURCE
 from services.inference.telemetry import LOG_DROPPED
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, encode
-from services.kit.ids import Ids
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.ports import Sender
 
 FAREWELL_SECONDS: Final = 3.0

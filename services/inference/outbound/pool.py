@@ -15,7 +15,7 @@ from services.inference.domain.scoring import BatchFacts, Loaded, Scored, Tokeni
 from services.inference.domain.versions import VersionKey
 from services.inference.errors import ContextLengthExceeded, DeadlinePassed, EngineFailed, VersionNotServed
 from services.inference.ports import Engine
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 _TOKENISE_AT_ONCE: Final = 16
 _SWEEP_SECONDS: Final = 0.05

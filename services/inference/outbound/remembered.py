@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from services.inference.domain.versions import Wish
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 _WISHES: Final = TypeAdapter(list[Wish])
 RESERVED_AT_ONCE: Final = 1000

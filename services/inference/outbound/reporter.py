@@ -8,11 +8,11 @@ from typing import Final
 from services.contracts.errors import Refusal
 from services.contracts.events import ReplicaReported
 from services.inference.outbound.remembered import ReportSequence
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import Cause, Envelope, encode
-from services.kit.ids import Ids
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import Cause, Envelope, encode
 from services.kit.messaging.ports import Sender
 
 SOURCE: Final = "millrace-inference"

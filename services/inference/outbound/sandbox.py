@@ -11,7 +11,7 @@ from typing import Final
 import services
 from services.contracts.artifact import Precision
 from services.inference.errors import ArtifactRefused, CheckBroken
-from services.kit.log import logger
+from services.kit.core.log import logger
 
 ANSWER_BYTES: Final = 64 * 1024
 _KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")

@@ -6,11 +6,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 
 from services.contracts.events import Event
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, Message
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
 from services.kit.messaging.consumer_loop import MAX_RECORDS, POLL_MS, ConsumerLoop, group_consumer
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope, Message
 from services.kit.messaging.lag import observe_lag
 from services.kit.messaging.records import to_message
 

@@ -8,11 +8,11 @@ from aiokafka import AIOKafkaConsumer
 
 from services.contracts.errors import Refusal
 from services.contracts.events import Event
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, Message, decode
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 from services.kit.messaging.consumer_loop import POLL_MS, ConsumerLoop
+from services.kit.messaging.envelope import Envelope, Message, decode
 from services.kit.messaging.records import to_message
 
 Handler = Callable[[Envelope[Any]], Awaitable[None]]

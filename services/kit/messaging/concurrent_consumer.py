@@ -12,12 +12,12 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from services.contracts.errors import Refusal
 from services.contracts.events import Event
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, Message
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 from services.kit.messaging.consumer_loop import MAX_RECORDS, POLL_MS, RETRY_SECONDS, ConsumerLoop, group_consumer
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope, Message
 from services.kit.messaging.lag import set_lag
 from services.kit.messaging.records import to_message
 

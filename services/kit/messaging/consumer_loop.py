@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 
 from services.contracts.errors import Refusal
 from services.contracts.events import Event
-from services.kit.clock import Clock
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 
 RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 3.0

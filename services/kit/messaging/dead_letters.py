@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Final
 
 from services.contracts.errors import Refusal, TooLarge
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import MAX_EVENT_BYTES, Message
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message
 from services.kit.messaging.ports import Sender
 
 DLQ_SUFFIX: Final = ".dlq"

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from services.contracts.errors import Refusal
 from services.contracts.events import Event
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, Message, decode
+from services.kit.core.clock import Clock
 from services.kit.messaging.dead_letters import DeadLetterQueue
+from services.kit.messaging.envelope import Envelope, Message, decode
 from services.kit.messaging.ports import Sender
 from services.kit.messaging.retry import RetryPolicy
 

@@ -11,8 +11,8 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import LogicSubscriber
 
-from services.kit.clock import Clock
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 from services.kit.messaging.consumer_loop import RETRY_SECONDS, Stops, cut_connections
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.lag import is_connected, observe_lag

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
-from services.kit.clock import Clock
-from services.kit.envelope import Message
+from services.kit.core.clock import Clock
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Message
 from services.kit.messaging.event_consumer import Subscribe, build_broker, kafka_subscribers
 from services.kit.messaging.producer import check_size
 

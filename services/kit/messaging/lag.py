@@ -6,7 +6,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from services.kit import telemetry
+from services.kit.core import telemetry
 
 PROBE_SECONDS: Final = 3.0
 POSITION_SECONDS: Final = 0.2

@@ -13,11 +13,11 @@ from faststream import BaseMiddleware, ContextRepo, StreamMessage
 from opentelemetry.trace import SpanKind
 
 from services.contracts.events import Event
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import Envelope, decode
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
 from services.kit.messaging.consumer_loop import RETRY_SECONDS
 from services.kit.messaging.delivery import Delivery, process_attributes
+from services.kit.messaging.envelope import Envelope, decode
 from services.kit.messaging.records import to_message
 
 CallNext = Callable[[StreamMessage[Any]], Awaitable[Any]]

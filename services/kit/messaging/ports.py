@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from services.kit.envelope import Message
+from services.kit.messaging.envelope import Message
 
 
 class Sender(Protocol):

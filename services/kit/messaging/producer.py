@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from services.contracts.errors import TooLarge, Unavailable
-from services.kit.envelope import MAX_EVENT_BYTES, Message
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message
 
 SEND_SECONDS: Final = 10.0
 

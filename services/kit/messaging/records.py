@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.kit.envelope import Message
+from services.kit.messaging.envelope import Message
 
 
 def to_message(record: Any) -> Message:

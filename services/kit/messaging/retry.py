@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.contracts.errors import Refusal
-from services.kit.clock import Clock
-from services.kit.envelope import Undecodable
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import Undecodable
 
 TRIES: Final = 5
 PAUSES_SECONDS: Final = (0.1, 0.3, 0.9, 2.0)

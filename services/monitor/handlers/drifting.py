@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Final
 
 from services.contracts.events import DriftDetected, Window
-from services.kit import telemetry
-from services.kit.envelope import Origin
-from services.kit.log import logger
-from services.kit.work import Timer
+from services.kit.core import telemetry
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import Origin
+from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.drift import (
     TEST_NAME,

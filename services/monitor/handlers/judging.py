@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.contracts.events import RolloutJudged, Verdict
-from services.kit import telemetry
-from services.kit.envelope import Origin
-from services.kit.work import Timer
+from services.kit.core import telemetry
+from services.kit.messaging.envelope import Origin
+from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.verdicts import Judgement, judge
 from services.monitor.domain.watching import Place, Rollout, RolloutVerdict, Told, worth_telling

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
-from services.kit import telemetry
-from services.kit.envelope import Envelope
+from services.kit.core import telemetry
+from services.kit.messaging.envelope import Envelope
 from services.monitor import telemetry as names
 from services.monitor.domain.intake import Intake
 from services.monitor.domain.ledger import Known

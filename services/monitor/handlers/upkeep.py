@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Final
 
 from services.contracts.events import SloBreached
-from services.kit.envelope import Origin
-from services.kit.work import Timer
+from services.kit.messaging.envelope import Origin
+from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.slo import Burn, Counts, Objective, burn_rate, burning
 from services.monitor.domain.watching import Watch

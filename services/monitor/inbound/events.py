@@ -6,9 +6,9 @@ from functools import partial
 from faststream.kafka import KafkaBroker
 
 from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
-from services.kit.envelope import Envelope
+from services.kit.jobs.timers import Handle
 from services.kit.messaging.batch_consumer import BatchHandler
-from services.kit.timers import Handle
+from services.kit.messaging.envelope import Envelope
 from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
 from services.monitor.handlers.judging import JUDGE_TIMER, judge_canary
 from services.monitor.handlers.taking import follow_deployment, note_failed_training, take_feedback, take_records

@@ -6,8 +6,8 @@ import orjson
 
 from services.contracts.events import Verdict
 from services.contracts.rpc import common_pb2, monitor_pb2, monitor_pb2_grpc
-from services.kit.pages import paging
-from services.kit.requests import caller, one_of, read_filter, timestamp, within_column
+from services.kit.transport.grpc_requests import caller, one_of, read_filter, timestamp, within_column
+from services.kit.transport.pagination import paging
 from services.monitor.domain.drift import TEST_NAME, WindowVerdict
 from services.monitor.domain.watching import ClosedWindow, Place, RolloutVerdict
 from services.monitor.handlers.showing import VersionHealth, get_window, list_verdicts, list_windows, show_health

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from services.contracts.artifact import baseline_file
-from services.kit.artifacts import ArtifactRefused, ArtifactStore
+from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 from services.monitor.domain.drift import SMALLEST_SAMPLE, Floats
 from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from services.contracts.events import InferenceLogged, Verdict
-from services.kit.clock import Clock
-from services.kit.ids import Ids
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.sql.tables import InboxRow
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.tables import InboxRow
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.monitor.domain.drift import WindowVerdict
 from services.monitor.domain.ledger import Answer, Known
 from services.monitor.domain.slo import Counts, Indicator

@@ -6,7 +6,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from services.kit.sql.tables import BigKey, UtcDateTime
+from services.kit.persistence.sql.tables import BigKey, UtcDateTime
 
 
 class WatchRow(SQLModel, table=True):

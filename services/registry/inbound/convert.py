@@ -4,7 +4,7 @@ import orjson
 
 from services.contracts.rpc import common_pb2, registry_pb2
 from services.contracts.training import SliceScore
-from services.kit.requests import timestamp
+from services.kit.transport.grpc_requests import timestamp
 from services.registry.domain import RolloutPolicy
 from services.registry.domain.lineage import Lineage
 from services.registry.domain.state import ModelState, Rollout, Version

@@ -12,8 +12,8 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
-from services.kit.envelope import Envelope
-from services.kit.timers import Handle
+from services.kit.jobs.timers import Handle
+from services.kit.messaging.envelope import Envelope
 from services.registry import handlers
 from services.registry.domain.desired import BAKE, DRAIN, STEP_TIMEOUT
 from services.registry.ports import Ports

@@ -8,10 +8,18 @@ from services.contracts.errors import Invalid
 from services.contracts.names import Name
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
-from services.kit.chain import Chosen
-from services.kit.pages import Paging, paging
-from services.kit.requests import asked_once, caller, one_of, read_filter, read_moment, read_reason, within_column
-from services.kit.rpc import RpcServer
+from services.kit.core.hash_chain import Chosen
+from services.kit.transport.grpc_requests import (
+    asked_once,
+    caller,
+    one_of,
+    read_filter,
+    read_moment,
+    read_reason,
+    within_column,
+)
+from services.kit.transport.pagination import Paging, paging
+from services.kit.transport.rpc import RpcServer
 from services.registry import handlers
 from services.registry.domain.commands import (
     PauseRollout,

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from services.contracts.artifact import ArtifactRef
-from services.kit.artifacts import ArtifactStore
+from services.kit.storage.artifacts import ArtifactStore
 
 
 class CheckedArtifacts:

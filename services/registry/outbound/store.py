@@ -9,11 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.contracts.events import RegistryFact, ReplicaReported
-from services.kit.chain import Chosen
-from services.kit.envelope import Cause
-from services.kit.sql import history
-from services.kit.sql.history import Entry
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.hash_chain import Chosen
+from services.kit.messaging.envelope import Cause
+from services.kit.persistence.sql import history
+from services.kit.persistence.sql.history import Entry
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.registry.domain import Decided, ModelState, canonical_json, evolve, parse, payload, state_hash
 from services.registry.outbound.tables import PROJECTION, DeploymentRow, ModelRow, ReplicaRow
 from services.registry.ports import HistoryLine, KnownDeployment

@@ -6,7 +6,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from services.kit.sql.tables import UtcDateTime
+from services.kit.persistence.sql.tables import UtcDateTime
 
 
 class ModelRow(SQLModel, table=True):

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.contracts.events import DatasetReady, DriftDetected
-from services.kit import telemetry as tracing
-from services.kit.envelope import Cause, Envelope
-from services.kit.once import Once
-from services.kit.work import JobRequest, Timer
+from services.kit.core import telemetry as tracing
+from services.kit.core.idempotency import Once
+from services.kit.messaging.envelope import Cause, Envelope
+from services.kit.persistence.unit_of_work import JobRequest, Timer
 from services.trainer import telemetry
 from services.trainer.domain.datasets import Dataset, StartRun, announced_version, shifted_since
 from services.trainer.domain.runs import Run, RunQueued

@@ -5,8 +5,8 @@ from typing import Final
 
 from services.contracts.errors import Refusal
 from services.contracts.events import DatasetReady
-from services.kit.log import logger
-from services.kit.work import JOB_CANCELLED, Job, LostLease, Timer
+from services.kit.core.log import logger
+from services.kit.persistence.unit_of_work import JOB_CANCELLED, Job, LostLease, Timer
 from services.trainer.domain.runs import FixSpec, Run, StartAttempt, has_abandoned
 from services.trainer.domain.spec import Handle, TrainingSpec
 from services.trainer.handlers.transitions import follow, leased_run

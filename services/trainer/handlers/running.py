@@ -7,10 +7,10 @@ from typing import Final
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import DatasetReady, ModelTrained, TrainingFailed
-from services.kit.log import logger
-from services.kit.once import Once
-from services.kit.rows import UnusableData
-from services.kit.work import JOB_DONE, JOB_FAILED, Job, LostLease
+from services.kit.core.idempotency import Once
+from services.kit.core.log import logger
+from services.kit.core.tabular import UnusableData
+from services.kit.persistence.unit_of_work import JOB_DONE, JOB_FAILED, Job, LostLease
 from services.trainer import telemetry
 from services.trainer.domain.datasets import read_version
 from services.trainer.domain.runs import BeginStage, Cancel, Fail, ReadData, Run, Succeed

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from services.contracts.events import FeedbackReceived, InferenceLogged, InferenceRecord
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from services.trainer.ports import Ports
 
 

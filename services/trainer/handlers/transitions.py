@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from services.kit.work import Job, LostLease
+from services.kit.persistence.unit_of_work import Job, LostLease
 from services.trainer.domain.runs import Command, Run, RunFailed, decide, evolve
 from services.trainer.errors import UnknownRun
 from services.trainer.ports import Ports, Tx

@@ -4,7 +4,7 @@ from typing import Final
 
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc.common_pb2 import Artifact, Interval, SliceScore, Variant
-from services.kit.requests import timestamp
+from services.kit.transport.grpc_requests import timestamp
 from services.trainer.domain.datasets import Dataset, DatasetVersion
 from services.trainer.domain.runs import Run
 

@@ -5,9 +5,9 @@ from functools import partial
 from faststream.kafka import KafkaBroker
 
 from services.contracts.events import DatasetReady, DriftDetected, FeedbackReceived, InferenceLogged
-from services.kit.envelope import Envelope
+from services.kit.jobs.timers import Handle
 from services.kit.messaging.batch_consumer import BatchHandler
-from services.kit.timers import Handle
+from services.kit.messaging.envelope import Envelope
 from services.trainer.handlers import asking, executions, traffic
 from services.trainer.ports import Ports
 

@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 from services.contracts.errors import Invalid
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
-from services.kit.auth import Principal
-from services.kit.pages import paging
-from services.kit.requests import asked_once, caller, read_moment, read_reason
-from services.kit.rpc import RpcServer
+from services.kit.identity.auth import Principal
+from services.kit.transport.grpc_requests import asked_once, caller, read_moment, read_reason
+from services.kit.transport.pagination import paging
+from services.kit.transport.rpc import RpcServer
 from services.trainer.domain.datasets import StartRun
 from services.trainer.domain.runs import RunFilter, RunStatus
 from services.trainer.errors import BadRecipe, NulCharacter

@@ -19,9 +19,9 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from services.contracts.errors import Unavailable
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 from services.trainer.domain.spec import (
     EXECUTION_VARIABLE,
     FAILURE_FILE,

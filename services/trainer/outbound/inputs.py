@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.kit.rows import locate
-from services.kit.uploads import UploadStore
+from services.kit.core.tabular import locate
+from services.kit.storage.uploads import UploadStore
 from services.trainer.domain.datasets import Example
 from services.trainer.outbound.workspace import Workspace
 

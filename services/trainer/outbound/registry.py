@@ -5,7 +5,7 @@ import grpc
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.errors import Kind
 from services.contracts.rpc import registry_pb2, registry_pb2_grpc
-from services.kit import rpc
+from services.kit.transport import rpc
 from services.trainer.domain.spec import ChampionRef
 
 KIB = 1024

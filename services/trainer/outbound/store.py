@@ -10,8 +10,8 @@ from sqlmodel import SQLModel
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import DatasetReady, InferenceRecord
 from services.contracts.training import Recipe
-from services.kit.sql import history
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.persistence.sql import history
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.trainer.domain.datasets import Dataset, DatasetVersion, Example
 from services.trainer.domain.runs import Run, RunFact, RunFilter, RunStatus
 from services.trainer.domain.spec import DataContent, Failure, Handle, RunResult, TrainingSpec

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from services.kit.artifacts import ArtifactStore
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import (
     EXECUTION_VARIABLE,
     KEYS_VARIABLE,

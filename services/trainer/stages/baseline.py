@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 from services.trainer.domain.spec import PARENT_VARIABLE, Split, Stage
 from services.trainer.errors import BaselineBroke
 from services.trainer.stages.folder import RunFolder

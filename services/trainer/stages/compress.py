@@ -13,7 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from services.contracts.artifact import Precision, graph_file
 from services.contracts.training import VariantReport
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 from services.trainer.domain.spec import Gates, RunSpec, Split, Stage
 from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.batches import by_length, encode, pad

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from services.kit.clock import Clock
+from services.kit.core.clock import Clock
 from services.trainer.domain.spec import PROGRESS_FILE, RUN_FILE, DataContent, Progress, RunSpec, Stage
 
 M = TypeVar("M", bound=BaseModel)

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from services.contracts.errors import Unavailable
-from services.kit.artifacts import ArtifactStore
-from services.kit.rows import MissingFile, UnsupportedAddress
+from services.kit.core.tabular import MissingFile, UnsupportedAddress
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import Champion, ChampionRef, RunSpec, TrainingSpec
 
 DATA_FILE: Final = "data"

@@ -16,8 +16,8 @@ from typing import Final
 from pydantic import BaseModel
 
 from services.contracts.training import Columns
-from services.kit.duplicates import first_likes, normalised
-from services.kit.rows import UnusableData
+from services.kit.core.duplicates import first_likes, normalised
+from services.kit.core.tabular import UnusableData
 from services.trainer.domain.spec import BASE, FEEDBACK, DataContent, Limits, RunSpec, Split, Splitting, Stage
 from services.trainer.errors import ContentChanged, EmptyData, OneClass, TooFewRows, TooManyLabels
 from services.trainer.stages.folder import Finished, RunFolder, file_hash, hash_of

@@ -3,8 +3,8 @@
 import asyncio
 
 from services.contracts.artifact import ArtifactRef
-from services.kit import telemetry
-from services.kit.artifacts import ArtifactStore
+from services.kit.core import telemetry
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import ARTIFACT_FOLDER, RunSpec, Stage
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.package import Packaged

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from services.contracts.training import Columns
-from services.kit.rows import BadRow, Records, RowLimits, TextTooLong, UnusableData, content_of, field_of
+from services.kit.core.tabular import BadRow, Records, RowLimits, TextTooLong, UnusableData, content_of, field_of
 from services.trainer.domain.spec import DataContent, Limits, Split
 from services.trainer.errors import ContentChanged, UnknownSplit
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from services.contracts.errors import Refusal
-from services.kit.artifacts import ArtifactStore
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import (
     FAILURE_FILE,
     INTERRUPTED,

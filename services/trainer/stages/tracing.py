@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.kit import telemetry
+from services.kit.core import telemetry
 from services.trainer.domain.spec import TRACES_VARIABLE, Stage
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from services.kit.chain import GENESIS
+from services.kit.core.hash_chain import GENESIS
 from tests.e2e.fleet.running import SERVICES, Fleet
 from tests.e2e.fleet.story import Story
 from tests.e2e.fleet.told import EventLog

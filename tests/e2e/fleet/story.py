@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.cli.watching import Seen
-from services.kit.ids import SystemIds
+from services.kit.core.ids import SystemIds
 from tests.e2e.fleet.doors import Client, OutsideProducer, Row, Traffic
 from tests.e2e.fleet.running import Fleet, running_fleet
 from tests.e2e.fleet.told import EventLog, listening

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.kit.clock import VirtualClock
+from services.kit.core.clock import VirtualClock
 
 
 class HouseClock(VirtualClock):

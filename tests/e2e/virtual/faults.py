@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.kit.sql.database import Database
+from services.kit.persistence.sql.database import Database
 from tests.e2e.virtual.inline_sqlite import run_inline
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from services.inference.outbound.remembered import ReportSequence
-from services.kit.envelope import Message
-from services.kit.ids import SeededIds
+from services.kit.core.ids import SeededIds
+from services.kit.messaging.envelope import Message
 from services.kit.messaging.in_memory import InMemoryBroker
 from tests.e2e.virtual.clock import HouseClock
 from tests.e2e.virtual.engines import KeptDeployments

@@ -15,7 +15,7 @@ from services.contracts.errors import Refusal
 from services.contracts.events import FeedbackReceived
 from services.gateway import handlers as gateway
 from services.gateway.domain.requests import Caller, Classify
-from services.kit.envelope import Message
+from services.kit.messaging.envelope import Message
 from tests.e2e.virtual import rooms
 from tests.e2e.virtual.faults import Killed
 from tests.e2e.virtual.ground import MODEL, TENANT, Ground

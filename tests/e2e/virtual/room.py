@@ -6,12 +6,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from services.kit.envelope import Message
+from services.kit.jobs.timers import TimerLoop
+from services.kit.messaging.envelope import Message
 from services.kit.messaging.in_memory import Group, InMemorySubscribers
-from services.kit.sql.relay import Relay
-from services.kit.sql.tables import TimerRow
-from services.kit.sql.work import columns
-from services.kit.timers import TimerLoop
+from services.kit.persistence.sql.relay import Relay
+from services.kit.persistence.sql.tables import TimerRow
+from services.kit.persistence.sql.unit_of_work import columns
 from tests.e2e.virtual.faults import FragileDatabase
 
 

@@ -24,18 +24,18 @@ from services.inference.inbound.events import compacted_topics as inference_topi
 from services.inference.outbound.crew import TaskCrew
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
-from services.kit.jobs import Worker
+from services.kit.core.tabular import RowLimits
+from services.kit.jobs.timers import TimerLoop
+from services.kit.jobs.worker import Worker
 from services.kit.messaging.batch_consumer import BatchConsumer, BatchHandler
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader, Handler
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.event_consumer import Subscribe
 from services.kit.messaging.in_memory import Group, InMemoryConsumer, InMemorySubscribers
-from services.kit.rows import RowLimits
-from services.kit.sql.relay import Relay
-from services.kit.sql.store import SqlStore
-from services.kit.timers import TimerLoop
-from services.kit.uploads import UploadStore
-from services.kit.work import Job
+from services.kit.persistence.sql.relay import Relay
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.unit_of_work import Job
+from services.kit.storage.uploads import UploadStore
 from services.monitor import ports as monitor
 from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound import events as monitor_events

@@ -10,7 +10,7 @@ from services.gateway.errors import ReplicaLost
 from services.gateway.ports import Question
 from services.inference.handlers import Classified, Classify, classify
 from services.inference.ports import Ports as InferencePorts
-from services.kit import telemetry
+from services.kit.core import telemetry
 
 
 @dataclass

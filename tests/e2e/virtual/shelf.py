@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from services.contracts.artifact import MANIFEST_FILE, ArtifactRef, Manifest, ManifestFile
-from services.kit.artifacts import ArtifactRefused, ArtifactStore
+from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 
 ROOT: Final = "memory://artifacts"
 SIGNER: Final = "virtual-key"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from services.kit.envelope import Message
+from services.kit.messaging.envelope import Message
 from services.monitor.domain.watching import ClosedWindow, Place
 from services.registry import handlers as registry
 from services.registry.domain import ModelState

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from services.contracts.events import Event
-from services.kit.envelope import TRACE_HEADERS, Envelope, Message, decode
-from services.kit.sql import history
-from services.kit.sql.history import Entry
+from services.kit.messaging.envelope import TRACE_HEADERS, Envelope, Message, decode
+from services.kit.persistence.sql import history
+from services.kit.persistence.sql.history import Entry
 from services.monitor.domain.watching import ClosedWindow
 from services.registry.domain import ModelState
 from services.registry.outbound.store import Rebuilt, rebuild

@@ -13,8 +13,8 @@ import numpy as np
 
 from services.contracts.artifact import Precision, baseline_file, graph_file
 from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, SliceScore, VariantReport
-from services.kit.clock import Clock
-from services.kit.rows import locate
+from services.kit.core.clock import Clock
+from services.kit.core.tabular import locate
 from services.registry import handlers as registry
 from services.registry.errors import UnknownAlias, UnknownModel
 from services.registry.ports import Ports as RegistryPorts

@@ -9,7 +9,7 @@ from services.cli.home import Home
 from services.cli.launcher.fleet import Room
 from services.cli.launcher.state import Lock
 from services.cli.launcher.supervisor import Supervisor
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 

@@ -20,10 +20,10 @@ from services.cli.sending import RecordSender
 from services.cli.watching import Watcher
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady, DeploymentChanged
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, Message, encode
+from services.kit.core.clock import SystemClock
 from services.kit.messaging.dead_letters import DeadLetterQueue
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope, Message, encode
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter

@@ -14,7 +14,7 @@ from services.cli.launcher import launch
 from services.cli.launcher.broker import read_ready
 from services.cli.launcher.processes import alive
 from services.cli.launcher.state import FleetState
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 from services.trainer.domain.spec import TrainingSpec
 from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
 from services.trainer.outbound.workspace import Workspace

@@ -28,13 +28,13 @@ from services.contracts.rpc import (
 )
 from services.gateway.app import build
 from services.gateway.settings import GatewaySettings
-from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, encode
-from services.kit.ids import SystemIds
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
+from services.kit.identity.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.producer import EventProducer
-from services.kit.rpc import RpcServer
 from services.kit.service import Service
+from services.kit.transport.rpc import RpcServer
 from tests.integration.gateway.upstreams import FakeRegistry, FakeTrainer
 from tests.waiting import LIMIT_SECONDS
 

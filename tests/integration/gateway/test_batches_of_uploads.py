@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from services.contracts.access import KeyRole
-from services.kit.auth import ensure_keys
-from services.kit.clock import SystemClock
-from services.kit.keys import KeyringFile, NewKey
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import ensure_keys
+from services.kit.identity.keys import KeyringFile, NewKey
 from tests.integration.gateway.place import Place, target
 from tests.integration.gateway.test_batches import BATCHES_PATH, create, ended, output, rows, serving
 from tests.waiting import LIMIT_SECONDS

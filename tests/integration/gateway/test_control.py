@@ -12,10 +12,10 @@ from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import gateway_pb2, monitor_pb2, registry_pb2
 from services.gateway.inbound.http.routes import GATEWAY, MONITOR, REGISTRY
 from services.gateway.outbound.store import MIGRATIONS, store
-from services.kit.clock import SystemClock
-from services.kit.ids import SystemIds
-from services.kit.sql.database import Database
-from services.kit.sql.migrate import check
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.migrate import check
 from tests.integration.gateway.place import Place, target, until
 from tests.waiting import LIMIT_SECONDS
 

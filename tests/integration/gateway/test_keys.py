@@ -10,8 +10,8 @@ import pytest
 
 from services.contracts.rpc import keys_pb2
 from services.gateway.inbound.http.routes import KEYS
-from services.kit.auth import KEYRING_FILE
-from services.kit.log import logger
+from services.kit.core.log import logger
+from services.kit.identity.auth import KEYRING_FILE
 from tests.integration.gateway.place import Place
 from tests.waiting import LIMIT_SECONDS
 

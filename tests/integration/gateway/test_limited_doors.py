@@ -14,10 +14,10 @@ from services.contracts.access import KeyRole
 from services.contracts.errors import Kind
 from services.contracts.rpc import inference_pb2, inference_pb2_grpc, registry_pb2
 from services.gateway.inbound.http.routes import INFERENCE, REGISTRY
-from services.kit.auth import KeyLimits, ensure_keys
-from services.kit.clock import SystemClock
-from services.kit.keys import KeyringFile, NewKey
-from services.kit.rpc import refusal_from
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import KeyLimits, ensure_keys
+from services.kit.identity.keys import KeyringFile, NewKey
+from services.kit.transport.rpc import refusal_from
 from tests.integration.gateway.place import Place, answer_at_once, open_place, target, until
 
 CLASSIFY = "/api/v1/deployments/news/classify"

@@ -17,9 +17,9 @@ from services.gateway.errors import ConcurrencyLimitExceeded, RateLimitExceeded,
 from services.gateway.outbound.limits import MAX_METERS, MemoryLimits
 from services.gateway.outbound.shared_limits import RedisLimits, Times
 from services.gateway.ports import Limiter
-from services.kit.auth import KeyLimits, Principal
-from services.kit.clock import SystemClock, VirtualClock
-from services.kit.ids import SystemIds
+from services.kit.core.clock import SystemClock, VirtualClock
+from services.kit.core.ids import SystemIds
+from services.kit.identity.auth import KeyLimits, Principal
 from tests.fixtures.databases import RunningRedis, redis_running
 from tests.waiting import LIMIT_SECONDS
 

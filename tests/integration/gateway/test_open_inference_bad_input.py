@@ -18,7 +18,7 @@ from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.inbound.oip.paths import ROUTES
 from services.gateway.inbound.oip.rpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
-from services.kit.rpc import MAX_MESSAGE_BYTES
+from services.kit.transport.rpc import MAX_MESSAGE_BYTES
 from tests.integration.gateway.place import Place, target
 
 INFER: Final = "/v2/models/news/infer"

@@ -12,10 +12,10 @@ from services.contracts.events import DatasetReady
 from services.gateway.domain.requests import Accepted, Caller
 from services.gateway.handlers import announce_dataset
 from services.gateway.outbound.store import MIGRATIONS, store
-from services.kit.clock import VirtualClock
-from services.kit.ids import SystemIds
-from services.kit.once import KeyReused
-from services.kit.sql.database import Database
+from services.kit.core.clock import VirtualClock
+from services.kit.core.idempotency import KeyReused
+from services.kit.core.ids import SystemIds
+from services.kit.persistence.sql.database import Database
 from tests.unit.gateway.fakes import World
 
 EVENT = DatasetReady(dataset="texts", uri="file:///data/texts.jsonl", model="news")

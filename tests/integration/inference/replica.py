@@ -19,12 +19,12 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Role, Target
 from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.rpc import inference_pb2_grpc
-from services.kit.artifacts import ArtifactStore
-from services.kit.auth import ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, encode
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import ensure_keys, read_key
+from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.producer import EventProducer
-from services.kit.rpc import channel
+from services.kit.storage.artifacts import ArtifactStore
+from services.kit.transport.rpc import channel
 from tests.unit.inference import tiny
 from tests.waiting import LIMIT_SECONDS
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from services.contracts.events import Role
-from services.kit.rpc import refusal_from
+from services.kit.transport.rpc import refusal_from
 from tests.integration.inference.replica import TRACE, Traffic, replica_on, target
 from tests.waiting import LIMIT_SECONDS
 

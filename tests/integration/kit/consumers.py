@@ -11,9 +11,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faststream.kafka import KafkaBroker
 
 from services.contracts.events import Event, FeedbackReceived, TrainingFailed
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, Message, encode
+from services.kit.core.clock import SystemClock
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope, Message, encode
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.in_memory import InMemoryBroker, InMemorySubscribers
 from services.kit.messaging.producer import EventProducer

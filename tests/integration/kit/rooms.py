@@ -10,12 +10,12 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.events import FeedbackReceived
-from services.kit.clock import Clock, VirtualClock
-from services.kit.envelope import Envelope
-from services.kit.ids import SystemIds
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.clock import Clock, VirtualClock
+from services.kit.core.ids import SystemIds
+from services.kit.messaging.envelope import Envelope
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 
 SERVICES = Path(__file__).parents[3] / "services"
 MIGRATIONS = SERVICES / "registry" / "outbound" / "migrations"

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from pydantic_settings import SettingsConfigDict
 
+from services.kit.core.settings import ServiceSettings
 from services.kit.service import Service, main
-from services.kit.settings import ServiceSettings
 
 
 class TestedSettings(ServiceSettings):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.contracts.artifact import ArtifactRef
-from services.kit.artifacts import ArtifactRefused, ArtifactStore
-from services.kit.auth import ensure_keys
+from services.kit.identity.auth import ensure_keys
+from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 
 FILES = {"fp32.onnx": b"\x08\x01graph" * 1000, "millrace.json": b"{}", "tokenizer.json": b'{"a": 1}'}
 

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from services.cli.launcher.ports import any_free
-from services.kit.sql.database import Database, DatabaseDown
-from services.kit.sql.migrate import check
-from services.kit.sql.tables import InboxRow
+from services.kit.persistence.sql.database import Database, DatabaseDown
+from services.kit.persistence.sql.migrate import check
+from services.kit.persistence.sql.tables import InboxRow
 from tests.fixtures.databases import PostgresServer
 from tests.integration.kit.rooms import MIGRATIONS, SERVICES, Room, envelope, room_at
 from tests.waiting import LIMIT_SECONDS

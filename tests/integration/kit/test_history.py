@@ -7,11 +7,11 @@ from datetime import timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
-from services.kit.chain import GENESIS, entry_hash
-from services.kit.sql import history
-from services.kit.sql.history import BrokenHistory, Entry
-from services.kit.sql.tables import HistoryHeadRow, HistoryRow
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.hash_chain import GENESIS, entry_hash
+from services.kit.persistence.sql import history
+from services.kit.persistence.sql.history import BrokenHistory, Entry
+from services.kit.persistence.sql.tables import HistoryHeadRow, HistoryRow
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from tests.integration.kit.rooms import NOON, Room, room_at
 
 T = columns(HistoryRow)

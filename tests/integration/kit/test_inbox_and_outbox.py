@@ -8,14 +8,14 @@ import sqlalchemy as sa
 
 from services.contracts.errors import TooLarge
 from services.contracts.events import FeedbackReceived, RegistryFact
-from services.kit import telemetry
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Envelope, Message, Origin, decode
-from services.kit.keeping import INBOX_KEPT
-from services.kit.sql.tables import InboxRow, OutboxRow, TimerRow, UtcDateTime
-from services.kit.sql.upkeep import Upkeep
-from services.kit.sql.work import columns
-from services.kit.work import JobRequest, Timer
+from services.kit.core import telemetry
+from services.kit.core.clock import VirtualClock
+from services.kit.core.retention import INBOX_KEPT
+from services.kit.messaging.envelope import Envelope, Message, Origin, decode
+from services.kit.persistence.sql.cleanup import Upkeep
+from services.kit.persistence.sql.tables import InboxRow, OutboxRow, TimerRow, UtcDateTime
+from services.kit.persistence.sql.unit_of_work import columns
+from services.kit.persistence.unit_of_work import JobRequest, Timer
 from tests.integration.kit.rooms import NOON, Room, envelope, feedback
 from tests.unit.kit.spans import Spans
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from services.kit.envelope import Origin
-from services.kit.jobs import Worker
-from services.kit.sql.tables import JobRow
-from services.kit.work import JOB_CANCELLED, JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
+from services.kit.jobs.worker import Worker
+from services.kit.messaging.envelope import Origin
+from services.kit.persistence.sql.tables import JobRow
+from services.kit.persistence.unit_of_work import JOB_CANCELLED, JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 from tests.integration.kit.rooms import NOON, Room, room_at
 
 

@@ -13,12 +13,12 @@ import pytest
 from services.cli.launcher.ports import any_free
 from services.contracts.errors import Invalid, TooLarge, Unavailable
 from services.contracts.events import DeploymentChanged, FeedbackReceived, TrainingFailed
-from services.kit.clock import SystemClock
-from services.kit.envelope import Envelope, Message
+from services.kit.core.clock import SystemClock
 from services.kit.messaging import concurrent_consumer, consumer_loop, event_consumer, middlewares, retry
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
 from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
+from services.kit.messaging.envelope import Envelope, Message
 from services.kit.messaging.producer import BrokerDown, EventProducer
 from tests.integration.kit.consumers import LIMIT, InMemoryPlace, Place, message, read
 from tests.integration.kit.rooms import feedback

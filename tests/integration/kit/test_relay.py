@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import Unavailable
-from services.kit import telemetry
-from services.kit.clock import SystemClock, VirtualClock
-from services.kit.envelope import Message
-from services.kit.sql.relay import ADVISORY_LOCK, BATCH, Relay
-from services.kit.sql.tables import OutboxRow
+from services.kit.core import telemetry
+from services.kit.core.clock import SystemClock, VirtualClock
+from services.kit.messaging.envelope import Message
+from services.kit.persistence.sql.relay import ADVISORY_LOCK, BATCH, Relay
+from services.kit.persistence.sql.tables import OutboxRow
 from tests.integration.kit.rooms import Room, feedback, room_at
 from tests.unit.kit.spans import Spans, span_of, trace_of
 from tests.waiting import LIMIT_SECONDS

@@ -12,10 +12,10 @@ import pytest
 from services.contracts.access import METHOD_ROLES, KeyRole, suffices
 from services.contracts.errors import Kind
 from services.contracts.rpc import trainer_pb2, trainer_pb2_grpc
-from services.kit.auth import Keyring
-from services.kit.clock import SystemClock
-from services.kit.keys import KeyringFile, NewKey
-from services.kit.rpc import RpcServer, channel, metadata, refusal_from
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import Keyring
+from services.kit.identity.keys import KeyringFile, NewKey
+from services.kit.transport.rpc import RpcServer, channel, metadata, refusal_from
 from tests.contracts.test_access import every_method
 from tests.fixtures.callers import Callers, make_callers
 from tests.laws.source import ROOT, python_sources
@@ -167,4 +167,6 @@ async def test_a_stream_that_waits_for_its_caller_ends_too(door: Door) -> None:
 
 def test_there_is_no_other_grpc_door_than_the_kits() -> None:
     ours = [path for path in python_sources() if path.parts[0] == "services"]
-    assert [str(path) for path in ours if "aio.server(" in (ROOT / path).read_text()] == ["services/kit/rpc.py"]
+    assert [str(path) for path in ours if "aio.server(" in (ROOT / path).read_text()] == [
+        "services/kit/transport/rpc.py"
+    ]

@@ -12,10 +12,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from services.contracts.errors import Kind, NotFound, Overloaded, Refusal, Relayed, TooLarge, Unsupported
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
-from services.kit.auth import API_KEY_FILE, SERVICE_KEY_FILE, Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.requests import caller
-from services.kit.rpc import PortTaken, RpcServer, channel, metadata, refusal_from
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import API_KEY_FILE, SERVICE_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.transport.grpc_requests import caller
+from services.kit.transport.rpc import PortTaken, RpcServer, channel, metadata, refusal_from
 from tests.unit.kit.spans import Spans, trace_of
 
 SERVICE = "millrace.v1.RegistryService"

@@ -11,9 +11,9 @@ import fsspec
 import pytest
 
 from services.contracts.errors import Kind
-from services.kit.clock import SystemClock, VirtualClock
-from services.kit.ids import SeededIds
-from services.kit.uploads import StoreFull, TooManyUploads, UnknownUpload, UploadStore, UploadStoreDown
+from services.kit.core.clock import SystemClock, VirtualClock
+from services.kit.core.ids import SeededIds
+from services.kit.storage.uploads import StoreFull, TooManyUploads, UnknownUpload, UploadStore, UploadStoreDown
 
 CONTENT = b'{"text": "old iron", "label": "metal"}\n' * 20_000
 HASH = hashlib.sha256(CONTENT).hexdigest()

@@ -21,12 +21,12 @@ from services.contracts.events import (
     RolloutStep,
     Target,
 )
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Envelope, Message, decode
-from services.kit.ids import SeededIds
-from services.kit.sql.tables import OutboxRow
-from services.kit.sql.work import columns
-from services.kit.timers import TimerLoop
+from services.kit.core.clock import VirtualClock
+from services.kit.core.ids import SeededIds
+from services.kit.jobs.timers import TimerLoop
+from services.kit.messaging.envelope import Envelope, Message, decode
+from services.kit.persistence.sql.tables import OutboxRow
+from services.kit.persistence.sql.unit_of_work import columns
 from services.monitor.domain.drift import Floats
 from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused

@@ -3,7 +3,7 @@
 import random
 
 from services.contracts.events import FeedbackReceived, RolloutJudged, SloBreached, TrainingFailed, Verdict
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from services.monitor.domain.watching import Place
 from services.monitor.handlers.showing import list_verdicts, show_health
 from services.monitor.handlers.taking import note_failed_training, take_feedback

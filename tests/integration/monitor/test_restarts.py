@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from services.contracts.events import DriftDetected, RolloutJudged, Verdict
-from services.kit.ids import SeededIds
-from services.kit.timers import TimerLoop
+from services.kit.core.ids import SeededIds
+from services.kit.jobs.timers import TimerLoop
 from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound.events import timers
 from services.monitor.outbound.store import open_store

@@ -1,6 +1,6 @@
 """The monitor's tables and migrations."""
 
-from services.kit.sql.migrate import check
+from services.kit.persistence.sql.migrate import check
 from services.monitor.domain.watching import Place
 from services.monitor.outbound.store import MIGRATIONS
 from services.monitor.ports import Retention

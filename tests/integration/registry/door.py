@@ -11,9 +11,9 @@ import pytest
 
 from services.contracts.errors import Kind
 from services.contracts.rpc.registry_pb2_grpc import RegistryServiceStub
-from services.kit.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.rpc import RpcServer, channel, metadata, refusal_from
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
+from services.kit.transport.rpc import RpcServer, channel, metadata, refusal_from
 from services.registry.inbound import rpc
 from tests.integration.registry.place import Registry
 

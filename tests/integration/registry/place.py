@@ -19,15 +19,15 @@ from services.contracts.events import (
     TrainingFailed,
     Verdict,
 )
-from services.kit.chain import Chosen
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Envelope, Message, decode
-from services.kit.ids import SystemIds
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.sql.tables import OutboxRow
-from services.kit.sql.work import columns
-from services.kit.timers import TimerLoop
+from services.kit.core.clock import VirtualClock
+from services.kit.core.hash_chain import Chosen
+from services.kit.core.ids import SystemIds
+from services.kit.jobs.timers import TimerLoop
+from services.kit.messaging.envelope import Envelope, Message, decode
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.tables import OutboxRow
+from services.kit.persistence.sql.unit_of_work import columns
 from services.registry import handlers
 from services.registry.app import MIGRATIONS
 from services.registry.domain import ModelState, Rules

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc.common_pb2 import Page
-from services.kit.chain import GENESIS, entry_hash
+from services.kit.core.hash_chain import GENESIS, entry_hash
 from services.registry import handlers
 from tests.integration.registry.door import Door
 from tests.unit.registry.story import MODEL, trained

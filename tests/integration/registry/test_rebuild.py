@@ -8,8 +8,8 @@ import orjson
 import pytest
 import sqlalchemy as sa
 
-from services.kit.sql.tables import HistoryRow
-from services.kit.sql.work import columns
+from services.kit.persistence.sql.tables import HistoryRow
+from services.kit.persistence.sql.unit_of_work import columns
 from services.registry import handlers
 from services.registry.domain.commands import StopDeployment
 from services.registry.outbound.tables import DeploymentRow, ModelRow

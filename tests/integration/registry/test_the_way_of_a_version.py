@@ -8,9 +8,9 @@ from sqlmodel import SQLModel
 
 from services.contracts.errors import Invalid
 from services.contracts.events import DeploymentChanged, RegistryFact, Verdict
-from services.kit.chain import GENESIS, Chosen
-from services.kit.sql.tables import InboxRow, TimerRow
-from services.kit.sql.work import columns
+from services.kit.core.hash_chain import GENESIS, Chosen
+from services.kit.persistence.sql.tables import InboxRow, TimerRow
+from services.kit.persistence.sql.unit_of_work import columns
 from services.registry import handlers
 from services.registry.domain.state import RolloutState
 from services.registry.errors import GateRefused, RolloutUnderWay, UnknownDeployment, UnknownModel

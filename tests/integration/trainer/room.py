@@ -20,16 +20,16 @@ from services.contracts.events import (
     Window,
 )
 from services.contracts.training import Interval, Metrics, SliceScore, VariantReport
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Envelope, Message, decode
-from services.kit.ids import SeededIds
-from services.kit.jobs import Worker
-from services.kit.sql.database import Database
-from services.kit.sql.store import SqlStore
-from services.kit.sql.tables import OutboxRow
-from services.kit.sql.work import columns
-from services.kit.timers import TimerLoop
-from services.kit.work import Job
+from services.kit.core.clock import VirtualClock
+from services.kit.core.ids import SeededIds
+from services.kit.jobs.timers import TimerLoop
+from services.kit.jobs.worker import Worker
+from services.kit.messaging.envelope import Envelope, Message, decode
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.store import SqlStore
+from services.kit.persistence.sql.tables import OutboxRow
+from services.kit.persistence.sql.unit_of_work import columns
+from services.kit.persistence.unit_of_work import Job
 from services.trainer.app import MIGRATIONS
 from services.trainer.domain.datasets import Example, RetrainingPolicy
 from services.trainer.domain.spec import (

@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import TrainingFailed
-from services.kit.sql.history import verified
+from services.kit.persistence.sql.history import verified
 from services.trainer.domain.runs import Run, RunFilter, RunStatus
 from services.trainer.domain.spec import Handle, OnShutdown
 from services.trainer.handlers import asking, running, showing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.clock import SystemClock, VirtualClock
+from services.kit.core.clock import SystemClock, VirtualClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE, INTERRUPTED, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.errors import UnknownExecution
 from services.trainer.outbound.executor import LocalExecutor, LocalPolicy

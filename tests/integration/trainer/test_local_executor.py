@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE, INTERRUPTED, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.errors import UnknownExecution
 from services.trainer.outbound import processes

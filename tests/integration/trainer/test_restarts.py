@@ -19,8 +19,8 @@ import pytest
 
 from services.cli.launcher.ports import any_free
 from services.contracts.rpc import registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
-from services.kit.auth import ensure_keys, read_key
-from services.kit.rpc import metadata
+from services.kit.identity.auth import ensure_keys, read_key
+from services.kit.transport.rpc import metadata
 from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import kill_marked, marked
 from tests.e2e.fleet.doors import OutsideProducer

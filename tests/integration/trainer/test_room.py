@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import DatasetReady, FeedbackReceived, ModelTrained, TrainingFailed
-from services.kit.sql.history import verified
-from services.kit.sql.tables import JobRow
-from services.kit.sql.work import columns
+from services.kit.persistence.sql.history import verified
+from services.kit.persistence.sql.tables import JobRow
+from services.kit.persistence.sql.unit_of_work import columns
 from services.trainer.domain.runs import RunFilter, RunStatus
 from services.trainer.domain.spec import Failure, Stage
 from services.trainer.errors import RunHasEnded, UnknownDataset, UnknownRun

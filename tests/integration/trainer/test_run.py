@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.artifact import ModelSpec, Precision, baseline_file, graph_file
 from services.contracts.training import VariantReport
-from services.kit.artifacts import ArtifactStore
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import KEYS_VARIABLE, ExitCode, Failure, Gates, Progress, RunResult, Stage
 from services.trainer.errors import ParityFailed
 from services.trainer.stages.batches import encode, pad

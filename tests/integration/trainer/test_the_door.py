@@ -13,9 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
 from services.contracts.rpc.common_pb2 import Page
-from services.kit.auth import Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.rpc import RpcServer, channel, metadata
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import Keyring, ensure_keys, read_key
+from services.kit.transport.rpc import RpcServer, channel, metadata
 from services.trainer.domain.spec import DataContent
 from services.trainer.handlers import asking, showing
 from services.trainer.inbound.rpc import SERVICE, TrainerRpc

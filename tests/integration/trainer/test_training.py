@@ -26,7 +26,7 @@ KILLED_AT = 13
 KILLED_IN_MID_EPOCH = f"""
 import os, signal, sys
 from pathlib import Path
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import prepare
 from services.trainer.stages.stopping import Stopping

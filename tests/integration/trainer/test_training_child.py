@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from services.contracts.artifact import Precision
-from services.kit import telemetry
-from services.kit.artifacts import ArtifactStore
-from services.kit.auth import ensure_keys
-from services.kit.clock import SystemClock
-from services.kit.ids import SystemIds
-from services.kit.rows import OutsideRoots, UnsupportedAddress
-from services.kit.uploads import UploadStore
+from services.kit.core import telemetry
+from services.kit.core.clock import SystemClock
+from services.kit.core.ids import SystemIds
+from services.kit.core.tabular import OutsideRoots, UnsupportedAddress
+from services.kit.identity.auth import ensure_keys
+from services.kit.storage.artifacts import ArtifactStore
+from services.kit.storage.uploads import UploadStore
 from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import (
     EXECUTION_VARIABLE,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from services.contracts.events import DatasetReady, ModelTrained
-from services.kit.once import KeyReused, Once, once
-from services.kit.sql.migrate import check
+from services.kit.core.idempotency import KeyReused, Once, once
+from services.kit.persistence.sql.migrate import check
 from services.trainer.app import MIGRATIONS
 from services.trainer.domain.datasets import StartRun
 from services.trainer.domain.runs import RunFilter, RunStatus

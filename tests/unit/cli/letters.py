@@ -12,9 +12,9 @@ from services.cli.sending import Sent
 from services.cli.watching import Seen
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Envelope, Message, encode
+from services.kit.core.clock import VirtualClock
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import Envelope, Message, encode
 from services.kit.messaging.in_memory import InMemorySubscribers
 
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cli.chain import check_chain
-from services.kit.chain import GENESIS, entry_hash
+from services.kit.core.hash_chain import GENESIS, entry_hash
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 FIELDS = ["tenant", "stream", "kind", "actor", "reason", "detail_json", "at", "hash", "previous_hash"]

@@ -16,7 +16,7 @@ from services.cli.demo.log import EventLog
 from services.cli.demo.stage import Stage
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.watching import Seen
-from services.kit.ids import SeededIds
+from services.kit.core.ids import SeededIds
 from tests.clocks import START, SkippingClock
 
 MODEL = "topics"

@@ -11,7 +11,7 @@ import pytest
 from services.cli.demo import corpus
 from services.cli.demo.corpus import LABELS, Corpus, Text
 from services.cli.demo.docstrings import human, mask_for, text_of
-from services.kit.duplicates import first_likes, normalised
+from services.kit.core.duplicates import first_likes, normalised
 
 READS = pytest.mark.slow  # every docstring of the library, and of packages with thousands
 

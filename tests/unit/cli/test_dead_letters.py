@@ -12,8 +12,8 @@ from services.cli.launcher.topics import load_topics
 from services.cli.letters import NOTE, RECORD_BYTES, DeadLetter, named_letter, newest_of, topic_of
 from services.cli.replaying import Planned, carry_out, content, corrected, plan
 from services.contracts.events import DeploymentChanged
-from services.kit.envelope import Message, decode, id_of
-from services.kit.keeping import DEAD_LETTER_KEPT, EVENT_KEPT, INBOX_KEPT
+from services.kit.core.retention import DEAD_LETTER_KEPT, EVENT_KEPT, INBOX_KEPT
+from services.kit.messaging.envelope import Message, decode, id_of
 from tests.unit.cli.letters import DATASET, PLAIN, Bus, Service, days, told
 
 TOPIC, DEAD = "dataset.ready", "dataset.ready.dlq"

@@ -16,7 +16,7 @@ from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.home import Home
 from services.cli.watching import Seen
-from services.kit.clock import Clock, SystemClock, VirtualClock
+from services.kit.core.clock import Clock, SystemClock, VirtualClock
 
 
 def text(name: str, label: str = "data") -> Text:

@@ -22,8 +22,8 @@ from services.cli.watching import Seen
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS, Event
 from services.contracts.schemas import event_schema
-from services.kit.clock import VirtualClock
-from services.kit.envelope import decode
+from services.kit.core.clock import VirtualClock
+from services.kit.messaging.envelope import decode
 
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
 READY: dict[str, Any] = {"dataset": "docs", "uri": "file:///data/docs.jsonl", "model": "topics"}

@@ -12,8 +12,8 @@ from services.cli.app import app
 from services.cli.commands.keys import seconds
 from services.cli.errors import CliError, Exit
 from services.cli.home import Home
-from services.kit.auth import Keyring
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import Keyring
 from tests.unit.cli.test_commands import Gateway, gateway
 
 __all__ = ["gateway"]  # the fixture
@@ -38,7 +38,7 @@ def listed(*arguments: str) -> list[dict[str, Any]]:
 def test_keys_can_be_made_before_the_first_start_and_production_then_starts(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.kit.settings import BadSettings
+    from services.kit.core.settings import BadSettings
     from services.registry.settings import RegistrySettings
 
     monkeypatch.setenv("MILLRACE_ENVIRONMENT", "production")

@@ -12,7 +12,7 @@ import yaml
 from prometheus_client import REGISTRY
 from pydantic import AliasChoices
 
-from services.kit.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 DEPLOY: Final = ROOT / "deploy"
@@ -64,7 +64,7 @@ def known_variables() -> set[str]:
 
 def metric_names() -> set[str]:
     """Every series that a service can show, after importing all that declare any."""
-    importlib.import_module("services.kit.telemetry")
+    importlib.import_module("services.kit.core.telemetry")
     for room in ROOMS:
         if importlib.util.find_spec(f"services.{room}.telemetry"):
             importlib.import_module(f"services.{room}.telemetry")

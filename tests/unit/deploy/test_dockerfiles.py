@@ -91,5 +91,5 @@ def test_it_does_not_run_as_root(path: Path) -> None:
 
 
 def test_the_probes_are_served() -> None:
-    served = (ROOT / "services/kit/http.py").read_text()
+    served = (ROOT / "services/kit/transport/http.py").read_text()
     assert all(f'"{path}"' in served for path in ("/readyz", "/healthz", "/metrics"))

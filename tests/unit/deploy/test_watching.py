@@ -79,7 +79,7 @@ def test_prometheus_reads_files_that_exist_and_services_that_answer() -> None:
 
 
 def test_prometheus_shows_a_key_that_the_kit_makes() -> None:
-    from services.kit.auth import SERVICE_KEY_FILE
+    from services.kit.identity.auth import SERVICE_KEY_FILE
 
     config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())
     for job in config["scrape_configs"]:

@@ -14,10 +14,10 @@ from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.statistics import Statistics
 from services.gateway.ports import Policy, Ports, Question
-from services.kit.clock import VirtualClock
-from services.kit.ids import SeededIds
-from services.kit.keys import KeyRecord, NewKey
-from services.kit.once import KeyReused, Once
+from services.kit.core.clock import VirtualClock
+from services.kit.core.idempotency import KeyReused, Once
+from services.kit.core.ids import SeededIds
+from services.kit.identity.keys import KeyRecord, NewKey
 
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 

@@ -7,7 +7,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.errors import OutboxFull, UnknownDeployment
 from services.gateway.handlers import announce_dataset, send_feedback
 from services.gateway.ports import Policy
-from services.kit.once import BadKey, KeyReused
+from services.kit.core.idempotency import BadKey, KeyReused
 from tests.unit.gateway.fakes import World, deployment, target
 
 DATASET = DatasetReady(dataset="texts", uri="file:///data/texts.jsonl", model="news")

@@ -27,7 +27,7 @@ from services.gateway.domain.batches import (
 from services.gateway.domain.requests import Answer, LabelScore, Prediction
 from services.gateway.domain.rows import InputRow, answer_lines, checked, error_line, groups, part_of, question
 from services.gateway.errors import BatchHasEnded
-from services.kit.rows import NotUtf8
+from services.kit.core.tabular import NotUtf8
 
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
 QUEUED = Batch("batch-1", "acme", BatchSpec(deployment="news", uri="file:///x"), "operator:k", NOON)

@@ -19,7 +19,7 @@ from services.gateway.errors import (
 )
 from services.gateway.handlers import classify, follow_deployment, follow_replica
 from services.gateway.ports import Policy, Question
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from tests.unit.gateway.fakes import World, answered, deployment, report, target
 
 

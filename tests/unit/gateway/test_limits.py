@@ -17,7 +17,7 @@ from services.gateway.domain.limits import (
     left_over,
     take,
 )
-from services.kit.auth import KeyLimits, Principal
+from services.kit.identity.auth import KeyLimits, Principal
 
 RATES = st.floats(min_value=0.1, max_value=10_000)
 BURSTS = st.integers(min_value=1, max_value=500)

@@ -16,7 +16,7 @@ from services.gateway.domain.requests import Answer, Classify, LabelScore, Predi
 from services.gateway.inbound.oip import messages, wire
 from services.gateway.inbound.oip.asking import Asked, Wanted, classify_command, outputs_of, words
 from services.gateway.inbound.oip.tensors import pack_strings
-from services.kit.ids import SeededIds
+from services.kit.core.ids import SeededIds
 
 TWO: Final = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a", "é"]}
 SCORES: Final = (LabelScore("dev", 0.75), LabelScore("data", 0.25))

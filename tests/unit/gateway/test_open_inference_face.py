@@ -14,7 +14,7 @@ from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.oip.rest import Face
 from services.gateway.inbound.sampling import Sampler
-from services.kit.auth import Principal
+from services.kit.identity.auth import Principal
 from tests.unit.gateway.fakes import World, deployment, report, target
 
 ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}

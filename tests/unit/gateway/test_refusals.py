@@ -11,9 +11,9 @@ from services.contracts import errors as contracts
 from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed
 from services.gateway import errors as gateway
 from services.gateway.inbound.http.answers import refused
-from services.kit import auth, keys
-from services.kit import http as kit_http
-from services.kit.rpc import rich_status
+from services.kit.identity import auth, keys
+from services.kit.transport import http as kit_http
+from services.kit.transport.rpc import rich_status
 
 PASSING = {429, 503}
 

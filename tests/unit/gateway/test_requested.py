@@ -11,7 +11,7 @@ from services.gateway.errors import ReplicaFull
 from services.gateway.handlers.patience import Lanes, Patient
 from services.gateway.handlers.requested import answer_request
 from services.gateway.ports import Patience, Question
-from services.kit.envelope import Envelope, decode, encode
+from services.kit.messaging.envelope import Envelope, decode, encode
 from tests.unit.gateway.fakes import World, answered, deployment, report, target
 
 NOON = datetime(2026, 1, 1, tzinfo=UTC)

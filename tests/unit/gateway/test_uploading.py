@@ -18,7 +18,7 @@ from services.gateway.errors import BodyTooLarge, EmptyUpload, NotText, WrongCon
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound.http.uploads import _decoded
 from services.gateway.ports import Policy
-from services.kit.once import KeyReused
+from services.kit.core.idempotency import KeyReused
 from tests.unit.gateway.fakes import World
 
 CONTENT = '{"text": "Grüße aus dem All", "label": "a"}\n'.encode() * 40

@@ -14,9 +14,9 @@ from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import Loaded, Scored
 from services.inference.domain.versions import VersionKey, Wish
 from services.inference.ports import Bounds, Ports
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Cause
-from services.kit.ids import SeededIds
+from services.kit.core.clock import VirtualClock
+from services.kit.core.ids import SeededIds
+from services.kit.messaging.envelope import Cause
 
 
 @dataclass

@@ -17,7 +17,7 @@ from services.inference.errors import (
     VersionNotServed,
 )
 from services.inference.handlers import Classified, Classify, adopt_deployment, classify, restore
-from services.kit.envelope import Envelope
+from services.kit.messaging.envelope import Envelope
 from tests.unit.inference.fakes import Room
 from tests.unit.inference.wishes import key, target, wish
 

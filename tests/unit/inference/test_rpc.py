@@ -13,9 +13,9 @@ from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.rpc import inference_pb2_grpc
 from services.inference.handlers import restore
 from services.inference.inbound.rpc import SERVICE_NAME, InferenceRpc
-from services.kit.auth import Keyring, ensure_keys, read_key
-from services.kit.clock import SystemClock
-from services.kit.rpc import RpcServer, channel, refusal_from
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import Keyring, ensure_keys, read_key
+from services.kit.transport.rpc import RpcServer, channel, refusal_from
 from tests.unit.inference.fakes import FakeRemembered, Room
 from tests.unit.inference.wishes import target, wish
 

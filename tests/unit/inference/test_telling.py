@@ -20,12 +20,12 @@ from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.remembered import RESERVED_AT_ONCE, RememberedDeployments, ReportSequence
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.telemetry import LOG_DROPPED
-from services.kit import telemetry
-from services.kit.artifacts import ArtifactRefused, ArtifactStore
-from services.kit.clock import VirtualClock
-from services.kit.envelope import Message, decode
-from services.kit.ids import SeededIds
+from services.kit.core import telemetry
+from services.kit.core.clock import VirtualClock
+from services.kit.core.ids import SeededIds
+from services.kit.messaging.envelope import Message, decode
 from services.kit.messaging.producer import BrokerDown
+from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 from tests.unit.inference.wishes import target, wish
 from tests.waiting import LIMIT_SECONDS
 

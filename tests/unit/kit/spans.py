@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.kit import telemetry
+from services.kit.core import telemetry
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.rows import UnusableData, locate
+from services.kit.core.tabular import UnusableData, locate
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from services.contracts.access import KeyRole
 from services.contracts.errors import Unauthenticated
-from services.kit.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, Keyring, ensure_keys, read_key
-from services.kit.clock import VirtualClock
+from services.kit.core.clock import VirtualClock
+from services.kit.identity.auth import API_KEY_FILE, KEYRING_FILE, PEPPER_FILE, Keyring, ensure_keys, read_key
 
 MADE = {"api-key", "service-key", "pepper", "keyring.json", "signing.pem", "signing.pub.pem"}
 

@@ -3,8 +3,8 @@
 import asyncio
 from itertools import pairwise
 
-from services.kit.clock import SystemClock, VirtualClock
-from services.kit.ids import SeededIds, SystemIds
+from services.kit.core.clock import SystemClock, VirtualClock
+from services.kit.core.ids import SeededIds, SystemIds
 from tests.waiting import LIMIT_SECONDS
 
 

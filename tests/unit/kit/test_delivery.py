@@ -12,10 +12,10 @@ from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import Invalid, Overloaded, TooLarge, Unavailable
 from services.contracts.events import FeedbackReceived
-from services.kit.clock import VirtualClock
-from services.kit.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
+from services.kit.core.clock import VirtualClock
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.delivery import Delivery
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
 from services.kit.messaging.in_memory import InMemoryBroker, InMemorySubscribers
 from tests.unit.kit.spans import Spans
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.duplicates import NEAR, first_likes, normalised
+from services.kit.core.duplicates import NEAR, first_likes, normalised
 
 words = st.lists(st.sampled_from("abcdefg"), max_size=9).map(" ".join)
 

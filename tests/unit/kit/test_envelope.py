@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.events import BY_TOPIC, EVENTS, Event, FeedbackReceived, RegistryFact
-from services.kit.envelope import (
+from services.kit.messaging.envelope import (
     MAX_EVENT_BYTES,
     Envelope,
     MalformedEvent,

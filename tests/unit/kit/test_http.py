@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from services.contracts.errors import Conflict, InternalError, Kind, NotFound, Overloaded, Refusal, Unauthenticated
-from services.kit.auth import Keyring, ensure_keys, read_key
-from services.kit.clock import VirtualClock
-from services.kit.http import STATUS, App, Operations, problem, respond
+from services.kit.core.clock import VirtualClock
+from services.kit.identity.auth import Keyring, ensure_keys, read_key
+from services.kit.transport.http import STATUS, App, Operations, problem, respond
 
 BY_KIND = {cls.kind: cls for cls in Refusal.__subclasses__() if cls.__module__ == "services.contracts.errors"}
 FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}

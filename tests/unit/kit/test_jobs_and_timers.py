@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from services.contracts.errors import Invalid, Unavailable
-from services.kit.clock import VirtualClock
-from services.kit.jobs import Worker
-from services.kit.timers import TimerLoop
-from services.kit.work import JOB_DONE, Job, LostLease, Timer
+from services.kit.core.clock import VirtualClock
+from services.kit.jobs.timers import TimerLoop
+from services.kit.jobs.worker import Worker
+from services.kit.persistence.unit_of_work import JOB_DONE, Job, LostLease, Timer
 from tests.unit.kit.spans import Spans, trace_of
 
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}

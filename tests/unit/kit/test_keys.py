@@ -11,7 +11,9 @@ import pytest
 
 from services.contracts.access import KeyRole
 from services.contracts.errors import Unauthenticated
-from services.kit.auth import (
+from services.kit.core.clock import SystemClock, VirtualClock
+from services.kit.core.idempotency import BadKey, KeyReused
+from services.kit.identity.auth import (
     API_KEY_FILE,
     KEYRING_FILE,
     KeyExpired,
@@ -21,8 +23,7 @@ from services.kit.auth import (
     locked,
     read_key,
 )
-from services.kit.clock import SystemClock, VirtualClock
-from services.kit.keys import (
+from services.kit.identity.keys import (
     MACHINE,
     BadKeyLimit,
     BadKeyName,
@@ -35,7 +36,6 @@ from services.kit.keys import (
     ServiceKeyKept,
     UnknownKey,
 )
-from services.kit.once import BadKey, KeyReused
 
 
 class Place:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import BadSettings, ServiceSettings
+from services.kit.core.settings import BadSettings, ServiceSettings
 
 
 class MillSettings(ServiceSettings):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.kit.settings import BadSettings
+from services.kit.core.settings import BadSettings
 from services.monitor.settings import MonitorSettings
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.contracts.training import Columns
-from services.kit.clock import SystemClock
-from services.kit.rows import UnusableData
+from services.kit.core.clock import SystemClock
+from services.kit.core.tabular import UnusableData
 from services.trainer.domain.spec import PROGRESS_FILE, DataContent, Limits, Progress, RunSpec, Split
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare

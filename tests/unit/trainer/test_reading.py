@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.contracts.training import Columns
-from services.kit.rows import UnusableData
+from services.kit.core.tabular import UnusableData
 from services.trainer.domain.spec import Limits, Split
 from services.trainer.stages.reading import RawRow, read_rows
 

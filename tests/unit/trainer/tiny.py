@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from services.kit.artifacts import ArtifactStore
-from services.kit.auth import ensure_keys
-from services.kit.clock import SystemClock
+from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import ensure_keys
+from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import RUN_FILE, SPEC_FILE, RunSpec, TrainingSpec
 from services.trainer.stages.base_model import EncoderConfig
 from services.trainer.stages.folder import RunFolder

@@ -18,7 +18,7 @@ from services.contracts.errors import Kind, Refusal
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.door import Request
-from services.kit.http import JSON, App, Header, Receive, Scope, Send, respond
+from services.kit.transport.http import JSON, App, Header, Receive, Scope, Send, respond
 
 ROOT: Final = "/docs"
 DOCUMENT: Final = f"{ROOT}/openapi.json"

@@ -10,9 +10,9 @@ from opentelemetry.trace import Span, SpanKind
 from services.contracts.errors import Malformed, Refusal
 from services.gateway.domain.limits import Quota
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, RateLimitExceeded, SlowBody, StalledUpload
-from services.kit import telemetry
-from services.kit.http import STATUS, Header, problem
-from services.kit.uploads import StoreFull
+from services.kit.core import telemetry
+from services.kit.storage.uploads import StoreFull
+from services.kit.transport.http import STATUS, Header, problem
 
 ONLY_HTTP: Final[Mapping[type[Refusal], int]] = {
     Malformed: 400,

@@ -11,7 +11,7 @@ import orjson
 
 from services.contracts.errors import Malformed
 from services.gateway.errors import BodyTooLarge, SlowBody, UnsupportedMedia
-from services.kit.http import Receive, Scope
+from services.kit.transport.http import Receive, Scope
 
 DISCARD_BYTES: Final = 16 * 1024 * 1024
 DISCARD_SECONDS: Final = 1.0

@@ -23,10 +23,10 @@ from services.gateway.inbound.http.transcode import build_request, new_message, 
 from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
 from services.gateway.ports import Ports, Upstreams
-from services.kit import telemetry
-from services.kit.auth import Principal, check_role
-from services.kit.http import JSON, Header, Receive, Scope, Send, respond
-from services.kit.once import FIELD
+from services.kit.core import telemetry
+from services.kit.core.idempotency import FIELD
+from services.kit.identity.auth import Principal, check_role
+from services.kit.transport.http import JSON, Header, Receive, Scope, Send, respond
 
 NDJSON: Final = (b"content-type", b"application/x-ndjson")
 MAX_QUERY_FIELDS: Final = 20

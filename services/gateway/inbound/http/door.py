@@ -14,10 +14,10 @@ from services.gateway.inbound.http.answers import quota_headers, used_up
 from services.gateway.inbound.http.body import ClientGone, discard, read_headers
 from services.gateway.ports import Limiter
 from services.gateway.telemetry import HTTP_REFUSED
-from services.kit.auth import Keyring, Principal
-from services.kit.clock import Clock
-from services.kit.http import Header, Receive, Scope, Send, respond
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.identity.auth import Keyring, Principal
+from services.kit.transport.http import Header, Receive, Scope, Send, respond
 
 TIMEOUT_HEADER: Final = b"request-timeout-ms"
 """How long the client waits, in milliseconds; the gateway's own limit holds beside it."""

@@ -13,8 +13,8 @@ from services.gateway.inbound.http.body import BodyLimits, read_json
 from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit import telemetry
-from services.kit.http import JSON, Send, respond
+from services.kit.core import telemetry
+from services.kit.transport.http import JSON, Send, respond
 
 PREFIX: Final = "/api/v1/deployments/"
 METHODS: Final = {

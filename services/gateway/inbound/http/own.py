@@ -12,8 +12,8 @@ from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_path
 from services.gateway.inbound.http.uploads import UploadDoor, is_upload
-from services.kit.auth import check_role
-from services.kit.http import Header, respond
+from services.kit.identity.auth import check_role
+from services.kit.transport.http import Header, respond
 
 OPENAPI_PATH: Final = "/openapi.json"
 OPERATIONS: Final = {OPENAPI_PATH: "GET", "/healthz": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET"}

@@ -24,9 +24,9 @@ from services.gateway.inbound.http.transcode import build_request, read_query, r
 from services.gateway.inbound.uploading import Pace, Patience
 from services.gateway.ports import Ports
 from services.gateway.telemetry import HTTP_REFUSED
-from services.kit import telemetry
-from services.kit.auth import check_role
-from services.kit.http import JSON, Header, Receive, respond
+from services.kit.core import telemetry
+from services.kit.identity.auth import check_role
+from services.kit.transport.http import JSON, Header, Receive, respond
 
 ROUTE: Final = next(route for route in ROUTES if route.service is GATEWAY and route.rpc.name == "UploadDataset")
 PIECE_BYTES: Final = 256 * 1024

@@ -21,7 +21,7 @@ from services.gateway.inbound.oip.tensors import (
     pack_strings,
     unpack_strings,
 )
-from services.kit.ids import Ids
+from services.kit.core.ids import Ids
 
 INPUT: Final = "text"
 OUTPUTS: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {

@@ -18,7 +18,7 @@ from services.gateway.errors import (
 from services.gateway.inbound.oip.asking import words
 from services.gateway.inbound.oip.models import BACKEND, EXTENSIONS, PLATFORM, READY, SERVER
 from services.gateway.inbound.oip.paths import BASE, ROUTES, Route
-from services.kit.auth import RoleTooWeak
+from services.kit.identity.auth import RoleTooWeak
 
 TAG: Final = {
     "name": "OpenInference",

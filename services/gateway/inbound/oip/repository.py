@@ -14,7 +14,7 @@ from services.gateway.errors import LoadFailed, NothingToLoad
 from services.gateway.inbound.http.routes import REGISTRY
 from services.gateway.inbound.oip.models import Models, served
 from services.gateway.ports import Ports, Upstreams
-from services.kit import telemetry
+from services.kit.core import telemetry
 
 POLL_SECONDS: Final = 0.05
 REASON: Final = "asked by the Open Inference Protocol"

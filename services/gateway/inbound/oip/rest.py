@@ -22,9 +22,9 @@ from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.oip.wire import HEAD_LENGTH, read_object, read_request, write_answer
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit import telemetry
-from services.kit.auth import check_role
-from services.kit.http import JSON, Header, respond
+from services.kit.core import telemetry
+from services.kit.identity.auth import check_role
+from services.kit.transport.http import JSON, Header, respond
 
 OCTETS: Final[Header] = (b"content-type", b"application/octet-stream")
 MEDIA: Final = frozenset(

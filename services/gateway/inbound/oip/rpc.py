@@ -19,10 +19,10 @@ from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Limiter, Ports
-from services.kit import telemetry
-from services.kit.auth import Principal
-from services.kit.log import logger
-from services.kit.requests import caller
+from services.kit.core import telemetry
+from services.kit.core.log import logger
+from services.kit.identity.auth import Principal
+from services.kit.transport.grpc_requests import caller
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 STREAM_IN_FLIGHT: Final = 64

@@ -12,7 +12,7 @@ import orjson
 from services.contracts.errors import ErrorBody, Kind, Refusal
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, SlowBody
 from services.gateway.inbound.http.answers import CLOSING
-from services.kit.http import JSON, STATUS, Header
+from services.kit.transport.http import JSON, STATUS, Header
 
 _BAD_REQUEST: Final = (Kind.INVALID, Kind.TOO_LARGE)
 _AGAIN: Final = (408, 429)

@@ -19,7 +19,7 @@ from services.gateway.errors import (
 )
 from services.gateway.inbound.openai.answers import refused
 from services.gateway.inbound.openai.embeddings import MAX_INPUTS
-from services.kit.auth import RoleTooWeak
+from services.kit.identity.auth import RoleTooWeak
 
 TAG: Final = {"name": "OpenAI", "description": "The API that OpenAI's clients know: base URL `/v1`, the same key."}
 

@@ -26,9 +26,9 @@ from services.gateway.inbound.openai.answers import refused, status_of
 from services.gateway.inbound.openai.embeddings import answer, read_model, read_request, seconds_of
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
-from services.kit import telemetry
-from services.kit.auth import check_role
-from services.kit.http import JSON, Header, respond
+from services.kit.core import telemetry
+from services.kit.identity.auth import check_role
+from services.kit.transport.http import JSON, Header, respond
 
 MODELS: Final = "/v1/models"
 MODEL: Final = "/v1/models/{model}"

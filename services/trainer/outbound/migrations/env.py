@@ -1,4 +1,4 @@
-from services.kit.sql.migrate import run_environment
+from services.kit.persistence.sql.migrate import run_environment
 from services.trainer.outbound.tables import TABLES
 
 run_environment(TABLES)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from services.kit.sql.tables import UtcDateTime, create_first
+from services.kit.persistence.sql.tables import UtcDateTime, create_first
 
 revision = "0001"
 down_revision = None

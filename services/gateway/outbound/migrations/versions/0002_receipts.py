@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from services.kit.sql.tables import create_receipts
+from services.kit.persistence.sql.tables import create_receipts
 
 revision = "0002"
 down_revision = "0001"

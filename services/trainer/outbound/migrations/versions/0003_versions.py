@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from services.kit.sql.tables import UtcDateTime
+from services.kit.persistence.sql.tables import UtcDateTime
 
 revision = "0003"
 down_revision = "0002"

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from services.contracts.errors import Refusal
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.log import logger
-from services.kit.work import Timer
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.persistence.unit_of_work import Timer
 
 POLL_SECONDS: Final = 0.5
 BATCH: Final = 50

@@ -17,9 +17,16 @@ from opentelemetry.trace import SpanKind
 from services.contracts.access import OPEN_METHODS, KeyRole
 from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated, Unavailable
 from services.contracts.names import DEFAULT_TENANT
-from services.kit import telemetry
-from services.kit.auth import RELOAD_SECONDS, ForServicesOnly, Keyring, Principal, check_role, present_principal
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.log import logger
+from services.kit.identity.auth import (
+    RELOAD_SECONDS,
+    ForServicesOnly,
+    Keyring,
+    Principal,
+    check_role,
+    present_principal,
+)
 
 STATUS: Final = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,

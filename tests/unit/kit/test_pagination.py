@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from services.contracts.rpc import monitor_pb2, registry_pb2
 from services.contracts.rpc.common_pb2 import Page
-from services.kit.pages import BadPageToken, paging
-from services.kit.requests import DEFAULT_PAGE, LARGEST_PAGE
+from services.kit.transport.grpc_requests import DEFAULT_PAGE, LARGEST_PAGE
+from services.kit.transport.pagination import BadPageToken, paging
 
 
 def request(token: str = "", size: int = 0, *, version: int = 0) -> monitor_pb2.ListWindowsRequest:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.kit.rows import Format, Records, RowLimits, UnusableData, field_of
+from services.kit.core.tabular import Format, Records, RowLimits, UnusableData, field_of
 
 LIMITS = RowLimits(max_bytes=100_000, max_rows=5, max_text_characters=100)
 

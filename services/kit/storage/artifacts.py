@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from services.contracts.artifact import MANIFEST_FILE, SIGNATURE_FILE, ArtifactRef, Manifest, ManifestFile
 from services.contracts.errors import Invalid, Unavailable
-from services.kit.auth import SIGNING_KEY_FILE, VERIFYING_KEY_FILE
+from services.kit.identity.auth import SIGNING_KEY_FILE, VERIFYING_KEY_FILE
 
 CHUNK: Final = 1024 * 1024
 SIGNING_SECONDS: Final = 60.0
@@ -212,7 +212,7 @@ def _sha256(path: Path) -> str:
 async def _sign_or_verify(act: str, folder: Path, key: Path) -> None:
     """Raises ValueError when the answer is no, ArtifactStoreDown when there is none in time."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.kit.signing", act, str(folder), str(key), stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "services.kit.storage.signing", act, str(folder), str(key), stderr=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(SIGNING_SECONDS):

@@ -1,6 +1,6 @@
 """Signs and verifies a model folder with OpenSSF model signing in key mode; run as a process of its own.
 
-`python -m services.kit.signing sign|verify FOLDER KEY_FILE`: exits 0, or 1 with one line that says why.
+`python -m services.kit.storage.signing sign|verify FOLDER KEY_FILE`: exits 0, or 1 with one line that says why.
 A process, because the library costs 90 MB that a service would keep.
 """
 

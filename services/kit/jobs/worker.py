@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from services.contracts.errors import Refusal
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.log import logger
-from services.kit.work import Job, LostLease, UnitOfWork
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.persistence.unit_of_work import Job, LostLease, UnitOfWork
 
 IDLE_SECONDS: Final = 1.0
 

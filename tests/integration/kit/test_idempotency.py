@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from services.kit.clock import VirtualClock
-from services.kit.once import KEPT, KeyReused, Once, once
-from services.kit.sql.tables import OutboxRow, ReceiptRow
-from services.kit.sql.upkeep import Upkeep
+from services.kit.core.clock import VirtualClock
+from services.kit.core.idempotency import KEPT, KeyReused, Once, once
+from services.kit.persistence.sql.cleanup import Upkeep
+from services.kit.persistence.sql.tables import OutboxRow, ReceiptRow
 from tests.integration.kit.rooms import Room, feedback
 
 

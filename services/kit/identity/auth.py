@@ -2,7 +2,7 @@
 
 The keys folder holds `keyring.json` (hashes), `pepper`, the first `api-key`, the `service-key` with which
 services call each other, and the pair that signs artifacts. All of it is made once, readable by its owner alone.
-`used/` has an empty file a key, whose time is that of its last use. What edits the keyring is in `kit/keys.py`.
+`used/` has an empty file a key, whose time is that of its last use. `kit/identity/keys.py` edits the keyring.
 """
 
 import base64
@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from services.contracts.access import METHOD_ROLES, KeyRole, suffices
 from services.contracts.errors import Forbidden, Unauthenticated
 from services.contracts.names import DEFAULT_TENANT
-from services.kit.clock import Clock
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
 
 PREFIX: Final = "mr"
 API_KEY_FILE: Final = "api-key"

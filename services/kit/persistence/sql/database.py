@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.errors import Unavailable
-from services.kit.sql.migrate import upgrade
+from services.kit.persistence.sql.migrate import upgrade
 
 BUSY_TIMEOUT_MS: Final = 5_000
 POOL_WAIT_SECONDS: Final = 5.0

@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Invalid, Unauthenticated
-from services.kit.auth import Principal, present_principal
-from services.kit.once import FIELD, Once, once
+from services.kit.core.idempotency import FIELD, Once, once
+from services.kit.identity.auth import Principal, present_principal
 
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200

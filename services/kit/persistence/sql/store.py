@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.kit.sql.database import Database
-from services.kit.sql.tables import TimerRow
-from services.kit.sql.work import SqlUnitOfWork, columns, read_timer
-from services.kit.work import Timer
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.tables import TimerRow
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns, read_timer
+from services.kit.persistence.unit_of_work import Timer
 
 W = TypeVar("W", bound=SqlUnitOfWork)
 

@@ -23,7 +23,9 @@ import orjson
 from services.contracts.access import KeyRole
 from services.contracts.errors import Conflict, Invalid, NotFound, Unavailable
 from services.contracts.names import NAME_PATTERN
-from services.kit.auth import (
+from services.kit.core.clock import Clock
+from services.kit.core.idempotency import KEPT, KeyReused, once
+from services.kit.identity.auth import (
     KEYRING_FILE,
     LIMIT_NAMES,
     NO_LIMITS_SAID,
@@ -34,8 +36,6 @@ from services.kit.auth import (
     read_pepper,
     write_private,
 )
-from services.kit.clock import Clock
-from services.kit.once import KEPT, KeyReused, once
 
 MAX_KEYS: Final = 10_000
 MAX_NAME_CHARS: Final = 100

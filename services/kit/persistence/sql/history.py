@@ -9,9 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from services.contracts.errors import Conflict
-from services.kit.chain import FACT_FIELDS, GENESIS, Chosen, entry_hash
-from services.kit.sql.tables import HistoryHeadRow, HistoryRow
-from services.kit.sql.work import SqlUnitOfWork, columns
+from services.kit.core.hash_chain import FACT_FIELDS, GENESIS, Chosen, entry_hash
+from services.kit.persistence.sql.tables import HistoryHeadRow, HistoryRow
+from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 
 PAGE: Final = 500
 

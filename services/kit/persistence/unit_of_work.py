@@ -1,6 +1,6 @@
 """What a handler may do inside one transaction, without knowing which database keeps it.
 
-`services/kit/sql/work.py` is the one implementation, on SQLite and PostgreSQL alike.
+`services/kit/persistence/sql/unit_of_work.py` is the one implementation, on SQLite and PostgreSQL alike.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 from services.contracts.errors import Conflict
 from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
-from services.kit.envelope import Cause, Envelope
-from services.kit.once import Once
+from services.kit.core.idempotency import Once
+from services.kit.messaging.envelope import Cause, Envelope
 
 Payload = Mapping[str, Any]
 

@@ -13,14 +13,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from services.contracts.errors import TooLarge
 from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import MAX_EVENT_BYTES, Cause, Envelope, Origin, encode
-from services.kit.ids import Ids
-from services.kit.once import KEPT, KeyReused, Once
-from services.kit.sql.database import READ_ONLY
-from services.kit.sql.tables import InboxRow, JobRow, OutboxRow, ReceiptRow, TimerRow
-from services.kit.work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.idempotency import KEPT, KeyReused, Once
+from services.kit.core.ids import Ids
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Cause, Envelope, Origin, encode
+from services.kit.persistence.sql.database import READ_ONLY
+from services.kit.persistence.sql.tables import InboxRow, JobRow, OutboxRow, ReceiptRow, TimerRow
+from services.kit.persistence.unit_of_work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
 
 WAITING = "waiting"
 RUNNING = "running"

@@ -13,8 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.contracts.access import METRICS_ROLE
 from services.contracts.errors import Kind, NotFound, Refusal
-from services.kit.auth import Keyring, require
-from services.kit.log import logger
+from services.kit.core.log import logger
+from services.kit.identity.auth import Keyring, require
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -23,9 +23,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from services.contracts.content import Content
 from services.contracts.errors import NotFound, Overloaded, Unavailable
-from services.kit.clock import Clock
-from services.kit.ids import Ids
-from services.kit.log import logger
+from services.kit.core.clock import Clock
+from services.kit.core.ids import Ids
+from services.kit.core.log import logger
 
 PARTIAL: Final = ".partial"
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -16,14 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.errors import Refusal
-from services.kit import telemetry
-from services.kit.clock import Clock
-from services.kit.envelope import TRACE_HEADERS, Message
-from services.kit.log import logger
+from services.kit.core import telemetry
+from services.kit.core.clock import Clock
+from services.kit.core.log import logger
+from services.kit.messaging.envelope import TRACE_HEADERS, Message
 from services.kit.messaging.ports import Sender
-from services.kit.sql.database import Database
-from services.kit.sql.tables import OutboxRow
-from services.kit.sql.work import columns
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.tables import OutboxRow
+from services.kit.persistence.sql.unit_of_work import columns
 
 BATCH: Final = 200
 IDLE_SECONDS: Final = 1.0

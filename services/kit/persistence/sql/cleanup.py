@@ -5,13 +5,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.contracts.errors import Refusal
-from services.kit.clock import Clock
-from services.kit.keeping import INBOX_KEPT
-from services.kit.log import logger
-from services.kit.once import KEPT
-from services.kit.sql.database import Database
-from services.kit.sql.tables import InboxRow, ReceiptRow
-from services.kit.sql.work import columns
+from services.kit.core.clock import Clock
+from services.kit.core.idempotency import KEPT
+from services.kit.core.log import logger
+from services.kit.core.retention import INBOX_KEPT
+from services.kit.persistence.sql.database import Database
+from services.kit.persistence.sql.tables import InboxRow, ReceiptRow
+from services.kit.persistence.sql.unit_of_work import columns
 
 EVERY_SECONDS: Final = 3600.0
 

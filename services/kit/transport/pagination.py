@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from services.contracts.errors import Invalid
-from services.kit.requests import page_size, within_column
+from services.kit.transport.grpc_requests import page_size, within_column
 
 T = TypeVar("T")
 

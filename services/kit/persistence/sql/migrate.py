@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
-from services.kit.sql.tables import KIT_TABLES
+from services.kit.persistence.sql.tables import KIT_TABLES
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -1,0 +1,1 @@
+"""Durable work: leased jobs and timers."""

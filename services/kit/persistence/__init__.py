@@ -1,0 +1,1 @@
+"""Units of work, and the SQL databases that carry them out."""

@@ -1,0 +1,1 @@
+"""Files that outlive a process: artifacts, their signatures, uploads."""
