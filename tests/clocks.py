@@ -8,8 +8,10 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class SkippingClock:
-    """Keeps the promise of `kit.core.clock.Clock`: whoever sleeps is woken at the loop's next turn, and time is then later
-    by what was slept. Sleepers side by side add up, so only a test with one of them may rely on exact times.
+    """Keeps the promise of `kit.core.clock.Clock`: whoever sleeps is woken at the loop's next turn.
+
+    Time is then later by what was slept. Sleepers side by side add up, so only a test with one of them may rely on
+    exact times.
     """
 
     def __init__(self) -> None:
