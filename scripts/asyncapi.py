@@ -71,6 +71,10 @@ def _may_be_replayed(headers: Document) -> Document:
     return {**headers, "properties": {**headers["properties"], **REPLAYED}}
 
 
+ASKED_FOR: Final = {"feedback.received": ("label",), "inference.requested": ("texts",)}
+"""Of events that people write by hand: fields that none of them must have, and each of them needs one of."""
+
+
 def identifier(topic: str) -> str:
     """A topic's name as a component key: `dataset.ready` is `datasetReady`."""
     first, *rest = topic.split(".")
@@ -130,7 +134,7 @@ def examples(event: type[Event]) -> list[Document]:
     told = [{"name": "full", "summary": "Every field set.", "headers": dict(record.headers), "payload": payload}]
     if event.owner == "gateway":
         schema = event.model_json_schema(mode="validation")
-        least = {name: payload[name] for name in schema["required"]}
+        least = {name: payload[name] for name in (*schema["required"], *ASKED_FOR.get(event.topic, ()))}
         told.append({"name": "plain", "summary": "Plain JSON from a producer outside, no headers.", "payload": least})
     return told
 

@@ -87,6 +87,7 @@ METHOD_ROLES: Final[Mapping[str, KeyRole]] = {
         "millrace.v1.MonitorService", {KeyRole.VIEWER: ("GetHealth", "ListWindows", "GetWindow", "ListVerdicts")}
     ),
     **_methods("millrace.v1.InferenceService", {KeyRole.CLIENT: ("Classify", "Embed", "Stream")}),
+    **_methods("millrace.v1.ReplicaService", {KeyRole.SERVICE: ("Predict",)}),
     **_methods(
         "millrace.v1.GatewayService",
         {KeyRole.CLIENT: ("SendFeedback",), KeyRole.OPERATOR: ("AnnounceDataset", "UploadDataset")},

@@ -11,21 +11,24 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import AwareDatetime, Field
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.inference import RequestFailure, TextLabelled
+from services.contracts.inference import RequestFailure
 from services.contracts.names import (
     DEFAULT_TENANT,
     DatasetName,
     DeploymentName,
-    Label,
     ModelName,
     ReplicaId,
     RequestId,
     RolloutId,
     RunId,
     Sha256,
+    TaskName,
     Tenant,
     VersionNumber,
 )
+from services.contracts.tasks.classification import Prediction
+from services.contracts.tasks.feedback import Feedback
+from services.contracts.tasks.records import InferenceRecord
 from services.contracts.training import Columns, Comparison, Fact, Metrics, Recipe, VariantReport
 
 
@@ -192,52 +195,47 @@ class ReplicaReported(Event):
 # --- inference.logged, feedback.received -------------------------------------------------------
 
 
-class InferenceRecord(Fact):
-    """One answered request."""
-
-    request: RequestId
-    version: VersionNumber
-    mirrored: bool = Field(default=False, description="answered for comparison only; no client saw it")
-    at: datetime
-    latency_ms: float = Field(ge=0)
-    tokens: int = Field(ge=0)
-    outcome: Literal["ok", "error"] = "ok"
-    label: Label | None = None
-    score: float | None = None
-    text: str | None = Field(default=None, description="the input, where sampling kept it")
-    embedding: str | None = Field(default=None, description="base64 of little-endian float16, where sampling kept it")
-
-
 class InferenceLogged(Event):
-    """A batch of answered requests. Published by inference, keyed by deployment."""
+    """A batch of requests that versions answered or failed on. Published by inference, keyed by deployment."""
 
     topic: ClassVar[str] = "inference.logged"
+    schema_version: ClassVar[int] = 2
     key_field: ClassVar[str] = "deployment"
     owner: ClassVar[str] = "inference"
 
     deployment: DeploymentName
     model: ModelName
     replica: ReplicaId
+    task: TaskName
     records: list[InferenceRecord] = Field(min_length=1)
 
 
-class FeedbackReceived(Event):
-    """Somebody said what the right answer was. Published by the gateway, keyed by deployment."""
+class FeedbackReceived(Feedback, Event):
+    """Somebody judged an item of an answer. Published by the gateway, keyed by deployment; the latest said counts."""
 
     topic: ClassVar[str] = "feedback.received"
     key_field: ClassVar[str] = "deployment"
     owner: ClassVar[str] = "gateway"
 
     deployment: DeploymentName
-    request: RequestId
-    label: Label
+    request: RequestId = Field(description="'request:1' names the second item of a request, as the field item does")
+    item: int = Field(default=0, ge=0, le=99_999, description="of the request, counted from 0")
+    said_at: AwareDatetime | None = Field(default=None, description="when the event was made, if unset")
+
+    @property
+    def judgement(self) -> Feedback:
+        """What was said, without of what."""
+        return Feedback(label=self.label, rating=self.rating, score=self.score, reference=self.reference)
 
 
 # --- inference.requested, inference.completed ---------------------------------------------------
 
 
 class InferenceRequested(Event):
-    """Somebody waits for texts to be answered. Published by any outside producer, keyed as the producer likes."""
+    """Somebody waits for an answer. Published by any outside producer, keyed as the producer likes.
+
+    `input` is the task's request as its REST path takes it. Without it the fields beside it are the request.
+    """
 
     topic: ClassVar[str] = "inference.requested"
     key_field: ClassVar[str] = "deployment"
@@ -245,7 +243,11 @@ class InferenceRequested(Event):
     owner: ClassVar[str] = "gateway"
 
     deployment: DeploymentName
-    texts: list[str] = Field(description="1 to 64 of them; what no text may be is answered with a failure")
+    task: TaskName = "classification"
+    input: dict[str, Any] | None = Field(default=None, description="the task's own fields; what is wrong is answered")
+    texts: list[str] = Field(
+        default_factory=list, description="1 to 64 of them; what no text may be is answered with a failure"
+    )
     request: RequestId | None = Field(
         default=None, description="feedback refers to it; made from the event's id if none"
     )
@@ -271,10 +273,12 @@ class InferenceCompleted(Event):
     deployment: DeploymentName
     model: ModelName | None = None
     version: VersionNumber | None = None
-    predictions: list[TextLabelled] = Field(default_factory=list, description="one a text, in the texts' order")
+    task: TaskName = "classification"
+    predictions: list[Prediction] = Field(default_factory=list, description="one a text, in the texts' order")
     embeddings: list[str] = Field(
         default_factory=list, description="base64 of little-endian float32, one a text where they were asked for"
     )
+    result: dict[str, Any] | None = Field(default=None, description="of a task that has no fields of its own here")
     tokens: int = Field(default=0, ge=0)
     failure: RequestFailure | None = None
 

@@ -1,22 +1,9 @@
-"""What an answer by event says: the labels of each text, or why there are none."""
+"""Why a request that came as an event has no answer."""
 
 from pydantic import Field
 
-from services.contracts.names import Label
+from services.contracts.errors import Refusal
 from services.contracts.training import Fact
-
-
-class ScoredLabel(Fact):
-    label: Label
-    score: float
-
-
-class TextLabelled(Fact):
-    """The likeliest label of one text, and the labels' probabilities, the likeliest first."""
-
-    label: Label
-    score: float
-    scores: list[ScoredLabel]
 
 
 class RequestFailure(Fact):
@@ -27,3 +14,8 @@ class RequestFailure(Fact):
     field: str | None = None
     hint: str | None = None
     retryable: bool = Field(description="the same request may be answered if it is sent again")
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> "RequestFailure":
+        body = refusal.body()
+        return cls(code=body.code, message=body.message, field=body.field, hint=body.hint, retryable=refusal.retryable)

@@ -25,6 +25,7 @@ def place_of(tenant: str, name: str) -> str:
 ModelName: TypeAlias = Name
 DatasetName: TypeAlias = Name
 DeploymentName: TypeAlias = Name
+TaskName: TypeAlias = Name
 RunId: TypeAlias = Identifier
 RolloutId: TypeAlias = Identifier
 ReplicaId: TypeAlias = Identifier

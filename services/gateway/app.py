@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from services.contracts.rpc import (
     batches_pb2_grpc,
     gateway_pb2_grpc,
-    inference_pb2_grpc,
     keys_pb2_grpc,
     open_inference_pb2_grpc,
 )
+from services.contracts.tasks import TASKS, Tasks
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.handlers.batches import BATCH_JOB, work_batch
 from services.gateway.handlers.patience import Patient
@@ -22,12 +22,13 @@ from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, KEYS, MONITOR, REGISTRY, TRAINER
 from services.gateway.inbound.http.uploads import UploadDoor
+from services.gateway.inbound.inference import InferenceRpc
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, InferenceRpc, KeyRpc
+from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
 from services.gateway.openapi import document
@@ -52,7 +53,7 @@ from services.kit.storage.uploads import UploadStore
 from services.kit.transport.rpc import RpcServer
 
 
-def build(settings: GatewaySettings) -> Service:
+def build(settings: GatewaySettings, tasks: Tasks = TASKS) -> Service:
     service = Service(settings)
     database = Database(settings.sql_url(), MIGRATIONS)
     replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
@@ -73,6 +74,7 @@ def build(settings: GatewaySettings) -> Service:
         policy=settings.policy(),
         batching=_batching(settings, uploads, workers),
         uploads=uploads,
+        tasks=tasks,
     )
     reader = CompactedTopicReader(
         compacted_topics(ports),
@@ -167,7 +169,7 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, gateway, GATEWAY.full_name)
     rpc.add(batches_pb2_grpc.add_BatchServiceServicer_to_server, BatchRpc(ports), BATCHES.full_name)
     inference = InferenceRpc(ports, sampler, limiter, request_seconds=seconds)
-    rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
+    rpc.add_generic([inference.handler()], [INFERENCE.full_name])
     rpc.add(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyRpc(ports), KEYS.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])

@@ -1,15 +1,14 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
-│                WrongContent, NotText
+├── Invalid      NoCondition, TokensNotText, TooManyDimensions, EmptyUpload, WrongContent, NotText
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
 ├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput
 ├── Stale        ForeignTag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge, AnswerTooLarge
-├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches,
+├── Overloaded   ReplicaFull, ReplicasBusy, SlowReader, TooManyBatches,
 │                RateLimitExceeded, ConcurrencyLimitExceeded, TokenLimitExceeded
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent,
 │                ResultsDown
@@ -44,12 +43,6 @@ class TokensNotText(Invalid):
 
     field = "input"
     hint = "LangChain sends texts with OpenAIEmbeddings(check_embedding_ctx_length=False)"
-
-
-class ContextLengthExceeded(Invalid):
-    """This model's maximum context length is {limit} characters here; the text has {length}."""
-
-    hint = "split the text"
 
 
 class TooManyDimensions(Invalid):
@@ -194,6 +187,12 @@ class BodyTooLarge(TooLarge):
 
 class ReplicaFull(Overloaded):
     """{queued} requests are already waiting on each replica, which is the limit."""
+
+
+class SlowReader(Overloaded):
+    """The answer was read more slowly than it was made."""
+
+    hint = "read the answer as it comes"
 
 
 class ReplicasBusy(Overloaded):

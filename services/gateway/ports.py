@@ -1,14 +1,16 @@
 """What the handlers need of the world."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.contracts.content import Content
+from services.contracts.tasks import Tasks
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
 from services.gateway.domain.limits import Pass
-from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
 from services.gateway.domain.statistics import Statistics
@@ -20,19 +22,17 @@ from services.kit.persistence.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One request to one replica. `deadline` is a moment of the monotonic clock."""
+class ReplicaRequest:
+    """One request to one replica, in the present trace. `deadline` is a moment of the monotonic clock."""
 
     tenant: str
     deployment: str
     version: int
-    request: str
-    texts: Sequence[str]
-    traceparent: str
+    request_id: str
+    task: str
+    payload: bytes
     deadline: float
-    mirrored: bool = False
-    with_embeddings: bool = False
-    whole: bool = False
+    source: Source = Source.LIVE
 
 
 class Replicas(Protocol):
@@ -46,19 +46,20 @@ class Replicas(Protocol):
         """Requests that wait on the replica, as far as is known; None when it cannot be reached."""
         ...
 
-    async def ask(self, replica: str, question: Question) -> Answer:
-        """Asks once and never retries.
+    def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
+        """Asks once and never retries: deltas, if the task has any, and a result. Whoever stops listening cancels it.
 
-        Raises ReplicaLost, ReplicaSilent, ReplicaFull, TimedOut at the deadline, and what the replica refuses.
+        Raises ReplicaLost, ReplicaSilent when nothing comes for too long, ReplicaFull, SlowReader, TimedOut at the
+        deadline, and what the replica refuses.
         """
         ...
 
 
 class Mirrors(Protocol):
-    """Questions whose answers no client sees."""
+    """Requests whose answers no client sees."""
 
-    def send(self, replica: str, question: Question) -> None:
-        """Returns at once. Drops the question when too many are under way; a failure is counted, not raised."""
+    def send(self, replica: str, request: ReplicaRequest) -> None:
+        """Returns at once. Drops the request when too many are under way; a failure is counted, not raised."""
         ...
 
 
@@ -284,4 +285,5 @@ class Ports:
     policy: Policy
     uploads: Uploads
     batching: Batching
+    tasks: Tasks
     statistics: Statistics = field(default_factory=Statistics)

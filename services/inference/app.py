@@ -7,13 +7,14 @@ from pathlib import Path
 
 from services.contracts.artifact import Precision
 from services.contracts.events import ReplicaReported
-from services.contracts.rpc import inference_pb2_grpc
+from services.contracts.rpc import replica_pb2_grpc
+from services.contracts.tasks import TASKS, Tasks
 from services.inference.domain.batching import Limits
 from services.inference.domain.records import Sampling
 from services.inference.domain.roster import Roster
 from services.inference.handlers import restore
 from services.inference.inbound.events import compacted_topics
-from services.inference.inbound.rpc import SERVICE_NAME, InferenceRpc
+from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.crew import TaskCrew
 from services.inference.outbound.engine import Device, OrtEngine, cuda_is_there
@@ -38,7 +39,7 @@ class _Machine:
     limits: Limits
 
 
-def build(settings: InferenceSettings) -> Service:
+def build(settings: InferenceSettings, tasks: Tasks = TASKS) -> Service:
     service = Service(settings)
     machine = _machine(settings)
     pool = _pool(service, machine)
@@ -61,10 +62,12 @@ def build(settings: InferenceSettings) -> Service:
         bounds=Bounds(
             characters_per_token=settings.characters_per_token, drain_grace_seconds=settings.drain_grace_seconds
         ),
+        sampling=Sampling(text=settings.log_text, embedding=settings.log_embedding),
+        tasks=tasks,
         observe=observe_request,
     )
-    rpc = InferenceRpc(ports, settings.load_seconds)
-    rpc_server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, rpc, SERVICE_NAME)
+    rpc = ReplicaRpc(ports, settings.load_seconds)
+    rpc_server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
     service.part("streams", close=rpc.close)
     service.part("bringing up", open=partial(restore, ports), close=crew.close)
     _follow(service, settings, ports, reporter)
@@ -106,7 +109,6 @@ def _log(service: Service, settings: InferenceSettings) -> LogWriter:
             writer=service.writer,
             clock=service.clock,
             ids=service.ids,
-            sampling=Sampling(text=settings.log_text, embedding=settings.log_embedding),
             seconds=settings.log_seconds,
             records=settings.log_records,
             capacity=settings.log_capacity,

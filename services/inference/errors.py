@@ -1,14 +1,6 @@
-"""What inference refuses.
+"""What inference refuses, beside what each task does (`contracts/tasks/errors.py`).
 
 Refusal
-├── Invalid
-│   ├── NoTexts
-│   ├── EmptyText
-│   └── BadRequestId
-├── TooLarge
-│   ├── TooManyTexts
-│   ├── TextTooLong
-│   └── ContextLengthExceeded  more tokens than the model reads, of a text that is to be read whole
 ├── NotFound
 │   └── UnknownDeployment
 ├── Unavailable
@@ -28,57 +20,13 @@ Refusal
 
 from services.contracts.errors import (
     Conflict,
-    Invalid,
     NotFound,
     Overloaded,
     Refusal,
     TimedOut,
-    TooLarge,
     Unavailable,
     Unsupported,
 )
-
-
-class NoTexts(Invalid):
-    """A request needs at least one text."""
-
-    field = "texts"
-    hint = "put the text to classify into 'texts'"
-
-
-class EmptyText(Invalid):
-    """A text to classify is empty."""
-
-    field = "texts"
-    hint = "leave empty texts out of the request"
-
-
-class BadRequestId(Invalid):
-    """The request id is not valid."""
-
-    field = "request_id"
-    hint = "use at most 120 letters, digits, dots, dashes, colons and underscores, or leave it out"
-
-
-class TooManyTexts(TooLarge):
-    """{texts} texts came in one request, and at most {limit} are taken."""
-
-    field = "texts"
-    hint = "send them in several requests"
-
-
-class TextTooLong(TooLarge):
-    """The text has {characters} characters, and this model takes at most {limit}."""
-
-    field = "texts"
-    hint = "the model reads only the first {tokens} tokens; send the part that decides"
-
-
-class ContextLengthExceeded(TooLarge):
-    """This model's maximum context length is {tokens} tokens; the text is longer."""
-
-    field = "texts"
-    hint = "split the text, or ask without 'whole_texts' to have its beginning read"
 
 
 class UnknownDeployment(NotFound):

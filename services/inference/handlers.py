@@ -1,18 +1,23 @@
 """What inference does: follows the registry's wishes, brings versions up and down, answers requests."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DeploymentChanged
 from services.contracts.names import DEFAULT_TENANT, place_of
-from services.inference.domain.records import Answered, record_id
-from services.inference.domain.requests import Reading, check_count, check_request_id, check_texts
+from services.contracts.tasks.errors import TaskNotServed
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.registry import AnyTask
+from services.contracts.tasks.stream import Delta, PredictEvent, Result
+from services.contracts.tasks.task import AnswerInfo, RequestLimits, StreamingTask
+from services.inference.domain.records import LoggedRequest, record_of
 from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire
-from services.inference.domain.scoring import Scored
+from services.inference.domain.scoring import Chunk, Done, EngineRequest
 from services.inference.domain.versions import Held, State, VersionKey, Wanted, Wish
-from services.inference.errors import ArtifactRefused, BringUpBroke, QueueFull
+from services.inference.errors import ArtifactRefused, BringUpBroke, EngineFailed
 from services.inference.ports import Ports
 from services.inference.telemetry import BRING_UP_SECONDS, BRING_UPS
 from services.kit.core import telemetry
@@ -24,32 +29,17 @@ DRAIN_LOOK_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """One request. `version` 0 asks for the deployment's primary; `deadline` is in monotonic seconds.
-
-    `whole` texts are refused where the model cannot read all of them; others are read as far as it can.
-    """
+class Predict:
+    """One request of a task. `version` 0 asks for the deployment's primary; `deadline` is in monotonic seconds."""
 
     deployment: str
-    texts: Sequence[str]
+    task: str
+    payload: bytes
     deadline: float
     request: str = ""
     version: int = 0
-    mirrored: bool = False
-    whole: bool = False
+    source: Source = Source.LIVE
     tenant: str = DEFAULT_TENANT
-
-
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """The answer; `answers` in the order of the texts, their scores in the order of `labels`."""
-
-    request: str
-    deployment: str
-    model: str
-    version: int
-    labels: Sequence[str]
-    answers: list[Scored]
 
 
 async def restore(ports: Ports) -> None:
@@ -67,31 +57,36 @@ async def adopt_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) 
     await _reconcile(ports, envelope)
 
 
-async def classify(command: Classify, ports: Ports) -> Classified:
-    """Answers with a loaded version, and logs what came of it.
+async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent, None]:
+    """Answers with a loaded version: deltas, if its task has any, and a result; and logs what came of it.
 
-    Raises NoTexts, TooManyTexts, EmptyText, TextTooLong, ContextLengthExceeded, BadRequestId, UnknownDeployment,
-    VersionNotServed, QueueFull, DeadlinePassed, EngineFailed.
+    Raises UnknownTask, TaskNotServed, what the task refuses, UnknownDeployment, VersionNotServed, QueueFull,
+    DeadlinePassed, EngineFailed.
     """
-    started = ports.clock.monotonic()
-    check_count(command.texts, ports.bounds.texts)
-    request = command.request or ports.ids.new("request")
-    check_request_id(request)
+    task = ports.tasks.named(command.task)
+    request = task.decode(command.payload)
     held = ports.roster.route(command.deployment, command.version, command.tenant)
     loaded = ports.engines.loaded(held.key)
-    reading = Reading(loaded.max_length, ports.bounds.characters_per_token)
-    check_texts(command.texts, reading, whole=command.whole)
+    if task.name not in loaded.tasks:
+        served = ", ".join(sorted(loaded.tasks))
+        raise TaskNotServed(task=task.name, deployment=command.deployment, served=served)
+    characters = loaded.max_length * ports.bounds.characters_per_token
+    task.check(request, RequestLimits(characters=characters, tokens=loaded.max_length))
+    served_by = _Serving(command, task, request, held, ports)
     ports.roster.enter(held.key)
     try:
-        answers = await ports.engines.score(held.key, command.texts, command.deadline, whole=command.whole)
+        async with aclosing(ports.engines.submit(EngineRequest(held.key, task, request, command.deadline))) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    yield served_by.answered(event)
+                    return
+                yield served_by.chunk(event)
+        raise EngineFailed
     except Refusal as refusal:
-        _note(command, request, held, refusal.code, ports, started)
+        served_by.refused(refusal)
         raise
     finally:
         ports.roster.leave(held.key, ports.clock.monotonic())
-    classified = Classified(request, command.deployment, held.wanted.model, held.key.version, loaded.labels, answers)
-    _note(command, request, held, "ok", ports, started, classified)
-    return classified
 
 
 async def bring_up(key: VersionKey, ports: Ports, cause: Cause | None = None) -> None:
@@ -203,44 +198,61 @@ def _attributes(key: VersionKey) -> dict[str, str | int]:
     }
 
 
-def _note(
-    command: Classify,
-    request: str,
-    held: Held,
-    outcome: str,
-    ports: Ports,
-    started: float,
-    classified: Classified | None = None,
-) -> None:
-    """Counts the request and logs one line a text. A full queue says nothing about the version: it is not logged."""
-    seconds = ports.clock.monotonic() - started
-    ports.observe(place_of(command.tenant, command.deployment), held.key.version, outcome, seconds)
-    if outcome == _QUEUE_FULL:
-        return
-    told: Literal["ok", "error"] = "ok" if classified else "error"
-    at, trace = ports.clock.now(), telemetry.current_carrier().get("traceparent", "")
-    for index, text in enumerate(command.texts):
-        answer = classified.answers[index] if classified else None
-        best = max(range(len(answer.scores)), key=answer.scores.__getitem__) if answer else 0
+class _Serving:
+    """One request under way on a version: what becomes of it is counted, and logged where it says something of it."""
+
+    def __init__(self, command: Predict, task: AnyTask, request: Any, held: Held, ports: Ports) -> None:
+        self._command = command
+        self._task = task
+        self._request = request
+        self._id = command.request or ports.ids.new("request")
+        self._held = held
+        self._ports = ports
+        self._started = ports.clock.monotonic()
+
+    def chunk(self, event: Chunk) -> Delta:
+        """Raises EngineFailed where the task's answers come in one piece."""
+        if not isinstance(self._task, StreamingTask):
+            raise EngineFailed
+        return Delta(self._task.encode_chunk(event.chunk))
+
+    def answered(self, done: Done) -> Result:
+        model, version = self._held.wanted.model, self._held.key.version
+        self._observe("ok")
+        self._log(done)
+        info = AnswerInfo(self._id, self._command.deployment, model, version, done.tokens)
+        return Result(self._task.encode_result(done.result, info), model, version, done.tokens)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Only a fault of the version is held against it: not its callers' mistakes, nor a queue or a deadline."""
+        self._observe(refusal.code)
+        if refusal.kind is Kind.INTERNAL:
+            self._log(None)
+
+    def _observe(self, outcome: str) -> None:
+        place = place_of(self._command.tenant, self._command.deployment)
+        self._ports.observe(place, self._held.key.version, outcome, self._ports.clock.monotonic() - self._started)
+
+    def _log(self, done: Done | None) -> None:
+        ports, command = self._ports, self._command
+        record = record_of(
+            self._task,
+            self._request,
+            done,
+            request_id=self._id,
+            version=self._held.key.version,
+            source=command.source,
+            at=ports.clock.now(),
+            latency_ms=(ports.clock.monotonic() - self._started) * 1000,
+            sampling=ports.sampling,
+        )
         ports.log.add(
-            Answered(
+            LoggedRequest(
                 deployment=command.deployment,
-                model=held.wanted.model,
-                version=held.key.version,
-                request=record_id(request, index, len(command.texts)),
-                mirrored=command.mirrored,
-                at=at,
-                latency_ms=seconds * 1000,
-                text=text,
-                tokens=answer.tokens if answer else 0,
-                outcome=told,
-                label=classified.labels[best] if classified else None,
-                score=answer.scores[best] if answer else None,
-                embedding=answer.embedding_half if answer else None,
-                trace=trace,
+                model=self._held.wanted.model,
+                task=self._task.name,
+                record=record,
+                trace=telemetry.current_carrier().get("traceparent", ""),
                 tenant=command.tenant,
             )
         )
-
-
-_QUEUE_FULL: Final = QueueFull(queued=0, capacity=0).code

@@ -1,15 +1,16 @@
 """What the handlers need from outside, each with its promise."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.inference.domain.records import Answered
+from services.contracts.tasks import Tasks
+from services.inference.domain.records import LoggedRequest, Sampling
 from services.inference.domain.roster import Roster
-from services.inference.domain.scoring import Loaded, Scored, Tokenised
+from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey, Wish
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
@@ -36,16 +37,16 @@ class Engine(Protocol):
 
 
 class Engines(Protocol):
-    """The loaded versions and the one bounded queue before them."""
+    """The loaded versions, and the bounded queue before them."""
 
     @property
     def queued(self) -> int:
-        """Texts that wait or run."""
+        """Items that wait or run."""
         ...
 
     @property
     def capacity(self) -> int:
-        """Texts held at once before more are refused."""
+        """Items held at once before more are refused."""
         ...
 
     async def load(self, key: VersionKey, folder: Path, precision: Precision) -> None:
@@ -60,13 +61,11 @@ class Engines(Protocol):
 
     def loaded(self, key: VersionKey) -> Loaded: ...
 
-    async def score(
-        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
-    ) -> list[Scored]:
-        """Answers in the order of `texts`; `deadline` is in monotonic seconds.
+    def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """Answers the request: any number of chunks, then the whole. How it is batched is the engine's own business.
 
-        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed; and
-        ContextLengthExceeded where the texts are to be read `whole` and one is too long for that.
+        Raises QueueFull at once where there is no room, DeadlinePassed, EngineFailed, VersionNotServed, and what the
+        task refuses. Whoever stops listening ends the work.
         """
         ...
 
@@ -127,8 +126,8 @@ class Reporter(Protocol):
 
 
 class Log(Protocol):
-    def add(self, answered: Answered) -> None:
-        """Takes an answer for `inference.logged`; never waits and never fails."""
+    def add(self, logged: LoggedRequest) -> None:
+        """Takes a record for `inference.logged`; never waits and never fails."""
         ...
 
 
@@ -136,7 +135,6 @@ class Log(Protocol):
 class Bounds:
     """What one request may ask for, and how patient the bring-up and the draining are."""
 
-    texts: int = 64
     characters_per_token: int = 32
     default_deadline_seconds: float = 30.0
     longest_deadline_seconds: float = 60.0
@@ -157,5 +155,7 @@ class Ports:
     clock: Clock
     ids: Ids
     bounds: Bounds
+    sampling: Sampling
+    tasks: Tasks
     observe: Callable[[str, int, str, float], None]
     """Called with deployment, version, outcome and seconds of each request that reached a version."""

@@ -3,6 +3,7 @@
 from functools import partial
 
 from services.contracts.rpc import monitor_pb2_grpc
+from services.contracts.tasks import TASKS, Tasks
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
@@ -15,7 +16,7 @@ from services.monitor.ports import Ports
 from services.monitor.settings import MonitorSettings
 
 
-def build(settings: MonitorSettings) -> Service:
+def build(settings: MonitorSettings, tasks: Tasks = TASKS) -> Service:
     """The whole service; nothing is open before it runs."""
     service = Service(settings)
     store = open_store(settings.sql_url(), clock=service.clock, ids=service.ids, source=f"millrace/{service.name}")
@@ -25,6 +26,7 @@ def build(settings: MonitorSettings) -> Service:
         baselines=StoredBaselines(service.artifacts),
         offload=on_a_thread,
         policy=settings.policy(),
+        tasks=tasks,
     )
     service.database(store.database)
     service.part("upkeep", open=partial(begin_upkeep, ports))

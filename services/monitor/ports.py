@@ -1,16 +1,17 @@
 """What the handlers need of the world."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from services.contracts.events import Verdict
+from services.contracts.tasks import Tasks
 from services.kit.core.clock import Clock
 from services.kit.persistence.unit_of_work import UnitOfWork
 from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
-from services.monitor.domain.ledger import Answer, Known
+from services.monitor.domain.ledger import Answer, Known, Said
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
 from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch, Watched
@@ -56,8 +57,9 @@ class Tx(UnitOfWork, Protocol):
 
     async def drop_rollout(self, place: Place) -> None: ...
 
-    async def known(self, place: Place, requests: Iterable[str]) -> dict[str, Known]:
-        """What is known of each of these requests; those never heard of are left out."""
+    async def known(self, place: Place, requests: Mapping[str, int]) -> dict[str, Known]:
+        """What is known of each of these requests, with how many items each may have; those never heard of are left
+        out."""
         ...
 
     async def known_since(self, place: Place, since: datetime) -> list[Known]:
@@ -68,7 +70,9 @@ class Tx(UnitOfWork, Protocol):
         """Each a request and a version's first answer to it."""
         ...
 
-    async def add_truth(self, place: Place, request: str, label: str) -> None: ...
+    async def save_feedback(self, place: Place, item: str, said: Said) -> None:
+        """`item` is its key, by which it is found; replaces what was said of it before."""
+        ...
 
     async def count(self, place: Place, counts: Mapping[Minute, Counts]) -> None:
         """Adds to the minutes."""
@@ -177,3 +181,4 @@ class Ports:
     baselines: Baselines
     offload: Offload
     policy: Policy
+    tasks: Tasks

@@ -11,7 +11,9 @@ TELL_VERDICT: Final = "monitor.tell_verdict"
 """Span: a verdict is told; a child of the rollout's step."""
 
 RECORDS: Final = Counter(
-    "millrace_monitor_records", "Answered requests taken, by outcome; 'repeated' were known already.", ["outcome"]
+    "millrace_monitor_records",
+    "Answered requests taken, by outcome and source; 'repeated' were known already.",
+    ["outcome", "source"],
 )
 SAMPLES_LEFT_OUT: Final = Counter(
     "millrace_monitor_samples_left_out",
@@ -19,7 +21,19 @@ SAMPLES_LEFT_OUT: Final = Counter(
     ["reason"],
 )
 FEEDBACK: Final = Counter(
-    "millrace_monitor_feedback", "Labels taken: 'joined' to an answer, or 'early' (no answer yet).", ["state"]
+    "millrace_monitor_feedback", "Feedback taken: 'joined' to an answer, or 'early' (no answer yet).", ["state"]
+)
+QUALITY: Final = Histogram(
+    "millrace_monitor_quality",
+    "How good judged requests were, by the metric of their task; what is judged anew counts again.",
+    ["deployment", "metric"],
+    buckets=(0.0, 0.25, 0.5, 0.75, 1.0),
+)
+LIKENESS: Final = Histogram(
+    "millrace_monitor_likeness",
+    "How alike two versions answered one request; far below 1 while both are right: the change is not what it seems.",
+    ["deployment"],
+    buckets=(0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
 )
 WINDOWS: Final = Counter("millrace_monitor_windows", "Windows tested for drift, by verdict.", ["deployment", "verdict"])
 WINDOW_P_VALUE: Final = Gauge(

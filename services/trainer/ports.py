@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
-from services.contracts.events import InferenceRecord
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
 from services.kit.persistence.unit_of_work import UnitOfWork
@@ -22,6 +21,24 @@ from services.trainer.domain.spec import (
     RunResult,
     TrainingSpec,
 )
+
+
+@dataclass(frozen=True)
+class SeenText:
+    """A text that a client had classified, under its item's key."""
+
+    item: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """What somebody said an item's label is, and when."""
+
+    item: str
+    label: str
+    at: datetime
 
 
 class Tx(UnitOfWork, Protocol):
@@ -64,15 +81,13 @@ class Tx(UnitOfWork, Protocol):
         ...
 
     async def keep_texts(
-        self, tenant: str, deployment: str, model: str, records: Sequence[InferenceRecord], *, most: int
+        self, tenant: str, deployment: str, model: str, texts: Sequence[SeenText], *, most: int
     ) -> None:
-        """Remembers what was asked, at most `most` texts a deployment. The same record twice is kept once."""
+        """Remembers what was asked, at most `most` texts a deployment. The same item twice is kept once."""
         ...
 
-    async def keep_labels(
-        self, tenant: str, deployment: str, labels: Sequence[tuple[str, str]], at: datetime, *, most: int
-    ) -> None:
-        """Remembers (request, label) pairs, the latest for a request; at most `most` a deployment."""
+    async def keep_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
+        """Remembers of each item the label that was given last; at most `most` a deployment."""
         ...
 
     async def labelled(self, tenant: str, model: str, since: datetime, until: datetime, limit: int) -> list[Example]:

@@ -19,7 +19,6 @@ from services.contracts.events import (
     FeedbackReceived,
     InferenceCompleted,
     InferenceLogged,
-    InferenceRecord,
     InferenceRequested,
     ModelTrained,
     RegistryFact,
@@ -34,7 +33,9 @@ from services.contracts.events import (
     Verdict,
     Window,
 )
-from services.contracts.inference import RequestFailure, ScoredLabel, TextLabelled
+from services.contracts.inference import RequestFailure
+from services.contracts.tasks.classification import LabelScore, Prediction
+from services.contracts.tasks.records import InferenceRecord
 from services.contracts.training import (
     Columns,
     Comparison,
@@ -153,25 +154,26 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         deployment="chapters",
         model="chapters",
         replica="inference-1",
+        task="classification",
         records=[
             InferenceRecord(
                 request="req-01",
                 version=2,
-                mirrored=True,
+                source="mirror",
                 at=NOON,
                 latency_ms=3.5,
                 tokens=24,
-                outcome="error",
-                label="files",
-                score=0.91,
-                text="Return a new path with the suffix changed.",
+                outcome="fault",
+                items=[{"text": "Return a new path with the suffix changed.", "label": "files", "score": 0.91}],
                 embedding="ADwAPA==",
             )
         ],
     ),
-    FeedbackReceived(deployment="chapters", request="req-01", label="files"),
+    FeedbackReceived(deployment="chapters", request="req-01", label="files", item=1, said_at=NOON),
     InferenceRequested(
         deployment="chapters",
+        task="embedding",
+        input={"texts": ["Return a new path with the suffix changed."]},
         texts=["Return a new path with the suffix changed."],
         request="req-01",
         sticky_key="customer-7",
@@ -185,8 +187,10 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         deployment="chapters",
         model="chapters",
         version=2,
-        predictions=[TextLabelled(label="files", score=0.91, scores=[ScoredLabel(label="files", score=0.91)])],
+        task="embedding",
+        predictions=[Prediction(label="files", score=0.91, scores=(LabelScore(label="files", score=0.91),))],
         embeddings=["AAAAAJqZGT/NzEw/"],
+        result={"tokens": [7]},
         tokens=12,
         failure=RequestFailure(
             code="deployment_not_ready",

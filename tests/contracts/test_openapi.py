@@ -135,7 +135,7 @@ def test_an_example_is_a_request_that_the_door_takes(route: Any) -> None:
 def test_the_examples_of_embeddings_are_taken_too() -> None:
     body = DOCUMENT["paths"]["/v1/embeddings"]["post"]["requestBody"]
     for _, value in media(body):
-        assert read_request(value, limit_chars=10_000).texts
+        assert read_request(value).texts
 
 
 def messages(message: Descriptor, seen: dict[str, Descriptor]) -> dict[str, Descriptor]:

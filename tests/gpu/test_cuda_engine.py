@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from services.contracts.artifact import Precision
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest
 from services.inference.domain.batching import Limits
-from services.inference.domain.scoring import BatchFacts
+from services.inference.domain.scoring import BatchFacts, Done, EngineRequest
 from services.inference.outbound.engine import CUDA, OrtEngine, cuda_is_there, open_session
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference import tiny
@@ -42,6 +44,13 @@ def test_answers_are_those_of_the_cpu_padded_batches_included(tmp_path: Path) ->
     np.testing.assert_allclose([on_cuda.run([row])[0].scores for row in rows], expected, atol=1e-4)
 
 
+async def scores(pool: WorkerPool) -> tuple[float, ...]:
+    request = EngineRequest(key(1), CLASSIFICATION, ClassificationRequest(["read the file"]), time.monotonic() + 30)
+    (event,) = [event async for event in pool.submit(request)]
+    assert isinstance(event, Done)
+    return tuple(part.score for part in event.result.predictions[0].scores)
+
+
 async def test_requests_that_come_together_share_large_batches(tmp_path: Path) -> None:
     tiny.write(tmp_path)
     seen: list[BatchFacts] = []
@@ -55,10 +64,8 @@ async def test_requests_that_come_together_share_large_batches(tmp_path: Path) -
     try:
         await pool.load(key(1), tmp_path, Precision.FP32)
         await pool.warm(key(1))
-        deadline = time.monotonic() + 30
-        asked = [pool.score(key(1), ["read the file"], deadline) for _ in range(512)]
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*(scores(pool) for _ in range(512)))
     finally:
         await pool.stop()
-    assert len({tuple(answer[0].scores) for answer in answers}) == 1
+    assert len(set(answers)) == 1
     assert max(facts.rows for facts in seen) > 8

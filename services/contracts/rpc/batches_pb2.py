@@ -27,7 +27,7 @@ from services.contracts.rpc import common_pb2 as millrace_dot_v1_dot_common__pb2
 from services.contracts.rpc import inference_pb2 as millrace_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/batches.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\x1a\x1bmillrace/v1/inference.proto\"\x99\x01\n\x12\x43reateBatchRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x13\n\x0btext_column\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x17\n\x0fwith_embeddings\x18\x06 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x07 \x01(\x08\" \n\x0fGetBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\"Y\n\x12ListBatchesRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\"S\n\x13ListBatchesResponse\x12#\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x12.millrace.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x12\x43\x61ncelBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x15GetBatchOutputRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\"\xf7\x03\n\x05\x42\x61tch\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x13\n\x0btext_column\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\x12\x17\n\x0fwith_embeddings\x18\x07 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x08 \x01(\x08\x12\x0e\n\x06status\x18\t \x01(\t\x12\x10\n\x08progress\x18\n \x01(\x01\x12\x0c\n\x04rows\x18\x0b \x01(\r\x12\x13\n\x0b\x66\x61iled_rows\x18\x0c \x01(\r\x12\x10\n\x08versions\x18\r \x03(\r\x12\x0f\n\x07\x61ttempt\x18\x0e \x01(\r\x12\x14\n\x0c\x66\x61ilure_code\x18\x0f \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\x10 \x01(\t\x12\x13\n\x0b\x66\x61ilure_row\x18\x11 \x01(\r\x12\x12\n\noutput_uri\x18\x12 \x01(\t\x12\x14\n\x0cmanifest_uri\x18\x13 \x01(\t\x12\x15\n\routput_sha256\x18\x14 \x01(\t\x12.\n\ncreated_at\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x17 \x01(\t\"\xa8\x01\n\x08\x42\x61tchRow\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x06scores\x18\x04 \x03(\x0b\x32\x17.millrace.v1.LabelScore\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x11\n\tembedding\x18\x06 \x01(\t\x12$\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x15.millrace.v1.RowError\")\n\x08RowError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2\xf5\x02\n\x0c\x42\x61tchService\x12\x42\n\x0b\x43reateBatch\x12\x1f.millrace.v1.CreateBatchRequest\x1a\x12.millrace.v1.Batch\x12<\n\x08GetBatch\x12\x1c.millrace.v1.GetBatchRequest\x1a\x12.millrace.v1.Batch\x12P\n\x0bListBatches\x12\x1f.millrace.v1.ListBatchesRequest\x1a .millrace.v1.ListBatchesResponse\x12\x42\n\x0b\x43\x61ncelBatch\x12\x1f.millrace.v1.CancelBatchRequest\x1a\x12.millrace.v1.Batch\x12M\n\x0eGetBatchOutput\x12\".millrace.v1.GetBatchOutputRequest\x1a\x15.millrace.v1.BatchRow0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/batches.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\x1a\x1bmillrace/v1/inference.proto\"\xbd\x01\n\x12\x43reateBatchRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\x13\n\x0btext_column\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x17\n\x0fwith_embeddings\x18\x06 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x07 \x01(\x08\x12\x0c\n\x04task\x18\x08 \x01(\t\x12\x14\n\x0coptions_json\x18\t \x01(\t\" \n\x0fGetBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\"Y\n\x12ListBatchesRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\"S\n\x13ListBatchesResponse\x12#\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x12.millrace.v1.Batch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"3\n\x12\x43\x61ncelBatchRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x15GetBatchOutputRequest\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\"\x9b\x04\n\x05\x42\x61tch\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\x13\n\x0btext_column\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\x12\x17\n\x0fwith_embeddings\x18\x07 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x08 \x01(\x08\x12\x0e\n\x06status\x18\t \x01(\t\x12\x10\n\x08progress\x18\n \x01(\x01\x12\x0c\n\x04rows\x18\x0b \x01(\r\x12\x13\n\x0b\x66\x61iled_rows\x18\x0c \x01(\r\x12\x10\n\x08versions\x18\r \x03(\r\x12\x0f\n\x07\x61ttempt\x18\x0e \x01(\r\x12\x14\n\x0c\x66\x61ilure_code\x18\x0f \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\x10 \x01(\t\x12\x13\n\x0b\x66\x61ilure_row\x18\x11 \x01(\r\x12\x12\n\noutput_uri\x18\x12 \x01(\t\x12\x14\n\x0cmanifest_uri\x18\x13 \x01(\t\x12\x15\n\routput_sha256\x18\x14 \x01(\t\x12.\n\ncreated_at\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x17 \x01(\t\x12\x0c\n\x04task\x18\x18 \x01(\t\x12\x14\n\x0coptions_json\x18\x19 \x01(\t\"\xbd\x01\n\x08\x42\x61tchRow\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\'\n\x06scores\x18\x04 \x03(\x0b\x32\x17.millrace.v1.LabelScore\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x11\n\tembedding\x18\x06 \x01(\t\x12$\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x15.millrace.v1.RowError\x12\x13\n\x0b\x61nswer_json\x18\x08 \x01(\t\")\n\x08RowError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t2\xf5\x02\n\x0c\x42\x61tchService\x12\x42\n\x0b\x43reateBatch\x12\x1f.millrace.v1.CreateBatchRequest\x1a\x12.millrace.v1.Batch\x12<\n\x08GetBatch\x12\x1c.millrace.v1.GetBatchRequest\x1a\x12.millrace.v1.Batch\x12P\n\x0bListBatches\x12\x1f.millrace.v1.ListBatchesRequest\x1a .millrace.v1.ListBatchesResponse\x12\x42\n\x0b\x43\x61ncelBatch\x12\x1f.millrace.v1.CancelBatchRequest\x1a\x12.millrace.v1.Batch\x12M\n\x0eGetBatchOutput\x12\".millrace.v1.GetBatchOutputRequest\x1a\x15.millrace.v1.BatchRow0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +35,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.v1.batches_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEBATCHREQUEST']._serialized_start=131
-  _globals['_CREATEBATCHREQUEST']._serialized_end=284
-  _globals['_GETBATCHREQUEST']._serialized_start=286
-  _globals['_GETBATCHREQUEST']._serialized_end=318
-  _globals['_LISTBATCHESREQUEST']._serialized_start=320
-  _globals['_LISTBATCHESREQUEST']._serialized_end=409
-  _globals['_LISTBATCHESRESPONSE']._serialized_start=411
-  _globals['_LISTBATCHESRESPONSE']._serialized_end=494
-  _globals['_CANCELBATCHREQUEST']._serialized_start=496
-  _globals['_CANCELBATCHREQUEST']._serialized_end=547
-  _globals['_GETBATCHOUTPUTREQUEST']._serialized_start=549
-  _globals['_GETBATCHOUTPUTREQUEST']._serialized_end=587
-  _globals['_BATCH']._serialized_start=590
-  _globals['_BATCH']._serialized_end=1093
-  _globals['_BATCHROW']._serialized_start=1096
-  _globals['_BATCHROW']._serialized_end=1264
-  _globals['_ROWERROR']._serialized_start=1266
-  _globals['_ROWERROR']._serialized_end=1307
-  _globals['_BATCHSERVICE']._serialized_start=1310
-  _globals['_BATCHSERVICE']._serialized_end=1683
+  _globals['_CREATEBATCHREQUEST']._serialized_end=320
+  _globals['_GETBATCHREQUEST']._serialized_start=322
+  _globals['_GETBATCHREQUEST']._serialized_end=354
+  _globals['_LISTBATCHESREQUEST']._serialized_start=356
+  _globals['_LISTBATCHESREQUEST']._serialized_end=445
+  _globals['_LISTBATCHESRESPONSE']._serialized_start=447
+  _globals['_LISTBATCHESRESPONSE']._serialized_end=530
+  _globals['_CANCELBATCHREQUEST']._serialized_start=532
+  _globals['_CANCELBATCHREQUEST']._serialized_end=583
+  _globals['_GETBATCHOUTPUTREQUEST']._serialized_start=585
+  _globals['_GETBATCHOUTPUTREQUEST']._serialized_end=623
+  _globals['_BATCH']._serialized_start=626
+  _globals['_BATCH']._serialized_end=1165
+  _globals['_BATCHROW']._serialized_start=1168
+  _globals['_BATCHROW']._serialized_end=1357
+  _globals['_ROWERROR']._serialized_start=1359
+  _globals['_ROWERROR']._serialized_end=1400
+  _globals['_BATCHSERVICE']._serialized_start=1403
+  _globals['_BATCHSERVICE']._serialized_end=1776
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What only the gateway does: announcing data sets and taking feedback, both of wh
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -71,26 +72,61 @@ Global___AnnounceDatasetRequest: _TypeAlias = AnnounceDatasetRequest  # noqa: Y0
 
 @_typing.final
 class SendFeedbackRequest(_message.Message):
+    """What somebody says of one item of an answer: exactly one of label, rating, score and reference. The latest by its own
+    time counts.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SAID_AT_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     request_id: _builtins.str
+    """Of a request with several texts, `request_id:1` names its second one, as `item` does."""
     label: _builtins.str
+    """The right label."""
+    item: _builtins.int
+    """Which of the request's items, counted from 0."""
+    rating: _builtins.int
+    """1, useless, to 5, as good as can be."""
+    score: _builtins.float
+    """0, wrong, to 1, right."""
+    reference: _builtins.str
+    """The right answer, as text."""
+    @_builtins.property
+    def said_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was said; when it arrived, if unset."""
+
     def __init__(
         self,
         *,
         deployment: _builtins.str = ...,
         request_id: _builtins.str = ...,
         label: _builtins.str = ...,
+        item: _builtins.int = ...,
+        rating: _builtins.int | None = ...,
+        score: _builtins.float | None = ...,
+        reference: _builtins.str = ...,
+        said_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "rating", b"rating", "said_at", b"said_at", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "label", b"label", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "deployment", b"deployment", "item", b"item", "label", b"label", "rating", b"rating", "reference", b"reference", "request_id", b"request_id", "said_at", b"said_at", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rating: _TypeAlias = _typing.Literal["rating"]  # noqa: Y015
+    _WhichOneofArgType__rating: _TypeAlias = _typing.Literal["_rating", b"_rating"]  # noqa: Y015
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rating) -> _WhichOneofReturnType__rating | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___SendFeedbackRequest: _TypeAlias = SendFeedbackRequest  # noqa: Y015
 

@@ -69,8 +69,7 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request_iterator, context):
-        """One persistent stream: requests in any number, answers in the order they are ready.
-        The replica also tells its load, unasked.
+        """One persistent stream: requests of any task in any number, answers in the order they are ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

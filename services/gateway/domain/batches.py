@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.contracts.errors import Refusal
-from services.contracts.names import DeploymentName
+from services.contracts.names import DeploymentName, TaskName
 from services.gateway.errors import BatchHasEnded
 
 
@@ -40,15 +40,16 @@ class _Frozen(BaseModel):
 
 
 class BatchSpec(_Frozen):
-    """What is to be classified, and how."""
+    """Which rows are to be answered, by which task, and how."""
 
     deployment: DeploymentName
     uri: str = Field(min_length=1, max_length=2000)
     format: Literal["jsonl", "csv"] = "jsonl"
     text_column: str = Field(default="text", min_length=1, max_length=200)
     version: int = Field(default=0, ge=0)
-    with_embeddings: bool = False
-    whole_texts: bool = False
+    task: TaskName = "classification"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the task's request, as JSON."""
 
 
 class Part(_Frozen):

@@ -1,21 +1,22 @@
 """Requests that came as events, and the events that answer them. Pure."""
 
-import base64
 import hashlib
-import sys
-from array import array
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
 from services.contracts.errors import Refusal
 from services.contracts.events import InferenceCompleted, InferenceRequested
-from services.contracts.inference import RequestFailure, ScoredLabel, TextLabelled
-from services.gateway.domain.requests import Answer, Classify, Embedding
+from services.contracts.inference import RequestFailure
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.registry import AnyTask
+from services.gateway.domain.requests import Answer, Predict
 from services.kit.messaging.envelope import Envelope
 
 SOURCE: Final = "millrace/gateway"
 _ID_DIGITS: Final = 32
+_BESIDE_INPUT: Final = {"texts", "with_embeddings", "whole_texts"}
+"""The fields of an event that stand beside `input`, and are the request where there is none."""
 
 
 def request_of(asked: Envelope[InferenceRequested]) -> str:
@@ -32,48 +33,42 @@ def _digest(asked: Envelope[InferenceRequested]) -> str:
     return hashlib.sha256(f"{asked.tenant}\0{asked.id}".encode()).hexdigest()[:_ID_DIGITS]
 
 
-def command_of(asked: Envelope[InferenceRequested], *, deadline: float, traceparent: str) -> Classify:
+def command_of(asked: Envelope[InferenceRequested], task: AnyTask, *, deadline: float) -> Predict:
+    """Raises BadField for what the task does not take."""
     event = asked.event
-    return Classify(
+    sent = event.input if event.input is not None else event.model_dump(include=_BESIDE_INPUT)
+    return Predict(
         tenant=asked.tenant,
         deployment=event.deployment,
-        texts=event.texts,
-        request=request_of(asked),
+        task=task,
+        request=task.read(sent),
+        request_id=request_of(asked),
         deadline=deadline,
         sticky_key=event.sticky_key,
-        traceparent=traceparent,
         version=event.version or 0,
-        with_embeddings=event.with_embeddings,
-        whole=event.whole_texts,
+        source=Source.KAFKA,
     )
 
 
 def answered(asked: Envelope[InferenceRequested], answer: Answer) -> InferenceCompleted:
-    predictions = [
-        TextLabelled(
-            label=prediction.label,
-            score=prediction.score,
-            scores=[ScoredLabel(label=part.label, score=part.score) for part in prediction.scores],
-        )
-        for prediction in answer.predictions
-    ]
     return InferenceCompleted(
         request=request_of(asked),
         deployment=answer.deployment,
         model=answer.model,
         version=answer.version,
-        predictions=predictions,
-        embeddings=[encode_embedding(values) for values in answer.embeddings],
+        task=answer.task.name,
         tokens=answer.tokens,
+        **answer.task.completed(answer.result()),
     )
 
 
 def refused(asked: Envelope[InferenceRequested], refusal: Refusal) -> InferenceCompleted:
-    body = refusal.body()
-    failure = RequestFailure(
-        code=body.code, message=body.message, field=body.field, hint=body.hint, retryable=refusal.retryable
+    return InferenceCompleted(
+        request=request_of(asked),
+        deployment=asked.event.deployment,
+        task=asked.event.task,
+        failure=RequestFailure.of(refusal),
     )
-    return InferenceCompleted(request=request_of(asked), deployment=asked.event.deployment, failure=failure)
 
 
 def reply_to(
@@ -91,11 +86,3 @@ def reply_to(
         trace=trace,
         key=asked.key,
     )
-
-
-def encode_embedding(values: Embedding) -> str:
-    """Base64 of little-endian float32."""
-    if sys.byteorder == "big":
-        values = array("f", values)
-        values.byteswap()
-    return base64.b64encode(values.tobytes()).decode()

@@ -1,21 +1,18 @@
 """What clients may ask for, and the limits of it. Pure."""
 
 import re
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from services.contracts.errors import BadField, Malformed, Refusal, Relayed
 from services.contracts.names import Identifier, Name
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.registry import AnyTask
+from services.contracts.tasks.vectors import Embedding
 
-MAX_TEXTS: Final = 64
 MAX_STICKY_KEY_CHARS: Final = 200
-
-Embedding: TypeAlias = "array[float]"
-"""Of type code 'f': float32."""
 
 _NAME: Final[TypeAdapter[str]] = TypeAdapter(Name)
 _IDENTIFIER: Final[TypeAdapter[str]] = TypeAdapter(Identifier)
@@ -32,50 +29,42 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Classify:
-    """Texts to be labelled. `deadline` is a moment of the monotonic clock."""
+class Predict:
+    """A request of any task, whatever protocol it came by. `deadline` is a moment of the monotonic clock."""
 
     tenant: str
     deployment: str
-    texts: Sequence[str]
-    request: str
+    task: AnyTask
+    request: Any
+    """As its task has it."""
+    request_id: str
     deadline: float
+    payload: bytes | None = None
+    """The request as its client has encoded it, to be passed on as it is; None where it came in another form."""
     sticky_key: str = ""
-    traceparent: str = ""
     version: int = 0
     """Which of the served versions answers; 0 leaves it to the weights."""
-    with_embeddings: bool = False
-    whole: bool = False
-    """Refuse a text that is longer than the model reads, instead of reading its beginning."""
+    source: Source = Source.LIVE
 
-
-@dataclass(frozen=True, slots=True)
-class LabelScore:
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The likeliest label of one text, and the labels' probabilities, the likeliest first."""
-
-    label: str
-    score: float
-    scores: tuple[LabelScore, ...]
+    def encoded(self) -> bytes:
+        return self.task.encode(self.request) if self.payload is None else self.payload
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a replica said; one prediction a text, in the texts' order."""
+    """What a replica answered, still encoded: not every protocol needs it open."""
 
     request_id: str
     deployment: str
+    task: AnyTask
+    payload: bytes
     model: str
     version: int
-    predictions: tuple[Prediction, ...]
     tokens: int
-    embeddings: tuple[Embedding, ...] = ()
-    """One a text where they were asked for: float32 values, of unit length."""
+
+    def result(self) -> Any:
+        """As the task has it; decoded anew with each call."""
+        return self.task.decode_result(self.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +83,6 @@ class Accepted:
 
     event_id: str
     trace_id: str
-
-
-def check_texts(texts: Sequence[str], *, limit_chars: int) -> None:
-    """Raises BadField or Malformed, which name the text by its place."""
-    if not 1 <= len(texts) <= MAX_TEXTS:
-        raise BadField(name="texts", problem=f"send 1 to {MAX_TEXTS} texts", at="texts")
-    for place, text in enumerate(texts):
-        if not text or text.isspace():
-            raise BadField(name=f"texts[{place}]", problem="it is empty", at=f"texts[{place}]")
-        if len(text) > limit_chars:
-            problem = f"it has {len(text)} characters, more than the limit of {limit_chars}"
-            raise BadField(name=f"texts[{place}]", problem=problem, at=f"texts[{place}]")
-        if "\x00" in text:
-            raise Malformed(problem="a text holds a NUL character", at=f"texts[{place}]")
 
 
 def moved(refusal: Refusal, *, by: int) -> Refusal:

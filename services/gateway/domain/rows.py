@@ -4,14 +4,15 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from services.contracts.errors import Refusal
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.registry import AnyTask
+from services.contracts.tasks.task import RequestLimits
 from services.gateway.domain.batches import Batch, Part
-from services.gateway.domain.requested import encode_embedding
-from services.gateway.domain.requests import Answer, Classify, check_texts
+from services.gateway.domain.requests import Answer, Predict
 
 _PLACE = re.compile(r"texts\[\d+\]")
 
@@ -35,11 +36,11 @@ class Line:
     """Which one answered; 0 where the line is an error."""
 
 
-def checked(row: InputRow, *, limit_chars: int) -> InputRow:
+def checked(row: InputRow, batch: Batch, task: AnyTask, limits: RequestLimits) -> InputRow:
     """The same row, with its problem where its text is one that no deployment takes."""
     if row.problem is None:
         try:
-            check_texts((row.text,), limit_chars=limit_chars)
+            task.check(task.from_texts([row.text], batch.spec.options), limits)
         except Refusal as refusal:
             return InputRow(row.number, row.text, refusal)
     return row
@@ -52,35 +53,26 @@ def groups(rows: Sequence[InputRow], size: int) -> Iterator[list[InputRow]]:
         yield good[start : start + size]
 
 
-def question(batch: Batch, rows: Sequence[InputRow], *, deadline: float, traceparent: str) -> Classify:
+def command_of(batch: Batch, task: AnyTask, rows: Sequence[InputRow], *, deadline: float) -> Predict:
     """A repetition after a kill has the same request id, so that it counts once for those who watch the traffic."""
     spec = batch.spec
-    return Classify(
+    return Predict(
         tenant=batch.tenant,
         deployment=spec.deployment,
-        texts=[row.text for row in rows],
-        request=f"{batch.id}.{rows[0].number}",
+        task=task,
+        request=task.from_texts([row.text for row in rows], spec.options),
+        request_id=f"{batch.id}.{rows[0].number}",
         deadline=deadline,
-        traceparent=traceparent,
         version=spec.version,
-        with_embeddings=spec.with_embeddings,
-        whole=spec.whole_texts,
+        source=Source.BATCH,
     )
 
 
 def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
     lines = []
-    for place, (row, prediction) in enumerate(zip(rows, answer.predictions, strict=True)):
-        told: dict[str, Any] = {
-            "row": row.number,
-            "label": prediction.label,
-            "score": prediction.score,
-            "scores": [{"label": part.label, "score": part.score} for part in prediction.scores],
-            "version": answer.version,
-        }
-        if answer.embeddings:
-            told["embedding"] = encode_embedding(answer.embeddings[place])
-        lines.append(Line(row.number, orjson.dumps(told) + b"\n", answer.version))
+    for row, line in zip(rows, answer.task.lines(answer.result()), strict=True):
+        content = orjson.dumps({"row": row.number, **line, "version": answer.version}) + b"\n"
+        lines.append(Line(row.number, content, answer.version))
     return lines
 
 
@@ -115,6 +107,7 @@ def manifest(batch: Batch, *, sha256: str, size_bytes: int) -> bytes:
     told = {
         "batch": batch.id,
         "deployment": batch.spec.deployment,
+        "task": batch.spec.task,
         "input": batch.spec.uri,
         "rows": batch.rows,
         "failed_rows": batch.failed_rows,

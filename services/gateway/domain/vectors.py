@@ -3,7 +3,7 @@
 import math
 from array import array
 
-from services.gateway.domain.requests import Embedding
+from services.contracts.tasks.vectors import Embedding
 from services.gateway.errors import TooManyDimensions
 
 

@@ -1,11 +1,10 @@
-"""The gateway's use cases: requests are answered (`serving`), those that came as events (`requested`) with more
+"""The gateway's use cases: requests are answered (`predictions`), those that came as events (`requested`) with more
 `patience`; contents are taken (`uploading`)."""
 
+from services.gateway.handlers.embeddings import embed_all
+from services.gateway.handlers.predictions import answer, check_deadline, predict
 from services.gateway.handlers.serving import (
     announce_dataset,
-    check_deadline,
-    classify,
-    embed_all,
     follow_deployment,
     follow_replica,
     send_feedback,
@@ -15,11 +14,12 @@ from services.gateway.handlers.uploading import upload_dataset
 
 __all__ = [
     "announce_dataset",
+    "answer",
     "check_deadline",
-    "classify",
     "embed_all",
     "follow_deployment",
     "follow_replica",
+    "predict",
     "send_feedback",
     "served",
     "upload_dataset",

@@ -1,11 +1,13 @@
-"""Batches: a file is queued, a worker classifies it part by part, and whoever asks is told how far it is."""
+"""Batches: a file is queued, a worker has it answered part by part, and whoever asks is told how far it is."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from services.contracts.errors import InternalError, Kind, Refusal
+from services.contracts.errors import BadField, InternalError, Kind, Refusal
+from services.contracts.tasks.registry import AnyTask
+from services.contracts.tasks.task import RequestLimits
 from services.gateway.domain.batches import (
     Batch,
     BatchFailure,
@@ -29,14 +31,14 @@ from services.gateway.domain.rows import (
     Line,
     answer_lines,
     checked,
+    command_of,
     error_line,
     groups,
     part_of,
-    question,
 )
 from services.gateway.errors import BatchHasNoOutput, TooManyBatches, UnknownBatch
 from services.gateway.handlers.patience import PASSING, Patient
-from services.gateway.handlers.serving import unknown
+from services.gateway.handlers.predictions import unknown
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
 from services.kit.core import telemetry
@@ -54,7 +56,8 @@ UNSAMPLED: Final = "00"
 
 
 async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
-    """Queues a batch. Raises UnknownDeployment, VersionNotServed, a kind of UnusableData, TooManyBatches, KeyReused."""
+    """Queues a batch. Raises UnknownTask, BadField, UnknownDeployment, VersionNotServed, a kind of UnusableData,
+    TooManyBatches or KeyReused."""
     asked = once(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
     async with ports.store.transaction() as tx:
         if (earlier := await _answered_before(tx, asked)) is not None:
@@ -81,6 +84,10 @@ async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
 
 async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
     check_name(spec.deployment, "deployment")
+    task = ports.tasks.named(spec.task)
+    for name in spec.options.keys() - (task.fields - {"texts"}):
+        raise BadField(name=f"options.{name}"[:100], problem="the task has no such field", at=f"options.{name}"[:100])
+    task.from_texts([], spec.options)
     if not ports.routes.knows(caller.tenant, spec.deployment):
         raise unknown(spec.deployment, ports)
     ports.routes.plan(caller.tenant, spec.deployment, ticket=0.0, version=spec.version)
@@ -206,43 +213,45 @@ async def _take_up(job: Job, rows: OpenInput, ports: Ports) -> Batch:
 
 async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, ports: Ports) -> list[Line]:
     """A line for each row, in no order. Raises BatchStopped."""
-    rows = [checked(row, limit_chars=ports.policy.text_limit_chars) for row in rows]
+    task, limits = ports.tasks.named(batch.spec.task), RequestLimits(characters=ports.policy.text_limit_chars)
+    rows = [checked(row, batch, task, limits) for row in rows]
     lines = [error_line(row, row.problem) for row in rows if row.problem is not None]
     room = asyncio.Semaphore(ports.batching.policy.requests)
 
     async def ask(group: Sequence[InputRow]) -> list[Line]:
         async with room:
-            return await _ask(batch, group, patient)
+            return await _ask(batch, task, group, patient)
 
-    tasks = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
+    asking = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
     try:
-        for told in await asyncio.gather(*tasks):
-            lines.extend(told)
+        for answered in await asyncio.gather(*asking):
+            lines.extend(answered)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
     BATCH_ROWS.labels("ok").inc(sum(line.version != 0 for line in lines))
     BATCH_ROWS.labels("error").inc(sum(line.version == 0 for line in lines))
     return lines
 
 
-async def _ask(batch: Batch, rows: Sequence[InputRow], patient: Patient) -> list[Line]:
+async def _ask(batch: Batch, task: AnyTask, rows: Sequence[InputRow], patient: Patient) -> list[Line]:
     """A text that the model refuses takes the others with it: then each is asked about alone."""
-    command = question(batch, rows, deadline=FOREVER, traceparent=_unsampled())
+    command = command_of(batch, task, rows, deadline=FOREVER)
     try:
-        return answer_lines(rows, await patient.ask(command))
+        with telemetry.following(_unsampled()):
+            return answer_lines(rows, await patient.ask(command))
     except Refusal as refusal:
         if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
             raise BatchStopped(refusal) from refusal
         if len(rows) == 1:
             return [error_line(rows[0], refusal)]
-    return [line for row in rows for line in await _ask(batch, [row], patient)]
+    return [line for row in rows for line in await _ask(batch, task, [row], patient)]
 
 
 def _unsampled() -> str:
     """The batch's trace, without a span for each of its thousands of requests."""
-    present = telemetry.current_carrier().get("traceparent", "")
+    present = telemetry.current_traceparent()
     return f"{present[:-2]}{UNSAMPLED}" if present else ""
 
 

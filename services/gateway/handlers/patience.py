@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.contracts.errors import Kind, Refusal
-from services.gateway.domain.requests import Answer, Classify
+from services.gateway.domain.requests import Answer, Predict
 from services.gateway.errors import DeploymentNotReady, ReplicasBusy
-from services.gateway.handlers.serving import classify, least_waiting, somebody_is_ready
+from services.gateway.handlers.predictions import answer, least_waiting, somebody_is_ready
 from services.gateway.ports import Patience, Ports
 
 PASSING: Final = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT})
@@ -58,13 +58,13 @@ class Patient:
         self._lanes = Lanes(patience.concurrency, patience.tenant_concurrency)
         self._failing_since: dict[tuple[str, str], float] = {}
 
-    async def ask(self, command: Classify) -> Answer:
-        """`command.deadline` is when the whole of it is given up. Raises what `classify` does, in the end."""
+    async def ask(self, command: Predict) -> Answer:
+        """`command.deadline` is when the whole of it is given up. Raises what `predict` does, in the end."""
         place = (command.tenant, command.deployment)
         began, pause = self._ports.clock.monotonic(), FIRST_PAUSE_SECONDS
         while True:
             try:
-                answer = await self._once(command)
+                answered = await self._once(command)
             except Refusal as refusal:
                 now = self._ports.clock.monotonic()
                 if refusal.kind not in PASSING or now >= command.deadline or self._is_over(place, refusal, began, now):
@@ -73,9 +73,9 @@ class Patient:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 self._failing_since.pop(place, None)
-                return answer
+                return answered
 
-    async def _once(self, command: Classify) -> Answer:
+    async def _once(self, command: Predict) -> Answer:
         if not somebody_is_ready(command, self._ports):  # waits outside the lanes: others may go
             raise DeploymentNotReady(
                 deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
@@ -84,9 +84,9 @@ class Patient:
             self._give_way(command)
             now = self._ports.clock.monotonic()
             deadline = min(command.deadline, now + self._patience.request_seconds)
-            return await classify(replace(command, deadline=deadline), self._ports)
+            return await answer(replace(command, deadline=deadline), self._ports)
 
-    def _give_way(self, command: Classify) -> None:
+    def _give_way(self, command: Predict) -> None:
         """Raises ReplicasBusy where others are waiting."""
         limit, waiting = self._patience.yields_at, least_waiting(command, self._ports)
         if limit is not None and waiting is not None and waiting >= limit:

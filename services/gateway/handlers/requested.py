@@ -16,12 +16,10 @@ from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope
 FOREVER: Final = float("inf")
 
 
-async def answer_request(
-    asked: Envelope[InferenceRequested], traceparent: str, patient: Patient, ports: Ports
-) -> InferenceCompleted:
+async def answer_request(asked: Envelope[InferenceRequested], patient: Patient, ports: Ports) -> InferenceCompleted:
     """Always an answer: whoever asked waits for it and for nothing else."""
     try:
-        completed = await _answer(asked, traceparent, patient, ports)
+        completed = await _answer(asked, patient, ports)
         outcome = "ok"
     except Refusal as refusal:
         completed, outcome = refused(asked, refusal), refusal.code
@@ -33,14 +31,12 @@ async def answer_request(
     return completed
 
 
-async def _answer(
-    asked: Envelope[InferenceRequested], traceparent: str, patient: Patient, ports: Ports
-) -> InferenceCompleted:
+async def _answer(asked: Envelope[InferenceRequested], patient: Patient, ports: Ports) -> InferenceCompleted:
     expires_at = asked.event.expires_at
     left = FOREVER if expires_at is None else (expires_at - ports.clock.now()) / timedelta(seconds=1)
     if expires_at is not None and left <= 0:
         raise RequestExpired(expires_at=expires_at.isoformat())
-    command = command_of(asked, deadline=ports.clock.monotonic() + left, traceparent=traceparent)
+    command = command_of(asked, ports.tasks.named(asked.event.task), deadline=ports.clock.monotonic() + left)
     try:
         answer = await patient.ask(command)
     except Refusal as refusal:

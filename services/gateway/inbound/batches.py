@@ -5,9 +5,10 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from services.contracts.errors import BadField
+from services.contracts.errors import BadField, Malformed
 from services.contracts.rpc import batches_pb2 as wire
 from services.contracts.rpc.inference_pb2 import LabelScore
+from services.contracts.tasks import CLASSIFICATION
 from services.gateway.domain.batches import Batch, BatchSpec, BatchStatus
 from services.gateway.domain.requests import Caller, bad_field, check_identifier
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
@@ -28,8 +29,8 @@ async def create(request: wire.CreateBatchRequest, caller: Caller, ports: Ports)
             format=request.format or "jsonl",
             text_column=request.text_column or "text",
             version=request.version,
-            with_embeddings=request.with_embeddings,
-            whole_texts=request.whole_texts,
+            task=request.task or CLASSIFICATION.name,
+            options=_options(request),
         )
     except ValidationError as error:
         raise bad_field(error) from error
@@ -71,8 +72,10 @@ def batch_message(batch: Batch) -> wire.Batch:
         format=spec.format,
         text_column=spec.text_column,
         version=spec.version,
-        with_embeddings=spec.with_embeddings,
-        whole_texts=spec.whole_texts,
+        with_embeddings=bool(spec.options.get("with_embeddings")),
+        whole_texts=bool(spec.options.get("whole_texts")),
+        task=spec.task,
+        options_json=orjson.dumps(spec.options).decode(),
         status=batch.status,
         progress=batch.progress,
         rows=batch.rows,
@@ -96,13 +99,27 @@ def row_message(line: bytes) -> wire.BatchRow:
     """From a line of the output."""
     told: dict[str, Any] = orjson.loads(line)
     message = wire.BatchRow(
-        row=told["row"],
+        row=told.pop("row"),
         label=told.get("label", ""),
         score=told.get("score", 0.0),
         scores=[LabelScore(**part) for part in told.get("scores", ())],
-        version=told.get("version", 0),
+        version=told.pop("version", 0),
         embedding=told.get("embedding", ""),
     )
-    if error := told.get("error"):
+    if error := told.pop("error", None):
         message.error.code, message.error.message = error["code"], error["message"]
+    if told:
+        message.answer_json = orjson.dumps(told).decode()
     return message
+
+
+def _options(request: wire.CreateBatchRequest) -> dict[str, Any]:
+    """Raises BadField or Malformed."""
+    try:
+        options = orjson.loads(request.options_json or "{}")
+    except orjson.JSONDecodeError as error:
+        raise Malformed(problem="it is not JSON", at="options_json") from error
+    if not isinstance(options, dict):
+        raise BadField(name="options_json", problem="it must be a JSON object", at="options_json")
+    flags = {name: True for name in ("with_embeddings", "whole_texts") if getattr(request, name)}
+    return {**options, **flags}

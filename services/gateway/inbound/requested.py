@@ -1,15 +1,17 @@
 """`inference.requested`: each request becomes a command, its answer an event under the request's own key."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from services.contracts.errors import Refusal
 from services.gateway.domain.requested import reply_to, request_of
 from services.gateway.handlers.patience import Patient
 from services.gateway.handlers.requested import answer_request
-from services.gateway.inbound.sampling import Sampler
+from services.gateway.inbound.sampling import Sampler, Sampling, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
 from services.kit.core.log import logger
@@ -25,8 +27,9 @@ def answering(
 ) -> Callable[[Envelope[Any]], Awaitable[None]]:
     """Each call returns once its answer is with the broker; raises TooLarge for a key that no answer fits beside."""
 
-    async def send(asked: Envelope[Any], traceparent: str, trace: Mapping[str, str]) -> None:
-        completed = await answer_request(asked, traceparent, patient, ports)
+    async def answer(asked: Envelope[Any], tracestate: Mapping[str, str]) -> None:
+        completed = await answer_request(asked, patient, ports)
+        trace = {**tracestate, "traceparent": telemetry.current_traceparent()}
         message = encode(reply_to(asked, completed, at=ports.clock.now(), trace=trace))
         while True:
             try:
@@ -40,16 +43,17 @@ def answering(
 
     async def handle(asked: Envelope[Any]) -> None:
         sampling = sampler.decide(asked.trace.get("traceparent"), asked.trace.get("tracestate"))
-        if not sampling.sampled:
-            await send(asked, sampling.unsampled, {**sampling.carrier, "traceparent": sampling.unsampled})
-            return
-        topic = asked.event.topic
-        attributes = process_attributes(topic, asked.id) | {
-            "millrace.request": request_of(asked),
-            "millrace.deployment": asked.event.deployment,
-        }
-        with telemetry.span(f"process {topic}", kind=SpanKind.CONSUMER, parent=sampling.carrier, attributes=attributes):
-            carrier = telemetry.current_carrier()
-            await send(asked, carrier.get("traceparent", ""), carrier)
+        tracestate = {name: value for name, value in sampling.carrier.items() if name == "tracestate"}
+        with traced(sampling, partial(_span, asked, sampling)):
+            await answer(asked, tracestate)
 
     return handle
+
+
+def _span(asked: Envelope[Any], sampling: Sampling) -> AbstractContextManager[Span]:
+    topic = asked.event.topic
+    attributes = process_attributes(topic, asked.id) | {
+        "millrace.request": request_of(asked),
+        "millrace.deployment": asked.event.deployment,
+    }
+    return telemetry.span(f"process {topic}", kind=SpanKind.CONSUMER, parent=sampling.carrier, attributes=attributes)

@@ -9,43 +9,36 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import InternalError, Malformed, Refusal
+from services.contracts.errors import Malformed, Refusal
 from services.contracts.rpc import (
     batches_pb2,
     batches_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
-    inference_pb2,
-    inference_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
 )
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
-from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
+from services.gateway.handlers import announce_dataset, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
 from services.gateway.inbound import batches, translate
 from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
-from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Pace, Patience
-from services.gateway.ports import Limiter, Metadata, Ports, Upstreams
+from services.gateway.ports import Metadata, Ports, Upstreams
 from services.kit.core import telemetry
 from services.kit.core.idempotency import FIELD
-from services.kit.core.log import logger
-from services.kit.identity.auth import Principal
 from services.kit.transport.grpc_requests import caller
 
 DISCARD_SECONDS: Final = 1.0
-STREAM_IN_FLIGHT: Final = 64
-"""Requests of one client stream that are worked on at once; more wait unread."""
 
 
 def _metadata(context: Any) -> dict[str, str]:
     return {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
 
 
-def _seconds(context: Any, limit: float) -> float:
+def seconds_left(context: Any, limit: float) -> float:
     """What the caller's deadline leaves, within our own limit."""
     left = context.time_remaining()
     return limit if left is None else max(0.0, min(float(left), limit))
@@ -146,80 +139,6 @@ class KeyRpc(keys_pb2_grpc.KeyServiceServicer):
         return await answer_revoke(request, _caller(context), self._ports)
 
 
-class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
-    """Classification for gRPC clients, one by one or on a stream."""
-
-    def __init__(self, ports: Ports, sampler: Sampler, limiter: Limiter, *, request_seconds: float) -> None:
-        self._ports = ports
-        self._sampler = sampler
-        self._limiter = limiter
-        self._request_seconds = request_seconds
-
-    async def Classify(self, request: inference_pb2.ClassifyRequest, context: Any) -> inference_pb2.ClassifyResponse:
-        principal = caller()
-        traceparent = telemetry.current_carrier().get("traceparent", "")
-        return await self._answer(request, principal, traceparent, _seconds(context, self._request_seconds))
-
-    async def Embed(self, request: inference_pb2.EmbedRequest, context: Any) -> inference_pb2.EmbedResponse:
-        principal = caller()
-        command = translate.embed_command(
-            request,
-            tenant=principal.tenant,
-            ids=self._ports.ids,
-            deadline=self._ports.clock.monotonic() + _seconds(context, self._request_seconds),
-            traceparent=telemetry.current_carrier().get("traceparent", ""),
-        )
-        return translate.embed_response(await classify(command, self._ports))
-
-    async def Stream(  # type: ignore[override]
-        self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
-    ) -> None:
-        principal = caller()
-        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
-        writing = asyncio.Lock()  # gRPC takes one write at a time
-
-        async def serve(request: inference_pb2.StreamRequest) -> None:
-            try:
-                answer = await self._answer_streamed(request, principal)
-                async with writing:
-                    await context.write(answer)
-            finally:
-                room.release()
-
-        async with asyncio.TaskGroup() as group:
-            async for request in requests:
-                await room.acquire()
-                group.create_task(serve(request))
-
-    async def _answer_streamed(
-        self, request: inference_pb2.StreamRequest, principal: Principal
-    ) -> inference_pb2.StreamResponse:
-        sampling = self._sampler.decide(request.traceparent or None)
-        traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
-        seconds = min(request.deadline_ms / 1000 or self._request_seconds, self._request_seconds)
-        try:
-            passed = await self._limiter.admit(principal)
-            try:
-                response = await self._answer(request.classify, principal, traceparent, seconds)
-            finally:
-                passed.leave()
-            return inference_pb2.StreamResponse(id=request.id, response=response)
-        except Refusal as refusal:
-            return inference_pb2.StreamResponse(id=request.id, failure=_failure(refusal))
-        except Exception:  # noqa: BLE001 - one request of many; the stream goes on
-            logger.exception("a request on a stream failed inside")
-            return inference_pb2.StreamResponse(id=request.id, failure=_failure(InternalError()))
-
-    async def _answer(
-        self, request: inference_pb2.ClassifyRequest, principal: Principal, traceparent: str, seconds: float
-    ) -> inference_pb2.ClassifyResponse:
-        deadline = self._ports.clock.monotonic() + seconds
-        command = translate.classify_command(
-            request, tenant=principal.tenant, ids=self._ports.ids, deadline=deadline, traceparent=traceparent
-        )
-        return translate.classify_response(await classify(command, self._ports))
-
-
 async def _discard(requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> None:
     """Reads on for a moment: a client that is still sending when the call ends may not see why it did."""
     with suppress(TimeoutError):
@@ -230,18 +149,6 @@ async def _discard(requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) ->
 
 def _progress(received_bytes: int) -> gateway_pb2.UploadDatasetResponse:
     return gateway_pb2.UploadDatasetResponse(progress=gateway_pb2.UploadProgress(received_bytes=received_bytes))
-
-
-def _failure(refusal: Refusal) -> inference_pb2.Failure:
-    body = refusal.body()
-    return inference_pb2.Failure(
-        kind=refusal.kind.value,
-        code=body.code,
-        message=body.message,
-        field=body.field or "",
-        hint=body.hint or "",
-        retry_after_seconds=refusal.retry_after or 0.0,
-    )
 
 
 class Forwarder(grpc.GenericRpcHandler):
@@ -276,14 +183,14 @@ class Forwarder(grpc.GenericRpcHandler):
 
     def _unary(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> bytes:
-            seconds = _seconds(context, self._request_seconds)
+            seconds = seconds_left(context, self._request_seconds)
             return await self._upstreams.call(path, request, self._passed_on(context), seconds=seconds)
 
         return forward
 
     def _streaming(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> AsyncIterator[bytes]:
-            seconds = _seconds(context, self._follow_seconds)
+            seconds = seconds_left(context, self._follow_seconds)
             async for answer in self._upstreams.stream(path, request, self._passed_on(context), seconds=seconds):
                 yield answer
 

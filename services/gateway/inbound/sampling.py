@@ -1,11 +1,15 @@
 """Which requests of the hot path get a span: those whose caller is traced, and a small share of the others."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from opentelemetry.trace import INVALID_SPAN, Span
+
 from services.gateway.ports import Generator
+from services.kit.core import telemetry
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED: Final = 1
@@ -18,6 +22,17 @@ class Sampling:
     sampled: bool
     carrier: Mapping[str, str]
     unsampled: str = ""
+
+
+@contextmanager
+def traced(sampling: Sampling, span: Callable[[], AbstractContextManager[Span]]) -> Iterator[Span]:
+    """Inside the request's span, or, where it gets none, inside its trace alone, which goes on either way."""
+    if sampling.sampled:
+        with span() as opened:
+            yield opened
+        return
+    with telemetry.following(sampling.unsampled):
+        yield INVALID_SPAN
 
 
 class Sampler:

@@ -7,12 +7,13 @@ from pydantic import ValidationError
 
 from services.contracts.errors import BadField, Malformed
 from services.contracts.events import DatasetReady, FeedbackReceived
-from services.contracts.rpc import gateway_pb2, inference_pb2
+from services.contracts.rpc import gateway_pb2
 from services.contracts.training import Columns, Recipe
-from services.gateway.domain.requests import Accepted, Answer, Classify, bad_field, check_name
+from services.gateway.domain.requests import Accepted, bad_field, check_name
 from services.gateway.domain.uploads import FORMATS, NewContent, Uploaded
-from services.kit.core.ids import Ids
+from services.kit.transport.grpc_requests import read_moment
 
+_FEEDBACK_NAMES: Final = {"request": "request_id"}
 _COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column")
 
 
@@ -54,88 +55,24 @@ def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackRecei
     """Raises BadField, naming the request's field."""
     check_name(request.deployment, "deployment")
     try:
-        return FeedbackReceived(deployment=request.deployment, request=request.request_id, label=request.label)
+        return FeedbackReceived(
+            deployment=request.deployment,
+            request=request.request_id,
+            item=request.item,
+            label=request.label or None,
+            rating=request.rating if request.HasField("rating") else None,
+            score=request.score if request.HasField("score") else None,
+            reference=request.reference or None,
+            said_at=read_moment(request, "said_at"),
+        )
     except ValidationError as error:
-        names = {"request": "request_id"}
-        loc = str(error.errors()[0]["loc"][0])
-        raise BadField(name=names.get(loc, loc), problem=error.errors()[0]["msg"], at=names.get(loc, loc)) from error
+        first = error.errors()[0]
+        name = _FEEDBACK_NAMES.get(str(first["loc"][0]), str(first["loc"][0])) if first["loc"] else "label"
+        raise BadField(name=name, problem=first["msg"].removeprefix("Value error, "), at=name) from error
 
 
 def accepted(value: Accepted) -> gateway_pb2.Accepted:
     return gateway_pb2.Accepted(event_id=value.event_id, trace_id=value.trace_id)
-
-
-def classify_command(
-    request: inference_pb2.ClassifyRequest, *, tenant: str, ids: Ids, deadline: float, traceparent: str
-) -> Classify:
-    """Raises BadField or Malformed."""
-    check_name(request.deployment, "deployment")
-    for name in ("mirrored", "tenant"):
-        if getattr(request, name):
-            raise BadField(name=name, problem="it is set between gateway and replica only", at=name)
-    return Classify(
-        tenant=tenant,
-        deployment=request.deployment,
-        texts=tuple(request.texts),
-        request=request.request_id or ids.new("req"),
-        deadline=deadline,
-        sticky_key=request.sticky_key,
-        traceparent=traceparent,
-        version=request.version,
-        with_embeddings=request.with_embeddings,
-        whole=request.whole_texts,
-    )
-
-
-def embed_command(
-    request: inference_pb2.EmbedRequest, *, tenant: str, ids: Ids, deadline: float, traceparent: str
-) -> Classify:
-    """Raises Malformed."""
-    asked = inference_pb2.ClassifyRequest(
-        deployment=request.deployment,
-        texts=request.texts,
-        request_id=request.request_id,
-        sticky_key=request.sticky_key,
-        version=request.version,
-        with_embeddings=True,
-        whole_texts=request.whole_texts,
-    )
-    return classify_command(asked, tenant=tenant, ids=ids, deadline=deadline, traceparent=traceparent)
-
-
-def classify_response(answer: Answer) -> inference_pb2.ClassifyResponse:
-    predictions = [
-        inference_pb2.Prediction(
-            label=prediction.label,
-            score=prediction.score,
-            scores=[inference_pb2.LabelScore(label=part.label, score=part.score) for part in prediction.scores],
-        )
-        for prediction in answer.predictions
-    ]
-    return inference_pb2.ClassifyResponse(
-        request_id=answer.request_id,
-        deployment=answer.deployment,
-        model=answer.model,
-        version=answer.version,
-        predictions=predictions,
-        tokens=answer.tokens,
-        embeddings=_embeddings(answer),
-    )
-
-
-def embed_response(answer: Answer) -> inference_pb2.EmbedResponse:
-    return inference_pb2.EmbedResponse(
-        request_id=answer.request_id,
-        deployment=answer.deployment,
-        model=answer.model,
-        version=answer.version,
-        embeddings=_embeddings(answer),
-        tokens=answer.tokens,
-    )
-
-
-def _embeddings(answer: Answer) -> list[inference_pb2.Embedding]:
-    return [inference_pb2.Embedding(values=values) for values in answer.embeddings]
 
 
 def check_uri(uri: str) -> None:

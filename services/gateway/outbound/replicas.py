@@ -1,32 +1,37 @@
-"""One persistent gRPC stream to each inference replica, and the mirrored questions.
+"""One persistent gRPC stream to each inference replica, and the mirrored requests.
 
-A stream carries requests in any number and answers in the order they are ready; each has an id. It is
+A stream carries requests in any number and the events of each in their order; each has an id. It is
 opened again, with growing pauses, until the replica is gone from the routing table.
 """
 
 import asyncio
 import itertools
-from array import array
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from contextvars import Context
 from typing import Any, Final
 
 import grpc
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed, TimedOut
-from services.contracts.rpc import inference_pb2, inference_pb2_grpc
-from services.gateway.domain.requests import Answer, LabelScore, Prediction
+from services.contracts.errors import Refusal, TimedOut
+from services.contracts.rpc import replica_pb2 as pb
+from services.contracts.rpc import replica_pb2_grpc
+from services.contracts.tasks.stream import Delta, PredictEvent, Result
 from services.gateway.domain.routing import Replica
-from services.gateway.errors import DeadlinePassed, ReplicaFull, ReplicaLost, ReplicaSilent
-from services.gateway.ports import Question, Replicas
+from services.gateway.errors import DeadlinePassed, ReplicaFull, ReplicaLost, ReplicaSilent, SlowReader
+from services.gateway.ports import ReplicaRequest, Replicas
 from services.gateway.telemetry import MIRRORS, STREAMS
+from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
+from services.kit.transport.failures import from_failure
 from services.kit.transport.rpc import MAX_MESSAGE_BYTES
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 RETRY_AFTER_SECONDS: Final = 1.0
+UNREAD_EVENTS: Final = 1_000
+"""Of one answer; whoever reads more slowly is refused the rest."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -35,6 +40,25 @@ _OPTIONS: Final = (
     # Without it a new channel shares the old one's connection, a dead one too.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+
+class _Events:
+    """The events of one request that have come and were not read yet."""
+
+    __slots__ = ("_queue",)
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[PredictEvent | Refusal] = asyncio.Queue(UNREAD_EVENTS)
+
+    def put(self, event: PredictEvent | Refusal) -> None:
+        if self._queue.full():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            event = SlowReader()
+        self._queue.put_nowait(event)
+
+    async def get(self) -> PredictEvent | Refusal:
+        return await self._queue.get()
 
 
 class _Line:
@@ -49,8 +73,8 @@ class _Line:
         self._clock = clock
         self._attempt_seconds = attempt_seconds
         self._numbers = itertools.count(1)
-        self._pending: dict[int, asyncio.Future[Answer]] = {}
-        self._outgoing: asyncio.Queue[inference_pb2.StreamRequest] = asyncio.Queue()
+        self._pending: dict[int, _Events] = {}
+        self._outgoing: asyncio.Queue[pb.ReplicaRequest] = asyncio.Queue()
         self._is_open = False
         self._retired = False
         self._heard_at = 0.0
@@ -69,29 +93,42 @@ class _Line:
         self._retired = True
         self._end_when_retired()
 
-    async def ask(self, question: Question) -> Answer:
+    async def predict(self, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
         if not self._is_open:
             raise ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS)
         if len(self._pending) >= self.capacity:
             raise ReplicaFull(queued=len(self._pending), retry_after_seconds=RETRY_AFTER_SECONDS)
-        left = question.deadline - self._clock.monotonic()
+        left = request.deadline - self._clock.monotonic()
         if left <= 0:
             raise DeadlinePassed
         number = next(self._numbers)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending[number] = answer
-        self._outgoing.put_nowait(_stream_request(number, question, left))
+        events = self._pending[number] = _Events()
+        outgoing, ended = self._outgoing, False
+        outgoing.put_nowait(_to_message(number, request, left))
+        try:
+            while not ended:
+                event = await self._next(events, request.deadline)
+                ended = not isinstance(event, Delta)
+                if isinstance(event, Refusal):
+                    raise event
+                yield event
+        finally:
+            self._pending.pop(number, None)
+            if not ended:  # on the stream that it was sent on: a new one knows nothing of it
+                outgoing.put_nowait(pb.ReplicaRequest(id=number, cancel=pb.Cancel()))
+            self._end_when_retired()
+
+    async def _next(self, events: _Events, deadline: float) -> PredictEvent | Refusal:
+        """The next event; an answer that is on its way may take long, if only something comes of it in between."""
+        left = deadline - self._clock.monotonic()
         try:
             async with asyncio.timeout(min(left, self._attempt_seconds)):
-                return await answer
+                return await events.get()
         except TimeoutError as error:
             self._suspect()
             if left <= self._attempt_seconds:
                 raise TimedOut(seconds=round(left, 3)) from error
             raise ReplicaSilent(seconds=self._attempt_seconds, retry_after_seconds=RETRY_AFTER_SECONDS) from error
-        finally:
-            self._pending.pop(number, None)
-            self._end_when_retired()
 
     def _suspect(self) -> None:
         """A stream on which nothing at all was heard for so long is given up and opened anew."""
@@ -128,8 +165,8 @@ class _Line:
         try:
             async with grpc.aio.insecure_channel(self.address, options=_OPTIONS) as channel:
                 await channel.channel_ready()
-                stub: Any = inference_pb2_grpc.InferenceServiceStub(channel)
-                call = stub.Stream(metadata=(("authorization", f"Bearer {self._key}"),))
+                stub: Any = replica_pb2_grpc.ReplicaServiceStub(channel)
+                call = stub.Predict(metadata=(("authorization", f"Bearer {self._key}"),))
                 self._open()
                 writer = asyncio.create_task(self._write(call))
                 try:
@@ -159,25 +196,19 @@ class _Line:
             return
         self._is_open = False
         STREAMS.dec()
-        for answer in self._pending.values():
-            if not answer.done():
-                answer.set_exception(ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS))
+        for events in self._pending.values():
+            events.put(ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS))
 
-    def _take(self, message: inference_pb2.StreamResponse) -> None:
+    def _take(self, message: pb.ReplicaEvent) -> None:
         self._heard_at = self._clock.monotonic()
         self._has_answered = True
-        kind = message.WhichOneof("answer")
-        if kind == "load":
+        if message.WhichOneof("event") == "load":
             self.told_queued = message.load.queued
             self.capacity = message.load.capacity or self.capacity
             return
-        answer = self._pending.get(message.id)
-        if answer is None or answer.done():
-            return  # whoever asked has given up
-        if kind == "response":
-            answer.set_result(_answer(message.response))
-        else:
-            answer.set_exception(_refusal(message.failure))
+        events = self._pending.get(message.id)
+        if events is not None:  # else whoever asked has given up
+            events.put(_from_message(message))
 
 
 class ReplicaLines(Replicas):
@@ -208,11 +239,11 @@ class ReplicaLines(Replicas):
         line = self._lines.get(replica)
         return line.waiting() if line is not None else None
 
-    async def ask(self, replica: str, question: Question) -> Answer:
+    def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
         line = self._lines.get(replica)
         if line is None:
             raise ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS)
-        return await line.ask(question)
+        return line.predict(request)
 
     async def close(self) -> None:
         lines = [*self._lines.values(), *self._retired]
@@ -227,18 +258,18 @@ class ReplicaLines(Replicas):
 
 
 class MirrorLane:
-    """Owns the mirrored questions under way; at its limit it drops new ones, and counts them."""
+    """Owns the mirrored requests under way; at its limit it drops new ones, and counts them."""
 
     def __init__(self, replicas: Replicas, *, limit: int) -> None:
         self._replicas = replicas
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, replica: str, question: Question) -> None:
+    def send(self, replica: str, request: ReplicaRequest) -> None:
         if len(self._tasks) >= self._limit:
             MIRRORS.labels("dropped").inc()
             return
-        task = asyncio.create_task(self._ask(replica, question))
+        task = asyncio.create_task(self._ask(replica, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -247,60 +278,36 @@ class MirrorLane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _ask(self, replica: str, question: Question) -> None:
+    async def _ask(self, replica: str, request: ReplicaRequest) -> None:
         try:
-            await self._replicas.ask(replica, question)
+            async with aclosing(self._replicas.predict(replica, request)) as events:
+                async for _ in events:
+                    pass
             MIRRORS.labels("answered").inc()
         except Refusal:
             MIRRORS.labels("failed").inc()
 
 
-def _stream_request(number: int, question: Question, left_seconds: float) -> inference_pb2.StreamRequest:
-    classify = inference_pb2.ClassifyRequest(
-        tenant=question.tenant,
-        deployment=question.deployment,
-        texts=question.texts,
-        request_id=question.request,
-        version=question.version,
-        mirrored=question.mirrored,
-        with_embeddings=question.with_embeddings,
-        whole_texts=question.whole,
-    )
-    return inference_pb2.StreamRequest(
-        id=number,
-        classify=classify,
-        traceparent=question.traceparent,
+def _to_message(number: int, request: ReplicaRequest, left_seconds: float) -> pb.ReplicaRequest:
+    predict = pb.TaskRequest(
+        tenant=request.tenant,
+        deployment=request.deployment,
+        version=request.version,
+        request_id=request.request_id,
+        task=request.task,
+        payload=request.payload,
+        source=request.source.value,
         deadline_ms=max(1, int(left_seconds * 1000)),
+        traceparent=telemetry.current_traceparent(),
     )
+    return pb.ReplicaRequest(id=number, predict=predict)
 
 
-def _answer(response: inference_pb2.ClassifyResponse) -> Answer:
-    predictions = tuple(
-        Prediction(
-            label=prediction.label,
-            score=prediction.score,
-            scores=tuple(LabelScore(label=part.label, score=part.score) for part in prediction.scores),
-        )
-        for prediction in response.predictions
-    )
-    return Answer(
-        request_id=response.request_id,
-        deployment=response.deployment,
-        model=response.model,
-        version=response.version,
-        predictions=predictions,
-        tokens=response.tokens,
-        embeddings=tuple(array("f", embedding.values) for embedding in response.embeddings),
-    )
-
-
-def _refusal(failure: inference_pb2.Failure) -> Refusal:
-    kind = Kind(failure.kind) if failure.kind in set(Kind) else Kind.INTERNAL
-    body = ErrorBody(
-        code=failure.code or kind.value,
-        message=failure.message,
-        field=failure.field or None,
-        hint=failure.hint or None,
-        retry_after_seconds=failure.retry_after_seconds or None,
-    )
-    return Relayed(kind, body)
+def _from_message(message: pb.ReplicaEvent) -> PredictEvent | Refusal:
+    kind = message.WhichOneof("event")
+    if kind == "delta":
+        return Delta(message.delta.payload)
+    if kind == "result":
+        result = message.result
+        return Result(result.payload, result.model, result.version, result.tokens)
+    return from_failure(message.failure)

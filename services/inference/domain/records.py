@@ -5,42 +5,34 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final
 
-from services.contracts.events import InferenceLogged, InferenceRecord
+from services.contracts.events import InferenceLogged
 from services.contracts.names import DEFAULT_TENANT
+from services.contracts.tasks.records import InferenceRecord, Source, representative
+from services.contracts.tasks.registry import AnyTask
+from services.inference.domain.scoring import Done
 
 _DENOMINATOR: Final = 2.0**64
-_TEXT_LIMIT: Final = 4000
 _EVENT_BYTES: Final = 700_000
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which share of the answered requests keeps its text and its embedding, 0 to 1."""
+    """Which share of the answered requests keeps its inputs and its embedding, 0 to 1."""
 
-    text: float
-    embedding: float
+    text: float = 1.0
+    embedding: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One text of a request and what came of it."""
+class LoggedRequest:
+    """A record, and where it belongs."""
 
     deployment: str
     model: str
-    version: int
-    request: str
-    mirrored: bool
-    at: datetime
-    latency_ms: float
-    text: str
-    tokens: int = 0
-    outcome: Literal["ok", "error"] = "ok"
-    label: str | None = None
-    score: float | None = None
-    embedding: bytes | None = None
-    """Little-endian float16 values."""
+    task: str
+    record: InferenceRecord
     trace: str = ""
     """The request's traceparent, where its trace is kept."""
     tenant: str = DEFAULT_TENANT
@@ -48,12 +40,8 @@ class Answered:
     @property
     def weight(self) -> int:
         """About how many bytes it takes in an event, at most."""
-        return 4 * min(len(self.text), _TEXT_LIMIT) + 2 * len(self.embedding or b"") + 700
-
-
-def record_id(request: str, index: int, texts: int) -> str:
-    """The id under which feedback finds the answer: the request's own, or `request:index` where it had several."""
-    return request if texts == 1 else f"{request}:{index}"
+        strings = sum(len(value) for item in self.record.items for value in item.values() if isinstance(value, str))
+        return 4 * strings + 100 * len(self.record.items) + len(self.record.embedding or "") + 700
 
 
 def is_sampled(request: str, share: float) -> bool:
@@ -64,42 +52,56 @@ def is_sampled(request: str, share: float) -> bool:
     return int.from_bytes(digest, "big") / _DENOMINATOR < share
 
 
-def to_record(answered: Answered, sampling: Sampling) -> InferenceRecord:
-    """The line of the log; the text is cut at 4,000 characters."""
-    keeps_text = is_sampled(answered.request, sampling.text)
-    keeps_embedding = answered.embedding is not None and is_sampled(answered.request, sampling.embedding)
+def record_of(
+    task: AnyTask,
+    request: Any,
+    done: Done | None,
+    *,
+    request_id: str,
+    version: int,
+    source: Source,
+    at: datetime,
+    latency_ms: float,
+    sampling: Sampling,
+) -> InferenceRecord:
+    """The line of the log; without `done` of a request on which the version failed."""
+    result = done.result if done is not None else None
     return InferenceRecord(
-        request=answered.request,
-        version=answered.version,
-        mirrored=answered.mirrored,
-        at=answered.at,
-        latency_ms=round(answered.latency_ms, 3),
-        tokens=answered.tokens,
-        outcome=answered.outcome,
-        label=answered.label,
-        score=answered.score,
-        text=answered.text[:_TEXT_LIMIT] if keeps_text else None,
-        embedding=base64.b64encode(answered.embedding or b"").decode() if keeps_embedding else None,
+        request=request_id,
+        version=version,
+        source=source,
+        at=at,
+        latency_ms=round(latency_ms, 3),
+        tokens=done.tokens if done is not None else 0,
+        outcome="ok" if done is not None else "fault",
+        items=task.items(request, result, with_inputs=is_sampled(request_id, sampling.text)),
+        embedding=_embedding(request_id, done) if is_sampled(request_id, sampling.embedding) else None,
     )
+
+
+def _embedding(request_id: str, done: Done | None) -> str | None:
+    if done is None or not done.embeddings:
+        return None
+    return base64.b64encode(done.embeddings[representative(request_id, len(done.embeddings))]).decode()
 
 
 @dataclass(slots=True)
 class LogBuffer:
-    """Answers that wait to be sent. When it is full the oldest goes: the monitor judges what happens now."""
+    """Records that wait to be sent. When it is full the oldest goes: the monitor judges what happens now."""
 
     capacity: int
     dropped: int = 0
-    """Answers lost since the start."""
-    _waiting: deque[Answered] = field(default_factory=deque)
+    """Records lost since the start."""
+    _waiting: deque[LoggedRequest] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, answered: Answered) -> None:
-        self._waiting.append(answered)
+    def add(self, logged: LoggedRequest) -> None:
+        self._waiting.append(logged)
         self._trim()
 
-    def take(self, most: int) -> list[Answered]:
+    def take(self, most: int) -> list[LoggedRequest]:
         """Up to `most` of the oldest, and no more than fit into one event; at least one."""
         taken = [self._waiting.popleft()]
         weight = taken[0].weight
@@ -108,9 +110,9 @@ class LogBuffer:
             weight += taken[-1].weight
         return taken
 
-    def put_back(self, answers: list[Answered]) -> None:
+    def put_back(self, logged: list[LoggedRequest]) -> None:
         """They could not be sent: they wait on, in front, as far as there is room."""
-        self._waiting.extendleft(reversed(answers))
+        self._waiting.extendleft(reversed(logged))
         self._trim()
 
     def _trim(self) -> None:
@@ -119,13 +121,12 @@ class LogBuffer:
             self.dropped += 1
 
 
-def to_events(answers: list[Answered], *, replica: str, sampling: Sampling) -> list[tuple[str, InferenceLogged]]:
-    """One event a deployment, with its tenant; its records in the order of `answers`."""
-    grouped: dict[tuple[str, str, str], list[InferenceRecord]] = {}
-    for answered in answers:
-        place = answered.tenant, answered.deployment, answered.model
-        grouped.setdefault(place, []).append(to_record(answered, sampling))
+def to_events(logged: list[LoggedRequest], *, replica: str) -> list[tuple[str, InferenceLogged]]:
+    """One event a deployment and task, with its tenant; its records in the order of `logged`."""
+    grouped: dict[tuple[str, str, str, str], list[InferenceRecord]] = {}
+    for one in logged:
+        grouped.setdefault((one.tenant, one.deployment, one.model, one.task), []).append(one.record)
     return [
-        (tenant, InferenceLogged(deployment=deployment, model=model, replica=replica, records=records))
-        for (tenant, deployment, model), records in grouped.items()
+        (tenant, InferenceLogged(deployment=deployment, model=model, replica=replica, task=task, records=records))
+        for (tenant, deployment, model, task), records in grouped.items()
     ]

@@ -1,6 +1,41 @@
 """What an engine takes and gives, in plain values: no arrays leave the engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from services.contracts.tasks.registry import AnyTask
+from services.inference.domain.versions import VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One request of a task to one loaded version; `deadline` is in monotonic seconds."""
+
+    key: VersionKey
+    task: AnyTask
+    request: Any
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of an answer that comes in parts, as its task has it."""
+
+    chunk: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The whole answer, as its task has it; nothing follows."""
+
+    result: Any
+    tokens: int
+    embeddings: Sequence[bytes] = ()
+    """Of each item, as little-endian float16, where the model gives any: by them drift is seen."""
+
+
+EngineEvent: TypeAlias = Chunk | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +69,8 @@ class Loaded:
     max_length: int
     device: str
     """cpu or cuda."""
+    tasks: frozenset[str]
+    """What it may be asked for."""
 
 
 @dataclass(frozen=True, slots=True)

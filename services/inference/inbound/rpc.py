@@ -1,55 +1,44 @@
-"""The gRPC door: one call, or one persistent stream with many requests under way at once."""
+"""The gRPC endpoint: one persistent stream a gateway, with many requests of any task under way at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry.trace import SpanKind
 
 from services.contracts.errors import InternalError, Refusal
-from services.contracts.rpc import inference_pb2 as pb
-from services.contracts.rpc import inference_pb2_grpc
-from services.inference.handlers import classify
-from services.inference.inbound.wire import (
-    to_command,
-    to_embed_command,
-    to_embed_response,
-    to_failure,
-    to_response,
-)
+from services.contracts.rpc import inference_pb2, replica_pb2_grpc
+from services.contracts.rpc import replica_pb2 as pb
+from services.inference.handlers import Predict, predict
+from services.inference.inbound.converters import to_command, to_event
 from services.inference.ports import Ports
 from services.kit.core import telemetry
 from services.kit.core.log import logger
+from services.kit.transport.failures import to_failure
 
-SERVICE_NAME: Final = "millrace.v1.InferenceService"
+SERVICE_NAME: Final = "millrace.v1.ReplicaService"
 QUIET_SECONDS: Final = 0.3
 LEAVE_SECONDS: Final = 8.0
 
 
-class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
-    """Translates to `handlers.classify`. Open streams are ended by `close`, after their last answer."""
+class ReplicaRpc(replica_pb2_grpc.ReplicaServiceServicer):
+    """Translates to `handlers.predict`. Open streams are ended by `close`, after their last answer."""
 
     def __init__(self, ports: Ports, load_seconds: float) -> None:
         self._ports = ports
         self._load_seconds = load_seconds
         self._streams: set[_Conversation] = set()
 
-    async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
-        command = to_command(request, self._ports.clock.monotonic(), context.time_remaining(), self._ports.bounds)
-        return to_response(await classify(command, self._ports), with_embeddings=request.with_embeddings)
-
-    async def Embed(self, request: pb.EmbedRequest, context: Any) -> pb.EmbedResponse:
-        command = to_embed_command(request, self._ports.clock.monotonic(), context.time_remaining(), self._ports.bounds)
-        return to_embed_response(await classify(command, self._ports))
-
-    async def Stream(
-        self, request_iterator: AsyncIterator[pb.StreamRequest], context: Any
-    ) -> AsyncIterator[pb.StreamResponse]:
+    async def Predict(
+        self, request_iterator: AsyncIterator[pb.ReplicaRequest], context: Any
+    ) -> AsyncIterator[pb.ReplicaEvent]:
         conversation = _Conversation(self._ports, self._load_seconds)
         self._streams.add(conversation)
         try:
-            async for answer in conversation.answers(request_iterator):
-                yield answer
+            async for event in conversation.events(request_iterator):
+                yield event
         finally:
             self._streams.discard(conversation)
             await conversation.end()
@@ -64,81 +53,92 @@ class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):
 
 
 class _Conversation:
-    """One stream: reads requests, answers each when it is ready, tells the load when it has changed.
+    """One stream: reads requests, sends the events of each as they come, tells the load when it has changed.
 
-    No more requests are read than twice the queue's capacity are unanswered: a caller that does not read its answers
-    is held back by flow control, not by our memory.
+    No more requests are read than twice the queue's capacity are unanswered, and no more events wait to be sent: a
+    caller that does not read is held back by flow control, not by our memory.
     """
 
     def __init__(self, ports: Ports, load_seconds: float) -> None:
         self._ports = ports
         self._load_seconds = load_seconds
-        self._outgoing: asyncio.Queue[pb.StreamResponse | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(2 * ports.engines.capacity)
-        self._requests: set[asyncio.Task[None]] = set()
+        self._limit = 2 * ports.engines.capacity
+        self._outgoing: asyncio.Queue[pb.ReplicaEvent | None] = asyncio.Queue(self._limit)
+        self._room = asyncio.Semaphore(self._limit)
+        self._requests: dict[int, asyncio.Task[None]] = {}
         self._others: list[asyncio.Task[None]] = []
 
-    async def answers(self, requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[pb.StreamResponse]:
+    async def events(self, requests: AsyncIterator[pb.ReplicaRequest]) -> AsyncIterator[pb.ReplicaEvent]:
         """Until the caller has ended its side and has every answer, or until `leave`."""
         self._others = [asyncio.create_task(self._listen(requests)), asyncio.create_task(self._tell_load())]
-        while (answer := await self._outgoing.get()) is not None:
-            yield answer
-            if answer.id:
-                self._room.release()
+        while (event := await self._outgoing.get()) is not None:
+            yield event
 
     def leave(self) -> None:
         self._others.append(asyncio.create_task(self._end_when_quiet()))
 
     async def end(self) -> None:
         """Cancels what is left; returns once nothing of this stream runs."""
-        left = [*self._requests, *self._others]
+        left = [*self._requests.values(), *self._others]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _listen(self, requests: AsyncIterator[pb.StreamRequest]) -> None:
-        await self._room.acquire()
+    async def _listen(self, requests: AsyncIterator[pb.ReplicaRequest]) -> None:
         async for request in requests:
-            task = asyncio.create_task(self._answer(request))
-            self._requests.add(task)
-            task.add_done_callback(self._requests.discard)
+            if request.WhichOneof("body") == "cancel":
+                if (task := self._requests.get(request.id)) is not None:
+                    task.cancel()
+                continue
             await self._room.acquire()
+            task = asyncio.create_task(self._answer(request.id, request.predict))
+            self._requests[request.id] = task
+            task.add_done_callback(partial(self._ended, request.id))
         if self._requests:
-            await asyncio.wait(self._requests)
-        self._outgoing.put_nowait(None)
+            await asyncio.wait(self._requests.values())
+        await self._outgoing.put(None)
 
-    async def _answer(self, request: pb.StreamRequest) -> None:
-        response = pb.StreamResponse(id=request.id)
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._requests.pop(number, None)
+        self._room.release()
+
+    async def _answer(self, number: int, request: pb.TaskRequest) -> None:
         try:
-            response.response.CopyFrom(await self._classify(request))
+            command = to_command(request, self._ports.clock.monotonic(), self._ports.bounds)
+            if _is_sampled(request.traceparent):
+                await self._answer_in_span(number, command, request.traceparent)
+            else:
+                await self._send_events(number, command)
         except Refusal as refusal:
-            response.failure.CopyFrom(to_failure(refusal))
+            await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(refusal)))
         except Exception:  # noqa: BLE001 - one broken request must not end the stream of all others
             logger.exception("a request on a stream broke")
-            response.failure.CopyFrom(to_failure(InternalError()))
-        self._outgoing.put_nowait(response)
+            await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(InternalError())))
 
-    async def _classify(self, request: pb.StreamRequest) -> pb.ClassifyResponse:
-        seconds_left = request.deadline_ms / 1000 if request.deadline_ms else None
-        command = to_command(request.classify, self._ports.clock.monotonic(), seconds_left, self._ports.bounds)
-        embeddings = request.classify.with_embeddings
-        if not _is_sampled(request.traceparent):
-            return to_response(await classify(command, self._ports), with_embeddings=embeddings)
+    async def _answer_in_span(self, number: int, command: Predict, traceparent: str) -> None:
         with telemetry.span(
-            f"classify {command.deployment}",
+            f"{command.task} {command.deployment}",
             kind=SpanKind.SERVER,
-            parent={"traceparent": request.traceparent},
+            parent={"traceparent": traceparent},
             attributes={
                 "rpc.system": "grpc",
                 "rpc.service": SERVICE_NAME,
-                "rpc.method": "Stream",
+                "rpc.method": "Predict",
                 "millrace.deployment": command.deployment,
-                "millrace.texts": len(command.texts),
+                "millrace.task": command.task,
             },
         ) as span:
-            classified = await classify(command, self._ports)
-            span.set_attribute("millrace.version", classified.version)
-            return to_response(classified, with_embeddings=embeddings)
+            span.set_attribute("millrace.version", await self._send_events(number, command))
+
+    async def _send_events(self, number: int, command: Predict) -> int:
+        """Returns the version that answered."""
+        version = 0
+        async with aclosing(predict(command, self._ports)) as events:
+            async for event in events:
+                message = to_event(number, event)
+                version = message.result.version
+                await self._outgoing.put(message)
+        return version
 
     async def _tell_load(self) -> None:
         told = -1
@@ -146,8 +146,8 @@ class _Conversation:
             queued = self._ports.engines.queued
             if queued != told:
                 told = queued
-                load = pb.Load(queued=queued, capacity=self._ports.engines.capacity)
-                self._outgoing.put_nowait(pb.StreamResponse(load=load))
+                load = inference_pb2.Load(queued=queued, capacity=self._ports.engines.capacity)
+                await self._outgoing.put(pb.ReplicaEvent(load=load))
             await self._ports.clock.sleep(self._load_seconds)
 
     async def _end_when_quiet(self) -> None:
@@ -156,7 +156,7 @@ class _Conversation:
         while quiet < QUIET_SECONDS:
             await self._ports.clock.sleep(QUIET_SECONDS / 6)
             quiet = 0.0 if self._requests else quiet + QUIET_SECONDS / 6
-        self._outgoing.put_nowait(None)
+        await self._outgoing.put(None)
 
 
 def _is_sampled(traceparent: str) -> bool:

@@ -20,6 +20,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, Precision, graph_file
+from services.inference.domain.heads import ENCODER_TASKS
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.errors import ArtifactRefused
 from services.kit.core.log import logger
@@ -51,7 +52,7 @@ class OrtEngine:
 
     @property
     def loaded(self) -> Loaded:
-        return Loaded(self.spec.labels, self.spec.max_length, self.device)
+        return Loaded(self.spec.labels, self.spec.max_length, self.device, ENCODER_TASKS)
 
     def warm(self, rows: int) -> None:
         """Runs batches of up to `rows` rows, short and long, so that the first request waits for nothing."""

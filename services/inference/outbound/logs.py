@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.contracts.errors import Refusal
-from services.inference.domain.records import Answered, LogBuffer, Sampling, to_events
+from services.inference.domain.records import LogBuffer, LoggedRequest, to_events
 from services.inference.outbound.reporter import SOURCE
 from services.inference.telemetry import LOG_DROPPED
 from services.kit.core.clock import Clock
@@ -25,7 +25,6 @@ class Logging:
     writer: Sender
     clock: Clock
     ids: Ids
-    sampling: Sampling
     seconds: float
     records: int
     capacity: int
@@ -41,9 +40,9 @@ class LogWriter:
         self._many = asyncio.Event()
         self._counted = 0
 
-    def add(self, answered: Answered) -> None:
+    def add(self, logged: LoggedRequest) -> None:
         """Never waits and never fails."""
-        self._buffer.add(answered)
+        self._buffer.add(logged)
         self._some.set()
         if len(self._buffer) >= self._with.records:
             self._many.set()
@@ -77,11 +76,11 @@ class LogWriter:
         except (TimeoutError, Refusal) as error:
             logger.warning("%s answers were not logged: %s", len(self._buffer), error)
 
-    async def _send(self, answers: list[Answered]) -> None:
+    async def _send(self, answers: list[LoggedRequest]) -> None:
         now = self._with.clock.now()
         # One event stands for many requests: it belongs to the first of their traces that is kept.
-        trace = next(({"traceparent": answered.trace} for answered in answers if answered.trace), {})
-        events = to_events(answers, replica=self._with.replica, sampling=self._with.sampling)
+        trace = next(({"traceparent": logged.trace} for logged in answers if logged.trace), {})
+        events = to_events(answers, replica=self._with.replica)
         messages = [
             encode(Envelope(self._with.ids.new("event"), event, SOURCE, now, tenant=tenant, trace=trace))
             for tenant, event in events

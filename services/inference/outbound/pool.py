@@ -3,17 +3,19 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from services.contracts.artifact import Precision
 from services.contracts.errors import Refusal
+from services.contracts.tasks.errors import ContextLengthExceeded
 from services.inference.domain.batching import Batch, BatchQueue, Limits, Row
-from services.inference.domain.scoring import BatchFacts, Loaded, Scored, Tokenised
+from services.inference.domain.heads import answer
+from services.inference.domain.scoring import BatchFacts, EngineEvent, EngineRequest, Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey
-from services.inference.errors import ContextLengthExceeded, DeadlinePassed, EngineFailed, VersionNotServed
+from services.inference.errors import DeadlinePassed, EngineFailed, VersionNotServed
 from services.inference.ports import Engine
 from services.kit.core.log import logger
 
@@ -29,7 +31,7 @@ class _Job:
     future: asyncio.Future[list[Scored]]
     answers: list[Scored | None]
     left: int
-    whole: bool
+    truncate: bool
     failure: Refusal | None = None
 
 
@@ -115,16 +117,19 @@ class WorkerPool:
     def loaded(self, key: VersionKey) -> Loaded:
         return self._engines[key].loaded
 
-    async def score(
-        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
-    ) -> list[Scored]:
-        """Answers in the order of `texts`. `deadline` is in monotonic seconds.
+    async def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        """One answer. Raises QueueFull at once where its texts do not fit, DeadlinePassed, EngineFailed and
+        VersionNotServed; ContextLengthExceeded where a text is too long and may not be cut."""
+        engine = self._engines.get(request.key)
+        if engine is None:
+            raise VersionNotServed(version=request.key.version, deployment=request.key.deployment)
+        scored = await self._score(request.key, request.request.texts, request.deadline, request.request.truncate)
+        yield answer(request, scored, engine.loaded.labels)
 
-        Raises QueueFull at once when they do not fit, DeadlinePassed, EngineFailed, VersionNotServed; and
-        ContextLengthExceeded where the texts are to be read `whole` and one is too long for that.
-        """
+    async def _score(self, key: VersionKey, texts: Sequence[str], deadline: float, truncate: bool) -> list[Scored]:
+        """Scores in the order of `texts`."""
         loop = asyncio.get_running_loop()
-        job = _Job(loop.create_future(), [None] * len(texts), len(texts), whole)
+        job = _Job(loop.create_future(), [None] * len(texts), len(texts), truncate)
         now = self._monotonic()
         rows = [Row(key, _Text(job, index, text, now), deadline) for index, text in enumerate(texts)]
         with self._condition:
@@ -186,18 +191,18 @@ class WorkerPool:
             self._take_measures(group, encoded)
 
     def _take_measures(self, group: list[_Row], encoded: Sequence[Tokenised]) -> None:
-        """Queues the rows by their lengths, but for those that were to be read whole and cannot."""
+        """Queues the rows by their lengths, but for those that are too long and may not be cut."""
         too_long = []
         with self._condition:
             for row, read in zip(group, encoded, strict=True):
-                if read.cut and row.payload.job.whole:
+                if read.cut and not row.payload.job.truncate:
                     too_long.append((row, read))
                     continue
                 row.payload.ids = read.ids
                 self._queue.measured(row, len(read.ids))
             self._condition.notify()
         for row, read in too_long:
-            refusal = ContextLengthExceeded(tokens=len(read.ids), at=f"texts[{row.payload.index}]")
+            refusal = ContextLengthExceeded(limit=len(read.ids), unit="tokens", at=f"texts[{row.payload.index}]")
             self._refuse([row], refusal)
 
     def _run(self, batch: Batch[VersionKey, _Text]) -> None:
@@ -211,13 +216,13 @@ class WorkerPool:
         if engine is None:
             self._refuse(rows, VersionNotServed(version=batch.lane.version, deployment=batch.lane.deployment))
             return
-        self._score(engine, rows)
+        self._run_rows(engine, rows)
         oldest = min(row.payload.arrived for row in rows)
         kept = Batch(batch.lane, rows)
         tokens = sum(row.length for row in rows)
         self._observe(BatchFacts(len(rows), tokens, kept.padding, self._monotonic() - started, started - oldest))
 
-    def _score(self, engine: Engine, rows: list[_Row]) -> None:
+    def _run_rows(self, engine: Engine, rows: list[_Row]) -> None:
         """Scores together; when that fails, one by one, so that a poisonous text fails alone."""
         try:
             scored = engine.run([row.payload.ids for row in rows])
@@ -229,10 +234,10 @@ class WorkerPool:
                 self._refuse(rows, EngineFailed())
                 return
             for row in rows:
-                self._score(engine, [row])
+                self._run_rows(engine, [row])
             return
-        for row, answer in zip(rows, scored, strict=True):
-            row.payload.job.answers[row.payload.index] = answer
+        for row, scores in zip(rows, scored, strict=True):
+            row.payload.job.answers[row.payload.index] = scores
         self._answer(rows, None)
 
     def _refuse(self, rows: list[_Row], refusal: Refusal) -> None:
@@ -259,4 +264,4 @@ def _resolve(jobs: list[_Job]) -> None:
         if job.failure is not None:
             job.future.set_exception(job.failure)
         else:
-            job.future.set_result([answer for answer in job.answers if answer is not None])
+            job.future.set_result([scores for scores in job.answers if scores is not None])

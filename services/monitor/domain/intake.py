@@ -1,14 +1,18 @@
-"""Takes in answered requests and labels, and says what changes: answers, minutes, windows' arrivals and the tally."""
+"""Takes in answered requests and feedback, and says what changes: answers, minutes, windows' arrivals, the tally."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
-from services.contracts.events import InferenceRecord
-from services.monitor.domain.ledger import Answer, Contest, Known, Tally, news
+from services.contracts.tasks import Tasks
+from services.contracts.tasks.records import InferenceRecord, Source
+from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Said, Tally, likeness, news, quality
 from services.monitor.domain.slo import Counts, bucket_of
 from services.monitor.domain.windows import Arrival, Sample, decode_embedding, text_key
 
 Minute = tuple[int, datetime]
+COUNTED: Final = frozenset({Source.LIVE, Source.MIRROR})
+"""Batches, requests by Kafka and probes say nothing of what clients at the doors get."""
 
 
 @dataclass
@@ -21,16 +25,23 @@ class Intake:
     """The version whose inputs are tested for drift."""
     slow_ms: float
     now: datetime
+    tasks: Tasks
     answers: list[tuple[str, Answer]] = field(default_factory=list)
     counts: dict[Minute, Counts] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
     tally: Tally = Tally()
+    likenesses: list[float] = field(default_factory=list)
+    """Of each version's answer that came beside another's."""
+    qualities: list[tuple[str, float]] = field(default_factory=list)
+    """With the metric of the task."""
     repeated: int = 0
     unreadable: int = 0
 
-    def add(self, record: InferenceRecord) -> None:
-        """A version's second answer to a request is a repetition and changes nothing."""
-        answer = self._answer(record)
+    def add(self, record: InferenceRecord, task: str) -> None:
+        """A version's second answer to a request is a repetition and changes nothing; nor does what is not live."""
+        if record.source not in COUNTED:
+            return
+        answer = self._answer(record, task)
         before = self.known.get(record.request, Known())
         after = before.with_answer(answer)
         if after is before:
@@ -38,44 +49,58 @@ class Intake:
             return
         self.answers.append((record.request, answer))
         self._learn(record.request, before, after)
+        self.likenesses += [
+            alike for other in before.answers if (alike := likeness(other, answer, self.tasks)) is not None
+        ]
         if not answer.mirrored:
             self._count(answer, _served(answer, record.latency_ms))
-        if after.truth is not None:
-            self._count(answer, _labelled(answer, after.truth))
+        self._judge(answer, before, after)
         if answer.version == self.watched and not answer.mirrored:
             self.arrivals.append(Arrival(record.request, self._sample(record, answer.at)))
 
-    def label(self, request: str, truth: str) -> bool:
-        """False when the request had a label already: the first one counts."""
+    def judge(self, request: str, item: int, said: Said) -> bool:
+        """False when something later was said of the item already."""
         before = self.known.get(request, Known())
-        after = before.with_truth(truth)
+        after = before.with_feedback(item, said)
         if after is before:
             return False
         self._learn(request, before, after)
         for answer in after.answers:
-            self._count(answer, _labelled(answer, truth))
+            self._judge(answer, before, after)
         return True
 
     def _learn(self, request: str, before: Known, after: Known) -> None:
         self.known[request] = after
         if self.contest is not None:
-            self.tally += news(before, after, self.contest)
+            self.tally += news(before, after, self.contest, self.tasks)
+
+    def _judge(self, answer: Answer, before: Known, after: Known) -> None:
+        """Counts what more is known of the answer's quality; what was counted of it before is taken back."""
+        old = quality(answer, before, self.tasks) if answer in before.answers else None
+        new = quality(answer, after, self.tasks)
+        if new == old or new is None:
+            return
+        task = self.tasks.named(answer.task)
+        self.qualities.append((task.metric.name, new))
+        right = int(new >= HALF) - (int(old >= HALF) if old is not None else 0)
+        self._count(answer, Counts(labelled=int(old is None), right=right))
 
     def _count(self, answer: Answer, counts: Counts) -> None:
         minute = (answer.version, answer.at.replace(second=0, microsecond=0))
         self.counts[minute] = self.counts.get(minute, Counts()) + counts
 
-    def _answer(self, record: InferenceRecord) -> Answer:
+    def _answer(self, record: InferenceRecord, name: str) -> Answer:
         """A replica whose clock runs ahead must not write into the future."""
         at = record.at if record.at.tzinfo else record.at.replace(tzinfo=UTC)
-        ok = record.outcome == "ok" and record.label is not None
+        ok, task = record.outcome == "ok", self.tasks.find(name)
         return Answer(
             version=record.version,
-            mirrored=record.mirrored,
+            mirrored=record.source == Source.MIRROR,
             at=min(at, self.now),
             ok=ok,
             slow=ok and record.latency_ms > self.slow_ms,
-            label=record.label if ok else None,
+            task=name,
+            answers=tuple(task.answers(record)) if ok and task is not None else (),
         )
 
     def _sample(self, record: InferenceRecord, at: datetime) -> Sample | None:
@@ -85,7 +110,8 @@ class Intake:
         if embedding is None:
             self.unreadable += 1
             return None
-        key = text_key(record.text) if record.text is not None else None
+        text = record.representative().get("text")
+        key = text_key(text) if isinstance(text, str) else None
         return Sample(request=record.request, at=at, embedding_D=embedding, text_key=key)
 
 
@@ -93,7 +119,3 @@ def _served(answer: Answer, latency_ms: float) -> Counts:
     if not answer.ok:
         return Counts(requests=1, errors=1)
     return Counts(requests=1, slow=int(answer.slow), histogram={bucket_of(latency_ms): 1})
-
-
-def _labelled(answer: Answer, truth: str) -> Counts:
-    return Counts(labelled=1, right=int(answer.label == truth)) if answer.ok else Counts()

@@ -5,31 +5,51 @@ its own: `contribution` is a function of what is known of a request, so news cha
 news that was known already changes it by nothing.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import Any, Final
 
+from services.contracts.tasks import Tasks
+from services.contracts.tasks.feedback import Feedback
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
+
+HALF: Final = 0.5
+"""An answer of less quality counts as wrong."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One version's answer to one request. `mirrored`: no client saw it. `label` is None where it failed."""
+    """One version's answer to one request. `mirrored`: no client saw it."""
 
     version: int
     mirrored: bool
     at: datetime
     ok: bool
     slow: bool
-    label: str | None
+    task: str
+    answers: tuple[Any, ...] = ()
+    """By item, what the task judges and compares; nothing where the version failed."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A judgement of one item, and when it was said."""
+
+    feedback: Feedback
+    at: datetime
+
+    def is_after(self, other: "Said") -> bool:
+        """By its own time, not by its arrival; of two at one moment the same one counts whatever their order."""
+        return (self.at, self.feedback.model_dump_json()) > (other.at, other.feedback.model_dump_json())
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known of one request. `truth` is the label that feedback gave it; the first one counts."""
+    """All that is known of one request. Of each item the latest feedback counts."""
 
     answers: tuple[Answer, ...] = ()
-    truth: str | None = None
+    feedback: Mapping[int, Said] = field(default_factory=dict)
 
     def with_answer(self, answer: Answer) -> "Known":
         """The first answer of each version counts."""
@@ -37,8 +57,38 @@ class Known:
             return self
         return replace(self, answers=(*self.answers, answer))
 
-    def with_truth(self, truth: str) -> "Known":
-        return self if self.truth is not None else replace(self, truth=truth)
+    def with_feedback(self, item: int, said: Said) -> "Known":
+        before = self.feedback.get(item)
+        if before is not None and not said.is_after(before):
+            return self
+        return replace(self, feedback={**self.feedback, item: said})
+
+
+def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
+    """How good the answer was, 0 to 1: the mean over its judged items. None where nothing that was said can tell.
+
+    A grade is about the answer that its sender saw, so it says nothing of a mirrored one; a right answer judges both.
+    """
+    task = tasks.find(answer.task)
+    if task is None or not answer.ok:
+        return None
+    grades = [
+        grade
+        for item, said in known.feedback.items()
+        if item < len(answer.answers) and not (answer.mirrored and said.feedback.grade is not None)
+        if (grade := task.judge(answer.answers[item], said.feedback)) is not None
+    ]
+    return sum(grades) / len(grades) if grades else None
+
+
+def likeness(left: Answer, right: Answer, tasks: Tasks) -> float | None:
+    """How alike two answers to one request are, 0 to 1: the mean over the items that can be compared."""
+    task = tasks.find(left.task)
+    if task is None or left.task != right.task:
+        return None
+    shares = [task.compare(*pair) for pair in zip(left.answers, right.answers, strict=False)]
+    told = [share for share in shares if share is not None]
+    return sum(told) / len(told) if told else None
 
 
 @dataclass(frozen=True)
@@ -65,8 +115,8 @@ class Tally:
         return _combined(self, other, -1)
 
 
-def contribution(known: Known, contest: Contest) -> Tally:
-    """What the request adds to the contest.
+def contribution(known: Known, contest: Contest, tasks: Tasks) -> Tally:
+    """What the request adds to the contest: one observation, however many items it holds.
 
     Answered by both versions it is a pair; by one alone it counts for that arm, if a client saw the answer. A request
     on which a version failed says nothing of correctness: the failure counts under errors. Latency is compared on
@@ -74,19 +124,33 @@ def contribution(known: Known, contest: Contest) -> Tally:
     """
     answers = {answer.version: answer for answer in known.answers if answer.at >= contest.since}
     candidate, champion = answers.get(contest.candidate), answers.get(contest.champion)
-    labelled = known.truth is not None and all(answer.ok for answer in (candidate, champion) if answer is not None)
     return Tally(
-        correctness=_outcomes(candidate, champion, lambda answer: answer.label != known.truth)
-        if labelled
-        else Outcomes(),
+        correctness=_correctness(candidate, champion, known, tasks),
         errors=_outcomes(candidate, champion, lambda answer: not answer.ok),
         latency=Outcomes(candidate=_slow(candidate), champion=_slow(champion)),
     )
 
 
-def news(before: Known, after: Known, contest: Contest) -> Tally:
+def news(before: Known, after: Known, contest: Contest, tasks: Tasks) -> Tally:
     """What to add to the tally when more became known of a request."""
-    return contribution(after, contest) - contribution(before, contest)
+    return contribution(after, contest, tasks) - contribution(before, contest, tasks)
+
+
+def _correctness(candidate: Answer | None, champion: Answer | None, known: Known, tasks: Tasks) -> Outcomes:
+    """Of a pair whichever was the better one counts, by however much; below half an answer was wrong."""
+    if any(answer is not None and not answer.ok for answer in (candidate, champion)):
+        return Outcomes()
+    ours = quality(candidate, known, tasks) if candidate is not None else None
+    theirs = quality(champion, known, tasks) if champion is not None else None
+    if ours is None or theirs is None:
+        return Outcomes(candidate=_graded(candidate, ours), champion=_graded(champion, theirs))
+    if ours != theirs:
+        return Outcomes(pairs=Pairs(candidate_bad=int(ours < theirs), champion_bad=int(ours > theirs)))
+    return Outcomes(pairs=Pairs(both_bad=int(ours < HALF), neither=int(ours >= HALF)))
+
+
+def _graded(answer: Answer | None, grade: float | None) -> Arm:
+    return Arm() if grade is None else _alone(answer, lambda _: grade < HALF)
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

@@ -7,6 +7,7 @@ from typing import Final
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Evidence, Role, Target, Verdict
+from services.contracts.tasks import Tasks
 from services.monitor.domain.drift import DriftTest, WindowVerdict
 from services.monitor.domain.ledger import Answer, Contest, Known, Tally, contribution, total
 from services.monitor.domain.verdicts import Judgement
@@ -121,13 +122,13 @@ class Rollout:
         """More became known: the tally's change, and the answers that are new."""
         return replace(self, tally=self.tally + tally, requests=self.requests + self._in_step(answers))
 
-    def caught_up(self, known: Iterable[Known]) -> "Rollout":
+    def caught_up(self, known: Iterable[Known], tasks: Tasks) -> "Rollout":
         """At the beginning of a rollout or step: with what was known of its requests already."""
         everything = list(known)
         answers = [answer for request in everything for answer in request.answers]
         tally = self.tally
         if tally == Tally():
-            tally = total(contribution(request, self.contest) for request in everything)
+            tally = total(contribution(request, self.contest, tasks) for request in everything)
         return replace(self, tally=tally, requests=self._in_step(answers))
 
     def _in_step(self, answers: Iterable[Answer]) -> int:

@@ -1,14 +1,15 @@
-"""What comes in: answered requests, labels, changes of deployments, failed runs."""
+"""What comes in: answered requests, feedback, changes of deployments, failed runs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
+from services.contracts.tasks.feedback import item_key, requests_of
 from services.kit.core import telemetry
 from services.kit.messaging.envelope import Envelope
 from services.monitor import telemetry as names
 from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Known
+from services.monitor.domain.ledger import Known, Said
 from services.monitor.domain.watching import Place, Rollout, Story, Watch, followed, rollout_of
 from services.monitor.handlers.drifting import fill_window
 from services.monitor.handlers.judging import schedule_judgement
@@ -29,13 +30,14 @@ async def take_records(envelopes: Sequence[Envelope[InferenceLogged]], ports: Po
 
 async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: Tx, ports: Ports) -> None:
     await tx.alone(place)
-    records = [record for envelope in group for record in envelope.event.records]
+    records = [(record, envelope.event.task) for envelope in group for record in envelope.event.records]
     watch, rollout = await tx.watch(place), await tx.rollout(place)
-    intake = _intake(await tx.known(place, {record.request for record in records}), watch, rollout, ports)
-    for record in records:
-        intake.add(record)
-        names.RECORDS.labels(record.outcome).inc()
-    names.RECORDS.labels("repeated").inc(intake.repeated)
+    known = await tx.known(place, {record.request: len(record.items) for record, _ in records})
+    intake = _intake(known, watch, rollout, ports)
+    for record, task in records:
+        intake.add(record, task)
+        names.RECORDS.labels(record.outcome, record.source).inc()
+    names.RECORDS.labels("repeated", "").inc(intake.repeated)
     names.SAMPLES_LEFT_OUT.labels("unreadable").inc(intake.unreadable)
     await tx.add_answers(place, intake.answers)
     await _keep_news(place, intake, rollout, tx, ports)
@@ -44,24 +46,28 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
 
 
 async def take_feedback(envelopes: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
-    """Joins labels to the answers of their requests, known or still to come; one taken before changes nothing."""
+    """Joins what was said to the answers of its requests, known or still to come; what was taken changes nothing."""
     async with ports.store.transaction() as tx:
-        by_place: dict[Place, list[FeedbackReceived]] = defaultdict(list)
+        by_place: dict[Place, list[Envelope[FeedbackReceived]]] = defaultdict(list)
         for envelope in envelopes:
             if await tx.first_sight(envelope):
-                by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope.event)
+                by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope)
         for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
-            await _take_labels(place, by_place[place], tx, ports)
+            await _take_judgements(place, by_place[place], tx, ports)
 
 
-async def _take_labels(place: Place, group: list[FeedbackReceived], tx: Tx, ports: Ports) -> None:
+async def _take_judgements(place: Place, group: list[Envelope[FeedbackReceived]], tx: Tx, ports: Ports) -> None:
     await tx.alone(place)
-    rollout = await tx.rollout(place)
-    intake = _intake(await tx.known(place, {event.request for event in group}), None, rollout, ports)
-    for event in group:
-        answered = event.request in intake.known and bool(intake.known[event.request].answers)
-        if intake.label(event.request, event.label):
-            await tx.add_truth(place, event.request, event.label)
+    rollout, now = await tx.rollout(place), ports.clock.now()
+    keys = [item_key(envelope.event.request, envelope.event.item) for envelope in group]
+    may_mean = {request: item + 1 for key in keys for request, item in requests_of(key)}
+    intake = _intake(await tx.known(place, may_mean), None, rollout, ports)
+    for key, envelope in zip(keys, group, strict=True):
+        said = Said(envelope.event.judgement, min(envelope.event.said_at or envelope.time, now))
+        meant = requests_of(key)
+        answered = [(request, item) for request, item in meant if intake.known.get(request, Known()).answers]
+        if intake.judge(*(answered or meant)[0], said):
+            await tx.save_feedback(place, key, said)
             names.FEEDBACK.labels("joined" if answered else "early").inc()
     await _keep_news(place, intake, rollout, tx, ports)
 
@@ -95,7 +101,7 @@ async def _follow_rollout(
     elif rollout is not present:
         # Answers may have been heard of before this change was.
         known = await tx.known_since(watch.place, rollout.contest.since)
-        await schedule_judgement(rollout.caught_up(known), tx, ports)
+        await schedule_judgement(rollout.caught_up(known, ports.tasks), tx, ports)
 
 
 async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports) -> None:
@@ -126,11 +132,16 @@ def _intake(known: dict[str, Known], watch: Watch | None, rollout: Rollout | Non
         watched=watch.watched.version if watch is not None and watch.watched is not None else None,
         slow_ms=ports.policy.slow_ms,
         now=ports.clock.now(),
+        tasks=ports.tasks,
     )
 
 
 async def _keep_news(place: Place, intake: Intake, rollout: Rollout | None, tx: Tx, ports: Ports) -> None:
     await tx.count(place, intake.counts)
+    for alike in intake.likenesses:
+        names.LIKENESS.labels(place.deployment).observe(alike)
+    for metric, value in intake.qualities:
+        names.QUALITY.labels(place.deployment, metric).observe(value)
     if rollout is not None:
         changed = rollout.with_news(intake.tally, [answer for _, answer in intake.answers])
         if changed != rollout:

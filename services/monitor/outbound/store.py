@@ -1,7 +1,7 @@
 """The monitor's queries, on SQLite and PostgreSQL alike."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from services.contracts.events import InferenceLogged, Verdict
+from services.contracts.tasks.feedback import item_keys
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
 from services.kit.persistence.sql.database import Database
@@ -17,7 +18,7 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import InboxRow
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.domain.ledger import Answer, Known
+from services.monitor.domain.ledger import Answer, Known, Said
 from services.monitor.domain.slo import Counts, Indicator
 from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
 from services.monitor.domain.windows import Sample
@@ -25,10 +26,10 @@ from services.monitor.outbound import rows
 from services.monitor.outbound.tables import (
     AnswerRow,
     BreachRow,
+    FeedbackRow,
     MinuteRow,
     RolloutRow,
     SampleRow,
-    TruthRow,
     VerdictRow,
     WatchRow,
     WindowRow,
@@ -88,23 +89,24 @@ class MonitorTx(SqlUnitOfWork):
 
     # --- requests
 
-    async def known(self, place: Place, requests: Iterable[str]) -> dict[str, Known]:
+    async def known(self, place: Place, requests: Mapping[str, int]) -> dict[str, Known]:
         found: dict[str, Known] = defaultdict(Known)
-        a, t = columns(AnswerRow), columns(TruthRow)
-        wanted = sorted(set(requests))
-        for start in range(0, len(wanted), IN_LIST):
-            some = wanted[start : start + IN_LIST]
+        a, f = columns(AnswerRow), columns(FeedbackRow)
+        for some in _in_parts(sorted(requests)):
             mine = sa.select(a).where(at(AnswerRow, place), a.c.request.in_(some)).order_by(a.c.at, a.c.version)
             for row in await self.execute(mine):
                 found[row.request] = found[row.request].with_answer(rows.to_answer(row))
-            for row in await self.execute(sa.select(t).where(at(TruthRow, place), t.c.request.in_(some))):
-                found[row.request] = found[row.request].with_truth(row.label)
+        items = _items(requests, found)
+        for some in _in_parts(sorted(items)):
+            for row in await self.execute(sa.select(f).where(at(FeedbackRow, place), f.c.item.in_(some))):
+                for request, item in items[row.item]:
+                    found[request] = found[request].with_feedback(item, rows.to_said(row))
         return dict(found)
 
     async def known_since(self, place: Place, since: datetime) -> list[Known]:
         a = columns(AnswerRow)
         names = await self.execute(sa.select(a.c.request).where(at(AnswerRow, place), a.c.at >= since).distinct())
-        known = await self.known(place, names.scalars())
+        known = await self.known(place, dict.fromkeys(names.scalars(), 1))
         return [known[name] for name in sorted(known)]
 
     async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
@@ -112,9 +114,9 @@ class MonitorTx(SqlUnitOfWork):
             values = [rows.of_answer(place, request, answer) for request, answer in answers]
             await self._insert_many(AnswerRow, values)
 
-    async def add_truth(self, place: Place, request: str, label: str) -> None:
-        values = {**rows.of_place(place), "request": request, "label": label, "at": self._clock.now()}
-        await self.insert_once(TruthRow, values)
+    async def save_feedback(self, place: Place, item: str, said: Said) -> None:
+        values = {**rows.of_said(place, item, said), "at": self._clock.now()}
+        await self.upsert(FeedbackRow, values, keys=[*PLACE, "item"])
 
     async def _insert_many(self, table: type[SQLModel], values: list[dict[str, Any]]) -> None:
         connection = await self.session.connection()
@@ -221,14 +223,14 @@ class MonitorTx(SqlUnitOfWork):
     async def forget(self, now: datetime, retention: Retention) -> None:
         answers_before = now - timedelta(hours=retention.answer_hours)
         await self._drop(AnswerRow, columns(AnswerRow).c.at < answers_before)
-        await self._drop(TruthRow, columns(TruthRow).c.at < answers_before)
+        await self._drop(FeedbackRow, columns(FeedbackRow).c.at < answers_before)
         await self._drop(MinuteRow, columns(MinuteRow).c.minute < now - timedelta(hours=retention.minute_hours))
         inbox = columns(InboxRow)
         old = inbox.c.handled_at < now - timedelta(hours=retention.inbox_hours)
         await self._drop(InboxRow, sa.and_(inbox.c.topic == InferenceLogged.topic, old))
         for watch in await self.watches():
             await self._keep_newest(AnswerRow, "at", watch.place, retention.answers)
-            await self._keep_newest(TruthRow, "at", watch.place, retention.answers)
+            await self._keep_newest(FeedbackRow, "at", watch.place, retention.answers)
             await self._keep_newest(WindowRow, "number", watch.place, retention.windows)
             await self._keep_newest(VerdictRow, "id", watch.place, retention.verdicts)
 
@@ -238,6 +240,22 @@ class MonitorTx(SqlUnitOfWork):
         limit = (await self.execute(newest_to_go)).scalar()
         if limit is not None:
             await self._drop(table, sa.and_(mine, column <= limit))
+
+
+def _in_parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), IN_LIST):
+        yield names[start : start + IN_LIST]
+
+
+def _items(requests: Mapping[str, int], found: Mapping[str, Known]) -> dict[str, list[tuple[str, int]]]:
+    """By the key that feedback is kept under: the requests, each with the item, that it may be about."""
+    items: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for request, count in requests.items():
+        known = found.get(request, Known())
+        most = max([count, *(len(answer.answers) for answer in known.answers)])
+        for item, key in enumerate(item_keys(request, most)):
+            items[key].append((request, item))
+    return items
 
 
 def _chosen(query: sa.Select[Any], table: sa.Table, **wanted: object) -> sa.Select[Any]:

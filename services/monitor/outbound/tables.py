@@ -59,18 +59,20 @@ class AnswerRow(SQLModel, table=True):
     at: datetime = Field(sa_type=UtcDateTime)
     ok: bool
     slow: bool
-    label: str | None = None
+    task: str
+    answers: list[Any] = Field(sa_type=sa.JSON)
 
 
-class TruthRow(SQLModel, table=True):
-    """The label that feedback gave a request."""
+class FeedbackRow(SQLModel, table=True):
+    """What was said last of an item of a request; `at` is when it arrived."""
 
-    __tablename__ = "truth"
-    __table_args__ = (sa.Index("ix_truth_at", "tenant", "deployment", "at"),)
+    __tablename__ = "feedback"
+    __table_args__ = (sa.Index("ix_feedback_at", "tenant", "deployment", "at"),)
     tenant: str = Field(primary_key=True)
     deployment: str = Field(primary_key=True)
-    request: str = Field(primary_key=True)
-    label: str
+    item: str = Field(primary_key=True)
+    judgement: dict[str, Any] = Field(sa_type=sa.JSON)
+    said_at: datetime = Field(sa_type=UtcDateTime)
     at: datetime = Field(sa_type=UtcDateTime)
 
 
@@ -152,7 +154,7 @@ MONITOR_TABLES: Final = (
     WatchRow,
     RolloutRow,
     AnswerRow,
-    TruthRow,
+    FeedbackRow,
     MinuteRow,
     SampleRow,
     WindowRow,

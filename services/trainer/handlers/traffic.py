@@ -2,35 +2,50 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
-from services.contracts.events import FeedbackReceived, InferenceLogged, InferenceRecord
+from services.contracts.events import FeedbackReceived, InferenceLogged
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.feedback import item_key
+from services.contracts.tasks.records import Source
 from services.kit.messaging.envelope import Envelope
-from services.trainer.ports import Ports
+from services.trainer.ports import GivenLabel, Ports, SeenText
+
+LONGEST_LABEL: Final = 200
+"""A longer reference is an answer to another task than classification."""
+OURS: Final = frozenset({Source.MIRROR, Source.PROBE})
+"""Requests that no client sent."""
 
 
 async def keep_texts(batch: Sequence[Envelope[InferenceLogged]], ports: Ports) -> None:
-    """Keeps the texts that clients asked about; safe to repeat."""
-    records: defaultdict[tuple[str, str, str], list[InferenceRecord]] = defaultdict(list)
+    """Keeps the texts that clients had classified; safe to repeat."""
+    texts: defaultdict[tuple[str, str, str], list[SeenText]] = defaultdict(list)
     for envelope in batch:
-        place = (envelope.tenant, envelope.event.deployment, envelope.event.model)
-        records[place].extend(
-            record
-            for record in envelope.event.records
-            if record.text and record.outcome == "ok" and not record.mirrored
-        )
+        if envelope.event.task == CLASSIFICATION.name:
+            texts[envelope.tenant, envelope.event.deployment, envelope.event.model] += [
+                SeenText(item_key(record.request, number), item["text"], record.at)
+                for record in envelope.event.records
+                if record.outcome == "ok" and record.source not in OURS
+                for number, item in enumerate(record.items)
+                if item.get("text")
+            ]
     async with ports.store.transaction() as tx:
-        for (tenant, deployment, model), found in records.items():
-            if found:
-                await tx.keep_texts(tenant, deployment, model, found, most=ports.kept_examples)
+        for (tenant, deployment, model), seen in texts.items():
+            if seen:
+                await tx.keep_texts(tenant, deployment, model, seen, most=ports.kept_examples)
 
 
 async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
-    """Keeps what people said was right, the latest for each request; a label that was taken before changes nothing."""
-    labels: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    """Keeps the labels that people gave, of each item the one that was given last; one taken before changes nothing."""
+    labels: defaultdict[tuple[str, str], list[GivenLabel]] = defaultdict(list)
+    now = ports.clock.now()
     async with ports.store.transaction() as tx:
         for envelope in batch:
-            if await tx.first_sight(envelope):  # repeated alone, and late, it would undo a correction
-                place = (envelope.tenant, envelope.event.deployment)
-                labels[place].append((envelope.event.request, envelope.event.label))
+            event = envelope.event
+            label = event.label if event.label is not None else event.reference
+            if not await tx.first_sight(envelope) or label is None or len(label) > LONGEST_LABEL:
+                continue
+            given = GivenLabel(item_key(event.request, event.item), label, min(event.said_at or envelope.time, now))
+            labels[envelope.tenant, event.deployment].append(given)
         for (tenant, deployment), found in labels.items():
-            await tx.keep_labels(tenant, deployment, found, ports.clock.now(), most=ports.kept_examples)
+            await tx.keep_labels(tenant, deployment, found, most=ports.kept_examples)

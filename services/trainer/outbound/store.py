@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from services.contracts.artifact import ArtifactRef
-from services.contracts.events import DatasetReady, InferenceRecord
+from services.contracts.events import DatasetReady
 from services.contracts.training import Recipe
 from services.kit.persistence.sql import history
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
@@ -16,6 +16,7 @@ from services.trainer.domain.datasets import Dataset, DatasetVersion, Example
 from services.trainer.domain.runs import Run, RunFact, RunFilter, RunStatus
 from services.trainer.domain.spec import DataContent, Failure, Handle, RunResult, TrainingSpec
 from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextRow, VersionRow
+from services.trainer.ports import GivenLabel, SeenText
 
 _STREAM = "run/"
 _PLACE = ["tenant", "deployment", "request"]
@@ -135,34 +136,37 @@ class TrainerTx(SqlUnitOfWork):
     # --- labelled traffic
 
     async def keep_texts(
-        self, tenant: str, deployment: str, model: str, records: Sequence[InferenceRecord], *, most: int
+        self, tenant: str, deployment: str, model: str, texts: Sequence[SeenText], *, most: int
     ) -> None:
         rows = [
             {
                 "tenant": tenant,
                 "deployment": deployment,
-                "request": record.request,
+                "request": seen.item,
                 "model": model,
-                "text": record.text,
-                "at": record.at,
+                "text": seen.text,
+                "at": seen.at,
             }
-            for record in records
+            for seen in texts
         ]
         statement = self._insert(TextRow).values(rows).on_conflict_do_nothing(index_elements=_PLACE)
         await self.execute(statement)
         await self._forget(TextRow, tenant, deployment, most)
 
-    async def keep_labels(
-        self, tenant: str, deployment: str, labels: Sequence[tuple[str, str]], at: datetime, *, most: int
-    ) -> None:
-        latest = dict(labels)  # one statement must not touch a row twice
+    async def keep_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
+        last: dict[str, GivenLabel] = {}  # one statement must not touch a row twice
+        for given in labels:
+            if given.item not in last or given.at >= last[given.item].at:
+                last[given.item] = given
         rows = [
-            {"tenant": tenant, "deployment": deployment, "request": request, "label": label, "at": at}
-            for request, label in latest.items()
+            {"tenant": tenant, "deployment": deployment, "request": item, "label": given.label, "at": given.at}
+            for item, given in last.items()
         ]
         statement = self._insert(LabelRow).values(rows)
         statement = statement.on_conflict_do_update(
-            index_elements=_PLACE, set_={"label": statement.excluded.label, "at": statement.excluded.at}
+            index_elements=_PLACE,
+            set_={"label": statement.excluded.label, "at": statement.excluded.at},
+            where=statement.excluded.at >= columns(LabelRow).c.at,
         )
         await self.execute(statement)
         await self._forget(LabelRow, tenant, deployment, most)

@@ -1,11 +1,12 @@
 """Engines that need no model: the artifact says how much its model knows, and the words of a text decide the rest."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Final
 
 from services.contracts.artifact import Precision
-from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.heads import ENCODER_TASKS, answer
+from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored
 from services.inference.domain.versions import VersionKey, Wish
 from services.inference.errors import VersionNotServed
 from tests.e2e.virtual.world import LABELS, Skill, embedding
@@ -35,14 +36,14 @@ class StandInEngines:
 
     def loaded(self, key: VersionKey) -> Loaded:
         assert key in self._skills
-        return Loaded(labels=list(LABELS), max_length=64, device="cpu")
+        return Loaded(labels=list(LABELS), max_length=64, device="cpu", tasks=ENCODER_TASKS)
 
-    async def score(
-        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
-    ) -> list[Scored]:
+    async def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
+        key = request.key
         if key not in self._skills:
             raise VersionNotServed(version=key.version, deployment=key.deployment)
-        return [_scored(self._skills[key], text) for text in texts]
+        scored = [_scored(self._skills[key], text) for text in request.request.texts]
+        yield answer(request, scored, list(LABELS))
 
 
 def _scored(skill: Skill, body: str) -> Scored:

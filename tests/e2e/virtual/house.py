@@ -13,8 +13,10 @@ from typing import Final, TypeVar
 
 from services.contracts.errors import Refusal
 from services.contracts.events import FeedbackReceived
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest
 from services.gateway import handlers as gateway
-from services.gateway.domain.requests import Caller, Classify
+from services.gateway.domain.requests import Caller, Predict
 from services.kit.messaging.envelope import Message
 from tests.e2e.virtual import rooms
 from tests.e2e.virtual.faults import Killed
@@ -102,13 +104,13 @@ class House:
         request = f"req-{len(self.asked) + len(self.failed) + 1}"
         deadline = self.ground.clock.monotonic() + 30.0
         try:
-            command = Classify(TENANT, MODEL, (text.body,), request, deadline)
-            answer = await gateway.classify(command, self.gateway.ports)
+            command = Predict(TENANT, MODEL, CLASSIFICATION, ClassificationRequest((text.body,)), request, deadline)
+            answer = await gateway.answer(command, self.gateway.ports)
         except Refusal as refusal:
             self.failed.append(f"{request}: {refusal}")
             return None
         await self.gateway.mirrors.ask_all()
-        asked = Asked(request, text, answer.version, answer.predictions[0].label)
+        asked = Asked(request, text, answer.version, answer.result().predictions[0].label)
         self.asked.append(asked)
         return asked
 

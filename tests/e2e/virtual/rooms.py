@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.events import Event, ReplicaReported
+from services.contracts.tasks import TASKS
 from services.gateway import ports as gateway
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.inbound.events import compacted_topics as gateway_topics
@@ -97,6 +98,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         policy=gateway.Policy(),
         batching=_batching(ground, uploads),
         uploads=uploads,
+        tasks=TASKS,
     )
     room = Room(
         "gateway",
@@ -210,6 +212,8 @@ def build_inference(ground: Ground) -> Inference:
         clock=ground.clock,
         ids=ids,
         bounds=inference.Bounds(drain_grace_seconds=2.0),
+        sampling=Sampling(text=1.0, embedding=1.0),
+        tasks=TASKS,
         observe=lambda deployment, version, outcome, seconds: None,
     )
     groups: list[Group] = [_compacted(inference_topics(ports), ground)]
@@ -238,7 +242,6 @@ def _log(ground: Ground) -> WatchedLog:
             writer=ground.bus,
             clock=ground.clock,
             ids=ground.ids("inference"),
-            sampling=Sampling(text=1.0, embedding=1.0),
             seconds=0.5,
             records=100,
             capacity=20_000,
@@ -274,7 +277,7 @@ async def build_monitor(ground: Ground) -> Monitor:
 
     store = SqlStore(database, begin)
     policy = MonitorSettings.model_validate(MONITOR).policy()
-    ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy)
+    ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy, TASKS)
     subscribers = _subscribers(partial(monitor_events.subscribe, ports=ports), ground)
     room = _room("monitor", ground, database, [subscribers, *_batches(monitor_events.batches(ports), ground)])
     room.timers = TimerLoop(store, monitor_events.timers(ports), ground.clock)

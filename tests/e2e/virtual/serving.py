@@ -1,16 +1,16 @@
-"""The gateway's way to the replica without the wire between, and mirrored questions asked one after another."""
+"""The gateway's way to the replica without the wire between, and mirrored requests asked one after another."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from services.contracts.errors import Refusal, Relayed
-from services.gateway.domain.requests import Answer, LabelScore, Prediction
+from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.routing import Replica
 from services.gateway.errors import ReplicaLost
-from services.gateway.ports import Question
-from services.inference.handlers import Classified, Classify, classify
+from services.gateway.ports import ReplicaRequest
+from services.inference.handlers import Predict, predict
 from services.inference.ports import Ports as InferencePorts
-from services.kit.core import telemetry
 
 
 @dataclass
@@ -26,21 +26,23 @@ class DirectReplicas:
     def waiting(self, replica: str) -> int | None:
         return 0 if replica in self.doors else None
 
-    async def ask(self, replica: str, question: Question) -> Answer:
+    async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
         if replica not in self.doors:
             raise ReplicaLost(retry_after_seconds=1.0)
-        command = Classify(
-            tenant=question.tenant,
-            deployment=question.deployment,
-            texts=question.texts,
-            deadline=question.deadline,
-            request=question.request,
-            version=question.version,
-            mirrored=question.mirrored,
+        command = Predict(
+            tenant=request.tenant,
+            deployment=request.deployment,
+            task=request.task,
+            payload=request.payload,
+            deadline=request.deadline,
+            request=request.request_id,
+            version=request.version,
+            source=request.source,
         )
         try:
-            with telemetry.attached({"traceparent": question.traceparent}):
-                return _answer(await classify(command, self.doors[replica]))
+            async with aclosing(predict(command, self.doors[replica])) as events:
+                async for event in events:
+                    yield event
         except Refusal as refusal:
             raise Relayed(refusal.kind, refusal.body()) from refusal
 
@@ -50,32 +52,18 @@ class QueuedMirrors:
     """`Mirrors` of the gateway: kept until the house asks them, in order."""
 
     replicas: DirectReplicas
-    waiting: list[tuple[str, Question]] = field(default_factory=list)
+    waiting: list[tuple[str, ReplicaRequest]] = field(default_factory=list)
     failed: int = 0
 
-    def send(self, replica: str, question: Question) -> None:
-        self.waiting.append((replica, question))
+    def send(self, replica: str, request: ReplicaRequest) -> None:
+        self.waiting.append((replica, request))
 
     async def ask_all(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for replica, question in waiting:
+        for replica, request in waiting:
             try:
-                await self.replicas.ask(replica, question)
+                async with aclosing(self.replicas.predict(replica, request)) as events:
+                    async for _ in events:
+                        pass
             except Refusal:
                 self.failed += 1
-
-
-def _answer(classified: Classified) -> Answer:
-    predictions = []
-    for scored in classified.answers:
-        scores = tuple(LabelScore(*pair) for pair in zip(classified.labels, scored.scores, strict=True))
-        best = max(scores, key=lambda part: part.score)
-        predictions.append(Prediction(label=best.label, score=best.score, scores=scores))
-    return Answer(
-        request_id=classified.request,
-        deployment=classified.deployment,
-        model=classified.model,
-        version=classified.version,
-        predictions=tuple(predictions),
-        tokens=sum(scored.tokens for scored in classified.answers),
-    )

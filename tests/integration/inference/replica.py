@@ -17,13 +17,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.cli.launcher.ports import any_free
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Role, Target
-from services.contracts.rpc import inference_pb2 as pb
-from services.contracts.rpc import inference_pb2_grpc
+from services.contracts.rpc import replica_pb2 as pb
+from services.contracts.rpc import replica_pb2_grpc
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import ensure_keys, read_key
 from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.producer import EventProducer
 from services.kit.storage.artifacts import ArtifactStore
+from services.kit.transport.failures import from_failure
 from services.kit.transport.rpc import channel
 from tests.unit.inference import tiny
 from tests.waiting import LIMIT_SECONDS
@@ -47,7 +50,7 @@ class Replica:
         self.store = ArtifactStore((self.home / "artifacts").as_uri(), self.home / "keys")
         self.writer = EventProducer(self.bootstrap, "registry-of-the-test")
         self.channel = channel(f"127.0.0.1:{self.port}")
-        self.stub: Any = inference_pb2_grpc.InferenceServiceStub(self.channel)
+        self.stub: Any = replica_pb2_grpc.ReplicaServiceStub(self.channel)
 
     def start(self, **settings: str) -> None:
         given = {f"MILLRACE_INFERENCE_{name.upper()}": value for name, value in settings.items()}
@@ -82,12 +85,21 @@ class Replica:
         envelope = Envelope(f"e{self.generation}", changed, "registry", now, trace={"traceparent": TRACE})
         await self.writer.send([encode(envelope)])
 
-    async def ask(self, text: str = "read the file", version: int = 0) -> pb.ClassifyResponse:
-        asked = pb.ClassifyRequest(deployment="topics", texts=[text], version=version)
-        answer: pb.ClassifyResponse = await self.stub.Classify(
-            asked, metadata=self.key, wait_for_ready=True, timeout=LIMIT_SECONDS
+    async def ask(self, text: str = "read the file", version: int = 0, request: str = "r-1") -> pb.Result:
+        """Raises what the replica refuses."""
+        call = self.stub.Predict(
+            iter([asked(1, text, version=version, request=request)]),
+            metadata=self.key,
+            wait_for_ready=True,
+            timeout=LIMIT_SECONDS,
         )
-        return answer
+        async for event in call:
+            if event.id:
+                if event.HasField("failure"):
+                    raise from_failure(event.failure)
+                result: pb.Result = event.result
+                return result
+        raise AssertionError("the stream ended without an answer")
 
     async def answers(self, version: int) -> None:
         """Returns once this version answers."""
@@ -124,6 +136,16 @@ class Replica:
         return sorted(numbers)
 
 
+def asked(number: int, text: str, *, version: int = 0, request: str = "") -> pb.ReplicaRequest:
+    payload = CLASSIFICATION.encode(ClassificationRequest([text]))
+    return pb.ReplicaRequest(
+        id=number,
+        predict=pb.TaskRequest(
+            deployment="topics", task="classification", payload=payload, version=version, request_id=request
+        ),
+    )
+
+
 def target(version: int, ref: ArtifactRef, role: Role = Role.PRIMARY, weight: int = 100) -> Target:
     return Target(version=version, artifact=ref, precision=Precision.FP32, role=role, weight=weight)
 
@@ -147,18 +169,18 @@ class Traffic:
         self.replica = replica
         self.clients = clients
         self.version = version
-        self.answered: list[pb.StreamResponse] = []
-        self._waiting: dict[int, asyncio.Future[pb.StreamResponse]] = {}
+        self.answered: list[pb.ReplicaEvent] = []
+        self._waiting: dict[int, asyncio.Future[pb.ReplicaEvent]] = {}
         self._number = 0
         self._stop = False
 
     @property
-    def failed(self) -> list[pb.StreamResponse]:
-        return [answer for answer in self.answered if not answer.HasField("response")]
+    def failed(self) -> list[pb.ReplicaEvent]:
+        return [answer for answer in self.answered if not answer.HasField("result")]
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        call = self.replica.stub.Stream(metadata=self.replica.key)
+        call = self.replica.stub.Predict(metadata=self.replica.key)
         one_at_a_time = asyncio.Lock()
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read(call))
@@ -177,9 +199,8 @@ class Traffic:
             self._number += 1
             number = self._number
             answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-            asked = pb.ClassifyRequest(deployment="topics", texts=["close the socket"], version=self.version)
             async with one_at_a_time:
-                await call.write(pb.StreamRequest(id=number, classify=asked))
+                await call.write(asked(number, "close the socket", version=self.version))
             self.answered.append(await answer)  # the reader may have taken it from the table by now
 
     async def _read(self, call: Any) -> None:

@@ -4,11 +4,11 @@ import asyncio
 import signal
 from pathlib import Path
 
-import grpc
 import pytest
 
+from services.contracts.errors import Refusal
 from services.contracts.events import Role
-from services.kit.transport.rpc import refusal_from
+from services.contracts.tasks import CLASSIFICATION
 from tests.integration.inference.replica import TRACE, Traffic, replica_on, target
 from tests.waiting import LIMIT_SECONDS
 
@@ -25,7 +25,7 @@ async def test_a_wish_becomes_answers_reports_and_a_log_in_one_trace(tmp_path: P
         await replica.wish(target(1, ref))
         replica.start()
         await replica.answers(1)
-        answer = await replica.ask("read the file and close the socket")
+        answer = await replica.ask("read the file and close the socket", request="mine")
         reports = await replica.told(
             "replica.reported", lambda found: any(states(one) == {1: "ready"} for one in found)
         )
@@ -35,11 +35,12 @@ async def test_a_wish_becomes_answers_reports_and_a_log_in_one_trace(tmp_path: P
         assert [report["sequence"] for report in reports] == sorted({report["sequence"] for report in reports})
         logged = await replica.told(
             "inference.logged",
-            lambda found: answer.request_id in [record["request"] for one in found for record in one["records"]],
+            lambda found: "mine" in [record["request"] for one in found for record in one["records"]],
         )
-        record = next(record for one in logged for record in one["records"] if record["request"] == answer.request_id)
-        assert (record["label"], record["tokens"]) == (answer.predictions[0].label, 9)
-        assert record["text"] == "read the file and close the socket"
+        record = next(record for one in logged for record in one["records"] if record["request"] == "mine")
+        label = CLASSIFICATION.decode_result(answer.payload).predictions[0].label
+        assert (record["items"][0]["label"], record["tokens"]) == (label, 9)
+        assert record["items"][0]["text"] == "read the file and close the socket"
 
 
 async def test_versions_change_under_traffic_without_a_failed_request(tmp_path: Path, embedded_bootstrap: str) -> None:
@@ -55,8 +56,8 @@ async def test_versions_change_under_traffic_without_a_failed_request(tmp_path: 
             await replica.wish(target(1, first, Role.DRAINING, 0), target(2, second))
             await replica.told("replica.reported", lambda found: bool(found) and states(found[-1]) == {2: "ready"})
         assert traffic.failed == []
-        assert {answer.response.version for answer in traffic.answered} == {1, 2}
-        assert traffic.answered[-1].response.version == 2
+        assert {answer.result.version for answer in traffic.answered} == {1, 2}
+        assert traffic.answered[-1].result.version == 2
 
 
 async def test_a_killed_replica_serves_again_without_broker_and_registry(
@@ -91,9 +92,9 @@ async def test_a_flipped_bit_is_refused_and_the_old_version_serves_on(tmp_path: 
         assert reason.startswith("artifact_refused:")
         assert str(tmp_path) not in reason
         assert (await replica.ask()).version == 1
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(Refusal) as refused:
             await replica.ask(version=2)
-        assert refusal_from(caught.value).code == "version_not_served"
+        assert refused.value.code == "version_not_served"
 
 
 async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_goodbye(

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -16,11 +16,12 @@ from services.contracts.events import (
     Event,
     FeedbackReceived,
     InferenceLogged,
-    InferenceRecord,
     Role,
     RolloutStep,
     Target,
 )
+from services.contracts.tasks import TASKS
+from services.contracts.tasks.records import InferenceRecord, Source
 from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
 from services.kit.jobs.timers import TimerLoop
@@ -132,7 +133,9 @@ class Monitor:
         await follow_deployment(self.envelope(event), self.ports)
 
     async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
-        event = InferenceLogged(deployment=DEPLOYMENT, model="topics", replica="i-1", records=list(records))
+        event = InferenceLogged(
+            deployment=DEPLOYMENT, model="topics", replica="i-1", task="classification", records=list(records)
+        )
         envelope = self.envelope(event)
         await take_records([envelope], self.ports)
         return envelope
@@ -155,21 +158,21 @@ class Monitor:
         latency_ms: float = 5.0,
     ) -> InferenceRecord:
         self.made += 1
+        item = {} if failed else {"label": label}
         return InferenceRecord(
             request=request or f"q-{self.made}",
             version=version,
-            mirrored=mirrored,
+            source=Source.MIRROR if mirrored else Source.LIVE,
             at=self.clock.now(),
             latency_ms=latency_ms,
             tokens=9,
-            outcome="error" if failed else "ok",
-            label=None if failed else label,
-            text=f"text {self.made}" if row is not None else None,
+            outcome="fault" if failed else "ok",
+            items=[item | {"text": f"text {self.made}"} if row is not None else item],
             embedding=base64.b64encode(row.astype("<f2").tobytes()).decode() if row is not None else None,
         )
 
-    async def feedback(self, request: str, label: str) -> None:
-        event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label)
+    async def feedback(self, request: str, label: str, *, said_at: datetime | None = None) -> None:
+        event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, said_at=said_at)
         await take_feedback([self.envelope(event)], self.ports)
 
     async def told(self, event: type[E]) -> list[Envelope[E]]:
@@ -193,7 +196,7 @@ async def monitor(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     store = open_store(database_url, clock=clock, ids=SeededIds(1), source="monitor")
     baselines = FakeBaselines({version: inputs.rows(200) for version in (1, 2)})
     monkeypatch.setenv("MILLRACE_MONITOR_WINDOW_ROWS", "100")
-    ports = Ports(store, clock, baselines, inline, MonitorSettings.load().policy())
+    ports = Ports(store, clock, baselines, inline, MonitorSettings.load().policy(), TASKS)
     await store.database.open()
     await begin_upkeep(ports)
     yield Monitor(store, clock, ports, baselines, inputs, TimerLoop(store, timers(ports), clock))

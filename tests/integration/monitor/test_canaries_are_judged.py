@@ -132,13 +132,41 @@ async def test_after_a_rollout_nothing_is_judged(monitor: Monitor) -> None:
     assert await told(monitor) == []
 
 
-async def test_feedback_told_twice_counts_once(monitor: Monitor) -> None:
+async def test_the_feedback_said_last_counts_once_whenever_it_arrives(monitor: Monitor) -> None:
     await monitor.serve(1, canary=2)
+    said_at = monitor.clock.now()
+    await monitor.clock.advance(10)
     await monitor.log(monitor.record(2, request="q", label="a"))
     await monitor.feedback("q", "a")
-    await monitor.feedback("q", "b")
+    await monitor.feedback("q", "b", said_at=said_at)
     (health,) = await show_health(PLACE, monitor.ports)
     assert (health.version, health.counts.labelled, health.counts.right) == (2, 1, 1)
+    await monitor.clock.advance(1)
+    await monitor.feedback("q", "b")
+    (health,) = await show_health(PLACE, monitor.ports)
+    assert (health.counts.labelled, health.counts.right) == (1, 0)
+
+
+async def test_feedback_names_an_item_early_or_late_and_by_either_name(monitor: Monitor) -> None:
+    await monitor.serve(1, canary=2)
+    await monitor.feedback("q:1", "b")
+    items = [{"label": "a"}, {"label": "a"}, {"label": "a"}]
+    await monitor.log(monitor.record(2, request="q").model_copy(update={"items": items}))
+    (health,) = await show_health(PLACE, monitor.ports)
+    assert (health.counts.requests, health.counts.labelled, health.counts.right) == (1, 1, 0)
+    for name in ("q:0", "q:2"):
+        await monitor.feedback(name, "a")
+    (health,) = await show_health(PLACE, monitor.ports)
+    assert (health.counts.labelled, health.counts.right) == (1, 1)
+
+
+async def test_a_request_whose_own_id_looks_like_an_item_is_found(monitor: Monitor) -> None:
+    await monitor.serve(1)
+    for name in ("order:7", "order:0"):
+        await monitor.log(monitor.record(1, request=name, label="a"))
+        await monitor.feedback(name, "a")
+    (health,) = await show_health(PLACE, monitor.ports)
+    assert (health.counts.labelled, health.counts.right) == (2, 2)
 
 
 async def test_verdicts_are_listed_newest_first(monitor: Monitor) -> None:
@@ -184,7 +212,7 @@ async def test_what_is_old_is_forgotten(monitor: Monitor) -> None:
     await monitor.clock.advance(25 * 3600)
     await monitor.loop.run_due()
     async with monitor.store.reading() as tx:
-        assert await tx.known(PLACE, ["early", "q-2"]) == {}
+        assert await tx.known(PLACE, {"early": 1, "q-2": 1}) == {}
         assert await tx.counts(PLACE, monitor.clock.now().replace(year=2020)) == {}
         timers = await monitor.store.due_timers(monitor.clock.now().replace(year=2100), 10)
     assert [timer.kind for timer in timers] == [UPKEEP_TIMER]

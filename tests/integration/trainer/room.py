@@ -16,9 +16,9 @@ from services.contracts.events import (
     Event,
     FeedbackReceived,
     InferenceLogged,
-    InferenceRecord,
     Window,
 )
+from services.contracts.tasks.records import InferenceRecord
 from services.contracts.training import Interval, Metrics, SliceScore, VariantReport
 from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
@@ -230,17 +230,19 @@ class Room:
             for row in rows
         ]
 
-    async def traffic(self, labelled: int, *, unlabelled: int = 0, start: int = 0, **changes: Any) -> None:
+    async def traffic(
+        self, labelled: int, *, unlabelled: int = 0, start: int = 0, task: str = "classification", **changes: Any
+    ) -> None:
         """Texts that clients asked about now, the first of them with a label."""
         records = [
             InferenceRecord(
                 **{"request": f"req-{number}", "version": 1, "at": self.clock.now(), "latency_ms": 5, "tokens": 9}
-                | {"text": f"text {number}", "label": "a"}
+                | {"items": [{"text": f"text {number}", "label": "a"}]}
                 | changes
             )
             for number in range(start, start + labelled + unlabelled)
         ]
-        logged = InferenceLogged(deployment="topics", model="topics", replica="replica-1", records=records)
+        logged = InferenceLogged(deployment="topics", model="topics", replica="replica-1", task=task, records=records)
         await traffic.keep_texts([self.envelope(logged)], self.ports)
         labels = [
             self.envelope(FeedbackReceived(deployment="topics", request=record.request, label="b"))

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.content import Content
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
-from services.gateway.domain.requests import Answer, LabelScore, Prediction
+from services.contracts.tasks import CLASSIFICATION, TASKS
+from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, LabelScore, Prediction
+from services.contracts.tasks.stream import PredictEvent, Result
+from services.contracts.tasks.task import AnswerInfo
+from services.gateway.domain.requests import Predict
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.statistics import Statistics
-from services.gateway.ports import Policy, Ports, Question
+from services.gateway.ports import Policy, Ports, ReplicaRequest
 from services.kit.core.clock import VirtualClock
 from services.kit.core.idempotency import KeyReused, Once
 from services.kit.core.ids import SeededIds
@@ -49,22 +53,43 @@ def report(
     )
 
 
-def answered(question: Question) -> Answer:
+def command(texts: Sequence[str] = ("a text",), **changes: Any) -> Predict:
+    """A request to classify; `truncate` and `with_embeddings` are of the task, the rest of the command."""
+    ours = {name: changes.pop(name) for name in ("with_embeddings", "truncate") if name in changes}
+    sent: dict[str, Any] = {
+        "tenant": "default",
+        "deployment": "news",
+        "task": CLASSIFICATION,
+        "request": ClassificationRequest(texts, **ours),
+        "request_id": "req-1",
+        "deadline": 30.0,
+        **changes,
+    }
+    return Predict(**sent)
+
+
+def texts_of(request: ReplicaRequest) -> Sequence[str]:
+    texts: Sequence[str] = TASKS.named(request.task).decode(request.payload).texts
+    return texts
+
+
+def answered(request: ReplicaRequest) -> Result:
     scores = (LabelScore("dev", 0.75), LabelScore("data", 0.25))
-    predictions = tuple(Prediction("dev", 0.75, scores) for _ in question.texts)
-    return Answer(question.request, question.deployment, "news", question.version, predictions, tokens=7)
+    result = ClassificationResult([Prediction("dev", 0.75, scores) for _ in texts_of(request)])
+    info = AnswerInfo(request.request_id, request.deployment, "news", request.version, tokens=7)
+    return Result(CLASSIFICATION.encode_result(result, info), "news", request.version, tokens=7)
 
 
-Behaviour = Callable[[str, Question], Answer]
+Behaviour = Callable[[str, ReplicaRequest], Result]
 
 
 @dataclass
 class FakeReplicas:
     """Every replica that is kept can be reached; `behaviour` answers or raises."""
 
-    behaviour: Behaviour = field(default=lambda _, question: answered(question))
+    behaviour: Behaviour = field(default=lambda _, request: answered(request))
     loads: dict[str, int | None] = field(default_factory=dict)
-    asked: list[tuple[str, Question]] = field(default_factory=list)
+    asked: list[tuple[str, ReplicaRequest]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
     def keep(self, replicas: Iterable[Replica]) -> None:
@@ -73,17 +98,17 @@ class FakeReplicas:
     def waiting(self, replica: str) -> int | None:
         return self.loads.get(replica, 0)
 
-    async def ask(self, replica: str, question: Question) -> Answer:
-        self.asked.append((replica, question))
-        return self.behaviour(replica, question)
+    async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
+        self.asked.append((replica, request))
+        yield self.behaviour(replica, request)
 
 
 @dataclass
 class FakeMirrors:
-    sent: list[tuple[str, Question]] = field(default_factory=list)
+    sent: list[tuple[str, ReplicaRequest]] = field(default_factory=list)
 
-    def send(self, replica: str, question: Question) -> None:
-        self.sent.append((replica, question))
+    def send(self, replica: str, request: ReplicaRequest) -> None:
+        self.sent.append((replica, request))
 
 
 @dataclass
@@ -200,5 +225,6 @@ class World:
             policy=self.policy,
             statistics=self.statistics,
             batching=self.batching,
+            tasks=TASKS,
             uploads=self.uploads,
         )

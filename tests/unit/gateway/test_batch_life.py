@@ -7,6 +7,10 @@ import orjson
 import pytest
 
 from services.contracts.errors import BadField
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, LabelScore, Prediction
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.task import AnswerInfo, RequestLimits
 from services.gateway.domain.batches import (
     NEXT,
     Batch,
@@ -24,8 +28,8 @@ from services.gateway.domain.batches import (
     evolve,
     with_part,
 )
-from services.gateway.domain.requests import Answer, LabelScore, Prediction
-from services.gateway.domain.rows import InputRow, answer_lines, checked, error_line, groups, part_of, question
+from services.gateway.domain.requests import Answer
+from services.gateway.domain.rows import InputRow, answer_lines, checked, command_of, error_line, groups, part_of
 from services.gateway.errors import BatchHasEnded
 from services.kit.core.tabular import NotUtf8
 
@@ -85,8 +89,9 @@ def test_a_move_that_the_table_does_not_know_raises(status: BatchStatus) -> None
 
 
 def answer(texts: int) -> Answer:
-    predictions = tuple(Prediction("dev", 0.75, (LabelScore("dev", 0.75),)) for _ in range(texts))
-    return Answer("req", "news", "news", 2, predictions, tokens=7)
+    result = ClassificationResult([Prediction("dev", 0.75, (LabelScore("dev", 0.75),)) for _ in range(texts)])
+    payload = CLASSIFICATION.encode_result(result, AnswerInfo("req", "news", "news", 2, tokens=7))
+    return Answer("req", "news", CLASSIFICATION, payload, "news", 2, tokens=7)
 
 
 def test_a_part_has_its_lines_in_order_and_only_the_next_one_is_counted() -> None:
@@ -102,13 +107,23 @@ def test_a_part_has_its_lines_in_order_and_only_the_next_one_is_counted() -> Non
 
 
 def test_rows_without_a_text_are_not_asked_about_and_say_nothing_of_their_neighbours() -> None:
-    rows = [checked(InputRow(number, text), limit_chars=5) for number, text in enumerate(["a", " ", "b", "longer"], 1)]
+    limits = RequestLimits(characters=5)
+    read = [InputRow(number, text) for number, text in enumerate(["a", " ", "b", "longer"], 1)]
+    rows = [checked(row, RUNNING, CLASSIFICATION, limits) for row in read]
     assert [[row.number for row in group] for group in groups(rows, 1)] == [[1], [3]]
     assert isinstance(rows[1].problem, BadField)
     told = orjson.loads(error_line(rows[1], rows[1].problem).content)
     assert told == {"row": 2, "error": {"code": "bad_field", "message": "The field 'text' is not valid: it is empty."}}
 
 
-def test_a_repeated_question_has_the_same_request_id() -> None:
-    command = question(RUNNING, [InputRow(9, "nine"), InputRow(11, "eleven")], deadline=1.0, traceparent="")
-    assert (command.request, command.tenant, command.texts) == ("batch-1.9", "acme", ["nine", "eleven"])
+def test_a_repeated_request_has_the_same_request_id() -> None:
+    rows = [InputRow(9, "nine"), InputRow(11, "eleven")]
+    command = command_of(RUNNING, CLASSIFICATION, rows, deadline=1.0)
+    assert (command.request_id, command.tenant, command.source) == ("batch-1.9", "acme", Source.BATCH)
+    assert command.request == ClassificationRequest(["nine", "eleven"])
+
+
+def test_the_options_of_a_batch_are_fields_of_its_tasks_request() -> None:
+    batch = replace(RUNNING, spec=BatchSpec(deployment="news", uri="file:///x", options={"with_embeddings": True}))
+    command = command_of(batch, CLASSIFICATION, [InputRow(1, "one")], deadline=1.0)
+    assert command.request == ClassificationRequest(["one"], with_embeddings=True)

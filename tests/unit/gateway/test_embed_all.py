@@ -3,55 +3,62 @@
 import asyncio
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 
 from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed
 from services.contracts.events import Role
-from services.gateway.domain.requests import Answer, Classify, moved
+from services.contracts.tasks import EMBEDDING
+from services.contracts.tasks.embedding import EmbeddingRequest, EmbeddingResult
+from services.contracts.tasks.stream import PredictEvent, Result
+from services.contracts.tasks.task import AnswerInfo
+from services.gateway.domain.requests import Predict, moved
 from services.gateway.domain.vectors import shortened
 from services.gateway.errors import ReplicaLost, RoutesNotRead, TooManyDimensions
 from services.gateway.handlers import embed_all, served
-from services.gateway.ports import Policy, Question
-from tests.unit.gateway.fakes import FakeReplicas, World, deployment, report, target
+from services.gateway.ports import Policy, ReplicaRequest
+from tests.unit.gateway.fakes import FakeReplicas, World, command, deployment, report, target, texts_of
 
-Behaviour = Callable[[Question], Answer]
+Behaviour = Callable[[ReplicaRequest], Result]
 
 
 def vector(text: str, version: int) -> "array[float]":
     return array("f", (float(text.partition(" ")[2] or 0), float(version)))
 
 
-def embedded(question: Question) -> Answer:
-    vectors = tuple(vector(text, question.version) for text in question.texts)
-    return Answer(question.request, question.deployment, "news", question.version, (), len(vectors), vectors)
+def embedded(request: ReplicaRequest) -> Result:
+    texts = texts_of(request)
+    result = EmbeddingResult([vector(text, request.version) for text in texts])
+    info = AnswerInfo(request.request_id, request.deployment, "news", request.version, len(texts))
+    return Result(EMBEDDING.encode_result(result, info), "news", request.version, len(texts))
 
 
 def world_of(*targets: Any, behaviour: Behaviour = embedded, **policy: Any) -> World:
     world = World(policy=Policy(**policy))
     world.routes.deployment_changed("default", deployment(*targets), {})
     world.routes.replica_reported(report("r", *(part.version for part in targets)), at=0)
-    world.replicas.behaviour = lambda _, question: behaviour(question)
+    world.replicas.behaviour = lambda _, request: behaviour(request)
     return world
 
 
-def command(texts: int, **changes: Any) -> Classify:
-    return Classify(
-        "default", "news", [f"text {place}" for place in range(texts)], "req-1", 30.0, whole=True, **changes
-    )
+def many(texts: int, **changes: Any) -> Predict:
+    request = EmbeddingRequest([f"text {place}" for place in range(texts)], truncate=False)
+    return command(task=EMBEDDING, request=request, **changes)
 
 
 @pytest.mark.parametrize("texts", [1, 64, 65, 200])
 async def test_many_texts_are_asked_for_in_chunks_and_come_back_in_order(texts: int) -> None:
     world = world_of(target(1))
-    told = await embed_all(command(texts), world.ports)
+    told = await embed_all(many(texts), world.ports)
     assert [values[0] for values in told.embeddings] == list(range(texts))
     assert (told.tokens, told.version) == (texts, 1)
-    asked = [question for _, question in world.replicas.asked]
-    assert all(len(question.texts) <= 64 and question.whole and question.with_embeddings for question in asked)
-    assert len({question.request for question in asked}) == len(asked) == -(-texts // 64)
+    asked = [request for _, request in world.replicas.asked]
+    assert all(request.task == "embedding" for request in asked)
+    assert all(len(EMBEDDING.decode(request.payload).texts) <= 64 for request in asked)
+    assert not any(EMBEDDING.decode(request.payload).truncate for request in asked)
+    assert len({request.request_id for request in asked}) == len(asked) == -(-texts // 64)
 
 
 async def test_no_more_chunks_are_under_way_than_may_be() -> None:
@@ -59,17 +66,17 @@ async def test_no_more_chunks_are_under_way_than_may_be() -> None:
     under_way = most = 0
 
     class Slow(FakeReplicas):
-        async def ask(self, replica: str, question: Question) -> Answer:
+        async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
             nonlocal under_way, most
             under_way += 1
             most = max(most, under_way)
             for _ in range(3):
                 await asyncio.sleep(0)
             under_way -= 1
-            return embedded(question)
+            yield embedded(request)
 
     world.replicas = Slow()
-    await embed_all(command(400), world.ports)
+    await embed_all(many(400), world.ports)
     assert most == 2
 
 
@@ -79,16 +86,16 @@ async def test_a_canary_that_dies_half_way_leaves_all_vectors_to_one_version(see
     alive = chance.randrange(1, 8)
     asked_of_canary = 0
 
-    def behave(question: Question) -> Answer:
+    def behave(request: ReplicaRequest) -> Result:
         nonlocal asked_of_canary
-        if question.version == 2:
+        if request.version == 2:
             asked_of_canary += 1
             if asked_of_canary > alive:
                 raise ReplicaLost(retry_after_seconds=1)
-        return embedded(question)
+        return embedded(request)
 
     world = world_of(target(1, weight=0), target(2, Role.CANARY, 100), behaviour=behave)
-    told = await embed_all(command(64 * 8), world.ports)
+    told = await embed_all(many(64 * 8), world.ports)
     assert {values[1] for values in told.embeddings} == {float(told.version)} == {1.0}
     assert [values[0] for values in told.embeddings] == list(range(64 * 8))
 
@@ -97,19 +104,19 @@ async def test_one_request_goes_to_one_version_whatever_the_weights() -> None:
     world = world_of(target(1, weight=50), target(2, Role.CANARY, 50))
     for number in range(20):
         before = len(world.replicas.asked)
-        await embed_all(command(300, sticky_key=f"user-{number}"), world.ports)
-        assert len({question.version for _, question in world.replicas.asked[before:]}) == 1
+        await embed_all(many(300, sticky_key=f"user-{number}"), world.ports)
+        assert len({request.version for _, request in world.replicas.asked[before:]}) == 1
 
 
 async def test_a_refusal_names_the_text_by_its_place_among_all_and_ends_the_rest() -> None:
-    def behave(question: Question) -> Answer:
-        if "text 130" in question.texts:
-            field = f"texts[{question.texts.index('text 130')}]"
+    def behave(request: ReplicaRequest) -> Result:
+        if "text 130" in (texts := list(texts_of(request))):
+            field = f"texts[{texts.index('text 130')}]"
             raise Relayed(Kind.TOO_LARGE, ErrorBody(code="context_length_exceeded", message="m", field=field))
-        return embedded(question)
+        return embedded(request)
 
     with pytest.raises(Refusal) as refused:
-        await embed_all(command(300), world_of(target(1), behaviour=behave).ports)
+        await embed_all(many(300), world_of(target(1), behaviour=behave).ports)
     assert (refused.value.code, refused.value.body().field) == ("context_length_exceeded", "texts[130]")
 
 

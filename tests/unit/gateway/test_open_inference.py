@@ -12,23 +12,29 @@ from hypothesis import strategies as st
 
 from services.contracts.errors import BadField, InternalError, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.domain.requests import Answer, Classify, LabelScore, Prediction
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, LabelScore, Prediction
+from services.contracts.tasks.task import AnswerInfo
+from services.gateway.domain.requests import Answer, Predict
 from services.gateway.inbound.oip import messages, wire
-from services.gateway.inbound.oip.asking import Asked, Wanted, classify_command, outputs_of, words
+from services.gateway.inbound.oip.asking import Asked, Wanted, outputs_of, predict_command, words
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.core.ids import SeededIds
 
 TWO: Final = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a", "é"]}
 SCORES: Final = (LabelScore("dev", 0.75), LabelScore("data", 0.25))
-ANSWER: Final = Answer(
-    request_id="req-1",
-    deployment="news",
-    model="news",
-    version=3,
+RESULT: Final = ClassificationResult(
     predictions=(Prediction("dev", 0.75, SCORES), Prediction("dev", 0.5, SCORES)),
-    tokens=7,
     embeddings=(array("f", [0.0, 1.0, 0.0]), array("f", [1.0, 0.0, 0.0])),
 )
+
+
+def answer_of(result: ClassificationResult) -> Answer:
+    payload = CLASSIFICATION.encode_result(result, AnswerInfo("req-1", "news", "news", 3, tokens=7))
+    return Answer("req-1", "news", CLASSIFICATION, payload, "news", 3, tokens=7)
+
+
+ANSWER: Final = answer_of(RESULT)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -37,17 +43,17 @@ JSON_VALUES = st.recursive(
 )
 
 
-def command(asked: Asked) -> Classify:
-    return classify_command(asked, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0, traceparent="")
+def command(asked: Asked) -> Predict:
+    return predict_command(asked, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0)
 
 
-def from_rest(body: Mapping[str, Any], tail: bytes = b"", *, length: str | None = None, version: str = "") -> Classify:
+def from_rest(body: Mapping[str, Any], tail: bytes = b"", *, length: str | None = None, version: str = "") -> Predict:
     head = json.dumps(body).encode()
     told = length if length is not None or not tail else str(len(head))
     return command(wire.read_request(head + tail, told, model="news", version=version))
 
 
-def from_grpc(**fields: Any) -> Classify:
+def from_grpc(**fields: Any) -> Predict:
     return command(messages.read_request(pb.ModelInferRequest(**{"model_name": "news", **fields})))
 
 
@@ -57,7 +63,7 @@ def tensor(
     return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape, **more)
 
 
-def outcome(read: Callable[[], Classify]) -> Classify | Refusal:
+def outcome(read: Callable[[], Predict]) -> Predict | Refusal:
     try:
         return read()
     except Refusal as refusal:
@@ -86,24 +92,23 @@ def test_json_binary_and_both_grpc_forms_ask_the_same() -> None:
         == from_rest({"inputs": [binary], **more}, raw, version="3")
         == from_grpc(inputs=[tensor(2)], raw_input_contents=[raw], outputs=wanted, **in_grpc)
         == from_grpc(inputs=[tensor(2, 1, contents=contents)], outputs=wanted, **in_grpc)
-        == Classify(
+        == Predict(
             tenant="default",
             deployment="news",
-            texts=["a", "é"],
-            request="req-1",
+            task=CLASSIFICATION,
+            request=ClassificationRequest(["a", "é"], with_embeddings=True, truncate=False),
+            request_id="req-1",
             deadline=102.0,
             sticky_key="me",
             version=3,
-            with_embeddings=True,
-            whole=True,
         )
     )
 
 
 def test_unless_it_is_asked_for_there_is_no_embedding_and_the_longest_time_is_the_doors() -> None:
     asked = from_rest({"inputs": [TWO], "parameters": {"timeout": 0}})
-    assert (asked.deadline, asked.version, asked.with_embeddings, asked.whole) == (130.0, 0, False, False)
-    assert asked.request, "an id is made where none is given"
+    assert (asked.deadline, asked.version, asked.request) == (130.0, 0, ClassificationRequest(["a", "é"]))
+    assert asked.request_id, "an id is made where none is given"
     assert from_rest({"inputs": [TWO], "parameters": {"timeout": 10**12}}).deadline == 130.0
 
 
@@ -262,7 +267,7 @@ def test_a_bad_grpc_request_names_its_field(changes: dict[str, Any], field: str)
 def test_no_body_whatsoever_breaks_the_rest_reader(body: dict[str, Any], tail: bytes) -> None:
     for sent in (body, {"inputs": [body]}, {"inputs": [{**TWO, **body}]}, {"inputs": [TWO], "outputs": [body]}):
         came = outcome(lambda sent=sent: from_rest(sent, tail))  # type: ignore[misc]
-        assert came.texts if isinstance(came, Classify) else came.body().field, "each refusal names its field"
+        assert came.request.texts if isinstance(came, Predict) else came.body().field, "each refusal names its field"
 
 
 @given(st.binary(max_size=200), st.none() | st.text(alphabet="0123456789-+ ", max_size=8))
@@ -276,7 +281,7 @@ def test_no_bytes_whatsoever_break_the_rest_reader(body: bytes, length: str | No
 )
 def test_no_shape_nor_raw_contents_break_the_grpc_reader(shape: list[int], raw: list[bytes], datatype: str) -> None:
     came = outcome(lambda: from_grpc(inputs=[tensor(*shape, datatype=datatype)], raw_input_contents=raw))
-    assert len(came.texts) == shape[0] if isinstance(came, Classify) else came.body().field
+    assert len(came.request.texts) == shape[0] if isinstance(came, Predict) else came.body().field
 
 
 # --- what is answered
@@ -297,7 +302,7 @@ def test_each_output_has_its_shape_and_its_elements_in_row_major_order() -> None
 
 
 def test_rows_of_unlike_length_are_an_error_of_ours_and_never_a_crooked_tensor() -> None:
-    crooked = Answer("r", "news", "news", 1, (Prediction("a", 1.0, SCORES), Prediction("a", 1.0, SCORES[:1])), 1)
+    crooked = answer_of(ClassificationResult([Prediction("a", 1.0, SCORES), Prediction("a", 1.0, SCORES[:1])]))
     for name in ("labels", "scores", "embedding"):
         with pytest.raises(InternalError):
             outputs_of(crooked, [name])

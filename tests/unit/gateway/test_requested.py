@@ -1,16 +1,24 @@
 """Requests that come as events: what they become, and how patient the gateway is with them."""
 
 import asyncio
+import base64
+import struct
+from array import array
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import InferenceRequested
+from services.contracts.tasks import EMBEDDING
+from services.contracts.tasks.embedding import EmbeddingResult
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.stream import Result
+from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requested import answer_id, reply_to, request_of
 from services.gateway.errors import ReplicaFull
 from services.gateway.handlers.patience import Lanes, Patient
 from services.gateway.handlers.requested import answer_request
-from services.gateway.ports import Patience, Question
+from services.gateway.ports import Patience, ReplicaRequest
 from services.kit.messaging.envelope import Envelope, decode, encode
 from tests.unit.gateway.fakes import World, answered, deployment, report, target
 
@@ -47,7 +55,7 @@ def test_ids_follow_from_the_requests_id_and_tenant_alone() -> None:
 async def test_the_answer_goes_back_under_the_records_own_key() -> None:
     world = serving(World())
     request = asked()
-    completed = await answer_request(request, "", Patient(world.ports, Patience()), world.ports)
+    completed = await answer_request(request, Patient(world.ports, Patience()), world.ports)
     message = encode(reply_to(request, completed, at=NOON, trace={}))
     assert (message.topic, message.key, message.header("ce_id")) == (
         "inference.completed",
@@ -63,7 +71,7 @@ async def test_what_expires_while_it_waits_is_told_so() -> None:
     world = World()
     world.routes.deployment_changed("default", deployment(target(2)), {})
     request = asked(expires_at=world.clock.now() + timedelta(seconds=3))
-    task = asyncio.create_task(answer_request(request, "", Patient(world.ports, Patience()), world.ports))
+    task = asyncio.create_task(answer_request(request, Patient(world.ports, Patience()), world.ports))
     await advance(world, task, 4)
     failure = task.result().failure
     assert failure is not None
@@ -74,14 +82,14 @@ async def test_overload_is_waited_out_however_long() -> None:
     world = serving(World())
     full = True
 
-    def behave(_: str, question: Question) -> Any:
+    def behave(_: str, request: ReplicaRequest) -> Any:
         if full:
             raise ReplicaFull(queued=64, retry_after_seconds=1.0)
-        return answered(question)
+        return answered(request)
 
     world.replicas.behaviour = behave
     patient = Patient(world.ports, Patience(ready_wait_seconds=1.0))
-    task = asyncio.create_task(answer_request(asked(), "", patient, world.ports))
+    task = asyncio.create_task(answer_request(asked(), patient, world.ports))
     await advance(world, task, 60)
     assert not task.done()
     full = False
@@ -93,17 +101,17 @@ async def test_a_deployment_that_stays_away_is_waited_for_once_and_then_refused_
     world = serving(World())
     world.replicas.behaviour = lambda _replica, _question: (_ for _ in ()).throw(Unavailable(what="it"))
     patient = Patient(world.ports, Patience(ready_wait_seconds=20.0))
-    first = asyncio.create_task(answer_request(asked(), "", patient, world.ports))
+    first = asyncio.create_task(answer_request(asked(), patient, world.ports))
     await advance(world, first, 60)
     assert first.result().failure is not None
     waited = world.clock.monotonic()
     assert 20 <= waited <= 40
-    second = asyncio.create_task(answer_request(asked("evt-2"), "", patient, world.ports))
+    second = asyncio.create_task(answer_request(asked("evt-2"), patient, world.ports))
     await advance(world, second, 60)
     assert second.result().failure is not None
     assert world.clock.monotonic() - waited <= 6
-    world.replicas.behaviour = lambda _, question: answered(question)
-    third = await answer_request(asked("evt-3"), "", patient, world.ports)
+    world.replicas.behaviour = lambda _, request: answered(request)
+    third = await answer_request(asked("evt-3"), patient, world.ports)
     assert third.failure is None
 
 
@@ -123,3 +131,29 @@ async def test_a_tenant_that_fills_its_lanes_keeps_no_other_waiting() -> None:
     leave.set()
     await asyncio.gather(*tasks)
     assert sorted(entered) == ["a", "a", "a", "b"]
+
+
+async def test_any_task_is_asked_by_its_name_and_its_own_fields() -> None:
+    world = serving(World())
+
+    def behave(_: str, request: ReplicaRequest) -> Result:
+        result = EmbeddingResult([array("f", [0.0, 1.0])])
+        info = AnswerInfo(request.request_id, "news", "news", request.version, tokens=3)
+        return Result(EMBEDDING.encode_result(result, info), "news", request.version, tokens=3)
+
+    world.replicas.behaviour = behave
+    request = asked(task="embedding", input={"texts": ["a"]}, texts=[])
+    completed = await answer_request(request, Patient(world.ports, Patience()), world.ports)
+    assert (completed.task, completed.predictions, completed.tokens) == ("embedding", [], 3)
+    assert completed.embeddings == [base64.b64encode(struct.pack("<2f", 0.0, 1.0)).decode()]
+    ((_, sent),) = world.replicas.asked
+    assert (sent.task, sent.source) == ("embedding", Source.KAFKA)
+
+
+async def test_what_a_task_does_not_take_and_a_task_that_is_not_known_are_answered_with_a_failure() -> None:
+    world = serving(World())
+    for fields, code in (({"input": {"texts": "a"}}, "bad_field"), ({"task": "painting"}, "unknown_task")):
+        completed = await answer_request(asked(**fields), Patient(world.ports, Patience()), world.ports)
+        assert completed.failure is not None
+        assert (completed.failure.code, completed.failure.retryable) == (code, False)
+    assert world.replicas.asked == []

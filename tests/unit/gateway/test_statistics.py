@@ -6,18 +6,14 @@ import pytest
 
 from services.contracts.errors import BadField, ErrorBody, Kind, Relayed
 from services.contracts.events import Role
-from services.gateway.domain.requests import Answer, Classify
+from services.contracts.tasks.stream import Result
 from services.gateway.domain.statistics import Statistics
-from services.gateway.handlers import classify
-from services.gateway.ports import Question
-from tests.unit.gateway.fakes import World, answered, deployment, report, target
+from services.gateway.handlers import answer
+from services.gateway.ports import ReplicaRequest
+from tests.unit.gateway.fakes import World, answered, command, deployment, report, target
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NEWS = ("default", "news", 1)
-
-
-def command(*texts: str) -> Classify:
-    return Classify(tenant="default", deployment="news", texts=list(texts), request="req-1", deadline=30.0)
 
 
 def canaried() -> World:
@@ -27,10 +23,10 @@ def canaried() -> World:
     world.routes.deployment_changed("default", wish, {})
     world.routes.replica_reported(report("r1", 1, 2), at=0)
 
-    def behave(replica: str, question: Question) -> Answer:
-        if question.version == 2:
+    def behave(replica: str, request: ReplicaRequest) -> Result:
+        if request.version == 2:
             raise Relayed(Kind.INTERNAL, ErrorBody(code="broken", message="no"))
-        return answered(question)
+        return answered(request)
 
     world.replicas.behaviour = behave
     return world
@@ -67,7 +63,7 @@ def test_beyond_the_limit_those_not_asked_for_longest_are_forgotten() -> None:
 
 async def test_a_failing_canary_is_counted_as_failed_and_the_primary_as_having_answered() -> None:
     world = canaried()
-    await classify(command("a", "b"), world.ports)
+    await answer(command(["a", "b"]), world.ports)
     failed, answered_ = (world.statistics.of(("default", "news", version)) for version in (2, 1))
     assert (failed.failed.count, failed.answered.count) == (1, 0)
     assert (answered_.failed.count, answered_.answered.count, answered_.texts) == (0, 1, 2)
@@ -77,5 +73,18 @@ async def test_a_failing_canary_is_counted_as_failed_and_the_primary_as_having_a
 async def test_what_is_refused_before_a_version_is_asked_is_counted_of_none() -> None:
     world = canaried()
     with pytest.raises(BadField):
-        await classify(command(" "), world.ports)
+        await answer(command([" "]), world.ports)
     assert all(world.statistics.of(("default", "news", version)).failed.count == 0 for version in (1, 2))
+
+
+@pytest.mark.parametrize("kind", [Kind.INVALID, Kind.TOO_LARGE, Kind.TIMED_OUT, Kind.OVERLOADED])
+async def test_what_is_no_fault_of_the_version_is_not_counted_against_it(kind: Kind) -> None:
+    world = canaried()
+
+    def behave(replica: str, request: ReplicaRequest) -> Result:
+        raise Relayed(kind, ErrorBody(code="no", message="no"))
+
+    world.replicas.behaviour = behave
+    with pytest.raises(Relayed):
+        await answer(command(), world.ports)
+    assert world.statistics.of(("default", "news", 2)).failed.count == 0

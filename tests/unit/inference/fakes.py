@@ -1,7 +1,7 @@
 """Stand-ins for everything the handlers need, each keeping the port's promise in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.errors import Refusal
-from services.inference.domain.records import Answered
+from services.contracts.tasks import TASKS
+from services.inference.domain.heads import ENCODER_TASKS, answer
+from services.inference.domain.records import LoggedRequest, Sampling
 from services.inference.domain.roster import Roster
-from services.inference.domain.scoring import Loaded, Scored
+from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored
 from services.inference.domain.versions import VersionKey, Wish
 from services.inference.ports import Bounds, Ports
 from services.kit.core.clock import VirtualClock
@@ -43,16 +45,16 @@ class FakeEngines:
 
     def loaded(self, key: VersionKey) -> Loaded:
         assert key in self.engines
-        return Loaded(["no", "yes"], 16, "cpu")
+        return Loaded(["no", "yes"], 16, "cpu", ENCODER_TASKS)
 
-    async def score(
-        self, key: VersionKey, texts: Sequence[str], deadline: float, *, whole: bool = False
-    ) -> list[Scored]:
+    async def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         await self.gate.wait()
-        assert key in self.engines
+        assert request.key in self.engines
         if self.refusal is not None:
             raise self.refusal
-        return [Scored([0.25, 0.75], b"\0\0\x80\x3f", b"\x00\x3c", len(text.split())) for text in texts]
+        texts = request.request.texts
+        scored = [Scored([0.25, 0.75], b"\0\0\x80\x3f", b"\x00\x3c", len(text.split())) for text in texts]
+        yield answer(request, scored, ["no", "yes"])
 
 
 @dataclass
@@ -128,10 +130,10 @@ class FakeReporter:
 
 @dataclass
 class FakeLog:
-    answers: list[Answered] = field(default_factory=list)
+    requests: list[LoggedRequest] = field(default_factory=list)
 
-    def add(self, answered: Answered) -> None:
-        self.answers.append(answered)
+    def add(self, logged: LoggedRequest) -> None:
+        self.requests.append(logged)
 
 
 @dataclass
@@ -163,6 +165,8 @@ class Room:
             clock=self.clock,
             ids=SeededIds(0),
             bounds=Bounds(),
+            sampling=Sampling(),
+            tasks=TASKS,
             observe=lambda deployment, version, outcome, _seconds: self.observed.append((deployment, version, outcome)),
         )
 

@@ -1,22 +1,29 @@
 """The use cases, on fakes and a clock that stands still."""
 
 import asyncio
+import base64
 from datetime import UTC, datetime
 
 import pytest
 
-from services.contracts.errors import Unavailable
+from services.contracts.errors import Malformed, Refusal, Unavailable
 from services.contracts.events import DeploymentChanged, Role
+from services.contracts.tasks import CLASSIFICATION, EMBEDDING
+from services.contracts.tasks.classification import ClassificationRequest
+from services.contracts.tasks.embedding import EmbeddingRequest
+from services.contracts.tasks.errors import ContextLengthExceeded, TextTooLong, UnknownTask
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.stream import Result
 from services.inference.domain.versions import State, Wish
 from services.inference.errors import (
     ArtifactRefused,
+    DeadlinePassed,
     EngineFailed,
     QueueFull,
-    TextTooLong,
     UnknownDeployment,
     VersionNotServed,
 )
-from services.inference.handlers import Classified, Classify, adopt_deployment, classify, restore
+from services.inference.handlers import Predict, adopt_deployment, predict, restore
 from services.kit.messaging.envelope import Envelope
 from tests.unit.inference.fakes import Room
 from tests.unit.inference.wishes import key, target, wish
@@ -34,9 +41,12 @@ async def adopt(room: Room, wanted: Wish) -> None:
     await room.settle()
 
 
-async def ask(room: Room, *texts: str, version: int = 0, request: str = "", tenant: str = "default") -> Classified:
-    asked = Classify("topics", texts or ("a text",), 30.0, request, version, tenant=tenant)
-    return await classify(asked, room.ports)
+async def ask(room: Room, *texts: str, version: int = 0, request: str = "", tenant: str = "default") -> Result:
+    payload = CLASSIFICATION.encode(ClassificationRequest(texts or ("a text",)))
+    command = Predict("topics", CLASSIFICATION.name, payload, 30.0, request, version, tenant=tenant)
+    (event,) = [event async for event in predict(command, room.ports)]
+    assert isinstance(event, Result)
+    return event
 
 
 async def test_a_wish_ends_in_a_version_that_answers() -> None:
@@ -44,7 +54,8 @@ async def test_a_wish_ends_in_a_version_that_answers() -> None:
     await adopt(room, wish(1, target(1)))
     assert room.reporter.told == [[(1, "loading")], [(1, "ready")]]
     answer = await ask(room, "one two", "three")
-    assert (answer.version, answer.model, [row.tokens for row in answer.answers]) == (1, "topics", [2, 1])
+    assert (answer.version, answer.model, answer.tokens) == (1, "topics", 3)
+    assert [one.label for one in CLASSIFICATION.decode_result(answer.payload).predictions] == ["yes", "yes"]
 
 
 async def test_each_tenant_has_deployments_of_its_own_whatever_their_names() -> None:
@@ -54,7 +65,7 @@ async def test_each_tenant_has_deployments_of_its_own_whatever_their_names() -> 
     assert ((await ask(room)).version, (await ask(room, tenant="acme")).version) == (1, 2)
     with pytest.raises(UnknownDeployment):
         await ask(room, tenant="nobody")
-    assert [(told.tenant, told.version) for told in room.log.answers] == [("default", 1), ("acme", 2)]
+    assert [(logged.tenant, logged.record.version) for logged in room.log.requests] == [("default", 1), ("acme", 2)]
     await adopt(room, wish(2, tenant="acme"))
     assert (await ask(room)).version == 1  # what one tenant stops serves on for the other
 
@@ -168,34 +179,61 @@ async def test_unloading_drops_the_local_copies_of_what_nobody_wants() -> None:
     assert room.artifacts.kept == {key(2).digest}
 
 
-async def test_every_answered_text_is_logged_under_an_id_that_feedback_can_name() -> None:
+async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
     room = Room()
     await adopt(room, wish(1, target(1)))
     await ask(room, "one", request="r1")
     await ask(room, "one", "two", request="r2")
-    assert [answered.request for answered in room.log.answers] == ["r1", "r2:0", "r2:1"]
-    first = room.log.answers[0]
-    assert (first.label, first.score, first.outcome, first.embedding) == ("yes", 0.75, "ok", b"\x00\x3c")
+    first, second = (logged.record for logged in room.log.requests)
+    assert (first.request, second.request) == ("r1", "r2")
+    assert first.items == [{"text": "one", "label": "yes", "score": 0.75}]
+    assert [item["text"] for item in second.items] == ["one", "two"]
+    assert (first.source, first.outcome, first.embedding) == ("live", "ok", base64.b64encode(b"\x00\x3c").decode())
+    assert {logged.task for logged in room.log.requests} == {"classification"}
     assert room.observed == [("topics", 1, "ok")] * 2
 
 
-async def test_a_model_that_fails_is_logged_as_an_error_of_its_version() -> None:
+async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:
+    room = Room()
+    await adopt(room, wish(1, target(1)))
+    payload = EMBEDDING.encode(EmbeddingRequest(["one two"]))
+    command = Predict("topics", "embedding", payload, 30.0, "r1", source=Source.BATCH)
+    (event,) = [event async for event in predict(command, room.ports)]
+    assert isinstance(event, Result)
+    assert [values.tolist() for values in EMBEDDING.decode_result(event.payload).embeddings] == [[1.0]]
+    (logged,) = room.log.requests
+    assert (logged.task, logged.record.source, logged.record.items) == ("embedding", "batch", [{"text": "one two"}])
+
+
+async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
     room = Room()
     await adopt(room, wish(1, target(1)))
     room.engines.refusal = EngineFailed()
     with pytest.raises(EngineFailed):
         await ask(room)
-    assert [(answered.outcome, answered.label) for answered in room.log.answers] == [("error", None)]
+    assert [(logged.record.outcome, logged.record.items) for logged in room.log.requests] == [
+        ("fault", [{"text": "a text"}])
+    ]
 
 
-async def test_a_full_queue_is_counted_but_not_held_against_the_version() -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        QueueFull(queued=64, capacity=64),
+        DeadlinePassed(seconds=0),
+        VersionNotServed(version=1, deployment="topics"),
+        ContextLengthExceeded(limit=16, unit="tokens", at="texts[0]"),
+    ],
+    ids=lambda refusal: refusal.code,
+)
+async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(refusal: Refusal) -> None:
     room = Room()
     await adopt(room, wish(1, target(1)))
-    room.engines.refusal = QueueFull(queued=64, capacity=64)
-    with pytest.raises(QueueFull):
+    room.engines.refusal = refusal
+    with pytest.raises(type(refusal)):
         await ask(room)
-    assert room.log.answers == []
-    assert room.observed == [("topics", 1, "queue_full")]
+    assert room.log.requests == []
+    assert room.observed == [("topics", 1, refusal.code)]
 
 
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
@@ -205,5 +243,9 @@ async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
     await adopt(room, wish(1, target(1)))
     with pytest.raises(TextTooLong):
         await ask(room, "x" * (16 * 32 + 1))
-    assert room.log.answers == []
+    with pytest.raises(Malformed):
+        await anext(predict(Predict("topics", "classification", b"\xff", 30.0), room.ports))
+    with pytest.raises(UnknownTask):
+        await anext(predict(Predict("topics", "painting", b"", 30.0), room.ports))
+    assert room.log.requests == []
     assert room.roster.in_flight == {}

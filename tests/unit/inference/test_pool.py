@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from services.contracts.artifact import Precision
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest
+from services.contracts.tasks.errors import ContextLengthExceeded
 from services.inference.domain.batching import Limits
-from services.inference.domain.scoring import BatchFacts, Loaded, Scored, Tokenised
-from services.inference.errors import ContextLengthExceeded, DeadlinePassed, EngineFailed, QueueFull, VersionNotServed
+from services.inference.domain.heads import ENCODER_TASKS
+from services.inference.domain.scoring import BatchFacts, Done, EngineRequest, Loaded, Scored, Tokenised
+from services.inference.errors import DeadlinePassed, EngineFailed, QueueFull, VersionNotServed
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference.wishes import key
 
@@ -26,7 +30,7 @@ class WordCounter:
 
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[int] = field(default_factory=list)
-    loaded: Loaded = field(default_factory=lambda: Loaded(["few", "many"], 16, "cpu"))
+    loaded: Loaded = field(default_factory=lambda: Loaded(["few", "many"], 16, "cpu", ENCODER_TASKS))
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         read = [[99 if word == "poison" else len(word) for word in text.split()] for text in texts]
@@ -70,9 +74,17 @@ def deadline(seconds: float = FAR) -> float:
     return time.monotonic() + seconds
 
 
+async def score(pool: WorkerPool, texts: Sequence[str], until: float, *, truncate: bool = True) -> list[float]:
+    """The number of words of each text."""
+    request = EngineRequest(key(1), CLASSIFICATION, ClassificationRequest(texts, truncate=truncate), until)
+    (event,) = [event async for event in pool.submit(request)]
+    assert isinstance(event, Done)
+    return [prediction.score for prediction in event.result.predictions]
+
+
 async def counted(pool: WorkerPool, text: str) -> float:
-    [scored] = await pool.score(key(1), [text], deadline())
-    return scored.scores[0]
+    [words] = await score(pool, [text], deadline())
+    return words
 
 
 async def test_every_caller_gets_the_answer_to_its_own_texts() -> None:
@@ -82,10 +94,8 @@ async def test_every_caller_gets_the_answer_to_its_own_texts() -> None:
         texts = [["a " * (1 + (i + j) % 7) for j in range(1 + i % 3)] for i in range(60)]
         answers = []
         for some in (texts[:20], texts[20:40], texts[40:]):
-            answers += await asyncio.gather(*(pool.score(key(1), part, deadline()) for part in some))
-        assert [[row.tokens for row in answer] for answer in answers] == [
-            [len(text.split()) for text in part] for part in texts
-        ]
+            answers += await asyncio.gather(*(score(pool, part, deadline()) for part in some))
+        assert answers == [[len(text.split()) for text in part] for part in texts]
         assert pool.queued == 0
 
 
@@ -119,7 +129,7 @@ async def test_a_text_whose_deadline_passes_in_the_queue_is_never_run() -> None:
     async with running(engine) as pool:
         running_first = asyncio.create_task(counted(pool, "one"))
         await asyncio.sleep(0.05)
-        late = asyncio.create_task(pool.score(key(1), ["too late"], deadline(0.05)))
+        late = asyncio.create_task(score(pool, ["too late"], deadline(0.05)))
         await asyncio.sleep(0.1)
         engine.gate.set()
         with pytest.raises(DeadlinePassed):
@@ -182,11 +192,10 @@ async def test_a_text_that_is_to_be_read_whole_is_refused_alone_when_it_is_too_l
     engine = WordCounter()
     engine.gate.set()
     async with running(engine) as pool:
-        long = pool.score(key(1), ["one", "a " * 17], deadline(), whole=True)
-        cut = pool.score(key(1), ["a " * 17], deadline())
+        long = score(pool, ["one", "a " * 17], deadline(), truncate=False)
+        cut = score(pool, ["a " * 17], deadline())
         refused, read = await asyncio.gather(long, cut, return_exceptions=True)
         assert isinstance(refused, ContextLengthExceeded)
-        assert (refused.at, refused.facts["tokens"]) == ("texts[1]", 16)
-        assert not isinstance(read, BaseException)
-        assert read[0].tokens == 16
+        assert (refused.at, refused.facts["limit"]) == ("texts[1]", 16)
+        assert read == [16]
         assert pool.queued == 0

@@ -1,7 +1,7 @@
 """The gRPC door: one call, and a stream with many requests under way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,16 @@ from typing import Any
 import grpc
 import pytest
 
-from services.contracts.rpc import inference_pb2 as pb
-from services.contracts.rpc import inference_pb2_grpc
+from services.contracts.rpc import inference_pb2, replica_pb2_grpc
+from services.contracts.rpc import replica_pb2 as pb
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest
+from services.inference.errors import QueueFull
 from services.inference.handlers import restore
-from services.inference.inbound.rpc import SERVICE_NAME, InferenceRpc
+from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
-from services.kit.transport.rpc import RpcServer, channel, refusal_from
+from services.kit.transport.rpc import RpcServer, channel
 from tests.unit.inference.fakes import FakeRemembered, Room
 from tests.unit.inference.wishes import target, wish
 
@@ -23,17 +26,11 @@ from tests.unit.inference.wishes import target, wish
 class Door:
     """A served room and a client of it."""
 
-    def __init__(self, room: Room, stub: Any, key: str, rpc: InferenceRpc) -> None:
+    def __init__(self, room: Room, stub: Any, key: str, rpc: ReplicaRpc) -> None:
         self.room = room
         self.stub = stub
         self.key = (("authorization", f"Bearer {key}"),)
         self.rpc = rpc
-
-    async def refused(self, request: pb.ClassifyRequest) -> tuple[str, str | None]:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await self.stub.Classify(request, metadata=self.key)
-        body = refusal_from(caught.value).body()
-        return body.code, body.field
 
 
 @asynccontextmanager
@@ -43,23 +40,36 @@ async def served(folder: Path) -> AsyncIterator[Door]:
     await room.settle()
     ensure_keys(folder)
     server = RpcServer(Keyring(folder, SystemClock()), "127.0.0.1", 0)
-    rpc = InferenceRpc(room.ports, load_seconds=0.02)
-    server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, rpc, SERVICE_NAME)
+    rpc = ReplicaRpc(room.ports, load_seconds=0.02)
+    server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
     await server.open()
     async with channel(server.address) as wire:
-        stub = inference_pb2_grpc.InferenceServiceStub(wire)
+        stub = replica_pb2_grpc.ReplicaServiceStub(wire)
         yield Door(room, stub, read_key(folder), rpc)
     room.engines.gate.set()
     await server.close()
 
 
-def request(number: int, *texts: str, version: int = 0, deployment: str = "topics") -> pb.StreamRequest:
-    asked = pb.ClassifyRequest(deployment=deployment, texts=texts or ("a text",), version=version)
-    return pb.StreamRequest(id=number, classify=asked)
+def request(
+    number: int, *texts: str, version: int = 0, deployment: str = "topics", name: str = ""
+) -> pb.ReplicaRequest:
+    payload = CLASSIFICATION.encode(ClassificationRequest(texts or ("a text",)))
+    return pb.ReplicaRequest(
+        id=number,
+        predict=pb.TaskRequest(
+            deployment=deployment, task="classification", payload=payload, version=version, request_id=name
+        ),
+    )
 
 
-async def answers(call: AsyncIterator[pb.StreamResponse], count: int) -> dict[int, pb.StreamResponse]:
-    found: dict[int, pb.StreamResponse] = {}
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - waits for the other side
+            await asyncio.sleep(0.005)
+
+
+async def answers(call: AsyncIterator[pb.ReplicaEvent], count: int) -> dict[int, pb.ReplicaEvent]:
+    found: dict[int, pb.ReplicaEvent] = {}
     async for message in call:
         if message.id:
             found[message.id] = message
@@ -68,11 +78,13 @@ async def answers(call: AsyncIterator[pb.StreamResponse], count: int) -> dict[in
     return found
 
 
-async def test_a_call_is_answered_with_the_labels_best_first(tmp_path: Path) -> None:
+async def test_a_result_is_what_a_client_of_grpc_gets_byte_for_byte(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
-        asked = pb.ClassifyRequest(deployment="topics", texts=["one two", "three"], request_id="r1")
-        answer = await door.stub.Classify(asked, metadata=door.key)
-        assert (answer.request_id, answer.model, answer.version, answer.tokens) == ("r1", "topics", 1, 3)
+        call = door.stub.Predict(iter([request(1, "one two", "three", name="r1")]), metadata=door.key)
+        result = (await answers(call, 1))[1].result
+        assert (result.model, result.version, result.tokens) == ("topics", 1, 3)
+        answer = inference_pb2.ClassifyResponse.FromString(result.payload)
+        assert (answer.request_id, answer.deployment, answer.version, answer.tokens) == ("r1", "topics", 1, 3)
         assert [(score.label, score.score) for score in answer.predictions[0].scores] == [("yes", 0.75), ("no", 0.25)]
         assert answer.predictions[1].label == "yes"
 
@@ -80,58 +92,75 @@ async def test_a_call_is_answered_with_the_labels_best_first(tmp_path: Path) -> 
 async def test_a_call_without_a_key_is_refused(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await door.stub.Classify(pb.ClassifyRequest())
+            await answers(door.stub.Predict(iter([request(1)])), 1)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        with pytest.raises(grpc.aio.AioRpcError):
-            await answers(door.stub.Stream(iter([request(1)])), 1)
 
 
 @pytest.mark.parametrize(
     ("asked", "code", "field"),
     [
-        (pb.ClassifyRequest(deployment="nowhere", texts=["x"]), "unknown_deployment", "deployment"),
-        (pb.ClassifyRequest(deployment="topics"), "no_texts", "texts"),
-        (pb.ClassifyRequest(deployment="topics", texts=["x"] * 65), "too_many_texts", "texts"),
-        (pb.ClassifyRequest(deployment="topics", texts=["fine", "x" * 10_000]), "text_too_long", "texts[1]"),
-        (pb.ClassifyRequest(deployment="topics", texts=[" "]), "empty_text", "texts[0]"),
-        (pb.ClassifyRequest(deployment="topics", texts=["x"], version=9), "version_not_served", "version"),
-        (pb.ClassifyRequest(deployment="topics", texts=["x"], request_id="../x"), "bad_request_id", "request_id"),
+        (request(7, deployment="nowhere"), "unknown_deployment", "deployment"),
+        (request(7, *["x"] * 65), "bad_field", "texts"),
+        (request(7, "fine", "x" * 10_000), "text_too_long", "texts[1]"),
+        (request(7, " "), "bad_field", "texts[0]"),
+        (request(7, "x", version=9), "version_not_served", "version"),
+        (pb.ReplicaRequest(id=7, predict=pb.TaskRequest(deployment="topics", task="painting")), "unknown_task", "task"),
+        (pb.ReplicaRequest(id=7, predict=pb.TaskRequest(source="nobody")), "bad_field", "source"),
     ],
 )
-async def test_bad_requests_end_in_a_code_a_field_and_a_hint(
-    tmp_path: Path, asked: pb.ClassifyRequest, code: str, field: str
+async def test_bad_requests_end_in_a_code_and_a_field(
+    tmp_path: Path, asked: pb.ReplicaRequest, code: str, field: str
 ) -> None:
     async with served(tmp_path) as door:
-        assert await door.refused(asked) == (code, field)
-        call = door.stub.Stream(iter([pb.StreamRequest(id=7, classify=asked)]), metadata=door.key)
+        call = door.stub.Predict(iter([asked]), metadata=door.key)
         failure = (await answers(call, 1))[7].failure
         assert (failure.code, failure.field) == (code, field)
-        assert failure.hint
+
+
+async def test_a_failure_that_passes_by_itself_says_when(tmp_path: Path) -> None:
+    async with served(tmp_path) as door:
+        door.room.engines.refusal = QueueFull(queued=64, capacity=64)
+        failure = (await answers(door.stub.Predict(iter([request(1)]), metadata=door.key), 1))[1].failure
+        assert (failure.kind, failure.retry_after_seconds) == ("overloaded", 1.0)
+
+
+async def test_a_cancelled_request_ends_without_an_event_and_leaves_nothing_running(tmp_path: Path) -> None:
+    async with served(tmp_path) as door:
+        door.room.engines.gate.clear()
+        call = door.stub.Predict(metadata=door.key)
+        await call.write(request(1))
+        await call.write(request(2))
+        await until(lambda: sum(door.room.roster.in_flight.values()) == 2)
+        await call.write(pb.ReplicaRequest(id=1, cancel=pb.Cancel()))
+        await until(lambda: sum(door.room.roster.in_flight.values()) == 1)
+        door.room.engines.gate.set()
+        await call.done_writing()
+        assert [event.id async for event in call if event.id] == [2]
 
 
 async def test_a_stream_answers_every_request_by_its_id_and_ends_after_the_last(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
-        call = door.stub.Stream(iter([request(number) for number in range(1, 101)]), metadata=door.key)
+        call = door.stub.Predict(iter([request(number) for number in range(1, 101)]), metadata=door.key)
         found = await answers(call, 200)
         assert sorted(found) == list(range(1, 101))
-        assert {answer.response.version for answer in found.values()} == {1}
+        assert {answer.result.version for answer in found.values()} == {1}
 
 
 async def test_one_slow_request_holds_up_no_other_on_the_stream(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
         door.room.engines.gate.clear()
-        call = door.stub.Stream(metadata=door.key)
+        call = door.stub.Predict(metadata=door.key)
         await call.write(request(1))
         await call.write(request(2, deployment="nowhere"))
         assert (await answers(call, 1))[2].failure.code == "unknown_deployment"
         door.room.engines.gate.set()
-        assert (await answers(call, 1))[1].response.version == 1
+        assert (await answers(call, 1))[1].result.version == 1
         await call.done_writing()
 
 
 async def test_a_stream_tells_the_load_when_it_changes(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
-        call = door.stub.Stream(metadata=door.key)
+        call = door.stub.Predict(metadata=door.key)
         told = await call.read()
         assert (told.id, told.load.queued, told.load.capacity) == (0, 0, 64)
         door.room.engines.queued = 5
@@ -142,21 +171,21 @@ async def test_a_stream_tells_the_load_when_it_changes(tmp_path: Path) -> None:
 async def test_leaving_ends_the_streams_after_their_last_answer(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
         door.room.engines.gate.clear()
-        call = door.stub.Stream(metadata=door.key)
+        call = door.stub.Predict(metadata=door.key)
         await call.write(request(1))
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(door.rpc.close())
         await asyncio.sleep(0.4)
         assert not closing.done()
         door.room.engines.gate.set()
-        assert (await answers(call, 2))[1].response.version == 1
+        assert (await answers(call, 2))[1].result.version == 1
         await closing
 
 
 async def test_a_caller_that_hangs_up_leaves_nothing_running(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
         door.room.engines.gate.clear()
-        call = door.stub.Stream(metadata=door.key)
+        call = door.stub.Predict(metadata=door.key)
         for number in range(1, 6):
             await call.write(request(number))
         await asyncio.sleep(0.1)

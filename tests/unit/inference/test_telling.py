@@ -13,7 +13,8 @@ import pytest
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
-from services.inference.domain.records import Answered, Sampling
+from services.contracts.tasks.records import InferenceRecord
+from services.inference.domain.records import LoggedRequest
 from services.inference.domain.roster import Roster
 from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.logs import Logging, LogWriter
@@ -222,7 +223,6 @@ def writer_on(broker: Broker, clock: VirtualClock, **changed: Any) -> LogWriter:
         "writer": broker,
         "clock": clock,
         "ids": SeededIds(0),
-        "sampling": Sampling(1, 1),
         "seconds": 0.5,
         "records": 10,
         "capacity": 25,
@@ -230,8 +230,10 @@ def writer_on(broker: Broker, clock: VirtualClock, **changed: Any) -> LogWriter:
     return LogWriter(Logging(**{**known, **changed}))
 
 
-def answered(number: int, trace: str = "") -> Answered:
-    return Answered("topics", "m", 1, f"r{number}", False, NOW, 1.0, "text", 3, label="files", score=0.5, trace=trace)
+def answered(number: int, trace: str = "") -> LoggedRequest:
+    items = [{"text": "text", "label": "files", "score": 0.5}]
+    record = InferenceRecord(request=f"r{number}", version=1, at=NOW, latency_ms=1.0, tokens=3, items=items)
+    return LoggedRequest("topics", "m", "classification", record, trace=trace)
 
 
 def logged(broker: Broker) -> list[str]:

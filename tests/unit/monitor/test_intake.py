@@ -5,28 +5,35 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from services.contracts.events import InferenceRecord
+from services.contracts.tasks import TASKS
+from services.contracts.tasks.feedback import Feedback
+from services.contracts.tasks.records import InferenceRecord
 from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Contest
+from services.monitor.domain.ledger import Contest, Said
 from services.monitor.domain.slo import summed
 
 NOW = datetime(2026, 11, 1, 12, 0, 30, tzinfo=UTC)
 
 
 def intake(contest: Contest | None = None) -> Intake:
-    return Intake(known={}, contest=contest, watched=1, slow_ms=100.0, now=NOW)
+    return Intake(known={}, contest=contest, watched=1, slow_ms=100.0, now=NOW, tasks=TASKS)
 
 
 def record(request: str, version: int = 1, **changes: object) -> InferenceRecord:
     row = base64.b64encode(np.ones(4, dtype="<f2").tobytes()).decode()
-    values = {"at": NOW, "latency_ms": 20.0, "tokens": 5, "label": "a", "text": "Some text", "embedding": row}
+    items = [{"text": "Some text", "label": changes.pop("label", "a")}]
+    values = {"at": NOW, "latency_ms": 20.0, "tokens": 5, "items": items, "embedding": row}
     return InferenceRecord.model_validate({"request": request, "version": version, **values, **changes})
+
+
+def said(label: str, *, seconds: float = 0) -> Said:
+    return Said(Feedback(label=label), NOW + timedelta(seconds=seconds))
 
 
 def test_a_request_counts_once_a_version() -> None:
     taken = intake()
-    for answered in (record("r"), record("r"), record("r", 2, mirrored=True)):
-        taken.add(answered)
+    for answered in (record("r"), record("r"), record("r", 2, source="mirror")):
+        taken.add(answered, "classification")
     assert len(taken.answers) == 2
     assert taken.repeated == 1
     assert summed(taken.counts.values()).requests == 1
@@ -34,33 +41,33 @@ def test_a_request_counts_once_a_version() -> None:
 
 def test_slow_and_failed_answers_are_told_apart() -> None:
     taken = intake()
-    taken.add(record("slow", latency_ms=101))
-    taken.add(record("failed", outcome="error", label=None, latency_ms=900))
+    taken.add(record("slow", latency_ms=101), "classification")
+    taken.add(record("failed", outcome="fault", latency_ms=900), "classification")
     counts = summed(taken.counts.values())
     assert (counts.requests, counts.errors, counts.slow) == (2, 1, 1)
 
 
 def test_only_what_clients_asked_of_the_watched_version_reaches_its_windows() -> None:
     taken = intake()
-    taken.add(record("mine"))
-    taken.add(record("mirror", mirrored=True))
-    taken.add(record("canary", 2))
+    taken.add(record("mine"), "classification")
+    taken.add(record("mirror", source="mirror"), "classification")
+    taken.add(record("canary", 2), "classification")
     assert [arrival.request for arrival in taken.arrivals] == ["mine"]
 
 
 def test_an_unreadable_embedding_costs_the_sample_and_not_the_request() -> None:
     taken = intake()
-    taken.add(record("r", embedding="***"))
+    taken.add(record("r", embedding="***"), "classification")
     assert taken.unreadable == 1
     assert taken.arrivals[0].sample is None
 
 
 def test_a_label_counts_for_every_version_that_answered_before_or_after() -> None:
     taken = intake()
-    taken.add(record("r", 1, label="a"))
-    assert taken.label("r", "a")
-    assert not taken.label("r", "b")
-    taken.add(record("r", 2, label="b", mirrored=True))
+    taken.add(record("r", 1, label="a"), "classification")
+    assert taken.judge("r", 0, said("a"))
+    assert not taken.judge("r", 0, said("b", seconds=-1))
+    taken.add(record("r", 2, label="b", source="mirror"), "classification")
     counts = {version: value for (version, _), value in taken.counts.items()}
     assert (counts[1].labelled, counts[1].right) == (1, 1)
     assert (counts[2].labelled, counts[2].right) == (1, 0)
@@ -68,15 +75,62 @@ def test_a_label_counts_for_every_version_that_answered_before_or_after() -> Non
 
 def test_the_tally_follows_the_contest() -> None:
     taken = intake(Contest(candidate=2, champion=1, since=NOW - timedelta(minutes=1)))
-    taken.label("r", "a")
-    taken.add(record("r", 2, label="b", mirrored=True))
-    taken.add(record("r", 1, label="a"))
+    taken.judge("r", 0, said("a"))
+    taken.add(record("r", 2, label="b", source="mirror"), "classification")
+    taken.add(record("r", 1, label="a"), "classification")
     assert taken.tally.correctness.pairs.candidate_bad == 1
     assert taken.tally.errors.pairs.neither == 1
 
 
 def test_clocks_that_run_ahead_or_have_no_zone_are_put_right() -> None:
     taken = intake()
-    taken.add(record("ahead", at=NOW + timedelta(hours=3)))
-    taken.add(record("naive", at=datetime(2026, 11, 1, 11, 59)))  # noqa: DTZ001 - a producer that forgot the zone
+    taken.add(record("ahead", at=NOW + timedelta(hours=3)), "classification")
+    taken.add(record("naive", at=datetime(2026, 11, 1, 11, 59)), "classification")  # noqa: DTZ001 - a producer that forgot the zone
     assert [answer.at for _, answer in taken.answers] == [NOW, NOW - timedelta(seconds=90)]
+
+
+def test_a_correction_takes_back_what_was_counted_whenever_it_arrives() -> None:
+    for order in ((said("a"), said("b", seconds=5)), (said("b", seconds=5), said("a"))):
+        taken = intake()
+        taken.add(record("r", label="a"), "classification")
+        for one in order:
+            taken.judge("r", 0, one)
+        counts = summed(taken.counts.values())
+        assert (counts.labelled, counts.right) == (1, 0)
+
+
+def test_a_request_of_many_texts_is_one_observation() -> None:
+    taken = intake()
+    taken.add(record("r", items=[{"text": str(number), "label": "a"} for number in range(64)]), "classification")
+    for item in range(3):
+        taken.judge("r", item, said("a" if item else "b"))
+    counts = summed(taken.counts.values())
+    assert (counts.requests, counts.labelled, counts.right) == (1, 1, 1)
+    assert len(taken.arrivals) == 1
+
+
+def test_only_live_requests_and_their_mirrors_say_anything() -> None:
+    taken = intake(Contest(candidate=2, champion=1, since=NOW - timedelta(minutes=1)))
+    for source in ("batch", "kafka", "probe"):
+        taken.add(record(source, source=source), "classification")
+        taken.add(record(source, 2, source=source, outcome="fault"), "classification")
+    assert (taken.answers, taken.counts, taken.arrivals) == ([], {}, [])
+    assert taken.tally == intake().tally
+
+
+def test_two_versions_answers_to_one_request_are_compared() -> None:
+    taken = intake()
+    taken.add(record("r", 1, label="a"), "classification")
+    taken.add(record("r", 2, label="b", source="mirror"), "classification")
+    taken.add(record("q", 1), "embedding")
+    taken.add(record("q", 2, source="mirror"), "embedding")
+    assert taken.likenesses[0] == 0.0
+    assert round(taken.likenesses[1], 3) == 1.0
+
+
+def test_a_task_that_is_not_known_here_is_counted_and_never_judged() -> None:
+    taken = intake()
+    taken.add(record("r"), "painting")
+    taken.judge("r", 0, said("a"))
+    counts = summed(taken.counts.values())
+    assert (counts.requests, counts.labelled) == (1, 0)

@@ -10,9 +10,8 @@ from services.gateway.errors import MethodNotAllowed
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Request
-from services.gateway.inbound.http.inference import METHODS, InferenceDoor, hot_path
+from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.uploads import UploadDoor, is_upload
-from services.kit.identity.auth import check_role
 from services.kit.transport.http import Header, respond
 
 OPENAPI_PATH: Final = "/openapi.json"
@@ -32,10 +31,8 @@ class OwnFace:
         self._document = document
 
     async def serve(self, request: Request) -> None:
-        if (hot := hot_path(request.verb, request.path)) is not None:
-            deployment, action = hot
-            check_role(request.principal, METHODS[action])
-            await self._hot.serve(deployment, action, request)
+        if (hot := self._hot.hot_path(request.verb, request.path)) is not None:
+            await self._hot.serve(*hot, request)
         elif is_upload(request.verb, request.path):
             await self._uploads.serve(request)
         elif request.path == OPENAPI_PATH and request.verb == "GET":

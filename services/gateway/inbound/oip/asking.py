@@ -11,7 +11,9 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from services.contracts.errors import BadField, InternalError, Refusal
-from services.gateway.domain.requests import Answer, Classify, check_identifier, check_name
+from services.contracts.tasks import CLASSIFICATION
+from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult
+from services.gateway.domain.requests import Answer, Predict, check_identifier, check_name
 from services.gateway.inbound.oip.tensors import (
     BYTES,
     FP32,
@@ -116,7 +118,7 @@ class Output:
         return pack_strings(elements) if isinstance(elements, list) else pack_floats(elements)
 
 
-def classify_command(asked: Asked, *, tenant: str, ids: Ids, now: float, seconds: float, traceparent: str) -> Classify:
+def predict_command(asked: Asked, *, tenant: str, ids: Ids, now: float, seconds: float) -> Predict:
     """`seconds` is the longest that the transport allows; the request may ask for less.
 
     Raises BadField or Malformed.
@@ -130,22 +132,26 @@ def classify_command(asked: Asked, *, tenant: str, ids: Ids, now: float, seconds
     timeout = asked.parameters.get("timeout", 0)
     if timeout:
         seconds = min(seconds, float(timeout) / MICROSECONDS)
-    return Classify(
+    request = ClassificationRequest(
+        texts=_read_texts(asked.inputs),
+        with_embeddings=any(wanted.name == "embedding" for wanted in asked.outputs),
+        truncate=not asked.parameters.get("whole_texts", False),
+    )
+    return Predict(
         tenant=tenant,
         deployment=asked.model,
-        texts=_read_texts(asked.inputs),
-        request=asked.id or ids.new("req"),
+        task=CLASSIFICATION,
+        request=request,
+        request_id=asked.id or ids.new("req"),
         deadline=now + seconds,
         sticky_key=str(asked.parameters.get("sticky_key", "")),
-        traceparent=traceparent,
         version=version,
-        with_embeddings=any(wanted.name == "embedding" for wanted in asked.outputs),
-        whole=bool(asked.parameters.get("whole_texts", False)),
     )
 
 
 def outputs_of(answer: Answer, names: Sequence[str]) -> list[Output]:
-    return [_output(answer, name) for name in names]
+    result: ClassificationResult = answer.result()
+    return [_output(result, name) for name in names]
 
 
 def words(refusal: Refusal) -> str:
@@ -236,16 +242,16 @@ def _check_kinds(parameters: Parameters, kinds: Mapping[str, tuple[type, str]], 
             raise BadField(name=where, problem="it is negative", at=where)
 
 
-def _output(answer: Answer, name: str) -> Output:
-    predictions = answer.predictions
+def _output(result: ClassificationResult, name: str) -> Output:
+    predictions = result.predictions
     count = len(predictions)
     if name == "label":
         return Output(name, (count,), [prediction.label for prediction in predictions])
     if name == "score":
         return Output(name, (count,), array("f", [prediction.score for prediction in predictions]))
     if name == "embedding":
-        values = array("f", chain.from_iterable(answer.embeddings))
-        return Output(name, _rectangle(len(answer.embeddings), len(values)), values)
+        values = array("f", chain.from_iterable(result.embeddings))
+        return Output(name, _rectangle(len(result.embeddings), len(values)), values)
     ranked = [part for prediction in predictions for part in prediction.scores]
     shape = _rectangle(count, len(ranked))
     if name == "labels":

@@ -8,7 +8,8 @@ from typing import Any, Final
 from services import __version__
 from services.contracts.events import DeploymentChanged, Role
 from services.contracts.names import place_of
-from services.gateway.domain.requests import MAX_TEXTS, check_name
+from services.contracts.tasks.texts import MAX_TEXTS
+from services.gateway.domain.requests import check_name
 from services.gateway.domain.statistics import Duration
 from services.gateway.errors import RoutesNotRead, VersionNotServed
 from services.gateway.inbound.oip.asking import INPUT, OUTPUTS, read_version

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -10,17 +11,17 @@ import orjson
 from services.contracts.errors import BadField, Kind, Refusal
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import ExtensionNotOffered, UnsupportedMedia
-from services.gateway.handlers import classify
+from services.gateway.handlers import answer
 from services.gateway.inbound.http import answers
 from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.body import WINDOW_BITS, BodyLimits, read_bytes
 from services.gateway.inbound.http.door import Health, Request, read_path
-from services.gateway.inbound.oip.asking import Asked, classify_command, words
+from services.gateway.inbound.oip.asking import Asked, predict_command, words
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.paths import LIVE, READY, Route, match
 from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.oip.wire import HEAD_LENGTH, read_object, read_request, write_answer
-from services.gateway.inbound.sampling import Sampler
+from services.gateway.inbound.sampling import Sampler, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
 from services.kit.identity.auth import check_role
@@ -103,29 +104,20 @@ class Face:
         body = await self._body(request)
         asked = read_request(body, request.headers.get(HEAD_LENGTH), model=model, version=version)
         sampling = self._sampler.decide(request.headers.get(b"traceparent"), request.headers.get(b"tracestate"))
-        if not sampling.sampled:
-            answer = await self._answer(asked, request, sampling.unsampled)
-            await _respond(request, asked, answer, sampling.unsampled)
-            return
-        actor = request.principal.actor
-        with server_span(route.verb, route.path, request.path, sampling.carrier, actor=actor) as opened:
-            traceparent = telemetry.current_carrier().get("traceparent", "")
-            answer = await self._answer(asked, request, traceparent)
-            facts = {"millrace.request": answer.request_id, "millrace.deployment": model}
-            opened.set_attributes({**facts, "millrace.version": answer.version})
-        await _respond(request, asked, answer, traceparent)
-
-    async def _answer(self, asked: Asked, request: Request, traceparent: str) -> Answer:
-        now = self._ports.clock.monotonic()
-        command = classify_command(
-            asked,
-            tenant=request.principal.tenant,
-            ids=self._ports.ids,
-            now=now,
-            seconds=request.deadline - now,
-            traceparent=traceparent,
-        )
-        return await classify(command, self._ports)
+        actor, carrier = request.principal.actor, sampling.carrier
+        with traced(sampling, partial(server_span, route.verb, route.path, request.path, carrier, actor=actor)) as span:
+            traceparent, now = telemetry.current_traceparent(), self._ports.clock.monotonic()
+            command = predict_command(
+                asked,
+                tenant=request.principal.tenant,
+                ids=self._ports.ids,
+                now=now,
+                seconds=request.deadline - now,
+            )
+            answered = await answer(command, self._ports)
+            facts = {"millrace.request": answered.request_id, "millrace.deployment": model}
+            span.set_attributes({**facts, "millrace.version": answered.version})
+        await _respond(request, asked, answered, traceparent)
 
     async def _body(self, request: Request) -> bytes:
         media = request.headers.get(b"content-type", "").partition(";")[0].strip().lower()

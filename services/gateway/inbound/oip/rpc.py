@@ -12,8 +12,8 @@ from services.contracts.errors import BadField, InternalError, Refusal
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
 from services.gateway.errors import ExtensionNotOffered
-from services.gateway.handlers import classify
-from services.gateway.inbound.oip.asking import classify_command
+from services.gateway.handlers import answer
+from services.gateway.inbound.oip.asking import predict_command
 from services.gateway.inbound.oip.messages import read_request, read_values, refused, write_answer
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
@@ -114,8 +114,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:
         principal = caller()
-        traceparent = telemetry.current_carrier().get("traceparent", "")
-        return await self._answer(request, principal, traceparent, self._seconds(context))
+        return await self._answer(request, principal, self._seconds(context))
 
     async def ModelStreamInfer(  # type: ignore[override]
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Any
@@ -134,19 +133,19 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
 
         async with asyncio.TaskGroup() as group:
             group.create_task(read(group))
-            while (answer := await answers.get()) is not None:
-                await context.write(await answer)
+            while (answered := await answers.get()) is not None:
+                await context.write(await answered)
                 room.release()
 
     async def _streamed(
         self, request: pb.ModelInferRequest, principal: Principal, parent: str | None, context: Any
     ) -> pb.ModelStreamInferResponse:
         sampling = self._sampler.decide(parent)
-        traceparent = sampling.unsampled or sampling.carrier.get("traceparent", "")
         try:
             passed = await self._limiter.admit(principal)
             try:
-                response = await self._answer(request, principal, traceparent, self._seconds(context))
+                with telemetry.following(sampling.unsampled or sampling.carrier.get("traceparent", "")):
+                    response = await self._answer(request, principal, self._seconds(context))
             finally:
                 passed.leave()
         except Refusal as refusal:
@@ -158,18 +157,17 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ModelStreamInferResponse(infer_response=response)
 
     async def _answer(
-        self, request: pb.ModelInferRequest, principal: Principal, traceparent: str, seconds: float
+        self, request: pb.ModelInferRequest, principal: Principal, seconds: float
     ) -> pb.ModelInferResponse:
         asked = read_request(request)
-        command = classify_command(
+        command = predict_command(
             asked,
             tenant=principal.tenant,
             ids=self._ports.ids,
             now=self._ports.clock.monotonic(),
             seconds=seconds,
-            traceparent=traceparent,
         )
-        return write_answer(await classify(command, self._ports), asked)
+        return write_answer(await answer(command, self._ports), asked)
 
     def _seconds(self, context: Any) -> float:
         """What the caller's deadline leaves, within our own limit."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from services.contracts.errors import BadField
-from services.gateway.domain.requests import MAX_TEXTS
+from services.contracts.tasks.texts import MAX_TEXTS
 
 BYTES: Final = "BYTES"
 FP32: Final = "FP32"

@@ -6,9 +6,9 @@ from typing import Any, Final
 import orjson
 
 from services.contracts.errors import BadField, InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.tasks.errors import ContextLengthExceeded
 from services.gateway.errors import (
     BodyTooLarge,
-    ContextLengthExceeded,
     DeploymentNotReady,
     ForeignHost,
     ModelNotFound,
@@ -32,7 +32,7 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
         "The request is not valid.",
         (
             BadField(name="input[1]", problem="it is empty", at="input[1]"),
-            ContextLengthExceeded(limit=10_000, length=12_345, at="input[0]"),
+            ContextLengthExceeded(limit=10_000, unit="characters", at="input[0]"),
             TokensNotText(),
         ),
     ),

@@ -3,19 +3,17 @@
 Source: the API reference of OpenAI, "Create embeddings", as openai-python 2.54 types it.
 """
 
-import base64
 import math
 import re
-import sys
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from services.contracts.errors import BadField
-from services.gateway.domain.requests import MAX_STICKY_KEY_CHARS, Embedded, Embedding
+from services.contracts.tasks.vectors import to_base64
+from services.gateway.domain.requests import MAX_STICKY_KEY_CHARS, Embedded
 from services.gateway.domain.vectors import shortened
-from services.gateway.errors import ContextLengthExceeded, ModelNotFound, TokensNotText
+from services.gateway.errors import ModelNotFound, TokensNotText
 
 MAX_INPUTS: Final = 2048
 _MODEL: Final = re.compile(r"(?P<deployment>[a-z0-9][a-z0-9._-]{0,62})(@(?P<version>[1-9][0-9]{0,8}))?")
@@ -44,8 +42,8 @@ def read_model(model: str) -> tuple[str, int]:
     return hit["deployment"], int(hit["version"] or 0)
 
 
-def read_request(sent: Mapping[str, Any], *, limit_chars: int) -> Wanted:
-    """Raises BadField, TokensNotText, ContextLengthExceeded or ModelNotFound, which name the parameter."""
+def read_request(sent: Mapping[str, Any]) -> Wanted:
+    """Raises BadField, TokensNotText or ModelNotFound, which name the parameter."""
     for name in sent:
         if name not in _FIELDS:
             raise BadField(name=name[:100], problem="there is no such parameter", at=name[:100])
@@ -54,8 +52,6 @@ def read_request(sent: Mapping[str, Any], *, limit_chars: int) -> Wanted:
         raise BadField(name="model", problem="it is required", at="model")
     deployment, version = read_model(model)
     texts = _texts(sent.get("input"))
-    for place, text in enumerate(texts):
-        _check_text(text, "input" if isinstance(sent["input"], str) else f"input[{place}]", limit_chars)
     return Wanted(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
 
 
@@ -64,7 +60,7 @@ def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
     data = []
     for index, embedding in enumerate(embedded.embeddings):
         values = shortened(embedding, wanted.dimensions) if wanted.dimensions else embedding
-        told = packed(values) if wanted.encoding == "base64" else values.tolist()
+        told = to_base64(values) if wanted.encoding == "base64" else values.tolist()
         data.append({"object": "embedding", "index": index, "embedding": told})
     return {
         "object": "list",
@@ -72,14 +68,6 @@ def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
         "model": f"{embedded.deployment}@{embedded.version}",
         "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
     }
-
-
-def packed(embedding: Embedding) -> str:
-    """Base64 of little-endian float32 values."""
-    values = array("f", embedding)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return base64.b64encode(values.tobytes()).decode()
 
 
 def seconds_of(headers: Mapping[bytes, str], longest: float) -> float:
@@ -103,13 +91,6 @@ def _texts(sent: object) -> list[str]:
     if not all(isinstance(part, str) for part in sent):
         raise BadField(name="input", problem="send a string or a list of strings", at="input")
     return sent
-
-
-def _check_text(text: str, at: str, limit_chars: int) -> None:
-    if not text or text.isspace():
-        raise BadField(name=at, problem="it is empty", at=at)
-    if len(text) > limit_chars:
-        raise ContextLengthExceeded(limit=limit_chars, length=len(text), at=at)
 
 
 def _text(sent: Mapping[str, Any], name: str) -> str:

@@ -4,12 +4,15 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import orjson
 
 from services.contracts.errors import Refusal
-from services.gateway.domain.requests import Classify
+from services.contracts.tasks import EMBEDDING
+from services.contracts.tasks.embedding import EmbeddingRequest
+from services.gateway.domain.requests import Predict
 from services.gateway.domain.routing import Served
 from services.gateway.errors import (
     MethodNotAllowed,
@@ -24,7 +27,7 @@ from services.gateway.inbound.http.body import BodyLimits, read_json
 from services.gateway.inbound.http.door import Request, read_path
 from services.gateway.inbound.openai.answers import refused, status_of
 from services.gateway.inbound.openai.embeddings import answer, read_model, read_request, seconds_of
-from services.gateway.inbound.sampling import Sampler
+from services.gateway.inbound.sampling import Sampler, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
 from services.kit.identity.auth import check_role
@@ -54,7 +57,6 @@ class _Call:
     id: str
     model: str
     """What the path names, where it names one."""
-    traceparent: str
 
 
 class OpenAiFace:
@@ -85,7 +87,7 @@ class OpenAiFace:
             raise MethodNotAllowed(method=request.verb[:20], allowed=verb)
         check_role(request.principal, method)
         with self._traced(request, verb, route, path) as traceparent:
-            told, headers = await self._asks[route](_Call(request, request_id, model, traceparent))
+            told, headers = await self._asks[route](_Call(request, request_id, model))
         more = [JSON, (b"x-request-id", request_id.encode()), (b"traceparent", traceparent.encode()), *headers]
         await respond(request.send, 200, orjson.dumps(told), more)
 
@@ -98,14 +100,11 @@ class OpenAiFace:
     def _traced(self, request: Request, verb: str, route: str, path: str) -> Iterator[str]:
         """The trace context of the request: with a span of its own for as many as the hot path has."""
         sampling = self._sampler.decide(request.headers.get(b"traceparent"), request.headers.get(b"tracestate"))
-        if not sampling.sampled:
-            yield sampling.unsampled
-            return
-        with server_span(
-            verb, route, path, sampling.carrier, actor=request.principal.actor, status_of=status_of
-        ) as opened:
+        actor, carrier = request.principal.actor, sampling.carrier
+        span = partial(server_span, verb, route, path, carrier, actor=actor, status_of=status_of)
+        with traced(sampling, span) as opened:
             opened.set_attribute("millrace.request", _request_id.get())
-            yield telemetry.current_carrier().get("traceparent", "")
+            yield telemetry.current_traceparent()
 
     async def _list_models(self, call: _Call) -> Told:
         found = served(call.request.principal.tenant, self._ports)
@@ -122,18 +121,17 @@ class OpenAiFace:
     async def _embed(self, call: _Call) -> Told:
         request = call.request
         sent = await read_json(request.receive, request.headers, self._limits)
-        wanted = read_request(sent, limit_chars=self._ports.policy.text_limit_chars)
+        wanted = read_request(sent)
         now = self._ports.clock.monotonic()
-        command = Classify(
+        command = Predict(
             tenant=request.principal.tenant,
             deployment=wanted.deployment,
-            texts=wanted.texts,
-            request=call.id,
+            task=EMBEDDING,
+            request=EmbeddingRequest(wanted.texts, truncate=False),
+            request_id=call.id,
             deadline=now + seconds_of(request.headers, request.deadline - now),
             sticky_key=wanted.user,
-            traceparent=call.traceparent,
             version=wanted.version,
-            whole=True,
         )
         try:
             embedded = await embed_all(command, self._ports)

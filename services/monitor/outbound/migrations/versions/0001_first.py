@@ -65,17 +65,19 @@ def _create_requests() -> None:
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("ok", sa.Boolean(), nullable=False),
         sa.Column("slow", sa.Boolean(), nullable=False),
-        sa.Column("label", sa.String(), nullable=True),
+        sa.Column("task", sa.String(), nullable=False),
+        sa.Column("answers", sa.JSON(), nullable=False),
     )
     op.create_index("ix_answer_at", "answer", ["tenant", "deployment", "at"])
     op.create_table(
-        "truth",
+        "feedback",
         *_place(),
-        sa.Column("request", sa.String(), primary_key=True),
-        sa.Column("label", sa.String(), nullable=False),
+        sa.Column("item", sa.String(), primary_key=True),
+        sa.Column("judgement", sa.JSON(), nullable=False),
+        sa.Column("said_at", UtcDateTime(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
     )
-    op.create_index("ix_truth_at", "truth", ["tenant", "deployment", "at"])
+    op.create_index("ix_feedback_at", "feedback", ["tenant", "deployment", "at"])
     op.create_table(
         "minute",
         *_place(),

@@ -1,13 +1,16 @@
-"""The classify use case on a virtual clock."""
+"""Requests on a virtual clock: which version and replica answer, and what is tried again."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed, TimedOut
 from services.contracts.events import Role
-from services.gateway.domain.requests import Answer, Classify
+from services.contracts.tasks.classification import Classification
+from services.contracts.tasks.records import Source
+from services.contracts.tasks.stream import Delta, PredictEvent, Result
 from services.gateway.errors import (
     DeadlinePassed,
     DeploymentNotReady,
@@ -17,22 +20,10 @@ from services.gateway.errors import (
     UnknownDeployment,
     VersionNotServed,
 )
-from services.gateway.handlers import classify, follow_deployment, follow_replica
-from services.gateway.ports import Policy, Question
+from services.gateway.handlers import answer, follow_deployment, follow_replica, predict
+from services.gateway.ports import Policy, ReplicaRequest
 from services.kit.messaging.envelope import Envelope
-from tests.unit.gateway.fakes import World, answered, deployment, report, target
-
-
-def command(**changes: Any) -> Classify:
-    sent: dict[str, Any] = {
-        "tenant": "default",
-        "deployment": "news",
-        "texts": ["a text"],
-        "request": "req-1",
-        "deadline": 30.0,
-        **changes,
-    }
-    return Classify(**sent)
+from tests.unit.gateway.fakes import FakeReplicas, World, answered, command, deployment, report, target
 
 
 def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float = 0.0) -> World:
@@ -44,11 +35,11 @@ def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float =
 
 
 def fails_for(failing: dict[tuple[str, int], Refusal]) -> Any:
-    def behave(replica: str, question: Question) -> Answer:
-        refusal = failing.get((replica, question.version))
+    def behave(replica: str, request: ReplicaRequest) -> Result:
+        refusal = failing.get((replica, request.version))
         if refusal is not None:
             raise refusal
-        return answered(question)
+        return answered(request)
 
     return behave
 
@@ -59,16 +50,16 @@ def relayed(kind: Kind) -> Relayed:
 
 async def test_an_answer_names_the_version_that_gave_it() -> None:
     world = serving(target(1), replicas={"r1": (1,)})
-    answer = await classify(command(), world.ports)
-    assert (answer.version, answer.request_id, len(answer.predictions)) == (1, "req-1", 1)
+    told = await answer(command(), world.ports)
+    assert (told.version, told.request_id, len(told.result().predictions)) == (1, "req-1", 1)
 
 
 async def test_a_lost_replica_is_left_for_another() -> None:
     world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     world.replicas.loads = {"r1": 0, "r2": 5}
     world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost()})
-    answer = await classify(command(), world.ports)
-    assert answer.version == 1
+    told = await answer(command(), world.ports)
+    assert told.version == 1
     assert [replica for replica, _ in world.replicas.asked] == ["r1", "r2"]
 
 
@@ -76,9 +67,9 @@ async def test_a_lost_replica_is_left_for_another() -> None:
 async def test_a_failing_canary_leaves_the_request_to_the_primary(kind: Kind) -> None:
     world = serving(target(1, weight=0), target(2, Role.CANARY, 100), replicas={"r1": (1, 2)})
     world.replicas.behaviour = fails_for({("r1", 2): relayed(kind)})
-    answer = await classify(command(), world.ports)
-    assert [question.version for _, question in world.replicas.asked] == [2, 1]
-    assert answer.version == 1
+    told = await answer(command(), world.ports)
+    assert [request.version for _, request in world.replicas.asked] == [2, 1]
+    assert told.version == 1
 
 
 async def test_what_is_wrong_with_the_request_itself_is_not_tried_again() -> None:
@@ -87,7 +78,7 @@ async def test_what_is_wrong_with_the_request_itself_is_not_tried_again() -> Non
         world.replicas.asked.clear()
         world.replicas.behaviour = fails_for({("r1", 1): refusal, ("r2", 1): refusal})
         with pytest.raises(type(refusal)):
-            await classify(command(), world.ports)
+            await answer(command(), world.ports)
         assert len(world.replicas.asked) == 1
 
 
@@ -96,7 +87,7 @@ async def test_full_replicas_refuse_at_once() -> None:
     full = ReplicaFull(queued=8, retry_after_seconds=1.0)
     world.replicas.behaviour = fails_for({("r1", 1): full, ("r2", 1): full})
     with pytest.raises(ReplicaFull):
-        await classify(command(), world.ports)
+        await answer(command(), world.ports)
     assert len(world.replicas.asked) == 2
 
 
@@ -105,13 +96,13 @@ async def test_a_request_that_breaks_every_replica_is_given_up_after_a_few() -> 
     broken = relayed(Kind.INTERNAL)
     world.replicas.behaviour = fails_for({(f"r{number}", 1): broken for number in range(9)})
     with pytest.raises(Relayed):
-        await classify(command(), world.ports)
+        await answer(command(), world.ports)
     assert len(world.replicas.asked) == Policy().attempts
 
 
 async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
     world = serving(target(1), replicas={})
-    asked = asyncio.create_task(classify(command(), world.ports))
+    asked = asyncio.create_task(answer(command(), world.ports))
     await asyncio.sleep(0)
     await world.clock.advance(1.0)
     assert not asked.done()
@@ -127,7 +118,7 @@ async def test_the_wait_ends_with_its_limit_or_the_deadline(
     deadline: float, given_up: float, refusal: type[Refusal]
 ) -> None:
     world = serving(target(1), replicas={})
-    asked = asyncio.create_task(classify(command(deadline=deadline), world.ports))
+    asked = asyncio.create_task(answer(command(deadline=deadline), world.ports))
     await asyncio.sleep(0)
     await world.clock.advance(given_up - 0.2)
     assert not asked.done()
@@ -141,31 +132,40 @@ async def test_a_request_whose_deadline_has_passed_reaches_no_replica() -> None:
     world = serving(target(1), replicas={"r1": (1,)})
     await world.clock.advance(5.0)
     with pytest.raises(DeadlinePassed):
-        await classify(command(deadline=5.0), world.ports)
+        await answer(command(deadline=5.0), world.ports)
     assert world.replicas.asked == []
 
 
 async def test_before_the_table_is_read_nothing_is_called_unknown() -> None:
     world = World(routes_read=False)
     with pytest.raises(RoutesNotRead):
-        await classify(command(), world.ports)
+        await answer(command(), world.ports)
     world.routes_read = True
     with pytest.raises(UnknownDeployment):
-        await classify(command(), world.ports)
+        await answer(command(), world.ports)
 
 
 async def test_a_sticky_key_always_meets_one_version() -> None:
     world = serving(target(1, weight=50), target(2, Role.CANARY, 50), replicas={"r1": (1, 2)})
     for key in ("a", "b", "c"):
-        versions = {(await classify(command(sticky_key=key), world.ports)).version for _ in range(20)}
+        versions = {(await answer(command(sticky_key=key), world.ports)).version for _ in range(20)}
         assert len(versions) == 1
 
 
 async def test_mirrors_carry_the_same_request_to_the_other_version() -> None:
     world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
-    await classify(command(), world.ports)
-    ((replica, question),) = world.mirrors.sent
-    assert (replica, question.version, question.request, question.mirrored) == ("r1", 2, "req-1", True)
+    await answer(command(), world.ports)
+    ((replica, request),) = world.mirrors.sent
+    assert (replica, request.version, request.request_id, request.source) == ("r1", 2, "req-1", Source.MIRROR)
+    assert request.payload == world.replicas.asked[0][1].payload
+
+
+@pytest.mark.parametrize("source", [Source.BATCH, Source.KAFKA, Source.PROBE])
+async def test_only_live_requests_are_mirrored(source: Source) -> None:
+    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
+    await answer(command(source=source), world.ports)
+    assert world.mirrors.sent == []
+    assert world.replicas.asked[0][1].source is source
 
 
 async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> None:
@@ -175,7 +175,7 @@ async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> No
     world.routes.replica_reported(report("r1", 1), at=0)
     world.replicas.behaviour = fails_for({("r1", 1): relayed(Kind.INVALID)})
     with pytest.raises(Relayed):
-        await classify(command(), world.ports)
+        await answer(command(), world.ports)
     assert world.routes.claim_first("default", "news", 1) is not None
 
 
@@ -186,14 +186,14 @@ async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> No
         ({"texts": ["a"] * 65}, "texts"),
         ({"texts": ["a", ""]}, "texts[1]"),
         ({"texts": ["a" * 10_001]}, "texts[0]"),
-        ({"request": "no good"}, "request_id"),
+        ({"request_id": "no good"}, "request_id"),
         ({"sticky_key": "k" * 201}, "sticky_key"),
     ],
 )
 async def test_a_bad_request_is_refused_before_any_replica_is_asked(changes: dict[str, Any], field: str) -> None:
     world = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(BadField) as refused:
-        await classify(command(**changes), world.ports)
+        await answer(command(**changes), world.ports)
     assert refused.value.at == field
     assert not world.replicas.asked
 
@@ -219,13 +219,63 @@ async def test_the_deployment_event_sets_the_weights() -> None:
 
 async def test_a_version_that_is_asked_for_answers_whatever_the_weights() -> None:
     world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)})
-    versions = {(await classify(command(version=2), world.ports)).version for _ in range(10)}
+    versions = {(await answer(command(version=2), world.ports)).version for _ in range(10)}
     assert versions == {2}
 
 
 async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None:
     world = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(VersionNotServed) as refused:
-        await classify(command(version=3), world.ports)
+        await answer(command(version=3), world.ports)
     assert refused.value.at == "version"
     assert not world.replicas.asked
+
+
+async def test_a_payload_that_came_encoded_is_passed_on_byte_for_byte() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    payload = command().encoded() + b"\x9a\x06\x03new"  # a field that this gateway does not know yet
+    await answer(command(payload=payload), world.ports)
+    assert world.replicas.asked[0][1].payload is payload
+
+
+class Breaking(FakeReplicas):
+    """Sends a delta, and then breaks."""
+
+    async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
+        self.asked.append((replica, request))
+        yield Delta(b"some")
+        raise ReplicaLost
+
+
+async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None:
+    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    world.replicas = Breaking()
+    events = predict(command(), world.ports)
+    assert await anext(events) == Delta(b"some")
+    with pytest.raises(ReplicaLost):
+        await anext(events)
+    assert len(world.replicas.asked) == 1
+
+
+async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
+    class Once(Classification):
+        repeatable = False
+
+    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
+    with pytest.raises(ReplicaLost):
+        await answer(command(task=Once()), world.ports)
+    assert len(world.replicas.asked) == 1
+
+
+async def test_whoever_stops_listening_before_the_end_leaves_the_first_place_to_the_next() -> None:
+    world = serving(target(1), replicas={"r1": (1,)})
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    world.routes = type(world.routes)(stale_after_seconds=15.0)
+    world.routes.deployment_changed("default", deployment(target(1)), trace)
+    world.routes.replica_reported(report("r1", 1), at=0)
+    world.replicas = Breaking()
+    events = predict(command(), world.ports)
+    assert await anext(events) == Delta(b"some")
+    await events.aclose()
+    assert world.routes.claim_first("default", "news", 1) is not None

@@ -1,0 +1,106 @@
+"""Requests of every task by gRPC, one by one or on a stream. Payloads come and go as bytes: each is opened once, to be
+checked, and passed on as it came."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from services.contracts.errors import InternalError, Refusal
+from services.contracts.rpc import inference_pb2
+from services.contracts.rpc.replica_pb2 import StreamRequestFrame, StreamResponseFrame
+from services.contracts.tasks.stream import Delta
+from services.gateway.domain.requests import Predict
+from services.gateway.handlers import answer, predict
+from services.gateway.inbound.converters import Converter, Edge, read_classify, read_embed, read_frame, write_event
+from services.gateway.inbound.rpc import seconds_left
+from services.gateway.inbound.sampling import Sampler
+from services.gateway.ports import Limiter, Ports
+from services.kit.core import telemetry
+from services.kit.core.log import logger
+from services.kit.identity.auth import Principal
+from services.kit.transport.failures import to_failure
+from services.kit.transport.grpc_requests import caller
+
+SERVICE: Final = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+STREAM_IN_FLIGHT: Final = 64
+"""Requests of one client stream that are worked on at once; more wait unread."""
+
+
+class InferenceRpc:
+    """Translates; the rules are the handlers'."""
+
+    def __init__(self, ports: Ports, sampler: Sampler, limiter: Limiter, *, request_seconds: float) -> None:
+        self._ports = ports
+        self._sampler = sampler
+        self._limiter = limiter
+        self._request_seconds = request_seconds
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The methods of the service, those with one answer taking and giving bytes."""
+        methods = {
+            "Classify": grpc.unary_unary_rpc_method_handler(partial(self._unary, read_classify)),
+            "Embed": grpc.unary_unary_rpc_method_handler(partial(self._unary, read_embed)),
+            "Stream": grpc.stream_stream_rpc_method_handler(
+                self._stream,
+                request_deserializer=StreamRequestFrame.FromString,
+                response_serializer=StreamResponseFrame.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+    async def _unary(self, read: Converter, payload: bytes, context: Any) -> bytes:
+        edge = self._edge(caller(), seconds_left(context, self._request_seconds))
+        return (await answer(read(payload, edge), self._ports)).payload
+
+    async def _stream(self, frames: AsyncIterator[StreamRequestFrame], context: Any) -> None:
+        principal = caller()
+        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+        writing = asyncio.Lock()  # gRPC takes one write at a time
+
+        async def write(frame: StreamResponseFrame) -> None:
+            async with writing:
+                await context.write(frame)
+
+        async def serve(frame: StreamRequestFrame) -> None:
+            try:
+                async for response in self._answered(frame, principal):
+                    await write(response)
+            finally:
+                room.release()
+
+        async with asyncio.TaskGroup() as group:
+            async for frame in frames:
+                await room.acquire()
+                group.create_task(serve(frame))
+
+    async def _answered(self, frame: StreamRequestFrame, principal: Principal) -> AsyncIterator[StreamResponseFrame]:
+        sampling = self._sampler.decide(frame.traceparent or None)
+        seconds = min(frame.deadline_ms / 1000 or self._request_seconds, self._request_seconds)
+        try:
+            passed = await self._limiter.admit(principal)
+            try:
+                command = read_frame(frame, self._edge(principal, seconds), self._ports.tasks)
+                with telemetry.following(sampling.unsampled or sampling.carrier.get("traceparent", "")):
+                    async for response in self._events(frame, command):
+                        yield response
+            finally:
+                passed.leave()
+        except Refusal as refusal:
+            yield StreamResponseFrame(id=frame.id, failure=to_failure(refusal))
+        except Exception:  # noqa: BLE001 - one request of many; the stream goes on
+            logger.exception("a request on a stream failed inside")
+            yield StreamResponseFrame(id=frame.id, failure=to_failure(InternalError()))
+
+    async def _events(self, frame: StreamRequestFrame, command: Predict) -> AsyncIterator[StreamResponseFrame]:
+        async with aclosing(predict(command, self._ports)) as events:
+            async for event in events:
+                yield write_event(frame, command, event)
+                if not isinstance(event, Delta):
+                    return
+
+    def _edge(self, principal: Principal, seconds: float) -> Edge:
+        return Edge(principal.tenant, self._ports.clock.monotonic() + seconds, self._ports.ids)
