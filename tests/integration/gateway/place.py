@@ -1,7 +1,8 @@
 """A whole gateway in one process, with replicas and a registry that stand in for the real ones."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,12 @@ from services.cli.launcher.ports import any_free
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported, ReplicaVersion, Role, Target
 from services.contracts.names import DEFAULT_TENANT
-from services.contracts.rpc import (
-    inference_pb2,
-    inference_pb2_grpc,
-    registry_pb2,
-    registry_pb2_grpc,
-    trainer_pb2_grpc,
-)
+from services.contracts.rpc import inference_pb2, registry_pb2, registry_pb2_grpc, replica_pb2_grpc, trainer_pb2_grpc
+from services.contracts.rpc import replica_pb2 as pb
+from services.contracts.tasks import CLASSIFICATION, TASKS
+from services.contracts.tasks.classification import ClassificationResult, LabelScore, Prediction
+from services.contracts.tasks.embedding import EmbeddingResult
+from services.contracts.tasks.task import AnswerInfo
 from services.gateway.app import build
 from services.gateway.settings import GatewaySettings
 from services.kit.core.clock import SystemClock
@@ -53,68 +53,89 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     assert condition(), what
 
 
-Behaviour = Callable[[inference_pb2.StreamRequest], Awaitable[inference_pb2.StreamResponse]]
+@dataclass(frozen=True)
+class Seen:
+    """A request as a replica gets it, opened."""
+
+    id: int
+    predict: pb.TaskRequest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.predict, name)
+
+    @property
+    def message(self) -> Any:
+        """What the payload holds: a ClassifyRequest or an EmbedRequest."""
+        kinds: dict[str, Any] = {
+            "classification": inference_pb2.ClassifyRequest,
+            "embedding": inference_pb2.EmbedRequest,
+        }
+        return kinds[self.predict.task].FromString(self.predict.payload)
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self.message.texts)
 
 
-async def answer_at_once(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-    asked = request.classify
-    scores = [inference_pb2.LabelScore(label="dev", score=0.75), inference_pb2.LabelScore(label="data", score=0.25)]
-    predictions = [inference_pb2.Prediction(label="dev", score=0.75, scores=scores) for _ in asked.texts]
-    response = inference_pb2.ClassifyResponse(
-        request_id=asked.request_id,
-        deployment=asked.deployment,
-        model="news",
-        version=asked.version,
-        predictions=predictions,
-        tokens=7,
-    )
-    if asked.with_embeddings:
-        response.embeddings.extend(inference_pb2.Embedding(values=EMBEDDING) for _ in asked.texts)
-    return inference_pb2.StreamResponse(id=request.id, response=response)
+Behaviour = Callable[[Seen], Awaitable[pb.ReplicaEvent]]
+
+
+async def answer_at_once(request: Seen) -> pb.ReplicaEvent:
+    return answered(request, [EMBEDDING] * len(request.texts))
+
+
+def answered(request: Seen, vectors: Sequence[Sequence[float]], tokens: int = 7) -> pb.ReplicaEvent:
+    task = TASKS.named(request.task)
+    embeddings = [array("f", vector) for vector in vectors]
+    result: Any = EmbeddingResult(embeddings)
+    if task is CLASSIFICATION:
+        scores = (LabelScore("dev", 0.75), LabelScore("data", 0.25))
+        predictions = [Prediction("dev", 0.75, scores) for _ in request.texts]
+        result = ClassificationResult(predictions, embeddings if request.message.with_embeddings else ())
+    info = AnswerInfo(request.request_id, request.deployment, "news", request.version, tokens)
+    payload = task.encode_result(result, info)
+    told = pb.Result(payload=payload, model="news", version=request.version, tokens=tokens)
+    return pb.ReplicaEvent(id=request.id, result=told)
 
 
 def refuse_with(kind: str, code: str = "no") -> Behaviour:
-    async def behave(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    async def behave(request: Seen) -> pb.ReplicaEvent:
         failure = inference_pb2.Failure(kind=kind, code=code, message="the replica says no", field="texts")
-        return inference_pb2.StreamResponse(id=request.id, failure=failure)
+        return pb.ReplicaEvent(id=request.id, failure=failure)
 
     return behave
 
 
-class FakeReplica(inference_pb2_grpc.InferenceServiceServicer):
+class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
     """An inference process as the gateway sees it; `behaviours` says by version how it answers."""
 
     def __init__(self, name: str, keyring: Keyring, port: int = 0) -> None:
         self.name = name
         self.server = RpcServer(keyring, "127.0.0.1", port)
-        register = inference_pb2_grpc.add_InferenceServiceServicer_to_server
-        self.server.add(register, self, "millrace.v1.InferenceService")
+        register = replica_pb2_grpc.add_ReplicaServiceServicer_to_server
+        self.server.add(register, self, "millrace.v1.ReplicaService")
         self.behaviours: dict[int, Behaviour] = {}
-        self.seen: list[inference_pb2.StreamRequest] = []
+        self.seen: list[Seen] = []
+        self.cancelled: list[int] = []
         self.sequence = 0
 
-    async def Stream(  # type: ignore[override]  # noqa: N802
-        self, requests: AsyncIterator[inference_pb2.StreamRequest], context: Any
+    async def Predict(  # type: ignore[override]  # noqa: N802
+        self, requests: AsyncIterator[pb.ReplicaRequest], context: Any
     ) -> None:
         writing = asyncio.Lock()
 
-        async def serve(request: inference_pb2.StreamRequest) -> None:
-            answer = await self.behaviours.get(request.classify.version, answer_at_once)(request)
+        async def serve(request: Seen) -> None:
+            answer = await self.behaviours.get(request.version, answer_at_once)(request)
             async with writing:
                 await context.write(answer)
 
         async with asyncio.TaskGroup() as group:
             async for request in requests:
-                self.seen.append(request)
-                group.create_task(serve(request))
-
-    async def Classify(  # noqa: N802 - the generated name
-        self, request: inference_pb2.ClassifyRequest, context: Any
-    ) -> inference_pb2.ClassifyResponse:
-        raise NotImplementedError  # the gateway asks on the stream only
-
-    async def Embed(self, request: inference_pb2.EmbedRequest, context: Any) -> inference_pb2.EmbedResponse:  # noqa: N802
-        raise NotImplementedError  # likewise
+                if request.HasField("cancel"):
+                    self.cancelled.append(request.id)
+                    continue
+                self.seen.append(Seen(request.id, request.predict))
+                group.create_task(serve(self.seen[-1]))
 
     async def kill(self) -> None:
         """Without a farewell, as far as one process can."""

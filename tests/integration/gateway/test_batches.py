@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from services.contracts.rpc import batches_pb2, inference_pb2
+from services.contracts.rpc import batches_pb2, inference_pb2, replica_pb2
 from services.gateway.inbound.http.routes import BATCHES
-from tests.integration.gateway.place import Place, answer_at_once, open_place, target
+from tests.integration.gateway.place import Place, Seen, answer_at_once, open_place, target
 from tests.waiting import LIMIT_SECONDS
 
 BATCHES_PATH = "/api/v1/batches"
@@ -103,10 +103,10 @@ async def test_a_bad_row_is_told_in_its_place_and_costs_no_other(
     content += b'{"text": "gr\xf6\xdfe"}\n{"text": "a\\u0000b"}\n{"text": "bad for the model"}\n{"text": "good too"}\n'
     uri = write(tmp_path, "texts.jsonl", content)
 
-    async def picky(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if "bad for the model" in request.classify.texts:
+    async def picky(request: Seen) -> replica_pb2.ReplicaEvent:
+        if "bad for the model" in request.texts:
             failure = inference_pb2.Failure(kind="too_large", code="text_too_long", message="texts[0] is too long")
-            return inference_pb2.StreamResponse(id=request.id, failure=failure)
+            return replica_pb2.ReplicaEvent(id=request.id, failure=failure)
         return await answer_at_once(request)
 
     async with serving(tmp_path, embedded_bootstrap, database_url) as place:
@@ -158,10 +158,10 @@ async def test_a_gateway_that_stops_in_mid_batch_goes_on_from_its_last_whole_par
     seen: list[str] = []
     hold = asyncio.Event()
 
-    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if "text 33" in request.classify.texts:
+    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+        if "text 33" in request.texts:
             await hold.wait()
-        seen.extend(request.classify.texts)
+        seen.extend(request.texts)
         return await answer_at_once(request)
 
     async with serving(tmp_path, embedded_bootstrap, database_url) as place:
@@ -187,8 +187,8 @@ async def test_an_input_that_changes_under_the_batch_fails_it(
     uri = write(tmp_path, "texts.jsonl", rows(64))
     hold = asyncio.Event()
 
-    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if "text 33" in request.classify.texts:
+    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+        if "text 33" in request.texts:
             await hold.wait()
         return await answer_at_once(request)
 
@@ -210,8 +210,8 @@ async def test_a_part_that_was_changed_on_disk_fails_the_batch(
     uri = write(tmp_path, "texts.jsonl", rows(40))
     hold = asyncio.Event()
 
-    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if "text 33" in request.classify.texts:
+    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+        if "text 33" in request.texts:
             await hold.wait()
         return await answer_at_once(request)
 
@@ -232,7 +232,7 @@ async def test_a_cancelled_batch_stops_and_leaves_nothing(
 ) -> None:
     uri = write(tmp_path, "texts.jsonl", rows(400))
 
-    async def slow(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    async def slow(request: Seen) -> replica_pb2.ReplicaEvent:
         await asyncio.sleep(0.05)
         return await answer_at_once(request)
 
@@ -344,7 +344,7 @@ async def test_no_more_batches_than_the_limit_are_open(tmp_path: Path, embedded_
     database = f"sqlite+aiosqlite:///{tmp_path / 'state.db'}"
     hold = asyncio.Event()
 
-    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
         await hold.wait()
         return await answer_at_once(request)
 
@@ -366,8 +366,8 @@ async def test_a_batch_gives_way_to_those_who_wait(tmp_path: Path, embedded_boot
     database = f"sqlite+aiosqlite:///{tmp_path / 'state.db'}"
     hold = asyncio.Event()
 
-    async def held(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if request.classify.texts[0] == "live":
+    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+        if request.texts[0] == "live":
             await hold.wait()
         return await answer_at_once(request)
 
@@ -375,7 +375,7 @@ async def test_a_batch_gives_way_to_those_who_wait(tmp_path: Path, embedded_boot
         place.replicas[0].behaviours[2] = held
         live = [asyncio.create_task(place.classify("live")) for _ in range(waiting)]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while sum(one.classify.texts[0] == "live" for one in place.replicas[0].seen) < waiting:  # noqa: ASYNC110
+            while sum(one.texts[0] == "live" for one in place.replicas[0].seen) < waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         batch = (await create(place, uri))["batch"]
         if waiting:

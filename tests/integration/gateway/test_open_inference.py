@@ -73,7 +73,7 @@ async def test_binary_tensors_come_back_as_binary_whatever_the_body_is_packed_in
         assert length + sum(sizes) == len(body)
         assert unpack_strings(body[length : length + sizes[0]], 128, "labels") == ["dev", "data"] * 64
         assert array("f", body[-sizes[2] :]).tolist() == pytest.approx([*EMBEDDING] * 64)
-        assert list(replica.seen[-1].classify.texts) == texts
+        assert list(replica.seen[-1].texts) == texts
 
 
 async def test_a_small_answer_is_not_compressed(place: Place) -> None:
@@ -110,7 +110,7 @@ async def test_a_version_a_sticky_key_and_whole_texts_reach_the_routing_and_the_
     options = {"sticky_key": "user-7", "whole_texts": True}
     replies = [await place.client.post(INFER, json=asked("a", parameters=options)) for _ in range(8)]
     assert len({reply.json()["model_version"] for reply in replies}) == 1
-    assert replica.seen[-1].classify.whole_texts
+    assert replica.seen[-1].message.whole_texts
 
 
 async def test_the_timeout_in_microseconds_is_the_deadline_and_grpcs_own_goes_on(place: Place) -> None:
@@ -138,9 +138,9 @@ async def test_a_stream_answers_in_the_order_of_its_requests_and_goes_on_after_a
     first_may_answer = asyncio.Event()
 
     async def slow_at_first(request: Any) -> Any:
-        if request.classify.request_id == "s-0":
+        if request.request_id == "s-0":
             await first_may_answer.wait()
-        elif request.classify.request_id == "s-9":
+        elif request.request_id == "s-9":
             first_may_answer.set()
         return await answer_at_once(request)
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from services.contracts.events import Role
-from services.contracts.rpc import inference_pb2
-from tests.integration.gateway.place import EMBEDDING, Place, open_place, refuse_with, target
+from services.contracts.rpc import replica_pb2
+from tests.integration.gateway.place import EMBEDDING, Place, Seen, answered, open_place, refuse_with, target
 
 EMBEDDINGS: Final = "/v1/embeddings"
 
@@ -68,20 +68,15 @@ async def test_embeddings_come_as_floats_or_as_base64_of_little_endian_float32(p
     assert pinned.json()["model"] == "news@2"
     assert pinned.json()["data"][0]["embedding"] == [0.0, 1.0]
     seen = place.replicas[0].seen
-    assert all(request.classify.whole_texts for request in seen if request.classify.with_embeddings)
+    assert all(request.message.whole_texts for request in seen if request.task == "embedding")
 
 
 async def test_a_batch_of_the_largest_size_is_answered_in_order(place: Place) -> None:
     await serving(place)
     random.seed(7)
 
-    async def number(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        asked = request.classify
-        vectors = [inference_pb2.Embedding(values=[float(text), 1.0]) for text in asked.texts]
-        told = inference_pb2.ClassifyResponse(
-            deployment="news", model="news", version=asked.version, tokens=len(vectors), embeddings=vectors
-        )
-        return inference_pb2.StreamResponse(id=request.id, response=told)
+    async def number(request: Seen) -> replica_pb2.ReplicaEvent:
+        return answered(request, [[float(text), 1.0] for text in request.texts], tokens=len(request.texts))
 
     place.replicas[0].behaviours[1] = number
     told = (await embed(place, input=[str(place) for place in range(2048)])).json()
@@ -102,7 +97,7 @@ BAD: Final[list[tuple[dict[str, Any], str | None, str]]] = [
     ({"input": [1, 2]}, "input", "tokens_not_text"),
     ({"input": [[1], [2]]}, "input", "tokens_not_text"),
     ({"input": ["a", "x" * 10_001]}, "input[1]", "context_length_exceeded"),
-    ({"input": "a\0b"}, "input[0]", "invalid_request"),
+    ({"input": "a\0b"}, "input", "invalid_request"),
     ({"model": None}, "model", "invalid_value"),
     ({"model": 7}, "model", "invalid_value"),
     ({"encoding_format": "hex"}, "encoding_format", "invalid_value"),

@@ -4,17 +4,19 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.contracts.events import Role
-from services.contracts.rpc import inference_pb2
+from services.contracts.rpc import inference_pb2, replica_pb2
 from services.gateway.inbound.http.routes import INFERENCE
 from services.gateway.telemetry import MIRRORS
 from tests.integration.gateway.place import (
     EMBEDDING,
     FakeReplica,
     Place,
+    Seen,
     answer_at_once,
     identity,
     open_place,
@@ -37,7 +39,7 @@ async def test_a_ready_version_answers_with_its_labels_and_its_number(place: Pla
     assert (body["deployment"], body["model"], body["version"]) == ("news", "news", 1)
     assert [prediction["label"] for prediction in body["predictions"]] == ["dev", "dev"]
     assert body["predictions"][0]["scores"] == [{"label": "dev", "score": 0.75}, {"label": "data", "score": 0.25}]
-    assert list(replica.seen[-1].classify.texts) == ["one", "two"]
+    assert list(replica.seen[-1].texts) == ["one", "two"]
     assert replica.seen[-1].deadline_ms > 20_000
 
 
@@ -126,7 +128,7 @@ async def test_embeddings_come_over_rest_and_grpc_as_the_replica_gave_them(place
     embed = place.rpc_method(INFERENCE, "Embed")
     over_grpc = await embed(inference_pb2.EmbedRequest(deployment="news", texts=["a"], whole_texts=True))
     assert list(over_grpc.embeddings[0].values) == pytest.approx(list(EMBEDDING))
-    assert [one.classify.whole_texts for one in replica.seen[-2:]] == [False, True]
+    assert [one.message.whole_texts for one in replica.seen[-2:]] == [False, True]
 
 
 async def test_what_the_replica_says_of_the_request_itself_reaches_the_client_in_its_words(place: Place) -> None:
@@ -147,7 +149,7 @@ async def test_full_replicas_refuse_instead_of_queueing(place: Place) -> None:
     await place.serves(1)
     release = asyncio.Event()
 
-    async def answer_later(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    async def answer_later(request: Seen) -> replica_pb2.ReplicaEvent:
         await release.wait()
         return await answer_at_once(request)
 
@@ -168,11 +170,9 @@ async def test_a_mirrored_request_is_seen_by_the_other_version_and_by_no_client(
     replica.behaviours[2] = refuse_with("internal")
     reply = await place.classify(request_id="req-mirrored")
     assert reply.json()["version"] == 1
-    await until(
-        lambda: any(r.classify.request_id == "req-mirrored" and r.classify.mirrored for r in replica.seen), "mirrored"
-    )
-    seen = [r.classify for r in replica.seen if r.classify.request_id == "req-mirrored"]
-    assert [(s.version, s.mirrored) for s in seen] == [(1, False), (2, True)]
+    await until(lambda: any(r.request_id == "req-mirrored" and r.source == "mirror" for r in replica.seen), "mirrored")
+    seen = [r for r in replica.seen if r.request_id == "req-mirrored"]
+    assert [(one.version, one.source) for one in seen] == [(1, "live"), (2, "mirror")]
 
 
 async def until_served_by(place: Place, replica: FakeReplica) -> None:
@@ -187,14 +187,14 @@ async def test_a_leaving_replica_finishes_what_it_has_and_gets_nothing_new(place
     await place.serves(1)
     release = asyncio.Event()
 
-    async def answer_later(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
-        if request.classify.texts[0] == "slow":
+    async def answer_later(request: Seen) -> replica_pb2.ReplicaEvent:
+        if request.texts[0] == "slow":
             await release.wait()
         return await answer_at_once(request)
 
     old.behaviours[1] = answer_later
     slow = asyncio.create_task(place.classify("slow"))
-    await until(lambda: any(r.classify.texts[0] == "slow" for r in old.seen), "the old replica has the request")
+    await until(lambda: any(r.texts[0] == "slow" for r in old.seen), "the old replica has the request")
     new = await place.replica("replica-2", 1)
     await place.publish(old.report(leaving=True))
     await until_served_by(place, new)
@@ -249,6 +249,12 @@ async def test_grpc_clients_are_answered_one_by_one_and_on_a_stream(place: Place
     )(metadata=place.metadata)
     for number in (1, 2):
         await call.write(inference_pb2.StreamRequest(id=number, classify=request))
+    embed = inference_pb2.EmbedRequest(deployment="news", texts=["a text"])
+    await call.write(inference_pb2.StreamRequest(id=4, embed=embed))
+    named = inference_pb2.PredictRequest(deployment="news", task="embedding", payload=embed.SerializeToString())
+    await call.write(inference_pb2.StreamRequest(id=5, predict=named))
+    named = inference_pb2.PredictRequest(deployment="news", task="painting")
+    await call.write(inference_pb2.StreamRequest(id=6, predict=named))
     await call.write(
         inference_pb2.StreamRequest(id=3, classify=inference_pb2.ClassifyRequest(deployment="none", texts=["a"]))
     )
@@ -256,6 +262,57 @@ async def test_grpc_clients_are_answered_one_by_one_and_on_a_stream(place: Place
     answers = {message.id: message async for message in call}
     assert answers[1].response.version == answers[2].response.version == 1
     assert (answers[3].failure.kind, answers[3].failure.code) == ("not_found", "unknown_deployment")
+    assert list(answers[4].embedding.embeddings[0].values) == pytest.approx(list(EMBEDDING))
+    assert (answers[5].result.version, answers[5].result.tokens) == (1, 7)
+    told = inference_pb2.EmbedResponse.FromString(answers[5].result.payload)
+    assert list(told.embeddings[0].values) == pytest.approx(list(EMBEDDING))
+    assert answers[6].failure.code == "unknown_task"
+
+
+async def test_a_message_of_a_client_reaches_the_replica_and_its_answer_the_client_byte_for_byte(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    unknown_field = b"\x9a\x06\x03new"
+    payload = inference_pb2.ClassifyRequest(deployment="news", texts=["a"]).SerializeToString() + unknown_field
+
+    async def answer_with_more(request: Seen) -> replica_pb2.ReplicaEvent:
+        event = await answer_at_once(request)
+        event.result.payload += unknown_field
+        return event
+
+    replica.behaviours[1] = answer_with_more
+    unary: Any = place.channel.unary_unary("/millrace.v1.InferenceService/Classify")
+    answer = await unary(payload, metadata=place.metadata)
+    assert replica.seen[-1].payload == payload
+    assert answer.endswith(unknown_field)
+    stream: Any = place.channel.stream_stream("/millrace.v1.InferenceService/Stream")(metadata=place.metadata)
+    frame = inference_pb2.StreamRequest(id=1).SerializeToString() + b"\x12" + bytes([len(payload)]) + payload
+    await stream.write(frame)
+    await stream.done_writing()
+    (told,) = [message async for message in stream]
+    assert replica.seen[-1].payload == payload
+    assert told.endswith(unknown_field)
+
+
+async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(place: Place) -> None:
+    replica = await place.replica("replica-1", 1)
+    await place.deploy(target(1))
+    await place.serves(1)
+    release = asyncio.Event()
+
+    async def never(request: Seen) -> replica_pb2.ReplicaEvent:
+        await release.wait()
+        return await answer_at_once(request)
+
+    replica.behaviours[1] = never
+    seen = len(replica.seen)
+    request = inference_pb2.ClassifyRequest(deployment="news", texts=["a text"])
+    call = place.rpc_method(INFERENCE, "Classify")(request)
+    await until(lambda: len(replica.seen) > seen, "the replica has the request")
+    call.cancel()
+    await until(lambda: replica.cancelled == [replica.seen[-1].id], "the replica is told")
+    release.set()
 
 
 async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded_bootstrap: str) -> None:
@@ -265,7 +322,7 @@ async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded
         await place.serves(1)
         release = asyncio.Event()
 
-        async def hang(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        async def hang(request: Seen) -> replica_pb2.ReplicaEvent:
             await release.wait()
             return await answer_at_once(request)
 
@@ -281,7 +338,7 @@ async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path
         replica = await place.replica("replica-1", 1, 2)
         release = asyncio.Event()
 
-        async def hang(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+        async def hang(request: Seen) -> replica_pb2.ReplicaEvent:
             await release.wait()
             return await answer_at_once(request)
 
@@ -292,7 +349,7 @@ async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path
         replies = [await place.classify() for _ in range(5)]
         assert {reply.json()["version"] for reply in replies} == {1}
         assert MIRRORS.labels("dropped")._value.get() - dropped >= 3
-        assert len({request.id for request in replica.seen if request.classify.mirrored}) == 2
+        assert len({request.id for request in replica.seen if request.source == "mirror"}) == 2
         release.set()
 
 
@@ -311,7 +368,7 @@ async def test_a_stopping_gateway_ends_the_requests_it_has(place: Place) -> None
     await place.deploy(target(1))
     await place.serves(1)
 
-    async def take_a_while(request: inference_pb2.StreamRequest) -> inference_pb2.StreamResponse:
+    async def take_a_while(request: Seen) -> replica_pb2.ReplicaEvent:
         await asyncio.sleep(0.5)
         return await answer_at_once(request)
 

@@ -66,7 +66,7 @@ def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
 
 def _message(told: ErrorBody) -> str:
     """There is no place for a hint of its own."""
-    said = WORDS.get(told.code, told.message)
+    said = WORDS.get(told.code, told.message).replace("'texts", "'input")
     return f"{said} {told.hint[0].upper()}{told.hint[1:]}." if told.hint else said
 
 

@@ -137,6 +137,10 @@ class OpenAiFace:
             embedded = await embed_all(command, self._ports)
         except (UnknownDeployment, VersionNotServed) as unknown:
             raise ModelNotFound(model=sent["model"]) from unknown
+        except Refusal as refusal:
+            if isinstance(sent["input"], str) and refusal.at == "texts[0]":
+                refusal.at = "input"  # which is one text, and no list of them
+            raise
         return answer(embedded, wanted), [(b"x-millrace-version", str(embedded.version).encode())]
 
 
