@@ -14,7 +14,7 @@ from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded
 from services.inference.domain.versions import VersionKey, Wish
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
-from services.kit.messaging.envelope import Cause
+from services.kit.messaging.envelope import EventRef
 
 
 class Engine(Protocol):
@@ -120,7 +120,7 @@ class Crew(Protocol):
 
 
 class Reporter(Protocol):
-    def changed(self, cause: Cause | None = None) -> None:
+    def changed(self, cause: EventRef | None = None) -> None:
         """Something happened that the house should know: a report goes out soon, in the present trace and story."""
         ...
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from services.cli.demo.corpus import Text, spoiled
 from services.cli.demo.doors import ask_over_grpc
-from services.cli.demo.errors import NotInTime, StoryBroke
-from services.cli.demo.stage import Stage
+from services.cli.demo.errors import DemoFailed, NotInTime
+from services.cli.demo.stage import DemoContext
 from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.summary import Client, Drift, Interval, Recovery, Rollback
 from services.cli.demo.traffic import Answered
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 
 TRAINING_SECONDS: Final = 900.0
 MOVE_SECONDS: Final = 240.0
@@ -43,13 +43,13 @@ class Trained:
     number: int
     passed: bool
     seconds: float
-    event: Seen
+    event: ReceivedEvent
 
 
 # --- 1. train ----------------------------------------------------------------------------------
 
 
-async def train_first(stage: Stage) -> Trained:
+async def train_first(stage: DemoContext) -> Trained:
     """A data set is published on Kafka; the trainer makes version 1 of it."""
     sizes = [sum(text.split == split for text in stage.corpus.data_set) for split in ("train", "test", "reference")]
     stage.view.note(
@@ -60,14 +60,14 @@ async def train_first(stage: Stage) -> Trained:
         return await _train(stage, f"{stage.model}-first", stage.corpus.data_set)
 
 
-async def _train(stage: Stage, data_set: str, rows: tuple[Text, ...]) -> Trained:
+async def _train(stage: DemoContext, data_set: str, rows: tuple[Text, ...]) -> Trained:
     since, published = stage.log.mark(), stage.clock.now()
     stage.publish_data_set(data_set, rows)
     told = await stage.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
     return await _judged(stage, told, since, published)
 
 
-async def _judged(stage: Stage, told: Seen, since: int, asked: datetime) -> Trained:
+async def _judged(stage: DemoContext, told: ReceivedEvent, since: int, asked: datetime) -> Trained:
     """Waits for what the registry's gate says of the run's version."""
     run = told.body["run"]
     _, registered = await stage.fact_where(
@@ -92,23 +92,23 @@ async def _judged(stage: Stage, told: Seen, since: int, asked: datetime) -> Trai
 # --- 2. serve ----------------------------------------------------------------------------------
 
 
-async def serve_first(stage: Stage, trained: Trained) -> list[Client]:
+async def serve_first(stage: DemoContext, trained: Trained) -> list[Client]:
     """Version 1 is loaded and takes all traffic; a client asks over REST and over gRPC."""
     if not trained.passed:
-        raise StoryBroke(f"the gate refused version {trained.number}, the first one")
+        raise DemoFailed(f"the gate refused version {trained.number}, the first one")
     with stage.step(f"roll out version {trained.number}"):
         await stage.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
     with stage.step("ask over REST and gRPC"):
         return [await _ask_rest(stage), await _ask_grpc(stage)]
 
 
-def _test_texts(stage: Stage) -> list[Text]:
+def _test_texts(stage: DemoContext) -> list[Text]:
     """Spread over the classes, from the rows that no version learns from."""
     tests = [text for text in stage.corpus.data_set if text.split == "test"]
     return sorted(tests[: CLIENT_TEXTS * 4], key=lambda text: text.label)[::4]
 
 
-async def _ask_rest(stage: Stage) -> Client:
+async def _ask_rest(stage: DemoContext) -> Client:
     answers = [await stage.traffic.ask(text, feedback=False) for text in _test_texts(stage)]
     for answer in [one for one in answers if one is not None][::8]:
         mark = "right" if answer.right else f"wrong, it is {answer.text.label}"
@@ -116,7 +116,7 @@ async def _ask_rest(stage: Stage) -> Client:
     return _client(stage, "REST", sum(answer is not None and answer.right for answer in answers), len(answers))
 
 
-async def _ask_grpc(stage: Stage) -> Client:
+async def _ask_grpc(stage: DemoContext) -> Client:
     texts = _test_texts(stage)
     version, labels = await ask_over_grpc(
         stage.endpoints["grpc"], stage.key, stage.model, [text.text for text in texts]
@@ -125,17 +125,17 @@ async def _ask_grpc(stage: Stage) -> Client:
     return _client(stage, f"gRPC (v{version})", right, len(texts))
 
 
-def _client(stage: Stage, door: str, right: int, asked: int) -> Client:
+def _client(stage: DemoContext, door: str, right: int, asked: int) -> Client:
     stage.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
     if right * 2 < asked:
-        raise StoryBroke(f"only {right} of {asked} answers over {door} were right")
+        raise DemoFailed(f"only {right} of {asked} answers over {door} were right")
     return Client(door=door, asked=asked, right=right)
 
 
 # --- 3. drift and recovery ---------------------------------------------------------------------
 
 
-async def stay_quiet(stage: Stage, version: int) -> int:
+async def stay_quiet(stage: DemoContext, version: int) -> int:
     """Unchanged traffic flows until some windows have closed. The number of quiet ones; raises if any was not."""
     stage.traffic.mix.share = 0.0
     stage.traffic.labelled = 0.25
@@ -149,11 +149,11 @@ async def stay_quiet(stage: Stage, version: int) -> int:
             f"window {window['number']}: {window['rows']} texts, p={window['p_value']:.3f}, {window['verdict']}"
         )
     if stage.log.first(lambda event: event.topic == "drift.detected" and event.key == stage.model):
-        raise StoryBroke("the monitor saw drift where there was none")
+        raise DemoFailed("the monitor saw drift where there was none")
     return sum(window["verdict"] == "quiet" for window in windows)
 
 
-async def _windows(stage: Stage, version: int, wanted: int) -> list[dict[str, Any]]:
+async def _windows(stage: DemoContext, version: int, wanted: int) -> list[dict[str, Any]]:
     deadline = stage.clock.monotonic() + DRIFT_SECONDS
     while stage.clock.monotonic() < deadline:
         windows = await stage.windows(version)
@@ -163,7 +163,7 @@ async def _windows(stage: Stage, version: int, wanted: int) -> list[dict[str, An
     raise NotInTime(f"{wanted} windows of version {version}", DRIFT_SECONDS)
 
 
-async def drift(stage: Stage, version: int) -> tuple[Drift, Seen]:
+async def drift(stage: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
     """The mix shifts, and every answer gets its right label. What the monitor told, and when."""
     stage.view.note(
         f"now {SHIFTED_SHARE:.0%} of the texts come from installed packages: the same six subjects in other words. "
@@ -198,7 +198,7 @@ async def drift(stage: Stage, version: int) -> tuple[Drift, Seen]:
     return found, told
 
 
-async def recover(stage: Stage, version: int, drifted: Seen) -> tuple[Trained, Recovery]:
+async def recover(stage: DemoContext, version: int, drifted: ReceivedEvent) -> tuple[Trained, Recovery]:
     """The trainer retrains with the labels, the new version passes its gate and its canary, and takes over."""
     held_out = list(stage.corpus.shifted_unseen)[:HELD_OUT_TEXTS]
     queued = stage.log.events.index(drifted)
@@ -211,19 +211,19 @@ async def recover(stage: Stage, version: int, drifted: Seen) -> tuple[Trained, R
         told = await stage.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
         trained = await _judged(stage, told, queued, drifted.time)
     if not trained.passed:
-        raise StoryBroke(f"the gate refused version {trained.number}, which should have been better")
+        raise DemoFailed(f"the gate refused version {trained.number}, which should have been better")
     stage.traffic.labelled = 1.0
     with stage.step(f"canary of version {trained.number}"):
         promoted = await _end_of_rollout(stage, trained.number, queued)
     if promoted.body["kind"] != "rollout_promoted":
-        raise StoryBroke(f"version {trained.number} was not promoted: {promoted.body['reason']}")
+        raise DemoFailed(f"version {trained.number} was not promoted: {promoted.body['reason']}")
     stage.traffic.mix.share = SETTLED_SHARE
     stage.traffic.rate = 0
     after = await _measure(stage, held_out, trained.number)
     return trained, _recovery(stage, before, after, (promoted.time - drifted.time).total_seconds())
 
 
-async def _enough_labels(stage: Stage, version: int) -> None:
+async def _enough_labels(stage: DemoContext, version: int) -> None:
     """Labelled traffic goes on until the trainer has queued a run because of the drift."""
     stage.traffic.rate = CANARY_RATE
     deadline = stage.clock.monotonic() + LABELS_SECONDS
@@ -238,7 +238,7 @@ async def _enough_labels(stage: Stage, version: int) -> None:
     raise NotInTime("the trainer to queue a run because of the drift", LABELS_SECONDS)
 
 
-async def _end_of_rollout(stage: Stage, version: int, since: int) -> Seen:
+async def _end_of_rollout(stage: DemoContext, version: int, since: int) -> ReceivedEvent:
     """The registry's fact that ended or paused the rollout of this version."""
     ends = {"rollout_promoted", "rollout_rolled_back", "rollout_paused"}
     stage.traffic.rate = CANARY_RATE
@@ -252,7 +252,7 @@ async def _end_of_rollout(stage: Stage, version: int, since: int) -> Seen:
     return ended
 
 
-async def _measure(stage: Stage, held_out: Sequence[Text], version: int) -> list[Answered]:
+async def _measure(stage: DemoContext, held_out: Sequence[Text], version: int) -> list[Answered]:
     """Held-out texts of the new mix among as many of the old, without a label. Only this version's answers count."""
     dice = random.Random(0)
     quiet = [stage.traffic.mix.quiet[index % len(stage.traffic.mix.quiet)] for index in range(len(held_out))]
@@ -265,7 +265,7 @@ async def _measure(stage: Stage, held_out: Sequence[Text], version: int) -> list
     return [answer for answer in answers if answer.text in wanted and answer.version == version]
 
 
-def _recovery(stage: Stage, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
+def _recovery(stage: DemoContext, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
     was = {answer.text: answer.right for answer in before}
     now = {answer.text: answer.right for answer in after}
     both = was.keys() & now.keys()
@@ -293,7 +293,7 @@ def _recovery(stage: Stage, before: Sequence[Answered], after: Sequence[Answered
 # --- 4. a bad version --------------------------------------------------------------------------
 
 
-async def refuse_bad(stage: Stage) -> Trained:
+async def refuse_bad(stage: DemoContext) -> Trained:
     """A data set with spoiled labels is published; the gate must refuse what comes of it."""
     whole = stage.corpus.data_set
     honest = tuple(
@@ -310,12 +310,12 @@ async def refuse_bad(stage: Stage) -> Trained:
     with stage.step("train a bad version"):
         trained = await _train(stage, f"{stage.model}-spoiled", rows)
     if trained.passed:
-        raise StoryBroke(f"the gate passed version {trained.number}, although its labels were spoiled")
+        raise DemoFailed(f"the gate passed version {trained.number}, although its labels were spoiled")
     stage.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
     return trained
 
 
-async def force_bad(stage: Stage, bad: Trained) -> Rollback:
+async def force_bad(stage: DemoContext, bad: Trained) -> Rollback:
     """The bad version is forced past its gate; the evidence must bring it down again."""
     stage.traffic.labelled = 1.0
     stage.traffic.rate = CANARY_RATE
@@ -328,7 +328,7 @@ async def force_bad(stage: Stage, bad: Trained) -> Rollback:
         )
         ended = await _end_of_rollout(stage, bad.number, since)
     if ended.body["kind"] != "rollout_rolled_back":
-        raise StoryBroke(f"version {bad.number} was not rolled back: {ended.body['kind']}, {ended.body['reason']}")
+        raise DemoFailed(f"version {bad.number} was not rolled back: {ended.body['kind']}, {ended.body['reason']}")
     verdict = await stage.log.wait(
         lambda event: event.topic == "rollout.judged" and event.body["verdict"] == "roll_back",
         "the verdict",
@@ -340,7 +340,9 @@ async def force_bad(stage: Stage, bad: Trained) -> Rollback:
     return _rollback(stage, bad, loaded, ended, verdict, stage.traffic.totals.failed - failed)
 
 
-def _rollback(stage: Stage, bad: Trained, loaded: Seen, ended: Seen, verdict: Seen, failed: int) -> Rollback:
+def _rollback(
+    stage: DemoContext, bad: Trained, loaded: ReceivedEvent, ended: ReceivedEvent, verdict: ReceivedEvent, failed: int
+) -> Rollback:
     last = stage.traffic.totals.last_at.get(bad.number)
     found = Rollback(
         version=bad.number,

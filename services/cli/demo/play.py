@@ -14,9 +14,9 @@ from services.cli.commands.fleet import describe
 from services.cli.demo import chapters, closing, folder
 from services.cli.demo.corpus import Corpus, build
 from services.cli.demo.doors import OutsideProducer, RestDoor
-from services.cli.demo.errors import StoryBroke
+from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog, Recorder
-from services.cli.demo.stage import Stage
+from services.cli.demo.stage import DemoContext
 from services.cli.demo.summary import Summary, Told
 from services.cli.demo.traffic import Mix, Traffic
 from services.cli.demo.view import Filter, View, view_for
@@ -31,7 +31,7 @@ from services.cli.output import PLAIN_WIDTH
 from services.cli.rest import address_and_key
 from services.cli.session import Session
 from services.cli.telling import in_words, version_of
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock, SystemClock
 from services.kit.core.ids import SystemIds
@@ -135,7 +135,7 @@ async def _tell(setting: _Setting) -> Summary:
         )
     summary.write(home.demo / "summary.json")
     if summary.traffic.requests_failed:
-        raise StoryBroke(
+        raise DemoFailed(
             f"{summary.traffic.requests_failed} requests failed: {'; '.join(summary.traffic.failures)}",
             f"the whole summary is in {home.demo / 'summary.json'}",
         )
@@ -143,12 +143,12 @@ async def _tell(setting: _Setting) -> Summary:
 
 
 @asynccontextmanager
-async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[Stage]:
+async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[DemoContext]:
     """The running services as a client sees them, and every event that is told from now on."""
     home = setting.home
     state = launch.running_state(home)
     if state is None:
-        raise StoryBroke("the services stopped")
+        raise DemoFailed("the services stopped")
     topics = [topic.name for topic in load_topics() if topic.name not in COUNTED]
     recorder = Recorder(state.endpoints["kafka"], topics, log)
     url, key = address_and_key(home)
@@ -156,7 +156,7 @@ async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[Stage]:
     door = RestDoor(url, key, model)
     try:
         corpus = await setting.corpus
-        yield Stage(
+        yield DemoContext(
             home=home.root,
             model=model,
             endpoints=state.endpoints,
@@ -185,7 +185,7 @@ async def _free_name(url: str, key: str) -> str:
     return next(name for number in range(1, 10_000) if (name := f"{MODEL}-{number}") not in taken)
 
 
-async def _chapters(stage: Stage) -> closing.Findings:
+async def _chapters(stage: DemoContext) -> closing.Findings:
     view = stage.view
     view.chapter(1, "real text becomes a model")
     first = await chapters.train_first(stage)
@@ -210,7 +210,7 @@ class _News:
         self.timeline: list[Told] = []
         self._filter = Filter()
 
-    def __call__(self, event: Seen) -> None:
+    def __call__(self, event: ReceivedEvent) -> None:
         if not self._filter.is_news(event):
             return
         self._view.event(event)
@@ -240,7 +240,7 @@ async def _show_doors(session: Session, home: Home) -> None:
     """The addresses, only once each of them answers."""
     state = launch.running_state(home)
     if state is None:
-        raise StoryBroke("the services stopped")
+        raise DemoFailed("the services stopped")
     told = await describe(home, state)
     silent = [name for name, part in told["services"].items() if part["health"] != "ready"]
     for name in ("grpc", "kafka"):
@@ -248,7 +248,7 @@ async def _show_doors(session: Session, home: Home) -> None:
         if not answers(host, int(port)):
             silent.append(name)
     if silent:
-        raise StoryBroke(f"these do not answer: {', '.join(silent)}")
+        raise DemoFailed(f"these do not answer: {', '.join(silent)}")
     for name, address in told["endpoints"].items():
         session.out.say(f"{name:<8} {address}")
     session.out.say(f"API key  {told['api_key_file']}")

@@ -11,7 +11,7 @@ from services.contracts.rpc import gateway_pb2
 from services.contracts.training import Columns, Recipe
 from services.gateway.domain.requests import Accepted, bad_field, check_name
 from services.gateway.domain.uploads import FORMATS, NewContent, Uploaded
-from services.kit.transport.grpc_requests import read_moment
+from services.kit.transport.grpc_requests import read_timestamp
 
 _FEEDBACK_NAMES: Final = {"request": "request_id"}
 _COLUMNS: Final = ("text_column", "label_column", "split_column", "group_column")
@@ -63,7 +63,7 @@ def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackRecei
             rating=request.rating if request.HasField("rating") else None,
             score=request.score if request.HasField("score") else None,
             reference=request.reference or None,
-            said_at=read_moment(request, "said_at"),
+            said_at=read_timestamp(request, "said_at"),
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -43,7 +43,7 @@ async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports)
         for envelope in batch:
             event = envelope.event
             label = event.label if event.label is not None else event.reference
-            if not await tx.first_sight(envelope) or label is None or len(label) > LONGEST_LABEL:
+            if not await tx.mark_processed(envelope) or label is None or len(label) > LONGEST_LABEL:
                 continue
             given = GivenLabel(item_key(event.request, event.item), label, min(event.said_at or envelope.time, now))
             labels[envelope.tenant, event.deployment].append(given)

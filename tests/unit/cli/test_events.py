@@ -18,7 +18,7 @@ from services.cli.examples import example
 from services.cli.filters import moment, wanted
 from services.cli.home import Home
 from services.cli.reading import edited
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS, Event
 from services.contracts.schemas import event_schema
@@ -33,8 +33,8 @@ def run(*arguments: str, given: str = "") -> Any:
     return CliRunner().invoke(app, list(arguments), input=given)
 
 
-def seen(body: dict[str, Any], **headers: str) -> Seen:
-    return Seen("deployment.changed", "topics", NOW, "millrace/registry", headers, body, offset=0, partition=0)
+def seen(body: dict[str, Any], **headers: str) -> ReceivedEvent:
+    return ReceivedEvent("deployment.changed", "topics", NOW, "millrace/registry", headers, body, offset=0, partition=0)
 
 
 # --- schemas and examples ----------------------------------------------------------------------

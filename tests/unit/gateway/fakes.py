@@ -19,7 +19,7 @@ from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.statistics import Statistics
 from services.gateway.ports import Policy, Ports, ReplicaRequest
 from services.kit.core.clock import VirtualClock
-from services.kit.core.idempotency import KeyReused, Once
+from services.kit.core.idempotency import IdempotencyKey, KeyReused
 from services.kit.core.ids import SeededIds
 from services.kit.identity.keys import KeyRecord, NewKey
 
@@ -131,14 +131,19 @@ class FakeStore:
         self.events.append((tenant, event))
         return f"evt-{len(self.events)}"
 
-    async def answered_before(self, once: Once) -> str | None:
-        kept = self.receipts.setdefault((once.tenant, once.key), (once.fingerprint, ""))
-        if kept[0] != once.fingerprint:
+    async def find_idempotent_response(self, bind_idempotency_key: IdempotencyKey) -> str | None:
+        kept = self.receipts.setdefault(
+            (bind_idempotency_key.tenant, bind_idempotency_key.key), (bind_idempotency_key.fingerprint, "")
+        )
+        if kept[0] != bind_idempotency_key.fingerprint:
             raise KeyReused
         return kept[1] or None
 
-    async def remember_answer(self, once: Once, answer: str) -> None:
-        self.receipts[once.tenant, once.key] = (once.fingerprint, answer)
+    async def save_idempotent_response(self, bind_idempotency_key: IdempotencyKey, answer: str) -> None:
+        self.receipts[bind_idempotency_key.tenant, bind_idempotency_key.key] = (
+            bind_idempotency_key.fingerprint,
+            answer,
+        )
 
     async def waiting_events(self) -> int:
         return len(self.events)

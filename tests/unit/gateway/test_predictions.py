@@ -258,13 +258,13 @@ async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None
 
 
 async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
-    class Once(Classification):
+    class IdempotencyKey(Classification):
         repeatable = False
 
     world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
     with pytest.raises(ReplicaLost):
-        await answer(command(task=Once()), world.ports)
+        await answer(command(task=IdempotencyKey()), world.ports)
     assert len(world.replicas.asked) == 1
 
 
