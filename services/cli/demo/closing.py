@@ -55,17 +55,17 @@ async def collect(
     started: datetime,
 ) -> Summary:
     """Asks the running system for what the chapters have not measured themselves."""
-    model = await stage.door.get(f"/models/{stage.model}")
+    model = await demo.door.get(f"/models/{demo.model}")
     versions = {version["number"]: version for version in model["versions"]}
-    await stage.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
+    await demo.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
     spans = read_spans(home.traces, trace_id)
-    totals = stage.traffic.totals
+    totals = demo.traffic.totals
     return Summary(
         broker=broker,
-        model=stage.model,
+        model=demo.model,
         started=started,
-        seconds=(stage.clock.now() - started).total_seconds(),
-        steps=stage.steps,
+        seconds=(demo.clock.now() - started).total_seconds(),
+        steps=demo.steps,
         trace_id=trace_id,
         services_in_trace=services_of(spans),
         spans_in_trace=len(spans),

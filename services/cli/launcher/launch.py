@@ -11,7 +11,7 @@ from typing import Final
 
 from services.cli.home import Home
 from services.cli.launcher.fleet import CLEAN_UPS, BrokerKind
-from services.cli.launcher.processes import alive, kill_group, spawn
+from services.cli.launcher.processes import alive, run, spawn
 from services.cli.launcher.state import FAILED, READY, FleetState, is_held
 from services.kit.core.clock import Clock
 
@@ -31,7 +31,7 @@ class LaunchFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LaunchOptions:
     """How to start: which broker, and settings for the services on top of the caller's own environment."""
 
     broker: BrokerKind = "embedded"
@@ -50,7 +50,7 @@ def running_state(home: Home) -> FleetState | None:
     return FleetState.read(home.endpoints_file) if is_running(home) else None
 
 
-async def start(home: Home, wanted: Wanted, clock: Clock, progress: Progress) -> FleetState:
+async def start(home: Home, wanted: LaunchOptions, clock: Clock, progress: Progress) -> FleetState:
     """Starts the supervisor and returns once every service is ready.
 
     Not detached, it ends with the calling process. Raises LaunchFailed with the end of the log that tells why.
@@ -106,14 +106,13 @@ async def _clean_up(home: Home, clock: Clock) -> None:
     """Ends what killed services had started themselves."""
     environment = {**os.environ, "MILLRACE_HOME": str(home.root)}
     for name, argument in CLEAN_UPS.items():
-        process = spawn(
-            [sys.executable, "-m", f"services.{name}", argument], log=home.log_of(name), environment=environment
+        await run(
+            [sys.executable, "-m", f"services.{name}", argument],
+            log=home.log_of(name),
+            environment=environment,
+            limit_seconds=CLEAN_UP_SECONDS,
+            clock=clock,
         )
-        waited = 0.0
-        while process.poll() is None and waited < CLEAN_UP_SECONDS:
-            await clock.sleep(LOOK_SECONDS)
-            waited += LOOK_SECONDS
-        kill_group(process)
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from services.kit.core.clock import Clock
+
 PR_SET_PDEATHSIG: Final = 1
+POLL_SECONDS: Final = 0.05
 
 QUIET_MATH: Final = {
     # Several processes share few cores: a spinning OpenMP thread costs more than it computes.
@@ -79,6 +82,17 @@ def stop(process: subprocess.Popen[bytes], *, limit_seconds: float) -> bool:
             ended = False
     kill_group(process)
     return ended
+
+
+async def run(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str], limit_seconds: float, clock: Clock
+) -> None:
+    """Runs `command` to its end, as `spawn` does; its whole group is killed then, or after `limit_seconds`."""
+    process = spawn(command, log=log, environment=environment)
+    started = clock.monotonic()
+    while process.poll() is None and clock.monotonic() - started < limit_seconds:
+        await clock.sleep(POLL_SECONDS)
+    kill_group(process)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

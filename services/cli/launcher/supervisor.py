@@ -25,7 +25,7 @@ from services.cli.launcher.broker import read_ready
 from services.cli.launcher.fleet import BrokerKind, Room
 from services.cli.launcher.ports import LOOPBACK
 from services.cli.launcher.probe import status_of
-from services.cli.launcher.processes import kill_group, spawn
+from services.cli.launcher.processes import kill_group, run, spawn
 from services.cli.launcher.state import FAILED, READY, RESTARTING, STARTING, STOPPING, FleetState, Lock, PartState
 from services.kit.core.clock import Clock, SystemClock
 
@@ -271,13 +271,13 @@ class Supervisor:
         if child.process is None or self._code(child) == 0:
             return
         room = self._room_of(child)
-        process = spawn(
-            [*self._command_of(room), argument], log=Path(child.told.log), environment=self._settings_of(room)
+        await run(
+            [*self._command_of(room), argument],
+            log=Path(child.told.log),
+            environment=self._settings_of(room),
+            limit_seconds=STOP_LIMIT_SECONDS,
+            clock=self._clock,
         )
-        started = self._clock.monotonic()
-        while process.poll() is None and self._clock.monotonic() - started < STOP_LIMIT_SECONDS:
-            await self._clock.sleep(LOOK_SECONDS)
-        kill_group(process)
 
     def _room_of(self, child: Child) -> Room:
         return next(room for room in self._rooms if room.name == child.told.name)

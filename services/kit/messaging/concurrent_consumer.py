@@ -183,10 +183,7 @@ class ConcurrentConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aio
             return
         try:
             await self._consumer.commit(offsets)
-        except (
-            CommitFailedError,
-            IllegalStateError,
-        ) as error:  # another consumer owns them now
+        except (CommitFailedError, IllegalStateError) as error:  # another consumer owns them now
             logger.warning("offsets of %s were not committed: %s", self._event.topic, error)
             return
         for partition, offset in offsets.items():

@@ -76,8 +76,13 @@ class Stops:
         """`cut` closes the client's connections when it has to be given up."""
         task = asyncio.create_task(_quietly(stop))
         self._cuts[task] = cut
-        task.add_done_callback(lambda done: self._cuts.pop(done, None))
+        task.add_done_callback(self._ended)
         await asyncio.wait([task], timeout=self._limit_seconds)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._cuts.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a client stopped with an error", exc_info=error)
 
     async def cancel(self) -> None:
         """Gives up on those that still stop, and closes their connections: half stopped they would stay open."""
@@ -90,19 +95,21 @@ class Stops:
                 await _quietly(cut)
 
 
-async def cut_connections(consumer: AIOKafkaConsumer) -> None:
-    """Closes the connections of a consumer whose `stop` was cancelled.
+async def cut_connections(*consumers: AIOKafkaConsumer) -> None:
+    """Closes the connections of consumers whose `stop` was cancelled.
 
     aiokafka has no public way: `stop` waits for a group that is still being joined, and a second call does nothing.
     """
-    await consumer._client.close()
+    await asyncio.gather(*(_quietly(consumer._client.close) for consumer in consumers))
 
 
 async def _quietly(stop: Callable[[], Awaitable[Any]]) -> None:
+    """FastStream raises a group: one error for each subscriber that did not stop."""
     try:
         await stop()
-    except (KafkaError, OSError) as error:
-        logger.warning("a client did not leave its broker: %s", error)
+    except* (KafkaError, OSError) as errors:
+        for error in errors.exceptions:
+            logger.warning("a client did not leave its broker: %s", error)
 
 
 def group_consumer(

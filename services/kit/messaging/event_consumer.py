@@ -29,12 +29,14 @@ def build_broker(
 ) -> KafkaBroker:
     """A broker with the middlewares and the service's subscribers; it is not connected.
 
-    A message is acknowledged after its subscriber has returned or its dead letter was sent. Subscribers are called with
-    the decoded envelope alone, without injection of dependencies, which would validate the event a second time.
+    It only consumes: dead letters are sent by the service's own producer. A message is acknowledged after its
+    subscriber has returned or its dead letter was sent. Subscribers are called with the decoded envelope alone, without
+    injection of dependencies, which would validate the event a second time.
     """
     broker = KafkaBroker(
         bootstrap_servers,
         client_id=f"millrace-{service}",
+        consumer_only=True,
         ack_policy=AckPolicy.NACK_ON_ERROR,
         middlewares=[
             partial(DeadLetterMiddleware, delivery=delivery, clock=clock),
@@ -50,7 +52,7 @@ def build_broker(
 
 
 def kafka_subscribers(broker: KafkaBroker) -> list[LogicSubscriber[Any]]:
-    """Typed: the broker tells of subscribers in general."""
+    """The subscribers by the type that has a consumer of Kafka; the broker's list is of any kind."""
     return [subscriber for subscriber in broker.subscribers if isinstance(subscriber, LogicSubscriber)]
 
 
@@ -94,7 +96,7 @@ class EventConsumer:
         finally:
             self.connected.clear()
             consumers = [part.consumer for part in kafka_subscribers(broker) if part.consumer is not None]
-            await self._stops.stop(broker.stop, partial(_cut, consumers))
+            await self._stops.stop(broker.stop, partial(cut_connections, *consumers))
 
     async def _observe(self, consumers: list[Any]) -> None:
         if not all(await asyncio.gather(*map(is_connected, consumers))):
@@ -102,8 +104,3 @@ class EventConsumer:
             return
         self.connected.set()
         await asyncio.gather(*map(observe_lag, consumers))
-
-
-async def _cut(consumers: list[Any]) -> None:
-    for consumer in consumers:
-        await cut_connections(consumer)

@@ -25,7 +25,7 @@ async def is_connected(consumer: AIOKafkaConsumer | None) -> bool:
 
 
 async def observe_lag(consumer: AIOKafkaConsumer | None) -> None:
-    """Sets the lag of each partition whose position and end are known; those were told by earlier fetches."""
+    """Sets the lag of each partition whose position and end are known; both come with fetched records."""
     if consumer is None:
         return
     for partition in consumer.assignment():

@@ -122,7 +122,7 @@ async def test_a_change_that_rests_on_an_older_generation_is_refused(door: Door,
     await prepare(door, method)
     present = (await door.registry.deployment()).generation
     stale = await door.refused(door.ask(method, request(method, expected_generation=present - 1)))
-    assert stale == (Kind.STALE, "deployment_moved_on", "expected_generation")
+    assert stale == (Kind.STALE, "precondition_failed", "expected_generation")
     assert (await door.registry.deployment()).generation == present
     assert (await door.ask(method, request(method, expected_generation=present))).generation > present
 
@@ -143,4 +143,4 @@ async def test_generation_0_asks_that_the_deployment_is_not_there_yet(door: Door
     await door.registry.trains("run-1", deploy=False)
     first = Start(deployment=MODEL, version="1", expected_generation=0)
     assert (await door.ask("StartRollout", first)).generation == 1
-    assert (await door.refused(door.ask("StartRollout", first)))[1] == "deployment_moved_on"
+    assert (await door.refused(door.ask("StartRollout", first)))[1] == "precondition_failed"

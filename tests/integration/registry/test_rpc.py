@@ -104,7 +104,11 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ("ListVersions", wire.ListVersionsRequest(model=MODEL, status="good"), (INVALID, "filter_unknown", "status")),
         ("ListHistory", wire.ListHistoryRequest(actor="x" * 101), (INVALID, "filter_too_long", "actor")),
         ("ListHistory", wire.ListHistoryRequest(kind="\0"), (INVALID, "filter_too_long", "kind")),
-        ("ListHistory", wire.ListHistoryRequest(since=Timestamp(seconds=2**40)), (INVALID, "bad_moment", "since")),
+        (
+            "ListHistory",
+            wire.ListHistoryRequest(since=Timestamp(seconds=2**40)),
+            (INVALID, "invalid_timestamp", "since"),
+        ),
         ("GetLineage", wire.GetLineageRequest(model=MODEL, version="9"), (MISSING, "unknown_version", "version")),
         ("GetLineage", wire.GetLineageRequest(model="x", version="1"), (MISSING, "unknown_model", "model")),
         (

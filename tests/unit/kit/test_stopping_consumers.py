@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
 from services.kit.messaging.consumer_loop import Stops
 
 
@@ -67,3 +70,29 @@ async def test_one_broken_connection_keeps_no_other_open() -> None:
     await stops.stop(client.stop, client.cut)
     await stops.cancel()
     assert client.cuts == 1
+
+
+async def test_each_error_of_a_group_is_logged_and_none_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    """FastStream raises what its subscribers raised as one group."""
+
+    async def stop() -> None:
+        raise ExceptionGroup("Failed to stop subscribers", [OSError("reset"), KafkaConnectionError("gone")])
+
+    client, stops = Client(), Stops()
+    await stops.stop(stop, client.cut)
+    await stops.cancel()
+    assert client.cuts == 0
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["reset", "gone"]
+
+
+async def test_an_error_that_is_no_lost_broker_is_reported_with_its_trace(caplog: pytest.LogCaptureFixture) -> None:
+    async def stop() -> None:
+        raise ExceptionGroup("Failed to stop subscribers", [OSError("reset"), ValueError("a mistake")])
+
+    client, stops = Client(), Stops()
+    await stops.stop(stop, client.cut)
+    await stops.cancel()
+    [error] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert error.exc_info is not None
+    assert isinstance(error.exc_info[1], ExceptionGroup)
+    assert [str(one) for one in error.exc_info[1].exceptions] == ["a mistake"]

@@ -11,7 +11,8 @@ from typing import Final
 from opentelemetry.sdk.trace import TracerProvider
 
 from services.cli.commands.fleet import describe
-from services.cli.demo import chapters, closing, folder
+from services.cli.demo import closing, folder, steps
+from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, build
 from services.cli.demo.doors import OutsideProducer, RestDoor
 from services.cli.demo.errors import DemoFailed
@@ -62,8 +63,9 @@ async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bo
     view = view_for(clock)
     corpus = asyncio.ensure_future(asyncio.to_thread(build, SEED))  # while the services start
     setting = _Setting(home, view, clock, broker, started, fresh, corpus, provider)
+    options = launch.LaunchOptions(broker, bootstrap, detach=keep, settings=_settings())
     try:
-        async with _running(home, launch.Wanted(broker, bootstrap, detach=keep, settings=_settings()), view, clock):
+        async with _running(home, options, view, clock):
             summary = await _tell(setting)
             view.close()
             _show(session, summary)
@@ -82,7 +84,7 @@ def _settings() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _running(home: Home, wanted: launch.Wanted, view: View, clock: Clock) -> AsyncIterator[None]:
+async def _running(home: Home, wanted: launch.LaunchOptions, view: View, clock: Clock) -> AsyncIterator[None]:
     """The fleet, up while the block runs; a detached one is left up afterwards, to be looked at."""
     ready: set[str] = set()
 
@@ -124,14 +126,14 @@ async def _tell(setting: _Setting) -> Summary:
     """The chapters, then the summary, which is written before anything can be wrong with it."""
     home, view = setting.home, setting.view
     news = _News(view)
-    async with _stage(setting, EventLog(news)) as stage:
+    async with _stage(setting, EventLog(news)) as demo:
         with telemetry.span("demo"):
             trace_id = telemetry.current_trace_id()
-            found = await _chapters(stage)
+            found = await _chapters(demo)
         setting.spans.force_flush()
         view.chapter(5, "what happened")
         summary = await closing.collect(
-            stage, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
+            demo, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
         )
     summary.write(home.demo / "summary.json")
     if summary.traffic.requests_failed:
@@ -188,17 +190,17 @@ async def _free_name(url: str, key: str) -> str:
 async def _chapters(stage: DemoContext) -> closing.Findings:
     view = stage.view
     view.chapter(1, "real text becomes a model")
-    first = await chapters.train_first(stage)
+    first = await steps.train_first(demo)
     view.chapter(2, "the model is served")
-    clients = await chapters.serve_first(stage, first)
-    async with stage.traffic.flowing():
+    clients = await steps.serve_first(demo, first)
+    async with demo.traffic.flowing():
         view.chapter(3, "the traffic drifts, and the loop closes")
-        quiet = await chapters.stay_quiet(stage, first.number)
-        drift, drifted = await chapters.drift(stage, first.number)
-        second, recovery = await chapters.recover(stage, first.number, drifted)
+        quiet = await steps.stay_quiet(demo, first.number)
+        drift, drifted = await steps.drift(demo, first.number)
+        second, recovery = await steps.recover(demo, first.number, drifted)
         view.chapter(4, "a bad version is refused, forced in, and rolled back")
-        bad = await chapters.refuse_bad(stage)
-        rollback = await chapters.force_bad(stage, bad)
+        bad = await steps.refuse_bad(demo)
+        rollback = await steps.force_bad(demo, bad)
     return closing.Findings([first, second, bad], clients, quiet, drift, recovery, rollback)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.cli.demo import chapters
-from services.cli.demo.chapters import Trained
+from services.cli.demo import steps
+from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, Text
 from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog
@@ -146,13 +146,13 @@ async def test_a_published_data_set_becomes_a_judged_version(stage: DemoContext,
     name = f"{MODEL}-first"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-1", "parent": None}, after=30)
     fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
-    told = await chapters.train_first(stage)
+    told = await steps.train_first(demo)
     assert (told.number, told.passed) == (1, True)
     assert told.seconds == 30
     (topic, body) = fleet.posted[0]
     assert topic == "dataset.ready"
     assert rows_of(body["uri"]) == 30
-    assert [step.name for step in stage.steps] == ["train version 1"]
+    assert [step.name for step in demo.steps] == ["train version 1"]
 
 
 async def test_a_failed_training_ends_the_story_with_its_reason(stage: DemoContext, fleet: Fleet) -> None:
@@ -171,15 +171,15 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: De
     }
 
     async def retrain() -> None:
-        while stage.traffic.totals.sent < 80:  # the measurement before
-            await stage.clock.sleep(0.01)
+        while demo.traffic.totals.sent < 80:  # the measurement before
+            await demo.clock.sleep(0.01)
         for told in (trained, *judged_version("run-2", 2, "version_passed")):
             fleet.log.add(told)
         fleet.serving = 2
         fleet.log.add(fact("rollout_promoted", after=12, version=2))
 
     retraining = asyncio.create_task(retrain())
-    told, recovery = await chapters.recover(stage, 1, drifted)
+    told, recovery = await steps.recover(demo, 1, drifted)
     await retraining
     assert told.number == 2
     assert (recovery.accuracy_before, recovery.accuracy_after) == (0.0, 1.0)
