@@ -119,11 +119,11 @@ class WriteOptions:
     dry_run: bool = False
 
 
-DEFAULT_OPTIONS: Final = WriteOptions()
+NO_OPTIONS: Final = WriteOptions()
 
 
 async def move_rollout(
-    command: RolloutCommand, tenant: str, ports: Ports, options: WriteOptions = DEFAULT_OPTIONS
+    command: RolloutCommand, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
 ) -> ModelState:
     """Starts, pauses, resumes, promotes, rolls back or stops. Returns the model after it.
 
@@ -138,7 +138,7 @@ async def move_rollout(
 
 
 async def start_rollout(
-    command: StartRollout, version: str, tenant: str, ports: Ports, options: WriteOptions = DEFAULT_OPTIONS
+    command: StartRollout, version: str, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
 ) -> ModelState:
     """`version` may be a number or an alias; `command` carries the rest. As `move_rollout` otherwise."""
     async with _asked(options, ports) as tx:
@@ -148,7 +148,7 @@ async def start_rollout(
 
 
 async def set_alias(
-    model: str, command: SetAlias, tenant: str, ports: Ports, options: WriteOptions = DEFAULT_OPTIONS
+    model: str, command: SetAlias, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
 ) -> ModelState:
     async with _asked(options, ports) as tx:
         state = await tx.model(tenant, model)

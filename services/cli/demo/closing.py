@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from services.cli.commands.models import overall
-from services.cli.demo.chapters import Trained
+from services.cli.demo.context import DemoContext
 from services.cli.demo.errors import DemoFailed
-from services.cli.demo.stage import DemoContext
+from services.cli.demo.steps import Trained
 from services.cli.demo.summary import (
     Check,
     Client,
@@ -45,7 +45,7 @@ class Findings:
 
 
 async def collect(
-    stage: DemoContext,
+    demo: DemoContext,
     found: Findings,
     timeline: list[Told],
     *,

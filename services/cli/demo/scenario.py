@@ -17,7 +17,6 @@ from services.cli.demo.corpus import Corpus, build
 from services.cli.demo.doors import OutsideProducer, RestDoor
 from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog, Recorder
-from services.cli.demo.stage import DemoContext
 from services.cli.demo.summary import Summary, Told
 from services.cli.demo.traffic import Mix, Traffic
 from services.cli.demo.view import Filter, View, view_for
@@ -187,8 +186,8 @@ async def _free_name(url: str, key: str) -> str:
     return next(name for number in range(1, 10_000) if (name := f"{MODEL}-{number}") not in taken)
 
 
-async def _chapters(stage: DemoContext) -> closing.Findings:
-    view = stage.view
+async def _chapters(demo: DemoContext) -> closing.Findings:
+    view = demo.view
     view.chapter(1, "real text becomes a model")
     first = await steps.train_first(demo)
     view.chapter(2, "the model is served")

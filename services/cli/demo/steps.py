@@ -10,7 +10,6 @@ from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Text, spoiled
 from services.cli.demo.doors import ask_over_grpc
 from services.cli.demo.errors import DemoFailed, NotInTime
-from services.cli.demo.stage import DemoContext
 from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.summary import Client, Drift, Interval, Recovery, Rollback
 from services.cli.demo.traffic import Answered
@@ -50,7 +49,7 @@ class Trained:
 # --- 1. train ----------------------------------------------------------------------------------
 
 
-async def train_first(stage: DemoContext) -> Trained:
+async def train_first(demo: DemoContext) -> Trained:
     """A data set is published on Kafka; the trainer makes version 1 of it."""
     sizes = [sum(text.split == split for text in demo.corpus.data_set) for split in ("train", "test", "reference")]
     demo.view.note(
@@ -61,14 +60,14 @@ async def train_first(stage: DemoContext) -> Trained:
         return await _train(demo, f"{demo.model}-first", demo.corpus.data_set)
 
 
-async def _train(stage: DemoContext, data_set: str, rows: tuple[Text, ...]) -> Trained:
-    since, published = stage.log.mark(), stage.clock.now()
-    stage.publish_data_set(data_set, rows)
-    told = await stage.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
-    return await _judged(stage, told, since, published)
+async def _train(demo: DemoContext, data_set: str, rows: tuple[Text, ...]) -> Trained:
+    since, published = demo.log.mark(), demo.clock.now()
+    demo.publish_data_set(data_set, rows)
+    told = await demo.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
+    return await _judged(demo, told, since, published)
 
 
-async def _judged(stage: DemoContext, told: ReceivedEvent, since: int, asked: datetime) -> Trained:
+async def _judged(demo: DemoContext, told: ReceivedEvent, since: int, asked: datetime) -> Trained:
     """Waits for what the registry's gate says of the run's version."""
     run = told.body["run"]
     _, registered = await demo.fact_where(
@@ -93,41 +92,39 @@ async def _judged(stage: DemoContext, told: ReceivedEvent, since: int, asked: da
 # --- 2. serve ----------------------------------------------------------------------------------
 
 
-async def serve_first(stage: DemoContext, trained: Trained) -> list[Client]:
+async def serve_first(demo: DemoContext, trained: Trained) -> list[Client]:
     """Version 1 is loaded and takes all traffic; a client asks over REST and over gRPC."""
     if not trained.passed:
         raise DemoFailed(f"the gate refused version {trained.number}, the first one")
-    with stage.step(f"roll out version {trained.number}"):
-        await stage.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
-    with stage.step("ask over REST and gRPC"):
-        return [await _ask_rest(stage), await _ask_grpc(stage)]
+    with demo.step(f"roll out version {trained.number}"):
+        await demo.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
+    with demo.step("ask over REST and gRPC"):
+        return [await _ask_rest(demo), await _ask_grpc(demo)]
 
 
-def _test_texts(stage: DemoContext) -> list[Text]:
+def _test_texts(demo: DemoContext) -> list[Text]:
     """Spread over the classes, from the rows that no version learns from."""
     tests = [text for text in demo.corpus.data_set if text.split == "test"]
     return sorted(tests[: CLIENT_TEXTS * 4], key=lambda text: text.label)[::4]
 
 
-async def _ask_rest(stage: DemoContext) -> Client:
-    answers = [await stage.traffic.ask(text, feedback=False) for text in _test_texts(stage)]
+async def _ask_rest(demo: DemoContext) -> Client:
+    answers = [await demo.traffic.ask(text, feedback=False) for text in _test_texts(demo)]
     for answer in [one for one in answers if one is not None][::8]:
         mark = "right" if answer.right else f"wrong, it is {answer.text.label}"
         demo.view.note(f"“{answer.text.text[:64]}…” → {answer.label} ({mark})")
     return _client(demo, "REST", sum(answer is not None and answer.right for answer in answers), len(answers))
 
 
-async def _ask_grpc(stage: DemoContext) -> Client:
-    texts = _test_texts(stage)
-    version, labels = await ask_over_grpc(
-        stage.endpoints["grpc"], stage.key, stage.model, [text.text for text in texts]
-    )
+async def _ask_grpc(demo: DemoContext) -> Client:
+    texts = _test_texts(demo)
+    version, labels = await ask_over_grpc(demo.endpoints["grpc"], demo.key, demo.model, [text.text for text in texts])
     right = sum(label == text.label for label, text in zip(labels, texts, strict=True))
     return _client(demo, f"gRPC (v{version})", right, len(texts))
 
 
-def _client(stage: DemoContext, door: str, right: int, asked: int) -> Client:
-    stage.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
+def _client(demo: DemoContext, door: str, right: int, asked: int) -> Client:
+    demo.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
     if right * 2 < asked:
         raise DemoFailed(f"only {right} of {asked} answers over {door} were right")
     return Client(door=door, asked=asked, right=right)
@@ -136,7 +133,7 @@ def _client(stage: DemoContext, door: str, right: int, asked: int) -> Client:
 # --- 3. drift and recovery ---------------------------------------------------------------------
 
 
-async def stay_quiet(stage: DemoContext, version: int) -> int:
+async def stay_quiet(demo: DemoContext, version: int) -> int:
     """Unchanged traffic flows until some windows have closed. The number of quiet ones; raises if any was not."""
     demo.traffic.mix.share = 0.0
     demo.traffic.labelled = 0.25
@@ -149,22 +146,22 @@ async def stay_quiet(stage: DemoContext, version: int) -> int:
         demo.view.note(
             f"window {window['number']}: {window['rows']} texts, p={window['p_value']:.3f}, {window['verdict']}"
         )
-    if stage.log.first(lambda event: event.topic == "drift.detected" and event.key == stage.model):
+    if demo.log.first(lambda event: event.topic == "drift.detected" and event.key == demo.model):
         raise DemoFailed("the monitor saw drift where there was none")
     return sum(window["verdict"] == "quiet" for window in windows)
 
 
-async def _windows(stage: DemoContext, version: int, wanted: int) -> list[dict[str, Any]]:
-    deadline = stage.clock.monotonic() + DRIFT_SECONDS
-    while stage.clock.monotonic() < deadline:
-        windows = await stage.windows(version)
+async def _windows(demo: DemoContext, version: int, wanted: int) -> list[dict[str, Any]]:
+    deadline = demo.clock.monotonic() + DRIFT_SECONDS
+    while demo.clock.monotonic() < deadline:
+        windows = await demo.windows(version)
         if len(windows) >= wanted:
             return windows
         await demo.clock.sleep(0.3)
     raise NotInTime(f"{wanted} windows of version {version}", DRIFT_SECONDS)
 
 
-async def drift(stage: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
+async def drift(demo: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
     """The mix shifts, and every answer gets its right label. What the monitor told, and when."""
     demo.view.note(
         f"now {SHIFTED_SHARE:.0%} of the texts come from installed packages: the same six subjects in other words. "
@@ -199,7 +196,7 @@ async def drift(stage: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]
     return found, told
 
 
-async def recover(stage: DemoContext, version: int, drifted: ReceivedEvent) -> tuple[Trained, Recovery]:
+async def recover(demo: DemoContext, version: int, drifted: ReceivedEvent) -> tuple[Trained, Recovery]:
     """The trainer retrains with the labels, the new version passes its gate and its canary, and takes over."""
     held_out = list(demo.corpus.shifted_unseen)[:HELD_OUT_TEXTS]
     queued = demo.log.events.index(drifted)
@@ -213,18 +210,18 @@ async def recover(stage: DemoContext, version: int, drifted: ReceivedEvent) -> t
         trained = await _judged(demo, told, queued, drifted.time)
     if not trained.passed:
         raise DemoFailed(f"the gate refused version {trained.number}, which should have been better")
-    stage.traffic.labelled = 1.0
-    with stage.step(f"canary of version {trained.number}"):
-        promoted = await _end_of_rollout(stage, trained.number, queued)
+    demo.traffic.labelled = 1.0
+    with demo.step(f"canary of version {trained.number}"):
+        promoted = await _end_of_rollout(demo, trained.number, queued)
     if promoted.body["kind"] != "rollout_promoted":
         raise DemoFailed(f"version {trained.number} was not promoted: {promoted.body['reason']}")
-    stage.traffic.mix.share = SETTLED_SHARE
-    stage.traffic.rate = 0
-    after = await _measure(stage, held_out, trained.number)
-    return trained, _recovery(stage, before, after, (promoted.time - drifted.time).total_seconds())
+    demo.traffic.mix.share = SETTLED_SHARE
+    demo.traffic.rate = 0
+    after = await _measure(demo, held_out, trained.number)
+    return trained, _recovery(demo, before, after, (promoted.time - drifted.time).total_seconds())
 
 
-async def _enough_labels(stage: DemoContext, version: int) -> None:
+async def _enough_labels(demo: DemoContext, version: int) -> None:
     """Labelled traffic goes on until the trainer has queued a run because of the drift."""
     demo.traffic.rate = CANARY_RATE
     deadline = demo.clock.monotonic() + LABELS_SECONDS
@@ -239,7 +236,7 @@ async def _enough_labels(stage: DemoContext, version: int) -> None:
     raise NotInTime("the trainer to queue a run because of the drift", LABELS_SECONDS)
 
 
-async def _end_of_rollout(stage: DemoContext, version: int, since: int) -> ReceivedEvent:
+async def _end_of_rollout(demo: DemoContext, version: int, since: int) -> ReceivedEvent:
     """The registry's fact that ended or paused the rollout of this version."""
     ends = {"rollout_promoted", "rollout_rolled_back", "rollout_paused"}
     demo.traffic.rate = CANARY_RATE
@@ -253,7 +250,7 @@ async def _end_of_rollout(stage: DemoContext, version: int, since: int) -> Recei
     return ended
 
 
-async def _measure(stage: DemoContext, held_out: Sequence[Text], version: int) -> list[Answered]:
+async def _measure(demo: DemoContext, held_out: Sequence[Text], version: int) -> list[Answered]:
     """Held-out texts of the new mix among as many of the old, without a label. Only this version's answers count."""
     dice = random.Random(0)
     quiet = [demo.traffic.mix.quiet[index % len(demo.traffic.mix.quiet)] for index in range(len(held_out))]
@@ -266,7 +263,7 @@ async def _measure(stage: DemoContext, held_out: Sequence[Text], version: int) -
     return [answer for answer in answers if answer.text in wanted and answer.version == version]
 
 
-def _recovery(stage: DemoContext, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
+def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
     was = {answer.text: answer.right for answer in before}
     now = {answer.text: answer.right for answer in after}
     both = was.keys() & now.keys()
@@ -294,7 +291,7 @@ def _recovery(stage: DemoContext, before: Sequence[Answered], after: Sequence[An
 # --- 4. a bad version --------------------------------------------------------------------------
 
 
-async def refuse_bad(stage: DemoContext) -> Trained:
+async def refuse_bad(demo: DemoContext) -> Trained:
     """A data set with spoiled labels is published; the gate must refuse what comes of it."""
     whole = demo.corpus.data_set
     honest = tuple(
@@ -312,11 +309,11 @@ async def refuse_bad(stage: DemoContext) -> Trained:
         trained = await _train(demo, f"{demo.model}-spoiled", rows)
     if trained.passed:
         raise DemoFailed(f"the gate passed version {trained.number}, although its labels were spoiled")
-    stage.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
+    demo.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
     return trained
 
 
-async def force_bad(stage: DemoContext, bad: Trained) -> Rollback:
+async def force_bad(demo: DemoContext, bad: Trained) -> Rollback:
     """The bad version is forced past its gate; the evidence must bring it down again."""
     demo.traffic.labelled = 1.0
     demo.traffic.rate = CANARY_RATE
@@ -330,7 +327,7 @@ async def force_bad(stage: DemoContext, bad: Trained) -> Rollback:
         ended = await _end_of_rollout(demo, bad.number, since)
     if ended.body["kind"] != "rollout_rolled_back":
         raise DemoFailed(f"version {bad.number} was not rolled back: {ended.body['kind']}, {ended.body['reason']}")
-    verdict = await stage.log.wait(
+    verdict = await demo.log.wait(
         lambda event: event.topic == "rollout.judged" and event.body["verdict"] == "roll_back",
         "the verdict",
         MOVE_SECONDS,
@@ -342,9 +339,9 @@ async def force_bad(stage: DemoContext, bad: Trained) -> Rollback:
 
 
 def _rollback(
-    stage: DemoContext, bad: Trained, loaded: ReceivedEvent, ended: ReceivedEvent, verdict: ReceivedEvent, failed: int
+    demo: DemoContext, bad: Trained, loaded: ReceivedEvent, ended: ReceivedEvent, verdict: ReceivedEvent, failed: int
 ) -> Rollback:
-    last = stage.traffic.totals.last_at.get(bad.number)
+    last = demo.traffic.totals.last_at.get(bad.number)
     found = Rollback(
         version=bad.number,
         gate_refused=not bad.passed,

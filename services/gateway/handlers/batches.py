@@ -42,7 +42,7 @@ from services.gateway.handlers.predictions import unknown
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
 from services.kit.core import telemetry
-from services.kit.core.idempotency import IdempotencyKey, bind_idempotency_key
+from services.kit.core.idempotency import IdempotencyKey, bind_key
 from services.kit.core.log import logger
 from services.kit.persistence.unit_of_work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 
@@ -58,7 +58,7 @@ UNSAMPLED: Final = "00"
 async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
     """Queues a batch. Raises UnknownTask, BadField, UnknownDeployment, VersionNotServed, a kind of UnusableData,
     TooManyBatches or KeyReused."""
-    asked = bind_idempotency_key(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
+    asked = bind_key(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
     async with ports.store.transaction() as tx:
         if (earlier := await _answered_before(tx, asked)) is not None:
             return earlier
@@ -96,7 +96,7 @@ async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
 
 async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) -> Batch:
     """Ends the batch and its job; a worker that has it notices at its next part. Raises UnknownBatch, BatchHasEnded."""
-    asked = bind_idempotency_key(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
+    asked = bind_key(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
     async with ports.store.transaction() as tx:
         if (earlier := await _answered_before(tx, asked)) is not None:
             return earlier

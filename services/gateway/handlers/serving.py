@@ -7,7 +7,7 @@ from services.gateway.errors import OutboxFull, RoutesNotRead
 from services.gateway.handlers.predictions import unknown
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
-from services.kit.core.idempotency import bind_idempotency_key
+from services.kit.core.idempotency import bind_key
 from services.kit.messaging.envelope import Envelope
 
 
@@ -32,7 +32,7 @@ async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
     """Event and receipt commit together, so a repeated key gives the first answer even after a crash."""
-    asked = bind_idempotency_key(
+    asked = bind_key(
         caller.tenant, caller.idempotency_key, event.type_name().encode(), event.model_dump_json().encode()
     )
     async with ports.store.transaction() as tx:

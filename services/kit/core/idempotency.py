@@ -39,7 +39,7 @@ class IdempotencyKey:
     fingerprint: str
 
 
-def bind_idempotency_key(tenant: str, key: str, *asked: bytes) -> IdempotencyKey | None:
+def bind_key(tenant: str, key: str, *asked: bytes) -> IdempotencyKey | None:
     """None without a key: then each call counts. Raises BadKey.
 
     `asked` is what has to be equal for a repetition: names, which hold no line break, and last the request itself. The

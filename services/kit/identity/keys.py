@@ -24,7 +24,7 @@ from services.contracts.access import KeyRole
 from services.contracts.errors import Conflict, Invalid, NotFound, Unavailable
 from services.contracts.names import NAME_PATTERN
 from services.kit.core.clock import Clock
-from services.kit.core.idempotency import RETENTION, KeyReused, bind_idempotency_key
+from services.kit.core.idempotency import RETENTION, KeyReused, bind_key
 from services.kit.identity.auth import (
     KEYRING_FILE,
     LIMIT_NAMES,
@@ -264,7 +264,7 @@ class KeyringFile:
 
 
 def _check(wanted: NewKey) -> None:
-    bind_idempotency_key(wanted.tenant, wanted.idempotency_key)  # its shape is the same for every door and effect
+    bind_key(wanted.tenant, wanted.idempotency_key)  # its shape is the same for every door and effect
     if wanted.role not in GRANTED:
         raise RoleNotGranted(role=wanted.role)
     if re.fullmatch(NAME_PATTERN, wanted.tenant) is None:

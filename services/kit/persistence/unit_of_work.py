@@ -77,14 +77,14 @@ class UnitOfWork(Protocol):
         """
         ...
 
-    async def find_idempotent_response(self, idempotency_key: IdempotencyKey) -> str | None:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
         """Takes the idempotency key for this transaction; what its first request was answered with, or None.
 
         Raises KeyReused when the key came with another request.
         """
         ...
 
-    async def save_idempotent_response(self, idempotency_key: IdempotencyKey, answer: str) -> None:
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
         """What a repetition of this transaction's request will be answered with."""
         ...
 

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Invalid, Unauthenticated
-from services.kit.core.idempotency import FIELD, IdempotencyKey, bind_idempotency_key
+from services.kit.core.idempotency import FIELD, IdempotencyKey, bind_key
 from services.kit.identity.auth import Principal, current_principal
 
 DEFAULT_PAGE: Final = 50
@@ -108,7 +108,7 @@ def read_idempotency_key(method: str, request: Message, context: Any) -> Idempot
     """The idempotency key in the call's metadata, bound to this method and request; None without one. Raises BadKey."""
     sent = {str(name): value for name, value in context.invocation_metadata() or ()}
     asked = method.encode(), request.SerializeToString(deterministic=True)
-    return bind_idempotency_key(caller().tenant, str(sent.get(FIELD, "")), *asked)
+    return bind_key(caller().tenant, str(sent.get(FIELD, "")), *asked)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

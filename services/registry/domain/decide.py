@@ -7,7 +7,7 @@ from services.contracts.artifact import Precision
 from services.contracts.events import Role, Verdict
 from services.registry.domain import commands, facts, rollouts
 from services.registry.domain.commands import Command
-from services.registry.domain.draft import Decision
+from services.registry.domain.decision import Decision
 from services.registry.domain.facts import Decided
 from services.registry.domain.gate import judge, serving_variant
 from services.registry.domain.policy import Rules

@@ -2,7 +2,7 @@
 
 from services.contracts.events import Evidence, Role
 from services.registry.domain import facts
-from services.registry.domain.draft import Decision
+from services.registry.domain.decision import Decision
 from services.registry.domain.policy import RolloutPolicy
 from services.registry.domain.state import Rollout, RolloutState, Version, VersionStatus
 from services.registry.errors import (

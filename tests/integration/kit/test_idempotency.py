@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 
 from services.kit.core.clock import VirtualClock
-from services.kit.core.idempotency import RETENTION, IdempotencyKey, KeyReused, bind_idempotency_key
+from services.kit.core.idempotency import RETENTION, IdempotencyKey, KeyReused, bind_key
 from services.kit.persistence.sql.cleanup import Cleanup
 from services.kit.persistence.sql.tables import OutboxRow, ReceiptRow
 from tests.integration.kit.rooms import Room, feedback
 
 
 def asked(request: bytes, *, tenant: str = "default") -> IdempotencyKey:
-    made = bind_idempotency_key(tenant, "key-1", b"method", request)
+    made = bind_key(tenant, "key-1", b"method", request)
     assert made is not None
     return made
 
@@ -74,8 +74,8 @@ async def test_a_key_counts_as_new_after_its_time_and_its_row_goes(room: Room) -
 
 def test_where_a_part_ends_is_part_of_what_was_asked() -> None:
     left, right = (
-        bind_idempotency_key("default", "key", b"ab", b"c"),
-        bind_idempotency_key("default", "key", b"a", b"bc"),
+        bind_key("default", "key", b"ab", b"c"),
+        bind_key("default", "key", b"a", b"bc"),
     )
     assert left is not None
     assert right is not None
@@ -83,4 +83,4 @@ def test_where_a_part_ends_is_part_of_what_was_asked() -> None:
 
 
 def test_without_a_key_each_call_counts() -> None:
-    assert bind_idempotency_key("default", "", b"request") is None
+    assert bind_key("default", "", b"request") is None

@@ -119,12 +119,12 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         (
             "StopDeployment",
             RolloutCommand(deployment=MODEL, expected_generation=9),
-            (STALE, "deployment_moved_on", "expected_generation"),
+            (STALE, "precondition_failed", "expected_generation"),
         ),
         (
             "StopDeployment",
             RolloutCommand(deployment=MODEL, expected_generation=9, dry_run=True),
-            (STALE, "deployment_moved_on", "expected_generation"),
+            (STALE, "precondition_failed", "expected_generation"),
         ),
         ("ListHistory", wire.ListHistoryRequest(stream="../x"), (INVALID, "invalid_name", "stream")),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.contracts.events import DatasetReady, ModelTrained
-from services.kit.core.idempotency import IdempotencyKey, KeyReused, once
+from services.kit.core.idempotency import IdempotencyKey, KeyReused, bind_key
 from services.kit.persistence.sql.migrate import check
 from services.trainer.app import MIGRATIONS
 from services.trainer.domain.datasets import StartRun
@@ -49,7 +49,7 @@ def start(**changes: Any) -> StartRun:
 
 
 def key(name: str, asked: str = "") -> IdempotencyKey:
-    made = once("default", name, b"StartRun", asked.encode())
+    made = bind_key("default", name, b"StartRun", asked.encode())
     assert made is not None
     return made
 

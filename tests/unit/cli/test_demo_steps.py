@@ -13,7 +13,7 @@ from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, Text
 from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog
-from services.cli.demo.stage import DemoContext
+from services.cli.demo.steps import Trained
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.watching import ReceivedEvent
 from services.kit.core.ids import SeededIds
@@ -121,7 +121,7 @@ def fleet() -> Fleet:
 
 
 @pytest.fixture
-def stage(fleet: Fleet, tmp_path: Path) -> DemoContext:
+def demo(fleet: Fleet, tmp_path: Path) -> DemoContext:
     corpus = Corpus(texts("row", 30), texts("quiet", 20), texts("shifted", 20), texts("unseen", 40))
     everything = (*corpus.data_set, *corpus.quiet, *corpus.shifted, *corpus.shifted_unseen)
     fleet.labels = {text.text: text.label for text in everything}
@@ -142,7 +142,7 @@ def stage(fleet: Fleet, tmp_path: Path) -> DemoContext:
     )
 
 
-async def test_a_published_data_set_becomes_a_judged_version(stage: DemoContext, fleet: Fleet) -> None:
+async def test_a_published_data_set_becomes_a_judged_version(demo: DemoContext, fleet: Fleet) -> None:
     name = f"{MODEL}-first"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-1", "parent": None}, after=30)
     fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
@@ -155,14 +155,14 @@ async def test_a_published_data_set_becomes_a_judged_version(stage: DemoContext,
     assert [step.name for step in demo.steps] == ["train version 1"]
 
 
-async def test_a_failed_training_ends_the_story_with_its_reason(stage: DemoContext, fleet: Fleet) -> None:
+async def test_a_failed_training_ends_the_story_with_its_reason(demo: DemoContext, fleet: Fleet) -> None:
     failed = {"model": MODEL, "stage": "prepare", "reason": "there is one class", "retryable": False}
     fleet.script[f"{MODEL}-first"] = [event("training.failed", failed)]
     with pytest.raises(DemoFailed, match="there is one class"):
-        await chapters.train_first(stage)
+        await steps.train_first(demo)
 
 
-async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: DemoContext, fleet: Fleet) -> None:
+async def test_recovery_is_measured_on_held_out_texts_before_and_after(demo: DemoContext, fleet: Fleet) -> None:
     drifted = event("drift.detected", {"version": 1})
     fleet.log.add(drifted)
     trained = event("model.trained", {"model": MODEL, "dataset": "first", "run": "run-2", "parent": 1})
@@ -188,12 +188,12 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: De
     assert recovery.seconds == 12
 
 
-async def test_a_spoiled_version_that_passes_breaks_the_story(stage: DemoContext, fleet: Fleet) -> None:
+async def test_a_spoiled_version_that_passes_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
     name = f"{MODEL}-spoiled"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-3", "parent": None})
     fleet.script[name] = [trained, *judged_version("run-3", 3, "version_passed")]
     with pytest.raises(DemoFailed, match="the gate passed version 3"):
-        await chapters.refuse_bad(stage)
+        await steps.refuse_bad(demo)
 
 
 def forced(fleet: Fleet, end: str) -> Trained:
@@ -206,8 +206,8 @@ def forced(fleet: Fleet, end: str) -> Trained:
     return Trained(3, passed=False, seconds=1.0, event=event("model.trained", {}))
 
 
-async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage: DemoContext, fleet: Fleet) -> None:
-    rollback = await chapters.force_bad(stage, forced(fleet, "rollout_rolled_back"))
+async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(demo: DemoContext, fleet: Fleet) -> None:
+    rollback = await steps.force_bad(demo, forced(fleet, "rollout_rolled_back"))
     assert fleet.posted[0][1]["skip_gate"] is True
     assert rollback.verdict == "roll_back"
     assert rollback.evidence == [{"pairs": 40}]
@@ -216,6 +216,6 @@ async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage:
     assert rollback.requests_failed == 0
 
 
-async def test_a_forced_version_that_stays_breaks_the_story(stage: DemoContext, fleet: Fleet) -> None:
+async def test_a_forced_version_that_stays_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
     with pytest.raises(DemoFailed, match="was not rolled back"):
-        await chapters.force_bad(stage, forced(fleet, "rollout_promoted"))
+        await steps.force_bad(demo, forced(fleet, "rollout_promoted"))

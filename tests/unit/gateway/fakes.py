@@ -131,19 +131,14 @@ class FakeStore:
         self.events.append((tenant, event))
         return f"evt-{len(self.events)}"
 
-    async def find_idempotent_response(self, bind_idempotency_key: IdempotencyKey) -> str | None:
-        kept = self.receipts.setdefault(
-            (bind_idempotency_key.tenant, bind_idempotency_key.key), (bind_idempotency_key.fingerprint, "")
-        )
-        if kept[0] != bind_idempotency_key.fingerprint:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
+        kept = self.receipts.setdefault((key.tenant, key.key), (key.fingerprint, ""))
+        if kept[0] != key.fingerprint:
             raise KeyReused
         return kept[1] or None
 
-    async def save_idempotent_response(self, bind_idempotency_key: IdempotencyKey, answer: str) -> None:
-        self.receipts[bind_idempotency_key.tenant, bind_idempotency_key.key] = (
-            bind_idempotency_key.fingerprint,
-            answer,
-        )
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
+        self.receipts[key.tenant, key.key] = (key.fingerprint, answer)
 
     async def waiting_events(self) -> int:
         return len(self.events)

@@ -130,28 +130,28 @@ class SqlUnitOfWork:
 
     # --- receipts
 
-    async def find_idempotent_response(self, idempotency_key: IdempotencyKey) -> str | None:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
         now, t = self._clock.now(), columns(ReceiptRow)
-        mine = sa.and_(t.c.tenant == idempotency_key.tenant, t.c.key == idempotency_key.key)
+        mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
         await self.execute(sa.delete(t).where(mine, t.c.at < now - RETENTION))
         row = {
-            "tenant": idempotency_key.tenant,
-            "key": idempotency_key.key,
-            "fingerprint": idempotency_key.fingerprint,
+            "tenant": key.tenant,
+            "key": key.key,
+            "fingerprint": key.fingerprint,
             "answer": "",
             "at": now,
         }
         if await self.insert_once(ReceiptRow, row):
             return None
         kept = (await self.execute(sa.select(t).where(mine))).one()
-        if kept.fingerprint != idempotency_key.fingerprint:
+        if kept.fingerprint != key.fingerprint:
             raise KeyReused
         answer: str = kept.answer
         return answer
 
-    async def save_idempotent_response(self, idempotency_key: IdempotencyKey, answer: str) -> None:
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
         t = columns(ReceiptRow)
-        mine = sa.and_(t.c.tenant == idempotency_key.tenant, t.c.key == idempotency_key.key)
+        mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
         await self.execute(sa.update(t).where(mine).values(answer=answer))
 
     # --- timers
