@@ -211,7 +211,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         GATEWAY,
         "SendFeedback",
         "Says what the right label of an answered request was.",
-        required=("request_id", "label"),
+        required=("request_id",),
         status=202,
         idempotent_by_key=True,
     ),
