@@ -22,7 +22,7 @@ from services.contracts.events import DeploymentChanged, Event, ReplicaReported,
 from services.contracts.names import DEFAULT_TENANT
 from services.contracts.rpc import inference_pb2, registry_pb2, registry_pb2_grpc, replica_pb2_grpc, trainer_pb2_grpc
 from services.contracts.rpc import replica_pb2 as pb
-from services.contracts.tasks import CLASSIFICATION, TASKS, Tasks
+from services.contracts.tasks import CLASSIFICATION, TASKS
 from services.contracts.tasks.classification import ClassificationResult, LabelScore, Prediction
 from services.contracts.tasks.embedding import EmbeddingResult
 from services.contracts.tasks.task import AnswerInfo
@@ -296,8 +296,9 @@ def _settings(home: Path, bootstrap: str, upstreams: str, knobs: dict[str, Any])
 
 
 @asynccontextmanager
-async def open_place(home: Path, bootstrap: str, *, tasks: Tasks = TASKS, **knobs: Any) -> AsyncIterator[Place]:
-    """A running gateway; its knobs are those of GatewaySettings."""
+async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[Place]:
+    """A running gateway; its knobs are those of GatewaySettings, and `tasks`."""
+    tasks = knobs.pop("tasks", TASKS)
     ensure_keys(home / "keys")
     keyring = Keyring(home / "keys", SystemClock())
     registry, trainer, upstreams = await _open_upstreams(keyring)
