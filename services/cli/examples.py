@@ -45,7 +45,10 @@ def resolved(node: Node, root: Node) -> Node:
         if key in node:
             there = [one for one in node[key] if one.get("type") != "null"]
             rest = {name: value for name, value in node.items() if name != key}
-            return resolved({**rest, **there[0]}, root) if there else rest
+            if not there:
+                return rest
+            required = [*rest.get("required", ()), *there[0].get("required", ())]
+            return resolved({**rest, **there[0], **({"required": required} if required else {})}, root)
     return node
 
 
@@ -108,14 +111,21 @@ def unknown_fields(value: object, node: Node, root: Node, at: str = "") -> Itera
             yield from unknown_fields(inner, node["items"], root, f"{at}.{number}")
 
 
+def _other_choices(node: Node) -> set[str]:
+    """Where one of several fields is needed: all but the first of them."""
+    return {name for one in node.get("anyOf", ())[1:] for name in one.get("required", ())}
+
+
 def _value(name: str, node: Node, root: Node, *, full: bool) -> Any:
+    left_out = _other_choices(node)
     node = resolved(node, root)
     if "const" in node or "enum" in node:
         return node.get("const", node.get("enum", [None])[0])
     kind = node.get("type")
     if kind == "object":
         wanted = list(node.get("properties", {})) if full else node.get("required", [])
-        return {one: _value(one, node["properties"][one], root, full=full) for one in wanted}
+        made = [one for one in wanted if one not in left_out]
+        return {one: _value(one, node["properties"][one], root, full=full) for one in made}
     if kind == "array":
         length = max(node.get("minItems", 0), int(full))
         return [_value(name.removesuffix("s"), node["items"], root, full=full) for _ in range(length)]

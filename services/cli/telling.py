@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from services.cli.watching import ReceivedEvent
+from services.contracts.tasks.feedback import KINDS
 
 Body = Mapping[str, Any]
 
@@ -73,11 +74,14 @@ def _inference_logged(body: Body) -> str:
 
 
 def _feedback_received(body: Body) -> str:
-    return f"request {_short(body['request'])} was {body['label']}"
+    said = next((kind, body[kind]) for kind in KINDS if body.get(kind) is not None)
+    words = f"was {said[1]}" if said[0] == "label" else f"has the {said[0]} {said[1]}"
+    return f"request {_short(body['request'])} {words}"
 
 
 def _inference_requested(body: Body) -> str:
-    return f"{len(body['texts'])} texts for {body['deployment']}"
+    texts = (body.get("input") or body).get("texts", ())
+    return f"{len(texts)} texts for {body['deployment']}"
 
 
 def _inference_completed(body: Body) -> str:

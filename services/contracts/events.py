@@ -234,8 +234,7 @@ class FeedbackReceived(Feedback, Event):
 class InferenceRequested(Event):
     """Somebody waits for an answer. Published by any outside producer, keyed as the producer likes.
 
-    `input` is the task's request as its REST path takes it. Without it the fields beside it are the request.
-    """
+    `input` is the task's request as its REST path takes it. Without it the fields beside it are the request."""
 
     topic: ClassVar[str] = "inference.requested"
     key_field: ClassVar[str] = "deployment"
@@ -246,7 +245,7 @@ class InferenceRequested(Event):
     task: TaskName = "classification"
     input: dict[str, Any] | None = Field(default=None, description="the task's own fields; what is wrong is answered")
     texts: list[str] = Field(
-        default_factory=list, description="1 to 64 of them; what no text may be is answered with a failure"
+        default_factory=list, description="1 to 64; what no text may be is answered with a failure"
     )
     request: RequestId | None = Field(
         default=None, description="feedback refers to it; made from the event's id if none"
@@ -261,8 +260,7 @@ class InferenceRequested(Event):
 class InferenceCompleted(Event):
     """A request of `inference.requested` was answered, or refused. Published by the gateway, keyed as the request was.
 
-    A request that is delivered again is answered again, under the same event id.
-    """
+    A request that is delivered again is answered again, under the same event id."""
 
     topic: ClassVar[str] = "inference.completed"
     key_field: ClassVar[str] = "request"

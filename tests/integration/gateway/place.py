@@ -298,18 +298,17 @@ def _settings(home: Path, bootstrap: str, upstreams: str, knobs: dict[str, Any])
 @asynccontextmanager
 async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[Place]:
     """A running gateway; its knobs are those of GatewaySettings, and `tasks`."""
-    tasks = knobs.pop("tasks", TASKS)
     ensure_keys(home / "keys")
     keyring = Keyring(home / "keys", SystemClock())
     registry, trainer, upstreams = await _open_upstreams(keyring)
+    tasks = knobs.pop("tasks", TASKS)
     settings = _settings(home, bootstrap, upstreams.address, knobs)
     service = build(settings, tasks)
     rest, rpc = f"127.0.0.1:{settings.http_port}", f"127.0.0.1:{settings.grpc_port}"
     key = read_key(home / "keys", API_KEY_FILE)
     running = asyncio.create_task(service.run())
-    client = httpx.AsyncClient(
-        base_url=f"http://{rest}", headers={"authorization": f"Bearer {key}"}, timeout=LIMIT_SECONDS
-    )
+    headers = {"authorization": f"Bearer {key}"}
+    client = httpx.AsyncClient(base_url=f"http://{rest}", headers=headers, timeout=LIMIT_SECONDS)
     place = Place(
         home=home,
         service=service,

@@ -10,7 +10,7 @@ import pytest
 from services.cli.demo.view import Filter, columns
 from services.cli.telling import in_words, version_of
 from services.cli.watching import ReceivedEvent
-from services.contracts.events import EVENTS
+from services.contracts.events import BY_TOPIC, EVENTS
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
 
@@ -22,7 +22,7 @@ def seen(topic: str, body: dict[str, Any], **headers: str) -> ReceivedEvent:
 
 
 def golden(topic: str) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads((GOLDEN / f"{topic}.v1.full.json").read_text())
+    body: dict[str, Any] = json.loads((GOLDEN / f"{topic}.v{BY_TOPIC[topic].schema_version}.full.json").read_text())
     return body
 
 
