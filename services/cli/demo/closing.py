@@ -59,7 +59,6 @@ async def collect(
     versions = {version["number"]: version for version in model["versions"]}
     await demo.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
     spans = read_spans(home.traces, trace_id)
-    totals = demo.traffic.totals
     return Summary(
         broker=broker,
         model=demo.model,
@@ -72,14 +71,7 @@ async def collect(
         versions=[_version(versions[trained.number], trained) for trained in found.trained],
         int8=_int8(versions[found.trained[0].number]),
         clients=found.clients,
-        traffic=Traffic(
-            requests_sent=totals.sent,
-            requests_failed=totals.failed,
-            by_version=dict(sorted(totals.by_version.items())),
-            feedback_sent=totals.feedback_sent,
-            feedback_failed=totals.feedback_failed,
-            failures=totals.failures,
-        ),
+        traffic=_traffic(demo),
         quiet_windows=found.quiet_windows,
         drift=found.drift,
         recovery=found.recovery,
@@ -87,6 +79,18 @@ async def collect(
         timeline=timeline,
         data_folder=str(home.root),
         logs=str(home.logs),
+    )
+
+
+def _traffic(demo: DemoContext) -> Traffic:
+    totals = demo.traffic.totals
+    return Traffic(
+        requests_sent=totals.sent,
+        requests_failed=totals.failed,
+        by_version=dict(sorted(totals.by_version.items())),
+        feedback_sent=totals.feedback_sent,
+        feedback_failed=totals.feedback_failed,
+        failures=totals.failures,
     )
 
 
