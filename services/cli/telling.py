@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from services.cli.watching import ReceivedEvent
-from services.contracts.tasks.feedback import KINDS
 
 Body = Mapping[str, Any]
+JUDGEMENTS: Final = ("label", "rating", "score", "reference")
 
 
 def in_words(event: ReceivedEvent) -> str:
@@ -74,7 +74,7 @@ def _inference_logged(body: Body) -> str:
 
 
 def _feedback_received(body: Body) -> str:
-    said = next((kind, body[kind]) for kind in KINDS if body.get(kind) is not None)
+    said = next((kind, body[kind]) for kind in JUDGEMENTS if body.get(kind) is not None)
     words = f"was {said[1]}" if said[0] == "label" else f"has the {said[0]} {said[1]}"
     return f"request {_short(body['request'])} {words}"
 

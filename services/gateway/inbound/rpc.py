@@ -13,8 +13,6 @@ from services.contracts.errors import Malformed, Refusal
 from services.contracts.rpc import (
     batches_pb2,
     batches_pb2_grpc,
-    dead_letters_pb2,
-    dead_letters_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
     keys_pb2,
@@ -24,7 +22,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
 from services.gateway.handlers import announce_dataset, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
-from services.gateway.inbound import batches, dead_letters, translate
+from services.gateway.inbound import batches, translate
 from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.uploading import Pace, Patience
