@@ -38,7 +38,7 @@ from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, KeyRpc
+from services.gateway.inbound.rpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
 from services.gateway.openapi import document

@@ -1,7 +1,8 @@
 """What the gateway refuses.
 
 Refusal
-├── Invalid      NoCondition, TokensNotText, TooManyDimensions, EmptyUpload, WrongContent, NotText
+├── Invalid      NoCondition, TokensNotText, TooManyDimensions, EmptyUpload, WrongContent, NotText,
+│                UnknownTopic, NothingSelected, TooManyDeadLetters
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch,
 │                UnknownDeadLetter

@@ -13,6 +13,7 @@ from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
 from services.gateway.domain.dead_letters import DeadLetter, DeadRecord
 from services.gateway.domain.limits import Pass
+from services.gateway.domain.redelivery import NewestIds
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
 from services.gateway.domain.statistics import Statistics
