@@ -244,9 +244,7 @@ class InferenceRequested(Event):
     deployment: DeploymentName
     task: TaskName = "classification"
     input: dict[str, Any] | None = Field(default=None, description="the task's own fields; what is wrong is answered")
-    texts: list[str] = Field(
-        default_factory=list, description="1 to 64; what no text may be is answered with a failure"
-    )
+    texts: list[str] = Field(default_factory=list, description="1 to 64; what is no text is answered with a failure")
     request: RequestId | None = Field(
         default=None, description="feedback refers to it; made from the event's id if none"
     )
