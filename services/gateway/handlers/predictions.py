@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from opentelemetry import trace
 
@@ -29,6 +30,9 @@ PATIENT: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
 
 FAULTS: Final = frozenset({Kind.INTERNAL, Kind.UNAVAILABLE})
 """What a version's statistics count as failed: a client's mistake, a full queue and a short deadline are not."""
+
+_GONE: Final = (asyncio.CancelledError, GeneratorExit)
+"""How a request ends whose client has."""
 
 
 @dataclass(slots=True)
@@ -70,28 +74,110 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
     UnknownDeployment, NothingServed, VersionNotServed, DeploymentNotReady, DeadlinePassed, what the task refuses, and
     what the replica refuses.
     """
-    started = ports.clock.monotonic()
-    version, outcome = 0, "internal"
-    try:
+    with _Counted(command, ports) as counted:
         check(command, ports.policy)
         if not ports.routes.knows(command.tenant, command.deployment):
             raise unknown(command.deployment, ports)
-        async with aclosing(_with_retries(command, ports)) as events:
-            async for event in events:
-                if isinstance(event, Result):
-                    version, outcome = event.version, "ok"
-                    spend(event.tokens)
-                yield event
-    except Refusal as refusal:
-        outcome = refusal.code
-        raise
-    except (asyncio.CancelledError, GeneratorExit):
-        outcome = outcome if outcome == "ok" else "cancelled"
-        raise
-    finally:
+        give_up_at = min(command.deadline, counted.began + ports.policy.ready_wait_seconds)
+        ticket, payload, attempts, passed_on = _ticket(command, ports), command.encoded(), _Attempts(), False
+        while True:
+            check_deadline(command.deadline, ports)
+            choice = _choose(command, ticket, attempts, ports)
+            if choice is None:
+                await _wait_for_a_replica(command, attempts, give_up_at, ports)
+                continue
+            try:
+                request = _replica_request(command, payload, choice[1], command.source)
+                with _Attempt(command, request, ports, began=counted.began) as attempt:
+                    async with aclosing(ports.replicas.predict(choice[0].id, request)) as events:
+                        async for event in events:
+                            if isinstance(event, Result):  # before it is passed on: then nobody may listen any more
+                                attempt.answered()
+                                counted.answered(event)
+                                _mirror(command, payload, event.version, ports)
+                            passed_on = True
+                            yield event
+                return
+            except Refusal as refusal:
+                if passed_on or not command.task.repeatable or refusal.kind not in ELSEWHERE:
+                    raise
+                attempts.note(*choice, refusal)
+                if attempts.hard_failures >= ports.policy.attempts:
+                    raise
+                RETRIES.labels(refusal.code).inc()
+
+
+class _Counted:
+    """One request, from its arrival to its end, however it ends."""
+
+    __slots__ = ("_command", "_outcome", "_ports", "_version", "began")
+
+    def __init__(self, command: Predict, ports: Ports) -> None:
+        self._command = command
+        self._ports = ports
+        self._version, self._outcome = 0, ""
+        self.began = ports.clock.monotonic()
+
+    def answered(self, result: Result) -> None:
+        self._version, self._outcome = result.version, "ok"
+        spend(result.tokens)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outcome = self._outcome or ("cancelled" if isinstance(error, _GONE) else "internal")
+        if isinstance(error, Refusal):
+            outcome = error.code
+        command, ports = self._command, self._ports
         known = command.deployment if ports.routes.knows(command.tenant, command.deployment) else ""
-        REQUESTS.labels(known, version, outcome).inc()
-        REQUEST_SECONDS.labels(known).observe(ports.clock.monotonic() - started)
+        REQUESTS.labels(known, self._version, outcome).inc()
+        REQUEST_SECONDS.labels(known).observe(ports.clock.monotonic() - self.began)
+
+
+class _Attempt:
+    """One replica that is asked; what comes of it is remembered of the version, and ends the story of its rollout."""
+
+    __slots__ = ("_answered", "_asked", "_began", "_brought_by", "_command", "_ports", "_request", "_served", "_span")
+
+    def __init__(self, command: Predict, request: ReplicaRequest, ports: Ports, *, began: float) -> None:
+        self._command = command
+        self._request = request
+        self._ports = ports
+        self._began = began
+        self._served = (command.tenant, command.deployment, request.version)
+        self._answered = False
+        self._span: AbstractContextManager[None] | None = None
+
+    def answered(self) -> None:
+        self._answered, clock = True, self._ports.clock
+        self._ports.statistics.answered(
+            self._served,
+            texts=self._command.task.size(self._command.request),
+            waited_seconds=self._asked - self._began,
+            computed_seconds=clock.monotonic() - self._asked,
+            at=clock.now(),
+        )
+
+    def __enter__(self) -> Self:
+        self._asked = self._ports.clock.monotonic()
+        self._brought_by = self._ports.routes.claim_first(*self._served)
+        if self._brought_by is not None:
+            self._span = _first_request(self._brought_by, self._request)
+            self._span.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._span is not None:
+            self._span.__exit__(kind, error, trace)
+        if isinstance(error, Refusal) and error.kind in FAULTS:
+            self._ports.statistics.failed(self._served, seconds=self._ports.clock.monotonic() - self._asked)
+        if self._brought_by is not None and not self._answered:
+            self._ports.routes.release_first(*self._served)
 
 
 def check(command: Predict, policy: Policy) -> None:
@@ -101,33 +187,10 @@ def check(command: Predict, policy: Policy) -> None:
     check_sticky_key(command.sticky_key)
 
 
-async def _with_retries(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent, None]:
-    ticket = sticky_ticket(command.deployment, command.sticky_key) if command.sticky_key else ports.generator.random()
-    began = ports.clock.monotonic()
-    give_up_at = min(command.deadline, began + ports.policy.ready_wait_seconds)
-    attempts, payload, passed_on = _Attempts(), command.encoded(), False
-    while True:
-        check_deadline(command.deadline, ports)
-        choice = _choose(command, ticket, attempts, ports)
-        if choice is None:
-            await _wait_for_a_replica(command, attempts, give_up_at, ports)
-            continue
-        replica, version = choice
-        try:
-            async with aclosing(_attempt(command, payload, replica, version, ports, began=began)) as events:
-                async for event in events:
-                    if isinstance(event, Result):  # before it is passed on: then nobody may listen any more
-                        _mirror(command, payload, event.version, ports)
-                    passed_on = True
-                    yield event
-            return
-        except Refusal as refusal:
-            if passed_on or not command.task.repeatable or refusal.kind not in ELSEWHERE:
-                raise
-            attempts.note(replica, version, refusal)
-            if attempts.hard_failures >= ports.policy.attempts:
-                raise
-            RETRIES.labels(refusal.code).inc()
+def _ticket(command: Predict, ports: Ports) -> float:
+    if command.sticky_key:
+        return sticky_ticket(command.deployment, command.sticky_key)
+    return ports.generator.random()
 
 
 def somebody_is_ready(command: Predict, ports: Ports) -> bool:
@@ -190,44 +253,9 @@ async def _wait_for_a_replica(command: Predict, attempts: _Attempts, give_up_at:
     attempts.failed.clear()
 
 
-async def _attempt(
-    command: Predict, payload: bytes, replica: Replica, version: int, ports: Ports, *, began: float
-) -> AsyncGenerator[PredictEvent, None]:
-    """Asks one replica, and remembers of the version how it went."""
-    served = (command.tenant, command.deployment, version)
-    request = _replica_request(command, payload, version, command.source)
-    asked = ports.clock.monotonic()
-    brought_by = ports.routes.claim_first(*served)
-    answered = False
-    try:
-        with _first_request(brought_by, request):
-            async with aclosing(ports.replicas.predict(replica.id, request)) as events:
-                async for event in events:
-                    if isinstance(event, Result):
-                        answered = True
-                        ports.statistics.answered(
-                            served,
-                            texts=command.task.size(command.request),
-                            waited_seconds=asked - began,
-                            computed_seconds=ports.clock.monotonic() - asked,
-                            at=ports.clock.now(),
-                        )
-                    yield event
-    except Refusal as refusal:
-        if refusal.kind in FAULTS:
-            ports.statistics.failed(served, seconds=ports.clock.monotonic() - asked)
-        raise
-    finally:
-        if brought_by is not None and not answered:
-            ports.routes.release_first(*served)
-
-
 @contextmanager
-def _first_request(brought_by: Mapping[str, str] | None, request: ReplicaRequest) -> Iterator[None]:
+def _first_request(brought_by: Mapping[str, str], request: ReplicaRequest) -> Iterator[None]:
     """A version's first request is answered inside the trace of its rollout, whose story so ends with it."""
-    if brought_by is None:
-        yield
-        return
     request_span = trace.get_current_span().get_span_context()
     attributes: dict[str, str | int | float | bool] = {
         "millrace.deployment": request.deployment,
