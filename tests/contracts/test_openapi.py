@@ -13,9 +13,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from services.gateway.inbound.http.routes import ROUTES, check_parameter
 from services.gateway.inbound.http.transcode import build_request, render
 from services.gateway.inbound.openai.embeddings import read_request
-from services.gateway.openapi import document
-from services.gateway.openapi_refusals import OF_OTHERS
-from services.gateway.openapi_samples import BODIES, SAMPLES, TIMESTAMP, sample, sample_of
+from services.gateway.inbound.openapi.document import document
+from services.gateway.inbound.openapi.refusals import OF_OTHERS
+from services.gateway.inbound.openapi.samples import BODIES, SAMPLES, TIMESTAMP, sample, sample_of
 from services.registry import errors as registry_errors
 from services.trainer import errors as trainer_errors
 
@@ -124,7 +124,7 @@ def test_every_refusal_is_told_with_its_status() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.rpc.name)
 def test_an_example_is_a_request_that_the_door_takes(route: Any) -> None:
     assert not route.has_body or route.uploads or route.rpc.name in BODIES, (
-        "give it a body in services/gateway/openapi_samples.py"
+        "give it a body in services/gateway/inbound/openapi/samples.py"
     )
     path = {name: str(sample(route.request)[name]) for name in route.parameters}
     for name, value in path.items():
@@ -159,7 +159,7 @@ def test_every_field_has_a_sample_and_every_sample_a_field() -> None:
         messages(route.answer, seen)
     fields = [(message.name, spec) for message in seen.values() for spec in message.fields]
     lacking = [f"{name}.{spec.name}" for name, spec in fields if is_plain(spec) and sample_of(spec) is None]
-    assert lacking == [], "give them samples in services/gateway/openapi_samples.py"
+    assert lacking == [], "give them samples in services/gateway/inbound/openapi/samples.py"
     known = {spec.name for _, spec in fields} | {f"{name}.{spec.name}" for name, spec in fields}
     assert set(SAMPLES) <= known, set(SAMPLES) - known
 

@@ -27,6 +27,7 @@ from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Envelope, Message, decode
 from services.kit.persistence.sql.tables import OutboxRow
 from services.kit.persistence.sql.unit_of_work import columns
+from services.monitor.app import policy_of
 from services.monitor.domain.drift import Floats
 from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
@@ -193,7 +194,7 @@ async def monitor(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     store = open_store(database_url, clock=clock, ids=SeededIds(1), source="monitor")
     baselines = FakeBaselines({version: inputs.rows(200) for version in (1, 2)})
     monkeypatch.setenv("MILLRACE_MONITOR_WINDOW_ROWS", "100")
-    ports = Ports(store, clock, baselines, inline, MonitorSettings.load().policy())
+    ports = Ports(store, clock, baselines, inline, policy_of(MonitorSettings.load()))
     await store.database.open()
     await begin_upkeep(ports)
     yield Monitor(store, clock, ports, baselines, inputs, TimerLoop(store, timers(ports), clock))
