@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -285,3 +286,13 @@ class Ports:
     uploads: Uploads
     batching: Batching
     statistics: Statistics = field(default_factory=Statistics)
+
+
+present_pass: ContextVar[Pass | None] = ContextVar("present_pass", default=None)
+
+
+def spend(tokens: int) -> None:
+    """Charges the present request's key, when the request ends; nobody where no door let it in."""
+    passed = present_pass.get()
+    if passed is not None:
+        passed.tokens += tokens
