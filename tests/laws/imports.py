@@ -107,10 +107,10 @@ def outside_the_list(path: Path, text: str) -> Iterator[str]:
     if layer not in POSITIVE:
         return
     own = {f"services.{service}.{lower}" for lower in OWN[layer]}
-    for found in imports_of(path, text):
-        contracts = within(found.name, {"services.contracts"}) and not within(found.name, {WIRE})
-        if not contracts and not within(found.name, POSITIVE[layer] | own):
-            yield f"{found}, which is not on the list of {layer}"
+    for imported in imports_of(path, text):
+        contracts = within(imported.name, {"services.contracts"}) and not within(imported.name, {WIRE})
+        if not contracts and not within(imported.name, POSITIVE[layer] | own):
+            yield f"{imported}, which is not on the list of {layer}"
     for line, name in names_used(text):
         module, _, member = name.partition(".")
         if name in IMPURE_BUILTINS or (module == "asyncio" and member and member not in OF_ASYNCIO):

@@ -17,13 +17,13 @@ SOURCES = {
 
 def test_each_part_imports_only_what_it_declares() -> None:
     declared = Declared(PYPROJECT)
-    found = [breach for path, text in SOURCES.items() for breach in undeclared(path, text, declared)]
-    assert not found, "\n".join(found)
+    caught = [breach for path, text in SOURCES.items() for breach in undeclared(path, text, declared)]
+    assert not caught, "\n".join(caught)
 
 
 def test_what_is_declared_is_imported() -> None:
-    found = list(unused(SOURCES, Declared(PYPROJECT)))
-    assert not found, "\n".join(found)
+    caught = list(unused(SOURCES, Declared(PYPROJECT)))
+    assert not caught, "\n".join(caught)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_what_is_declared_is_imported() -> None:
     ],
 )
 def test_an_import_of_what_is_not_declared_is_caught(path: str, text: str, brought_by: str) -> None:
-    found = list(undeclared(Path(path), text, Declared(PYPROJECT)))
-    assert len(found) == 1
-    assert found[0].startswith(f"{path}:{len(text.splitlines())} ")
-    assert brought_by in found[0]
+    caught = list(undeclared(Path(path), text, Declared(PYPROJECT)))
+    assert len(caught) == 1
+    assert caught[0].startswith(f"{path}:{len(text.splitlines())} ")
+    assert brought_by in caught[0]
 
 
 def test_the_standard_library_and_the_house_need_no_declaration() -> None:
@@ -75,9 +75,9 @@ def test_the_standard_library_and_the_house_need_no_declaration() -> None:
 )
 def test_a_declaration_that_nobody_imports_is_caught(declared: str, instead: str, named: str) -> None:
     assert declared in PYPROJECT
-    found = list(unused(SOURCES, Declared(PYPROJECT.replace(declared, instead))))
-    assert len(found) == 1
-    assert named in found[0]
+    caught = list(unused(SOURCES, Declared(PYPROJECT.replace(declared, instead))))
+    assert len(caught) == 1
+    assert named in caught[0]
 
 
 def test_an_exception_that_is_imported_after_all_is_caught() -> None:

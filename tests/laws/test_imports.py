@@ -26,13 +26,13 @@ def breaches(law: Law) -> list[str]:
 
 
 def test_domain_and_handlers_import_from_the_list() -> None:
-    found = breaches(outside_the_list)
-    assert not found, "\n".join(found)
+    caught = breaches(outside_the_list)
+    assert not caught, "\n".join(caught)
 
 
 def test_nobody_imports_by_name() -> None:
-    found = breaches(imports_by_name)
-    assert not found, "\n".join(found)
+    caught = breaches(imports_by_name)
+    assert not caught, "\n".join(caught)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_nobody_imports_by_name() -> None:
     ],
 )
 def test_what_is_not_on_the_list_is_caught(path: Path, text: str, line: int, named: str) -> None:
-    found = list(outside_the_list(path, text))
-    assert len(found) == 1
-    assert found[0].startswith(f"{path}:{line} ")
-    assert named in found[0]
+    caught = list(outside_the_list(path, text))
+    assert len(caught) == 1
+    assert caught[0].startswith(f"{path}:{line} ")
+    assert named in caught[0]
 
 
 @pytest.mark.parametrize(
