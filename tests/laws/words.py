@@ -18,6 +18,7 @@ from tests.laws.source import ROOT, python_sources
 GLOSSARY: Final = ROOT / "docs" / "glossary.md"
 COUNTS: Final = ROOT / "tests" / "laws" / "banned_words.json"
 HEADING: Final = "## Banned identifiers"
+SHOWN: Final = 12
 COMMAND: Final = ".venv/bin/python -m tests.laws.words"
 
 WORDS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
@@ -128,9 +129,11 @@ def breaches(occurrences: list[tuple[Ban, Identifier]], allowed: Counts) -> Iter
             now, before = counts.get(key, {}).get(folder, 0), allowed.get(key, {}).get(folder, 0)
             if now > before:
                 yield f"{key} in {folder}: {now} times, and {before} are left to rename; it is banned"
-                for ban, defined in occurrences:
-                    if ban.key == key and folder_of(defined.path) == folder:
-                        yield f"    {defined.path}:{defined.line} {defined.name}; instead: {ban.instead}"
+                here = [(ban, one) for ban, one in occurrences if ban.key == key and folder_of(one.path) == folder]
+                for ban, defined in here[:SHOWN]:
+                    yield f"    {defined.path}:{defined.line} {defined.name}; instead: {ban.instead}"
+                if len(here) > SHOWN:
+                    yield f"    and {len(here) - SHOWN} more, in files that were changed longer ago"
             elif now < before:
                 yield f"{key} in {folder}: {now} times instead of {before}; lower the count with `{COMMAND}`"
 
@@ -145,10 +148,10 @@ def lowered(counts: Counts, allowed: Counts) -> dict[str, dict[str, int]]:
 
 
 def occurrences_here() -> list[tuple[Ban, Identifier]]:
+    """Those of the whole repository, the files that were changed last first."""
     banned = bans(GLOSSARY.read_text())
-    return [
-        occurrence for path in python_sources() for occurrence in banned_in(path, (ROOT / path).read_text(), banned)
-    ]
+    sources = sorted(python_sources(), key=lambda path: (ROOT / path).stat().st_mtime, reverse=True)
+    return [occurrence for path in sources for occurrence in banned_in(path, (ROOT / path).read_text(), banned)]
 
 
 def main() -> int:
