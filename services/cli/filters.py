@@ -8,25 +8,25 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from services.cli.errors import CliError, Exit
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EventFilter:
     """Events with this key whose fields have these values; what is left empty does not matter."""
 
     key: str = ""
     values: tuple[tuple[str, str], ...] = ()
 
-    def __call__(self, event: Seen) -> bool:
+    def __call__(self, event: ReceivedEvent) -> bool:
         if self.key and event.key != self.key:
             return False
         return all(value in set(told(event, field)) for field, value in self.values)
 
 
-def wanted(key: str, matches: Sequence[str]) -> Wanted:
+def wanted(key: str, matches: Sequence[str]) -> EventFilter:
     """From `--key` and `--match FIELD=VALUE`. Raises CliError for one without an equals sign."""
     pairs = []
     for match in matches:
@@ -35,10 +35,10 @@ def wanted(key: str, matches: Sequence[str]) -> Wanted:
             message, hint = f"{match} is not FIELD=VALUE", "--match rollout.state=canary"
             raise CliError(message, hint=hint, code="not_a_match", status=Exit.USAGE)
         pairs.append((field, value))
-    return Wanted(key, tuple(pairs))
+    return EventFilter(key, tuple(pairs))
 
 
-def told(event: Seen, field: str) -> Iterator[str]:
+def told(event: ReceivedEvent, field: str) -> Iterator[str]:
     """What the event says there: `targets.version` tells of every target; headers go by their names (`ce_id`)."""
     if field in event.headers:
         yield event.headers[field]
@@ -60,7 +60,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def moment(text: str, now: datetime) -> datetime:
+def read_time(text: str, now: datetime) -> datetime:
     """`90s`, `10m`, `2h`, `1d` before now, or a time such as 2026-11-03T12:00:00+00:00. Raises CliError."""
     try:
         if found := re.fullmatch(r"(\d{1,9})([smhd])", text):

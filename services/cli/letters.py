@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.cli.errors import CliError, Exit
 from services.cli.launcher.topics import DEAD_LETTER_SUFFIX
-from services.cli.watching import Seen, Watcher
+from services.cli.watching import ReceivedEvent, Watcher
 
 if TYPE_CHECKING:
     from services.kit.messaging.envelope import Message
@@ -35,7 +35,7 @@ RECORD_BYTES: Final = 2_000
 class DeadLetter:
     """One record of a dead-letter topic, and what became of it."""
 
-    seen: Seen
+    seen: ReceivedEvent
     event_id: str
     """The id by which every inbox knows the event, made of the content where the producer gave none."""
     replayed_at: datetime | None = None
@@ -112,7 +112,7 @@ class DeadLetter:
         }
 
 
-def known_letters(records: Iterable[Seen]) -> list[DeadLetter]:
+def known_letters(records: Iterable[ReceivedEvent]) -> list[DeadLetter]:
     """The letters among the records of dead-letter topics, the oldest first, each with what became of it."""
     kept = list(records)
     found = [DeadLetter(seen, _event_id(seen)) for seen in kept if NOTE not in seen.headers]
@@ -144,9 +144,9 @@ def read_letters(bootstrap: str, topics: Sequence[str], since: datetime | None =
         watcher.close()
 
 
-def newest_of(records: Iterable[Seen], most_bytes: int) -> tuple[deque[Seen], int]:
+def newest_of(records: Iterable[ReceivedEvent], most_bytes: int) -> tuple[deque[ReceivedEvent], int]:
     """The last records that fit, and how many came before them."""
-    kept: deque[Seen] = deque()
+    kept: deque[ReceivedEvent] = deque()
     held = passed_over = 0
     for seen in records:
         kept.append(seen)
@@ -157,7 +157,7 @@ def newest_of(records: Iterable[Seen], most_bytes: int) -> tuple[deque[Seen], in
     return kept, passed_over
 
 
-def _weight(seen: Seen) -> int:
+def _weight(seen: ReceivedEvent) -> int:
     """A decoded body takes several times its bytes."""
     return RECORD_BYTES + 4 * len(seen.value)
 
@@ -195,7 +195,7 @@ def named_letter(name: str, letters: Iterable[DeadLetter]) -> DeadLetter:
     return found
 
 
-def _event_id(seen: Seen) -> str:
+def _event_id(seen: ReceivedEvent) -> str:
     from services.kit.messaging.envelope import Message, id_of
 
     headers = tuple(seen.headers.items())

@@ -22,7 +22,7 @@ from services.cli.letters import (
     DeadLetter,
 )
 from services.cli.sending import Sender
-from services.cli.watching import Seen, Watcher
+from services.cli.watching import ReceivedEvent, Watcher
 
 if TYPE_CHECKING:
     from services.kit.messaging.envelope import Envelope, Message
@@ -67,7 +67,7 @@ def plan(letters: Iterable[DeadLetter], *, again: bool, now: datetime, latest: L
 
 def _planned(letter: DeadLetter, *, again: bool, now: datetime, latest: Latest) -> Planned:
     from services.contracts.errors import Refusal
-    from services.kit.core.retention import DEAD_LETTER_KEPT
+    from services.kit.core.retention import DEAD_LETTER_RETENTION
     from services.kit.messaging.envelope import decode
 
     if letter.replayed_at and not again:
@@ -76,8 +76,10 @@ def _planned(letter: DeadLetter, *, again: bool, now: datetime, latest: Latest) 
     if letter.cut_from:
         why = f"{letter.cut_from} bytes were cut to fit the dead-letter topic; have its producer send it again"
         return Planned(letter, skipped="cut", why=why)
-    if now - letter.first_buried_at > DEAD_LETTER_KEPT:
-        why = f"first given up more than {DEAD_LETTER_KEPT.days} days ago: who handled it may have forgotten its id"
+    if now - letter.first_buried_at > DEAD_LETTER_RETENTION:
+        why = (
+            f"first given up more than {DEAD_LETTER_RETENTION.days} days ago: who handled it may have forgotten its id"
+        )
         return Planned(letter, skipped="too_old", why=why)
     original = letter.original()
     try:
@@ -168,7 +170,7 @@ def latest_of(bootstrap: str, letters: Iterable[DeadLetter]) -> Latest:
         watcher.close()
 
 
-def _id_of(seen: Seen) -> str:
+def _id_of(seen: ReceivedEvent) -> str:
     from services.kit.messaging.envelope import Message, id_of
 
     return id_of(Message(seen.topic, seen.record_key, seen.value, tuple(seen.headers.items())))

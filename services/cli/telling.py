@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 
 Body = Mapping[str, Any]
 
 
-def in_words(event: Seen) -> str:
+def in_words(event: ReceivedEvent) -> str:
     """What the event says, in one line. An event that is not understood is told by its key."""
     tell = _WORDS.get(event.topic)
     if tell is None:
@@ -19,7 +19,7 @@ def in_words(event: Seen) -> str:
         return f"{event.key} (not understood)"
 
 
-def version_of(event: Seen) -> int | None:
+def version_of(event: ReceivedEvent) -> int | None:
     """The version that the event speaks of, if it does."""
     body = event.body
     if isinstance(body.get("version"), int):

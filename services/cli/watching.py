@@ -14,7 +14,7 @@ STALLED_POLLS: Final = 40
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReceivedEvent:
     """An event as it lay on its topic."""
 
     topic: str
@@ -96,7 +96,7 @@ class Watcher:
             return offset
         return end if first(1) >= 0 else begin
 
-    def poll(self, seconds: float) -> Seen | None:
+    def poll(self, seconds: float) -> ReceivedEvent | None:
         """The next event, or None when none came within this time."""
         while True:
             message = self._consumer.poll(seconds)
@@ -109,7 +109,7 @@ class Watcher:
             if self._since is None or seen.stamp >= self._since:
                 return seen
 
-    def until_end(self) -> Iterator[Seen]:
+    def until_end(self) -> Iterator[ReceivedEvent]:
         """Everything up to what was the end when the watcher was made, and no further. Raises NoBroker."""
         stalled = 0
         while self._open:
@@ -130,7 +130,7 @@ class Watcher:
             if place.offset >= self._ends[_place(place)]:
                 self._open.discard(_place(place))
 
-    def until_quiet(self, seconds: float) -> Iterator[Seen]:
+    def until_quiet(self, seconds: float) -> Iterator[ReceivedEvent]:
         """Events, until none comes for this long."""
         while (event := self.poll(seconds)) is not None:
             yield event
@@ -143,7 +143,7 @@ def _place(partition: Any) -> tuple[str, int]:
     return partition.topic, partition.partition
 
 
-def _seen(message: Any) -> Seen:
+def _seen(message: Any) -> ReceivedEvent:
     import json
 
     headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers() or ()}
@@ -153,7 +153,7 @@ def _seen(message: Any) -> Seen:
     except (ValueError, RecursionError):  # anybody may send anything
         body = {}
     stamp = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-    return Seen(
+    return ReceivedEvent(
         topic=message.topic(),
         key=(message.key() or b"").decode("utf-8", "replace"),
         time=_time(headers.get("ce_time"), stamp),

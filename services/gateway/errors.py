@@ -6,7 +6,7 @@ Refusal
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
 ├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
 ├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput
-├── Stale        ForeignTag
+├── Stale        UnknownETag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge, AnswerTooLarge
 ├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches,
@@ -133,7 +133,7 @@ class ExtensionNotOffered(Unsupported):
     hint = "the server's metadata lists the extensions that are"
 
 
-class ForeignTag(Stale):
+class UnknownETag(Stale):
     """The entity tag {tag} is none that the deployment has."""
 
     field = "if-match"

@@ -17,7 +17,7 @@ from services.inference.ports import Ports
 from services.inference.telemetry import BRING_UP_SECONDS, BRING_UPS
 from services.kit.core import telemetry
 from services.kit.core.log import logger
-from services.kit.messaging.envelope import Cause, Envelope
+from services.kit.messaging.envelope import Envelope, EventRef
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
 DRAIN_LOOK_SECONDS: Final = 0.5
@@ -94,7 +94,7 @@ async def classify(command: Classify, ports: Ports) -> Classified:
     return classified
 
 
-async def bring_up(key: VersionKey, ports: Ports, cause: Cause | None = None) -> None:
+async def bring_up(key: VersionKey, ports: Ports, cause: EventRef | None = None) -> None:
     """Fetches, checks, loads and warms a version, while those that are loaded serve on.
 
     What comes of it is reported as caused by `cause`, the wish for it.
@@ -132,7 +132,7 @@ async def retire(key: VersionKey, ports: Ports) -> None:
     await _prune(ports)
 
 
-async def _reconcile(ports: Ports, cause: Cause | None = None) -> None:
+async def _reconcile(ports: Ports, cause: EventRef | None = None) -> None:
     roster = ports.roster
     for action in roster.plan():
         match action:
@@ -173,7 +173,7 @@ async def _bring_up_once(wanted: Wanted, ports: Ports) -> None:
     logger.info("version %s of %s is ready (%s)", key.version, key.deployment, precision)
 
 
-async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: Cause | None) -> float | None:
+async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: EventRef | None) -> float | None:
     """After a failed bring-up: the seconds until the next attempt, or None when this one was the last."""
     held = ports.roster.held[key]
     code = refusal.reason_code if isinstance(refusal, ArtifactRefused) else refusal.code

@@ -13,7 +13,7 @@ from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.domain.versions import VersionKey, Wish
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
-from services.kit.messaging.envelope import Cause
+from services.kit.messaging.envelope import EventRef
 
 
 class Engine(Protocol):
@@ -121,7 +121,7 @@ class Crew(Protocol):
 
 
 class Reporter(Protocol):
-    def changed(self, cause: Cause | None = None) -> None:
+    def changed(self, cause: EventRef | None = None) -> None:
         """Something happened that the house should know: a report goes out soon, in the present trace and story."""
         ...
 

@@ -18,7 +18,7 @@ from services.kit.core.settings import BadSettings, ServiceSettings
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.producer import EventProducer
-from services.kit.persistence.sql.cleanup import Upkeep
+from services.kit.persistence.sql.cleanup import Cleanup
 from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.relay import Relay
 from services.kit.storage.artifacts import ArtifactStore
@@ -98,7 +98,7 @@ class Service:
 
         self.part("database", open=open_when_there, close=database.close)
         self.runs("relay", Relay(database, self.writer, self.clock).run)
-        self.runs("upkeep", Upkeep(database, self.clock).run)
+        self.runs("upkeep", Cleanup(database, self.clock).run)
 
     def delivery(self) -> Delivery:
         """The retry policy and the dead letters of its consumers."""

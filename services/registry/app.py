@@ -41,7 +41,7 @@ def build(settings: RegistrySettings) -> Service:
         settle=timedelta(seconds=settings.settle_seconds),
     )
     service.database(database)
-    service.part("what ought to be served", open=lambda: handlers.tell_all(ports))
+    service.part("what ought to be served", open=lambda: handlers.republish_all(ports))
     rpc.serve(service.grpc(), ports)
     service.subscribes(partial(events.subscribe, ports=ports))
     service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)

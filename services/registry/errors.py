@@ -16,7 +16,7 @@ Conflict
 ├── NothingToRollBackTo
 └── ReservedAlias
 Stale
-└── DeploymentMovedOn
+└── PreconditionFailed
 Invalid
 ├── InvalidPolicy
 └── ChainIsWhole
@@ -113,7 +113,7 @@ class ReservedAlias(Conflict):
     field = "alias"
 
 
-class DeploymentMovedOn(Stale):
+class PreconditionFailed(Stale):
     """{deployment} is at generation {present}, not at {expected}."""
 
     hint = "'millrace deployments show {deployment}' shows what it is now; decide anew"

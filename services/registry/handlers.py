@@ -17,13 +17,16 @@ from services.contracts.events import (
     TrainingFailed,
 )
 from services.contracts.names import place_of
-from services.kit.core.hash_chain import Chosen
-from services.kit.core.idempotency import Once
-from services.kit.messaging.envelope import Cause, Envelope, Origin
+from services.kit.core.hash_chain import HistoryFilter
+from services.kit.core.idempotency import IdempotencyKey
+from services.kit.messaging.envelope import Envelope, EventRef, StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.registry import telemetry
 from services.registry.domain import ModelState, changes, decide, desired, elapsed, evolve, fold, timers
 from services.registry.domain.commands import (
+    ApplyBreach,
+    ApplyReport,
+    ApplyVerdict,
     Command,
     PauseRollout,
     PromoteRollout,
@@ -35,18 +38,15 @@ from services.registry.domain.commands import (
     SetAlias,
     StartRollout,
     StopDeployment,
-    TakeBreach,
-    TakeReport,
-    TakeVerdict,
 )
 from services.registry.domain.facts import AnyFact, DeploymentFact
 from services.registry.domain.lineage import Lineage, lineage
 from services.registry.domain.reports import of_tenant
 from services.registry.domain.state import Version, VersionStatus
-from services.registry.errors import DeploymentMovedOn, UnknownDeployment, UnknownModel
-from services.registry.ports import HistoryLine, KnownDeployment, Ports, Tx
+from services.registry.errors import PreconditionFailed, UnknownDeployment, UnknownModel
+from services.registry.ports import HistoryEntry, KnownDeployment, Ports, Tx
 
-Move = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack | StopDeployment
+RolloutCommand = StartRollout | PauseRollout | ResumeRollout | PromoteRollout | RollBack | StopDeployment
 
 
 # --- what other services tell ------------------------------------------------------------------
@@ -66,28 +66,28 @@ async def record_drift(envelope: Envelope[DriftDetected], ports: Ports) -> None:
     await _follow(envelope, envelope.event.model, RecordDrift(envelope.event), ports)
 
 
-async def take_verdict(envelope: Envelope[RolloutJudged], ports: Ports) -> None:
-    await _follow_deployment(envelope, envelope.event.deployment, TakeVerdict(envelope.event), ports)
+async def on_rollout_judged(envelope: Envelope[RolloutJudged], ports: Ports) -> None:
+    await _follow_deployment(envelope, envelope.event.deployment, ApplyVerdict(envelope.event), ports)
 
 
-async def take_breach(envelope: Envelope[SloBreached], ports: Ports) -> None:
-    await _follow_deployment(envelope, envelope.event.deployment, TakeBreach(envelope.event), ports)
+async def on_slo_breached(envelope: Envelope[SloBreached], ports: Ports) -> None:
+    await _follow_deployment(envelope, envelope.event.deployment, ApplyBreach(envelope.event), ports)
 
 
-async def take_report(envelope: Envelope[ReplicaReported], ports: Ports) -> None:
+async def on_replica_reported(envelope: Envelope[ReplicaReported], ports: Ports) -> None:
     """A heartbeat: its sequence number tells a late or repeated one, so the inbox is spared."""
     report, tenant, now = envelope.event, envelope.tenant, ports.clock.now()
     async with ports.store.transaction() as tx:
-        if not await tx.hear(tenant, report, now):
+        if not await tx.record_report(tenant, report, now):
             return
-        await _tell_again(tx, report, await tx.all_deployments(), now - ports.settle)
+        await _republish_if_behind(tx, report, await tx.all_deployments(), now - ports.settle)
         live = await tx.live_replicas(tenant, now - ports.replica_timeout)
         for owner in sorted({part.tenant for part in report.versions}):
             theirs, others = of_tenant(report, owner), [of_tenant(other, owner) for other in live]
-            cause = Origin(envelope.id, envelope.story, owner)
+            cause = StoredEventRef(envelope.id, envelope.story, owner)
             for model in sorted({part.model for part in theirs.versions}):
                 state = await tx.model(owner, model)
-                await _change(tx, state, TakeReport(theirs, _not_ready(state, others)), ports, cause=cause)
+                await _change(tx, state, ApplyReport(theirs, _not_ready(state, others)), ports, cause=cause)
 
 
 def _not_ready(state: ModelState, live: Sequence[ReplicaReported]) -> frozenset[str]:
@@ -97,7 +97,7 @@ def _not_ready(state: ModelState, live: Sequence[ReplicaReported]) -> frozenset[
     return frozenset(name for name, has in ready.items() if not wanted <= has)
 
 
-async def _tell_again(
+async def _republish_if_behind(
     tx: Tx, report: ReplicaReported, known: list[tuple[str, KnownDeployment]], settled: datetime
 ) -> None:
     """A replica that is still behind has missed the news: a broker that forgot, or a restart at a bad moment."""
@@ -112,48 +112,52 @@ async def _tell_again(
 
 
 @dataclass(frozen=True)
-class Terms:
+class WriteOptions:
     """How somebody asks for a change: once by a key, only in the generation that was seen, or only to see."""
 
-    once: Once | None = None
+    idempotency_key: IdempotencyKey | None = None
     expected_generation: int | None = None
     dry_run: bool = False
 
 
-PLAINLY: Final = Terms()
+NO_OPTIONS: Final = WriteOptions()
 
 
-async def move_rollout(move: Move, tenant: str, ports: Ports, terms: Terms = PLAINLY) -> ModelState:
+async def move_rollout(
+    command: RolloutCommand, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
+) -> ModelState:
     """Starts, pauses, resumes, promotes, rolls back or stops. Returns the model after it.
 
     A dry run keeps nothing and uses up no key. A repetition with its key has no second effect and gets the present
-    state. Raises DeploymentMovedOn, and what the domain refuses.
+    state. Raises PreconditionFailed, and what the domain refuses.
     """
-    async with _asked(terms, ports) as tx:
-        state = await tx.model(tenant, await _model_of(tx, tenant, move.deployment))
+    async with _asked(options, ports) as tx:
+        state = await tx.model(tenant, await _model_of(tx, tenant, command.deployment))
         if not state.versions:
-            raise UnknownDeployment(deployment=move.deployment)
-        return await _by_terms(tx, state, lambda: move, move.deployment, tenant, ports, terms)
+            raise UnknownDeployment(deployment=command.deployment)
+        return await _execute(tx, state, lambda: command, command.deployment, tenant, ports, options)
 
 
 async def start_rollout(
-    command: StartRollout, version: str, tenant: str, ports: Ports, terms: Terms = PLAINLY
+    command: StartRollout, version: str, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
 ) -> ModelState:
     """`version` may be a number or an alias; `command` carries the rest. As `move_rollout` otherwise."""
-    async with _asked(terms, ports) as tx:
+    async with _asked(options, ports) as tx:
         state = await _existing(tx, tenant, await _model_of(tx, tenant, command.deployment))
         resolve = partial(_resolved, command, version, state)
-        return await _by_terms(tx, state, resolve, command.deployment, tenant, ports, terms)
+        return await _execute(tx, state, resolve, command.deployment, tenant, ports, options)
 
 
-async def set_alias(model: str, command: SetAlias, tenant: str, ports: Ports, terms: Terms = PLAINLY) -> ModelState:
-    async with _asked(terms, ports) as tx:
+async def set_alias(
+    model: str, command: SetAlias, tenant: str, ports: Ports, options: WriteOptions = NO_OPTIONS
+) -> ModelState:
+    async with _asked(options, ports) as tx:
         state = await tx.model(tenant, model)
-        return await _by_terms(tx, state, lambda: command, "", tenant, ports, terms)
+        return await _execute(tx, state, lambda: command, "", tenant, ports, options)
 
 
-def _asked(terms: Terms, ports: Ports) -> AbstractAsyncContextManager[Tx]:
-    return ports.store.reading() if terms.dry_run else ports.store.transaction()
+def _asked(options: WriteOptions, ports: Ports) -> AbstractAsyncContextManager[Tx]:
+    return ports.store.reading() if options.dry_run else ports.store.transaction()
 
 
 def _resolved(command: StartRollout, version: str, state: ModelState) -> StartRollout:
@@ -161,33 +165,33 @@ def _resolved(command: StartRollout, version: str, state: ModelState) -> StartRo
     return replace(command, version=state.resolve(version).number)
 
 
-async def _by_terms(
+async def _execute(
     tx: Tx,
     state: ModelState,
     command: Callable[[], Command],
     deployment: str,
     tenant: str,
     ports: Ports,
-    terms: Terms,
+    options: WriteOptions,
 ) -> ModelState:
     """The receipt of the key commits with the effect; a refusal leaves the key unused."""
-    if terms.dry_run:
-        _require_generation(state, deployment, terms.expected_generation)
+    if options.dry_run:
+        _require_generation(state, deployment, options.expected_generation)
         now = ports.clock.now()
         for decided in decide(state, command(), at=now, rules=ports.rules):
             state = evolve(state, decided, now)
         return state
-    if terms.once is not None and await tx.answered_before(terms.once) is not None:
+    if options.idempotency_key is not None and await tx.find_idempotent_response(options.idempotency_key) is not None:
         return state
-    _require_generation(state, deployment, terms.expected_generation)
-    return await _change(tx, state, command(), ports, cause=Origin(id="", story="", tenant=tenant))
+    _require_generation(state, deployment, options.expected_generation)
+    return await _change(tx, state, command(), ports, cause=StoredEventRef(id="", story="", tenant=tenant))
 
 
 def _require_generation(state: ModelState, name: str, expected: int | None) -> None:
-    """Raises DeploymentMovedOn. A deployment that is not there is at generation 0."""
+    """Raises PreconditionFailed. A deployment that is not there is at generation 0."""
     present = state.deployments[name].generation if name in state.deployments else 0
     if expected is not None and expected != present:
-        raise DeploymentMovedOn(deployment=name, present=present, expected=expected)
+        raise PreconditionFailed(deployment=name, present=present, expected=expected)
 
 
 async def get_model(tenant: str, name: str, ports: Ports) -> ModelState:
@@ -244,13 +248,13 @@ async def get_lineage(
 
 
 async def list_history(
-    tenant: str, ports: Ports, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
-) -> list[HistoryLine]:
+    tenant: str, ports: Ports, chosen: HistoryFilter, *, after: int = 0, before: int = 0, limit: int
+) -> list[HistoryEntry]:
     async with ports.store.reading() as tx:
         return await tx.history(tenant, chosen, after=after, before=before, limit=limit)
 
 
-async def list_chain(tenant: str, ports: Ports, *, after: int, limit: int) -> list[HistoryLine]:
+async def list_chain(tenant: str, ports: Ports, *, after: int, limit: int) -> list[HistoryEntry]:
     """Every number of the chain that all tenants share, so that none can be missing unseen."""
     async with ports.store.reading() as tx:
         return await tx.chain(tenant, after=after, limit=limit)
@@ -272,10 +276,12 @@ async def timer_due(timer: Timer, ports: Ports) -> None:
             return
         state = await tx.model(timer.tenant, str(timer.payload["model"]))
         command = elapsed(timer.kind, dict(timer.payload))
-        await _change(tx, state, command, ports, cause=timer.cause or Origin(id="", story="", tenant=timer.tenant))
+        await _change(
+            tx, state, command, ports, cause=timer.cause or StoredEventRef(id="", story="", tenant=timer.tenant)
+        )
 
 
-async def tell_all(ports: Ports) -> None:
+async def republish_all(ports: Ports) -> None:
     """At start: a broker that keeps nothing over a restart hears again what ought to be served."""
     async with ports.store.transaction() as tx:
         for tenant, deployment in await tx.all_deployments():
@@ -287,7 +293,7 @@ async def tell_all(ports: Ports) -> None:
 
 async def _follow(envelope: Envelope[Event], model: str, command: Command, ports: Ports) -> None:
     async with ports.store.transaction() as tx:
-        if await tx.first_sight(envelope):
+        if await tx.mark_processed(envelope):
             state = await tx.model(envelope.tenant, model)
             await _change(tx, state, command, ports, cause=envelope)
 
@@ -295,12 +301,12 @@ async def _follow(envelope: Envelope[Event], model: str, command: Command, ports
 async def _follow_deployment(envelope: Envelope[Event], name: str, command: Command, ports: Ports) -> None:
     async with ports.store.transaction() as tx:
         known = await tx.deployment(envelope.tenant, name)
-        if known is not None and await tx.first_sight(envelope):
+        if known is not None and await tx.mark_processed(envelope):
             state = await tx.model(envelope.tenant, known.model)
             await _change(tx, state, command, ports, cause=envelope)
 
 
-async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *, cause: Cause) -> ModelState:
+async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *, cause: EventRef) -> ModelState:
     """Decides; then facts, tables, timers and news go into the one transaction. Returns the state after it."""
     now, tenant = ports.clock.now(), cause.tenant
     after = before
@@ -323,7 +329,7 @@ def _count(fact: AnyFact) -> None:
         telemetry.count_rollout(fact.kind, fact.deployment)
 
 
-async def _set_timers(tx: Tx, before: ModelState, after: ModelState, cause: Cause) -> None:
+async def _set_timers(tx: Tx, before: ModelState, after: ModelState, cause: EventRef) -> None:
     old, new = timers(before), timers(after)
     for key in sorted(old.keys() - new.keys()):
         await tx.cancel_timer(f"{cause.tenant}/{key}")

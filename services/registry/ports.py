@@ -9,14 +9,14 @@ from typing import Protocol
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
 from services.kit.core.clock import Clock
-from services.kit.core.hash_chain import Chosen
-from services.kit.messaging.envelope import Cause
+from services.kit.core.hash_chain import HistoryFilter
+from services.kit.messaging.envelope import EventRef
 from services.kit.persistence.unit_of_work import UnitOfWork
 from services.registry.domain import Decided, ModelState, Rules
 
 
 @dataclass(frozen=True)
-class HistoryLine:
+class HistoryEntry:
     """One fact of the history, as people read it, with what its hash covers."""
 
     sequence: int
@@ -47,7 +47,7 @@ class Tx(UnitOfWork, Protocol):
         """The state, locked until the transaction ends; that of a model without a history is empty."""
         ...
 
-    async def record(self, cause: Cause, decided: Decided, at: datetime) -> None:
+    async def record(self, cause: EventRef, decided: Decided, at: datetime) -> None:
         """Appends the fact to the history of the cause's tenant and leaves it for `registry.history`."""
         ...
 
@@ -67,7 +67,7 @@ class Tx(UnitOfWork, Protocol):
 
     async def deployment(self, tenant: str, name: str) -> KnownDeployment | None: ...
 
-    async def hear(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
+    async def record_report(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
         """Remembers the report; False when a newer one of this replica is known."""
         ...
 
@@ -76,12 +76,12 @@ class Tx(UnitOfWork, Protocol):
         ...
 
     async def history(
-        self, tenant: str, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
-    ) -> list[HistoryLine]:
+        self, tenant: str, chosen: HistoryFilter, *, after: int = 0, before: int = 0, limit: int
+    ) -> list[HistoryEntry]:
         """Facts with numbers between `after` and `before`; 0 is no end."""
         ...
 
-    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryEntry]:
         """All tenants' facts; of the others nothing but number and hashes."""
         ...
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.contracts.artifact import ArtifactRef
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
 from services.kit.storage.artifacts import ArtifactStore
@@ -225,7 +225,7 @@ def test_after_all_that_the_fleet_serves_and_its_tables_agree(embedded_story: St
 # --- pieces ------------------------------------------------------------------------------------
 
 
-def dead_letter(story: Story, topic: str, key: str) -> Seen:
+def dead_letter(story: Story, topic: str, key: str) -> ReceivedEvent:
     return story.log.wait(
         lambda event: (event.topic, event.key) == (f"{topic}.dlq", key), "the dead letter", TOLD_SECONDS
     )

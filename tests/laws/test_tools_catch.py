@@ -121,7 +121,7 @@ IMPORT_BREACHES: Final = [
     ("cli", "services/cli/demo/x.py", "import services.cli.commands.models", "demo.x -> services.cli.commands.models"),
     ("cli", "services/cli/launcher/x.py", "import services.cli.rest", "launcher.x -> services.cli.rest"),
     ("cli", "services/cli/planted.py", "import json", "- services.cli.planted"),
-    ("demo", "services/cli/demo/corpus.py", "import services.cli.demo.stage", "corpus -> services.cli.demo.stage"),
+    ("demo", "services/cli/demo/corpus.py", "import services.cli.demo.context", "corpus -> services.cli.demo.context"),
     ("demo", "services/cli/demo/x.py", "import json", "- services.cli.demo.x"),
     (
         "launcher",

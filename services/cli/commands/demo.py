@@ -21,7 +21,7 @@ def demo(
     session = Session(as_json=as_json)
     if is_running(session.home):
         raise CliError("the demo starts Millrace itself, and it runs already", hint="millrace down")
-    from services.cli.demo.play import play
+    from services.cli.demo.scenario import play
 
     kind, bootstrap = wanted_broker(broker)
     asyncio.run(play(session, kind, bootstrap, keep=keep))

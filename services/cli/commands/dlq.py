@@ -8,7 +8,7 @@ import typer
 
 from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
-from services.cli.filters import moment
+from services.cli.filters import read_time
 from services.cli.letters import DeadLetter, chosen_topics, named_letter, read_letters, topic_of
 from services.cli.output import printable
 from services.cli.reading import edited, read_bytes
@@ -121,7 +121,7 @@ def replay(  # noqa: PLR0913 - one for each way of choosing and of sending
 
 def _read(session: Session, topics: list[str], since: str = "") -> list[DeadLetter]:
     """Raises CliError."""
-    begin = moment(since, _now()) if since else None
+    begin = read_time(since, _now()) if since else None
     found, passed_over = read_letters(bootstrap_of(session.home), topics, begin)
     if passed_over:
         session.out.say(f"{passed_over} older records were passed over: there are too many to hold; --since narrows")

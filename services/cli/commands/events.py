@@ -8,12 +8,12 @@ import typer
 
 from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
-from services.cli.filters import moment, wanted
+from services.cli.filters import read_time, wanted
 from services.cli.launcher.topics import DEAD_LETTER_SUFFIX, load_topics
 from services.cli.output import printable
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
 from services.cli.telling import in_words
-from services.cli.watching import Seen, Watcher
+from services.cli.watching import ReceivedEvent, Watcher
 
 app = subcommands(help="What is told on the topics. KAFKA_BOOTSTRAP_SERVERS names a broker elsewhere.")
 
@@ -46,7 +46,7 @@ def tail(
 
     session, is_wanted = Session(as_json=as_json), wanted(key, match or ())
     chosen = chosen_topics(topics, dead_letters=dead_letters)
-    begin = moment(since, SystemClock().now()) if since else None
+    begin = read_time(since, SystemClock().now()) if since else None
     watcher = Watcher(bootstrap_of(session.home), chosen, from_beginning=from_beginning, since=begin)
     shown = 0
     try:
@@ -195,7 +195,7 @@ def chosen_topics(named: list[str] | None, *, dead_letters: bool) -> list[str]:
     return list(dict.fromkeys([*plain, *dead]))
 
 
-def line_of(event: Seen) -> str:
+def line_of(event: ReceivedEvent) -> str:
     """Time, topic, source, words."""
     source = printable(event.source.removeprefix("millrace/"))
     told = f"{event.topic:<20} {source:<10} {printable(in_words(event))}"

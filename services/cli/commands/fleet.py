@@ -56,10 +56,10 @@ def up(
     """Start the broker and the five services, and wait until they answer."""
     session = Session(as_json=as_json)
     kind, bootstrap = wanted_broker(broker)
-    asyncio.run(_up(session, launch.Wanted(kind, bootstrap, detach=detach)))
+    asyncio.run(_up(session, launch.LaunchOptions(kind, bootstrap, detach=detach)))
 
 
-async def _up(session: Session, wanted: launch.Wanted) -> None:
+async def _up(session: Session, wanted: launch.LaunchOptions) -> None:
     home, clock = session.home, SystemClock()
     if launch.is_running(home):
         raise CliError(f"Millrace runs already in {home.root}", hint="millrace status", code="already_running")
@@ -80,7 +80,7 @@ async def _up(session: Session, wanted: launch.Wanted) -> None:
         await launch.stop(home, clock, lambda _: None)
 
 
-async def start(session: Session, wanted: launch.Wanted) -> FleetState:
+async def start(session: Session, wanted: launch.LaunchOptions) -> FleetState:
     """Starts the fleet, telling each part as it becomes ready. Raises CliError with the reason."""
     seen: dict[str, str] = {}
 

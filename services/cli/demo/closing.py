@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from services.cli.demo.chapters import Trained
-from services.cli.demo.errors import StoryBroke
-from services.cli.demo.stage import Stage
+from services.cli.demo.context import DemoContext
+from services.cli.demo.errors import DemoFailed
+from services.cli.demo.steps import Trained
 from services.cli.demo.summary import (
     Check,
     Client,
@@ -45,20 +45,27 @@ class Findings:
 
 
 async def collect(
-    stage: Stage, found: Findings, timeline: list[Told], *, home: Home, broker: str, trace_id: str, started: datetime
+    demo: DemoContext,
+    found: Findings,
+    timeline: list[Told],
+    *,
+    home: Home,
+    broker: str,
+    trace_id: str,
+    started: datetime,
 ) -> Summary:
     """Asks the running system for what the chapters have not measured themselves."""
-    model = await stage.door.get(f"/models/{stage.model}")
+    model = await demo.door.get(f"/models/{demo.model}")
     versions = {version["number"]: version for version in model["versions"]}
-    await stage.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
+    await demo.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
     spans = read_spans(home.traces, trace_id)
-    totals = stage.traffic.totals
+    totals = demo.traffic.totals
     return Summary(
         broker=broker,
-        model=stage.model,
+        model=demo.model,
         started=started,
-        seconds=(stage.clock.now() - started).total_seconds(),
-        steps=stage.steps,
+        seconds=(demo.clock.now() - started).total_seconds(),
+        steps=demo.steps,
         trace_id=trace_id,
         services_in_trace=services_of(spans),
         spans_in_trace=len(spans),
@@ -114,7 +121,7 @@ def _version(told: dict[str, Any], trained: Trained) -> VersionSummary:
 def _int8(told: dict[str, Any]) -> Int8:
     variants = {one["precision"]: one for one in told["variants"]}
     if not {"int8", "fp32"} <= variants.keys():
-        raise StoryBroke(f"version {told['number']} has no int8 variant to tell of")
+        raise DemoFailed(f"version {told['number']} has no int8 variant to tell of")
     small, full = variants["int8"], variants["fp32"]
     return Int8(
         macro_f1=small["macro_f1"],

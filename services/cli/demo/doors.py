@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import httpx
 
-from services.cli.demo.errors import StoryBroke
+from services.cli.demo.errors import DemoFailed
 from services.cli.demo.traffic import IN_FLIGHT, Reply
 from services.cli.rest import BASE, refused
 
@@ -57,7 +57,7 @@ class RestDoor:
 
 
 async def ask_over_grpc(address: str, key: str, deployment: str, texts: list[str]) -> tuple[int, list[str]]:
-    """The version that answered, and a label for each text. Raises StoryBroke with the status."""
+    """The version that answered, and a label for each text. Raises DemoFailed with the status."""
     import grpc
 
     from services.contracts.rpc import inference_pb2, inference_pb2_grpc
@@ -70,7 +70,7 @@ async def ask_over_grpc(address: str, key: str, deployment: str, texts: list[str
                 request, timeout=TIMEOUT_SECONDS, metadata=(("authorization", f"Bearer {key}"),)
             )
         except grpc.aio.AioRpcError as error:
-            raise StoryBroke(f"gRPC answered {error.code().name}: {error.details()}") from error
+            raise DemoFailed(f"gRPC answered {error.code().name}: {error.details()}") from error
     return answer.version, [prediction.label for prediction in answer.predictions]
 
 
@@ -93,7 +93,7 @@ class OutsideProducer:
         time: datetime,
         trace: Mapping[str, str],
     ) -> None:
-        """Returns once the broker has it. Raises StoryBroke."""
+        """Returns once the broker has it. Raises DemoFailed."""
         headers = {
             "ce_specversion": "1.0",
             "ce_id": event_id,
@@ -113,4 +113,4 @@ class OutsideProducer:
             on_delivery=lambda error, _: problems.append(str(error)) if error is not None else None,
         )
         if self._producer.flush(SEND_SECONDS) or problems:
-            raise StoryBroke(f"the broker did not take {topic}: {'; '.join(problems) or 'no answer'}")
+            raise DemoFailed(f"the broker did not take {topic}: {'; '.join(problems) or 'no answer'}")

@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import Final
 
 from services.cli.demo.errors import NotInTime
-from services.cli.watching import Seen, Watcher
+from services.cli.watching import ReceivedEvent, Watcher
 
 POLL_SECONDS: Final = 0.2
 
-Matches = Callable[[Seen], bool]
+Matches = Callable[[ReceivedEvent], bool]
 
 
 class EventLog:
     """Events in the order they were read. `mark` and `wait` live on the event loop."""
 
-    def __init__(self, told: Callable[[Seen], None]) -> None:
-        self.events: list[Seen] = []
+    def __init__(self, told: Callable[[ReceivedEvent], None]) -> None:
+        self.events: list[ReceivedEvent] = []
         self._told = told
         self._more = asyncio.Event()
 
-    def add(self, event: Seen) -> None:
+    def add(self, event: ReceivedEvent) -> None:
         self.events.append(event)
         self._told(event)
         self._more.set()
@@ -30,10 +30,10 @@ class EventLog:
         """Now, for `wait(since=...)`."""
         return len(self.events)
 
-    def first(self, matches: Matches, since: int = 0) -> Seen | None:
+    def first(self, matches: Matches, since: int = 0) -> ReceivedEvent | None:
         return next((event for event in self.events[since:] if matches(event)), None)
 
-    async def wait(self, matches: Matches, what: str, limit_seconds: float, since: int = 0) -> Seen:
+    async def wait(self, matches: Matches, what: str, limit_seconds: float, since: int = 0) -> ReceivedEvent:
         """The first event that matches, told already or still to come. Raises NotInTime, naming `what`."""
         try:
             async with asyncio.timeout(limit_seconds):

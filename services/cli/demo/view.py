@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from services.cli.telling import in_words, version_of
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core.clock import Clock
 
 PLAIN_PROGRESS_SECONDS: Final = 10.0
@@ -31,7 +31,7 @@ class View(Protocol):
 
     def chapter(self, number: int, title: str) -> None: ...
 
-    def event(self, event: Seen) -> None: ...
+    def event(self, event: ReceivedEvent) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -42,7 +42,7 @@ class View(Protocol):
     def close(self) -> None: ...
 
 
-def columns(event: Seen) -> tuple[str, str, str, str, str]:
+def columns(event: ReceivedEvent) -> tuple[str, str, str, str, str]:
     """Time, event, service, version, words."""
     version = version_of(event)
     return (
@@ -68,7 +68,7 @@ class PlainView:
     def chapter(self, number: int, title: str) -> None:
         self._print(f"\n== {number}. {title}")
 
-    def event(self, event: Seen) -> None:
+    def event(self, event: ReceivedEvent) -> None:
         time, topic, service, version, words = columns(event)
         self._print(f"{time}  {topic:<18}  {service:<9}  {version:<3}  {words}")
 
@@ -109,7 +109,7 @@ class LiveView:
         self._console.print()
         self._console.print(Rule(f"[bold]{number}. {title}[/bold]", align="left", style="bright_black"))
 
-    def event(self, event: Seen) -> None:
+    def event(self, event: ReceivedEvent) -> None:
         from rich.text import Text
 
         time, topic, service, version, words = columns(event)
@@ -155,7 +155,7 @@ class Filter:
     def __init__(self) -> None:
         self._replicas: dict[str, str] = {}
 
-    def is_news(self, event: Seen) -> bool:
+    def is_news(self, event: ReceivedEvent) -> bool:
         if event.topic in {"inference.logged", "feedback.received"}:
             return False
         if event.topic == "replica.reported":

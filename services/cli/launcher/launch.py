@@ -33,7 +33,7 @@ class LaunchFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LaunchOptions:
     """How to start: which broker, and settings for the services on top of the caller's own environment."""
 
     broker: BrokerKind = "embedded"
@@ -52,7 +52,7 @@ def running_state(home: Home) -> FleetState | None:
     return FleetState.read(home.endpoints_file) if is_running(home) else None
 
 
-async def start(home: Home, wanted: Wanted, clock: Clock, progress: Progress) -> FleetState:
+async def start(home: Home, wanted: LaunchOptions, clock: Clock, progress: Progress) -> FleetState:
     """Starts the supervisor and returns once every service is ready.
 
     Not detached, it ends with the calling process. Raises LaunchFailed with the end of the log that tells why.

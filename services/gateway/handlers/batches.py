@@ -40,7 +40,7 @@ from services.gateway.handlers.serving import unknown
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
 from services.kit.core import telemetry
-from services.kit.core.idempotency import Once, once
+from services.kit.core.idempotency import IdempotencyKey, bind_key
 from services.kit.core.log import logger
 from services.kit.persistence.unit_of_work import JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 
@@ -55,7 +55,7 @@ UNSAMPLED: Final = "00"
 
 async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
     """Queues a batch. Raises UnknownDeployment, VersionNotServed, a kind of UnusableData, TooManyBatches, KeyReused."""
-    asked = once(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
+    asked = bind_key(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
     async with ports.store.transaction() as tx:
         if (earlier := await _answered_before(tx, asked)) is not None:
             return earlier
@@ -74,7 +74,7 @@ async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
         await tx.save_batch(batch, (BatchQueued(spec=spec),), actor=caller.actor, reason="asked for")
         await tx.enqueue_job(JobRequest(batch.id, BATCH_JOB, {"batch": batch.id}, batch.tenant))
         if asked is not None:
-            await tx.remember_answer(asked, batch.id)
+            await tx.save_idempotent_response(asked, batch.id)
     ports.batching.wake()
     return batch
 
@@ -89,7 +89,7 @@ async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
 
 async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) -> Batch:
     """Ends the batch and its job; a worker that has it notices at its next part. Raises UnknownBatch, BatchHasEnded."""
-    asked = once(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
+    asked = bind_key(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
     async with ports.store.transaction() as tx:
         if (earlier := await _answered_before(tx, asked)) is not None:
             return earlier
@@ -97,15 +97,15 @@ async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) 
         batch = await _follow(tx, batch, Cancel(), ports, reason=reason, actor=caller.actor)
         await tx.cancel_job(batch.id)
         if asked is not None:
-            await tx.remember_answer(asked, batch.id)
+            await tx.save_idempotent_response(asked, batch.id)
     BATCHES_ENDED.labels(batch.status).inc()
     await ports.batching.results.tidy(batch)
     return batch
 
 
-async def _answered_before(tx: Tx, asked: Once | None) -> Batch | None:
+async def _answered_before(tx: Tx, asked: IdempotencyKey | None) -> Batch | None:
     """The batch that the key's first request was about, as it stands now."""
-    earlier = await tx.answered_before(asked) if asked is not None else None
+    earlier = await tx.find_idempotent_response(asked) if asked is not None else None
     return await _present(tx, asked.tenant, earlier) if asked is not None and earlier is not None else None
 
 

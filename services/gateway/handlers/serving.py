@@ -31,7 +31,7 @@ from services.gateway.errors import (
 from services.gateway.ports import Ports, Question, spend
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit.core import telemetry
-from services.kit.core.idempotency import once
+from services.kit.core.idempotency import bind_key
 from services.kit.messaging.envelope import Envelope
 
 ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
@@ -315,9 +315,11 @@ async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
     """Event and receipt commit together, so a repeated key gives the first answer even after a crash."""
-    asked = once(caller.tenant, caller.idempotency_key, event.type_name().encode(), event.model_dump_json().encode())
+    asked = bind_key(
+        caller.tenant, caller.idempotency_key, event.type_name().encode(), event.model_dump_json().encode()
+    )
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.answered_before(asked)) is not None:
+        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
             return Accepted(*earlier.split(" "))
         waiting = await tx.waiting_events()
         if waiting >= ports.policy.outbox_limit:
@@ -325,7 +327,7 @@ async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
         event_id = await tx.emit(event, tenant=caller.tenant)
         accepted = Accepted(event_id=event_id, trace_id=telemetry.current_trace_id())
         if asked is not None:
-            await tx.remember_answer(asked, f"{accepted.event_id} {accepted.trace_id}")
+            await tx.save_idempotent_response(asked, f"{accepted.event_id} {accepted.trace_id}")
         return accepted
 
 

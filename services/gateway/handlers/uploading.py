@@ -8,7 +8,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content, check_upload
 from services.gateway.ports import Ports
 from services.gateway.telemetry import UPLOADED_BYTES
-from services.kit.core.idempotency import once
+from services.kit.core.idempotency import bind_key
 
 Tell: TypeAlias = Callable[[int], Awaitable[None]]
 """Hears how many bytes have come."""
@@ -45,8 +45,8 @@ async def upload_dataset(
 async def _take_key(asked: NewContent, content: Content, caller: Caller, ports: Ports) -> None:
     """A content's address follows from the content, so a repetition needs no answer from before: only the same key."""
     sent = "UploadDataset", asked.dataset, asked.format, content.sha256
-    taken = once(caller.tenant, caller.idempotency_key, *(part.encode() for part in sent))
+    taken = bind_key(caller.tenant, caller.idempotency_key, *(part.encode() for part in sent))
     if taken is not None:
         async with ports.store.transaction() as tx:
-            if await tx.answered_before(taken) is None:
-                await tx.remember_answer(taken, content.sha256)
+            if await tx.find_idempotent_response(taken) is None:
+                await tx.save_idempotent_response(taken, content.sha256)

@@ -12,7 +12,7 @@ from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
 from services.kit.core.log import logger
-from services.kit.messaging.envelope import Cause, Envelope, encode
+from services.kit.messaging.envelope import Envelope, EventRef, encode
 from services.kit.messaging.ports import Sender
 
 SOURCE: Final = "millrace-inference"
@@ -42,9 +42,9 @@ class ReplicaReporter:
         self._with = reporting
         self._changed = asyncio.Event()
         self._trace: dict[str, str] = {}
-        self._cause: Cause | None = None
+        self._cause: EventRef | None = None
 
-    def changed(self, cause: Cause | None = None) -> None:
+    def changed(self, cause: EventRef | None = None) -> None:
         """A report goes out soon, in the trace that is present now, and in the story of `cause`."""
         self._trace = telemetry.current_carrier() or self._trace
         self._cause = cause or self._cause
@@ -64,7 +64,7 @@ class ReplicaReporter:
                 continue
             await self._change_or_heartbeat()
 
-    def _take(self) -> tuple[dict[str, str], Cause | None]:
+    def _take(self) -> tuple[dict[str, str], EventRef | None]:
         """Trace and cause of the newest change, for one report; after it they are used up."""
         taken = self._trace, self._cause
         self._trace, self._cause = {}, None
@@ -78,7 +78,7 @@ class ReplicaReporter:
         except (TimeoutError, Refusal) as error:
             logger.warning("leaving without a word: %s", error)
 
-    async def _send(self, trace: dict[str, str], cause: Cause | None, *, leaving: bool) -> None:
+    async def _send(self, trace: dict[str, str], cause: EventRef | None, *, leaving: bool) -> None:
         sequence = await self._with.sequence.take()
         envelope = Envelope(
             id=self._with.ids.new("event"),

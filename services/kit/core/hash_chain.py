@@ -17,7 +17,7 @@ FACT_FIELDS: Final = ("tenant", "stream", "kind", "payload", "actor", "reason", 
 
 
 @dataclass(frozen=True)
-class Chosen:
+class HistoryFilter:
     """Which facts of a tenant are wanted; what is empty chooses nothing out."""
 
     stream: str = ""

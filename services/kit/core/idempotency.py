@@ -10,7 +10,7 @@ from typing import Final
 
 from services.contracts.errors import Invalid
 
-KEPT: Final = timedelta(hours=48)
+RETENTION: Final = timedelta(hours=48)
 """After that a key counts as new."""
 MAX_KEY_CHARS: Final = 200
 FIELD: Final = "idempotency-key"
@@ -31,7 +31,7 @@ class BadKey(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """What makes asking twice harmless: the caller's key, and the fingerprint of what was asked with it."""
 
     tenant: str
@@ -39,7 +39,7 @@ class Once:
     fingerprint: str
 
 
-def once(tenant: str, key: str, *asked: bytes) -> Once | None:
+def bind_key(tenant: str, key: str, *asked: bytes) -> IdempotencyKey | None:
     """None without a key: then each call counts. Raises BadKey.
 
     `asked` is what has to be equal for a repetition: names, which hold no line break, and last the request itself. The
@@ -51,4 +51,4 @@ def once(tenant: str, key: str, *asked: bytes) -> Once | None:
         raise BadKey(problem=f"it has more than {MAX_KEY_CHARS} characters")
     if not key.isprintable():
         raise BadKey(problem="it holds control characters")
-    return Once(tenant, key, hashlib.sha256(b"\n".join(asked)).hexdigest())
+    return IdempotencyKey(tenant, key, hashlib.sha256(b"\n".join(asked)).hexdigest())

@@ -112,7 +112,7 @@ def require(principal: Principal, needed: KeyRole) -> None:
         raise RoleTooWeak(role=principal.role, needed=needed)
 
 
-present_principal: ContextVar[Principal | None] = ContextVar("present_principal", default=None)
+current_principal: ContextVar[Principal | None] = ContextVar("current_principal", default=None)
 
 
 def ensure_keys(folder: Path) -> None:

@@ -24,7 +24,7 @@ from services.contracts.access import KeyRole
 from services.contracts.errors import Conflict, Invalid, NotFound, Unavailable
 from services.contracts.names import NAME_PATTERN
 from services.kit.core.clock import Clock
-from services.kit.core.idempotency import KEPT, KeyReused, once
+from services.kit.core.idempotency import RETENTION, KeyReused, bind_key
 from services.kit.identity.auth import (
     KEYRING_FILE,
     LIMIT_NAMES,
@@ -39,7 +39,7 @@ from services.kit.identity.auth import (
 
 MAX_KEYS: Final = 10_000
 MAX_NAME_CHARS: Final = 100
-REVOKED_KEPT: Final = timedelta(days=30)
+REVOKED_KEY_RETENTION: Final = timedelta(days=30)
 LOCK_SECONDS: Final = 5.0
 LOCK_LOOK_SECONDS: Final = 0.02
 MACHINE: Final = "machine"
@@ -264,7 +264,7 @@ class KeyringFile:
 
 
 def _check(wanted: NewKey) -> None:
-    once(wanted.tenant, wanted.idempotency_key)  # its shape is the same for every door and effect
+    bind_key(wanted.tenant, wanted.idempotency_key)  # its shape is the same for every door and effect
     if wanted.role not in GRANTED:
         raise RoleNotGranted(role=wanted.role)
     if re.fullmatch(NAME_PATTERN, wanted.tenant) is None:
@@ -290,7 +290,7 @@ def _asked_before(ring: dict[str, Any], asked: str, now: datetime) -> dict[str, 
     """The entry that this idempotency key made in the last 48 hours, be it revoked by now."""
     for entry in (*ring["keys"], *ring.get("revoked", [])):
         created = _moment(entry.get("created"))
-        if entry.get("asked", {}).get("by") == asked and created is not None and now - created < KEPT:
+        if entry.get("asked", {}).get("by") == asked and created is not None and now - created < RETENTION:
             found: dict[str, Any] = entry
             return found
     return None
@@ -314,7 +314,7 @@ def _forget(ring: dict[str, Any], now: datetime) -> list[str]:
         kept = []
         for entry in ring.get(part, []):
             moment = _moment(entry.get(ended))
-            old = moment is not None and now - moment > REVOKED_KEPT
+            old = moment is not None and now - moment > REVOKED_KEY_RETENTION
             gone.append(entry["id"]) if old else kept.append(entry)
         if part in ring:
             ring[part] = kept

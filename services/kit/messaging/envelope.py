@@ -41,7 +41,7 @@ class UnknownEventType(Undecodable):
     hint = "send {expected}, or leave ce_type out"
 
 
-class Cause(Protocol):
+class EventRef(Protocol):
     """What an event is emitted because of: another event, or what was remembered of one."""
 
     @property
@@ -53,7 +53,7 @@ class Cause(Protocol):
 
 
 @dataclass(frozen=True)
-class Origin:
+class StoredEventRef:
     """An event remembered by a timer or a job, without its content."""
 
     id: str

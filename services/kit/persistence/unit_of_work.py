@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 from services.contracts.errors import Conflict
 from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
-from services.kit.core.idempotency import Once
-from services.kit.messaging.envelope import Cause, Envelope
+from services.kit.core.idempotency import IdempotencyKey
+from services.kit.messaging.envelope import Envelope, EventRef
 
 Payload = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ class Timer:
     due: datetime
     payload: Payload = field(default_factory=dict)
     tenant: str = DEFAULT_TENANT
-    cause: Cause | None = None
+    cause: EventRef | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,7 +55,7 @@ class Job:
     fence: int
     attempt: int
     trace: Mapping[str, str]
-    cause: Cause | None = None
+    cause: EventRef | None = None
 
 
 JOB_DONE: Final = "done"
@@ -66,25 +66,25 @@ JOB_CANCELLED: Final = "cancelled"
 class UnitOfWork(Protocol):
     """One transaction: all of it is kept, or none of it."""
 
-    async def first_sight(self, envelope: Envelope[Event]) -> bool:
+    async def mark_processed(self, envelope: Envelope[Event]) -> bool:
         """Marks the event as handled; False when it was handled before."""
         ...
 
-    async def emit(self, event: Event, *, cause: Cause | None = None, tenant: str | None = None) -> str:
+    async def emit(self, event: Event, *, cause: EventRef | None = None, tenant: str | None = None) -> str:
         """Leaves the event for the relay and returns its id. Raises TooLarge.
 
         Tenant, causation and correlation come from `cause`; the trace context is the present one.
         """
         ...
 
-    async def answered_before(self, once: Once) -> str | None:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
         """Takes the idempotency key for this transaction; what its first request was answered with, or None.
 
         Raises KeyReused when the key came with another request.
         """
         ...
 
-    async def remember_answer(self, once: Once, answer: str) -> None:
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
         """What a repetition of this transaction's request will be answered with."""
         ...
 
@@ -98,7 +98,7 @@ class UnitOfWork(Protocol):
         """Removes a due timer; False when it was moved or taken since it was read."""
         ...
 
-    async def enqueue_job(self, request: JobRequest, *, cause: Cause | None = None) -> None: ...
+    async def enqueue_job(self, request: JobRequest, *, cause: EventRef | None = None) -> None: ...
 
     async def lease_job(self, kind: str, owner: str, now: datetime, lease_seconds: float) -> Job | None:
         """The oldest job that waits or whose lease has run out, with a new fence; None when there is none."""

@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.contracts.errors import Invalid, Unauthenticated
-from services.kit.core.idempotency import FIELD, Once, once
-from services.kit.identity.auth import Principal, present_principal
+from services.kit.core.idempotency import FIELD, IdempotencyKey, bind_key
+from services.kit.identity.auth import Principal, current_principal
 
 DEFAULT_PAGE: Final = 50
 LARGEST_PAGE: Final = 200
@@ -34,7 +34,7 @@ class ReasonUnprintable(Invalid):
 
 def caller() -> Principal:
     """Whom the door let in. Raises Unauthenticated where no door did."""
-    principal = present_principal.get()
+    principal = current_principal.get()
     if principal is None:
         raise Unauthenticated
     return principal
@@ -64,7 +64,7 @@ class FilterTooLong(Invalid):
     """The filter {name} is longer than {limit} characters, or holds what cannot be printed."""
 
 
-class BadMoment(Invalid):
+class InvalidTimestamp(Invalid):
     """The time {name} is not valid."""
 
     hint = "RFC 3339 between the years 1 and 9999, such as 2026-11-25T10:00:00Z"
@@ -93,22 +93,22 @@ def read_filter(text: str, name: str) -> str:
     return text
 
 
-def read_moment(request: Message, name: str) -> datetime | None:
-    """The Timestamp field of that name, in UTC; None where it is unset. Raises BadMoment."""
+def read_timestamp(request: Message, name: str) -> datetime | None:
+    """The Timestamp field of that name, in UTC; None where it is unset. Raises InvalidTimestamp."""
     if not request.HasField(name):
         return None
     try:
         moment: datetime = getattr(request, name).ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
-        raise BadMoment(name=name, at=name) from error
+        raise InvalidTimestamp(name=name, at=name) from error
     return moment
 
 
-def asked_once(method: str, request: Message, context: Any) -> Once | None:
+def read_idempotency_key(method: str, request: Message, context: Any) -> IdempotencyKey | None:
     """The idempotency key in the call's metadata, bound to this method and request; None without one. Raises BadKey."""
     sent = {str(name): value for name, value in context.invocation_metadata() or ()}
     asked = method.encode(), request.SerializeToString(deterministic=True)
-    return once(caller().tenant, str(sent.get(FIELD, "")), *asked)
+    return bind_key(caller().tenant, str(sent.get(FIELD, "")), *asked)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:

@@ -30,7 +30,7 @@ class BadPageToken(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class Paging:
+class PageRequest:
     """What was asked for: rows after the mark `after`, which is empty for the first page, and `size` of them."""
 
     size: int
@@ -62,7 +62,7 @@ class Paging:
         return base64.urlsafe_b64encode(_check(self.listing, after) + after.encode()).decode().rstrip("=")
 
 
-def paging(method: str, request: Message) -> Paging:
+def paging(method: str, request: Message) -> PageRequest:
     """From a request that has `page`, or `page_size` and `page_token`, itself. Raises BadPageToken."""
     asked: Any = getattr(request, "page", request)
     filters = type(request)()
@@ -71,7 +71,7 @@ def paging(method: str, request: Message) -> Paging:
         if name in request.DESCRIPTOR.fields_by_name:
             filters.ClearField(name)
     listing = method.encode() + b"\n" + filters.SerializeToString(deterministic=True)
-    return Paging(page_size(asked.page_size), _read(asked.page_token, listing), listing)
+    return PageRequest(page_size(asked.page_size), _read(asked.page_token, listing), listing)
 
 
 def _read(token: str, listing: bytes) -> str:

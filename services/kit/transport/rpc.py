@@ -25,7 +25,7 @@ from services.kit.identity.auth import (
     Keyring,
     Principal,
     check_role,
-    present_principal,
+    current_principal,
 )
 
 STATUS: Final = {
@@ -220,7 +220,7 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
             principal = replace(principal, tenant=metadata[TENANT])
         if self._services_only and principal.role is not KeyRole.SERVICE:
             raise ForServicesOnly
-        present_principal.set(principal)
+        current_principal.set(principal)
         return principal, metadata
 
 

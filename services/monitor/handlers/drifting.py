@@ -7,7 +7,7 @@ from typing import Final
 from services.contracts.events import DriftDetected, Window
 from services.kit.core import telemetry
 from services.kit.core.log import logger
-from services.kit.messaging.envelope import Origin
+from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.drift import (
@@ -57,7 +57,7 @@ def _window_timer(watch: Watch, number: int, cause: str, due: datetime) -> Timer
         due=due,
         payload={"deployment": deployment, "number": number},
         tenant=tenant,
-        cause=Origin(id=cause, story=watch.story.story, tenant=tenant),
+        cause=StoredEventRef(id=cause, story=watch.story.story, tenant=tenant),
         trace=watch.story.trace,
     )
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from services.contracts.events import RolloutJudged, Verdict
 from services.kit.core import telemetry
-from services.kit.messaging.envelope import Origin
+from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.verdicts import Judgement, judge
@@ -32,7 +32,7 @@ def _judge_timer(rollout: Rollout, due: datetime) -> Timer:
         due=due,
         payload={"deployment": place.deployment},
         tenant=place.tenant,
-        cause=Origin(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant),
+        cause=StoredEventRef(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant),
         trace=rollout.story.trace,
     )
 
@@ -80,7 +80,7 @@ async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -
     )
     attributes = {"millrace.rollout": rollout.id, "millrace.verdict": judgement.verdict.value}
     with telemetry.span(names.TELL_VERDICT, attributes=attributes):
-        cause = Origin(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant)
+        cause = StoredEventRef(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant)
         await tx.emit(event, cause=cause, tenant=place.tenant)
     await tx.add_verdict(
         RolloutVerdict(

@@ -21,7 +21,7 @@ async def take_records(envelopes: Sequence[Envelope[InferenceLogged]], ports: Po
         async with ports.store.transaction() as tx:
             by_place: dict[Place, list[Envelope[InferenceLogged]]] = defaultdict(list)
             for envelope in chunk:
-                if await tx.first_sight(envelope):
+                if await tx.mark_processed(envelope):
                     by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope)
             for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
                 await _take_group(place, by_place[place], tx, ports)
@@ -48,7 +48,7 @@ async def take_feedback(envelopes: Sequence[Envelope[FeedbackReceived]], ports: 
     async with ports.store.transaction() as tx:
         by_place: dict[Place, list[FeedbackReceived]] = defaultdict(list)
         for envelope in envelopes:
-            if await tx.first_sight(envelope):
+            if await tx.mark_processed(envelope):
                 by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope.event)
         for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
             await _take_labels(place, by_place[place], tx, ports)
@@ -71,7 +71,7 @@ async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports)
     event, place = envelope.event, Place(envelope.tenant, envelope.event.deployment)
     story = Story(envelope.id, envelope.story, telemetry.current_carrier() or dict(envelope.trace))
     async with ports.store.transaction() as tx:
-        if not await tx.first_sight(envelope):
+        if not await tx.mark_processed(envelope):
             return
         await tx.alone(place)
         before = await tx.watch(place)
@@ -100,7 +100,7 @@ async def _follow_rollout(
 
 async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports) -> None:
     async with ports.store.transaction() as tx:
-        if not await tx.first_sight(envelope):
+        if not await tx.mark_processed(envelope):
             return
     names.TRAINING_FAILED.labels(envelope.event.model, envelope.event.code).inc()
 

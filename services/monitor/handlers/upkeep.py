@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Final
 
 from services.contracts.events import SloBreached
-from services.kit.messaging.envelope import Origin
+from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
 from services.monitor.domain.slo import Burn, Counts, Objective, burn_rate, burning
@@ -65,7 +65,7 @@ async def _tell(watch: Watch, version: int, objective: Objective, counts: Counts
         window_seconds=ports.policy.burn.long_seconds,
         requests=counts.requests,
     )
-    cause = Origin(id=watch.story.id, story=watch.story.story, tenant=place.tenant)
+    cause = StoredEventRef(id=watch.story.id, story=watch.story.story, tenant=place.tenant)
     await tx.emit(event, cause=cause, tenant=place.tenant)
     await tx.set_breached(place, version, objective.indicator, breached=True)
     names.BREACHES.labels(place.deployment, objective.indicator.value).inc()

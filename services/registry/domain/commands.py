@@ -103,7 +103,7 @@ class RecordDrift:
 
 
 @dataclass(frozen=True)
-class TakeReport:
+class ApplyReport:
     """`waiting` names the other live replicas of the deployment that do not have the rollout's version ready yet."""
 
     report: ReplicaReported
@@ -111,12 +111,12 @@ class TakeReport:
 
 
 @dataclass(frozen=True)
-class TakeVerdict:
+class ApplyVerdict:
     judged: RolloutJudged
 
 
 @dataclass(frozen=True)
-class TakeBreach:
+class ApplyBreach:
     breach: SloBreached
 
 
@@ -156,9 +156,9 @@ Command: TypeAlias = (
     | RegisterVersion
     | RecordTrainingFailed
     | RecordDrift
-    | TakeReport
-    | TakeVerdict
-    | TakeBreach
+    | ApplyReport
+    | ApplyVerdict
+    | ApplyBreach
     | BakeElapsed
     | StepTimedOut
     | DrainElapsed

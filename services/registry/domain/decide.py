@@ -7,7 +7,7 @@ from services.contracts.artifact import Precision
 from services.contracts.events import Role, Verdict
 from services.registry.domain import commands, facts, rollouts
 from services.registry.domain.commands import Command
-from services.registry.domain.draft import Draft
+from services.registry.domain.decision import Decision
 from services.registry.domain.facts import Decided
 from services.registry.domain.gate import judge, serving_variant
 from services.registry.domain.policy import Rules
@@ -37,13 +37,13 @@ def decide(state: ModelState, command: Command, *, at: datetime, rules: Rules) -
     """
     if isinstance(command, ASKED_BY_PEOPLE) and not state.versions:
         raise UnknownModel(model=state.model)
-    draft = Draft(state, at, rules)
+    draft = Decision(state, at, rules)
     _decide(command, draft)
     return draft.decided
 
 
 @singledispatch
-def _decide(command: Command, draft: Draft) -> None:
+def _decide(command: Command, draft: Decision) -> None:
     raise TypeError(f"no rule for {type(command).__name__}")
 
 
@@ -51,7 +51,7 @@ def _decide(command: Command, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.RegisterVersion, draft: Draft) -> None:
+def _(command: commands.RegisterVersion, draft: Decision) -> None:
     trained, state = command.trained, draft.state
     if any(version.trained.run == trained.run for version in state.versions):
         return
@@ -71,7 +71,7 @@ def _(command: commands.RegisterVersion, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.RecordTrainingFailed, draft: Draft) -> None:
+def _(command: commands.RecordTrainingFailed, draft: Decision) -> None:
     failed = command.failed
     if failed.run in draft.state.failed_runs:
         return
@@ -87,7 +87,7 @@ def _(command: commands.RecordTrainingFailed, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.RecordDrift, draft: Draft) -> None:
+def _(command: commands.RecordDrift, draft: Decision) -> None:
     drift = command.drift
     if drift.version > len(draft.state.versions) or draft.state.version(drift.version).drifted_at is not None:
         return
@@ -102,7 +102,7 @@ def _(command: commands.RecordDrift, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.SetAlias, draft: Draft) -> None:
+def _(command: commands.SetAlias, draft: Decision) -> None:
     if command.alias in RESERVED_ALIASES:
         raise ReservedAlias(alias=command.alias)
     if command.version is not None:
@@ -116,7 +116,7 @@ def _(command: commands.SetAlias, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.StartRollout, draft: Draft) -> None:
+def _(command: commands.StartRollout, draft: Decision) -> None:
     version = draft.state.version(command.version)
     skipped = rollouts.require_startable(draft, command.deployment, version, skip_gate=command.skip_gate)
     rollouts.start(
@@ -131,13 +131,13 @@ def _(command: commands.StartRollout, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.PauseRollout, draft: Draft) -> None:
+def _(command: commands.PauseRollout, draft: Decision) -> None:
     rollout = draft.deployment(command.deployment).require_rollout()
     draft.record(_paused(draft, command.deployment, rollout), command.actor, command.reason)
 
 
 @_decide.register
-def _(command: commands.ResumeRollout, draft: Draft) -> None:
+def _(command: commands.ResumeRollout, draft: Decision) -> None:
     name = command.deployment
     rollout = draft.deployment(name).require_rollout()
     if rollout.state is not RolloutState.PAUSED:
@@ -150,7 +150,7 @@ def _(command: commands.ResumeRollout, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.PromoteRollout, draft: Draft) -> None:
+def _(command: commands.PromoteRollout, draft: Decision) -> None:
     rollout = draft.deployment(command.deployment).require_rollout()
     rollouts.require_loaded(rollout, command.deployment)
     rollouts.promote(
@@ -164,7 +164,7 @@ def _(command: commands.PromoteRollout, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.RollBack, draft: Draft) -> None:
+def _(command: commands.RollBack, draft: Decision) -> None:
     name, actor, reason = command.deployment, command.actor, command.reason
     rollout = draft.deployment(name).active_rollout
     if rollout is None:
@@ -174,7 +174,7 @@ def _(command: commands.RollBack, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.StopDeployment, draft: Draft) -> None:
+def _(command: commands.StopDeployment, draft: Decision) -> None:
     rollouts.stop(draft, command.deployment, actor=command.actor, reason=command.reason)
 
 
@@ -182,7 +182,7 @@ def _(command: commands.StopDeployment, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.TakeReport, draft: Draft) -> None:
+def _(command: commands.ApplyReport, draft: Decision) -> None:
     report = command.report
     if report.leaving:
         return
@@ -202,7 +202,7 @@ def _(command: commands.TakeReport, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.TakeVerdict, draft: Draft) -> None:
+def _(command: commands.ApplyVerdict, draft: Decision) -> None:
     judged = command.judged
     name, evidence = judged.deployment, tuple(judged.evidence)
     rollout = _under_way(draft, name)
@@ -232,7 +232,7 @@ def _(command: commands.TakeVerdict, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.TakeBreach, draft: Draft) -> None:
+def _(command: commands.ApplyBreach, draft: Decision) -> None:
     breach = command.breach
     rollout = _under_way(draft, breach.deployment)
     if rollout is None or rollout.version != breach.version or rollout.state is RolloutState.LOADING:
@@ -246,7 +246,7 @@ def _(command: commands.TakeBreach, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.BakeElapsed, draft: Draft) -> None:
+def _(command: commands.BakeElapsed, draft: Decision) -> None:
     rollout = _in_step(draft, command)
     if rollout is None or rollout.baked:
         return
@@ -262,7 +262,7 @@ def _(command: commands.BakeElapsed, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.StepTimedOut, draft: Draft) -> None:
+def _(command: commands.StepTimedOut, draft: Decision) -> None:
     rollout = _in_step(draft, command)
     if rollout is not None:
         seconds = rollout.policy.step_timeout_seconds
@@ -271,7 +271,7 @@ def _(command: commands.StepTimedOut, draft: Draft) -> None:
 
 
 @_decide.register
-def _(command: commands.DrainElapsed, draft: Draft) -> None:
+def _(command: commands.DrainElapsed, draft: Decision) -> None:
     deployment = draft.state.deployments.get(command.deployment)
     target = deployment.target(command.version) if deployment else None
     if target is not None and target.role is Role.DRAINING and target.since == command.since:
@@ -279,18 +279,18 @@ def _(command: commands.DrainElapsed, draft: Draft) -> None:
         draft.record(fact, REGISTRY, f"version {command.version} has drained")
 
 
-def _under_way(draft: Draft, name: str) -> Rollout | None:
+def _under_way(draft: Decision, name: str) -> Rollout | None:
     deployment = draft.state.deployments.get(name)
     return deployment.active_rollout if deployment else None
 
 
-def _in_step(draft: Draft, timer: commands.BakeElapsed | commands.StepTimedOut) -> Rollout | None:
+def _in_step(draft: Decision, timer: commands.BakeElapsed | commands.StepTimedOut) -> Rollout | None:
     """The canary whose present step the timer was set for; a timer of an earlier step is late."""
     rollout = _under_way(draft, timer.deployment)
     fits = rollout is not None and rollout.id == timer.rollout and rollout.entered == timer.entered
     return rollout if fits and rollout is not None and rollout.state is RolloutState.CANARY else None
 
 
-def _paused(draft: Draft, name: str, rollout: Rollout) -> facts.RolloutPaused:
+def _paused(draft: Decision, name: str, rollout: Rollout) -> facts.RolloutPaused:
     model, version = draft.state.model, rollout.version
     return facts.RolloutPaused(model=model, deployment=name, rollout=rollout.id, version=version)

@@ -2,7 +2,7 @@
 
 from services.contracts.events import Evidence, Role
 from services.registry.domain import facts
-from services.registry.domain.draft import Draft
+from services.registry.domain.decision import Decision
 from services.registry.domain.policy import RolloutPolicy
 from services.registry.domain.state import Rollout, RolloutState, Version, VersionStatus
 from services.registry.errors import (
@@ -18,7 +18,7 @@ from services.registry.errors import (
 REGISTRY = "registry"
 
 
-def require_startable(draft: Draft, name: str, version: Version, *, skip_gate: bool) -> bool:
+def require_startable(draft: Decision, name: str, version: Version, *, skip_gate: bool) -> bool:
     """Whether the gate has to be skipped for it. Raises what forbids the start."""
     state = draft.state
     if name not in state.deployments and name != state.model:
@@ -44,7 +44,7 @@ def require_startable(draft: Draft, name: str, version: Version, *, skip_gate: b
 
 
 def start(
-    draft: Draft,
+    draft: Decision,
     name: str,
     version: int,
     *,
@@ -73,7 +73,7 @@ def start(
     draft.settle_aliases(name, actor, reason)
 
 
-def loaded(draft: Draft, name: str, rollout: Rollout, *, replica: str) -> None:
+def loaded(draft: Decision, name: str, rollout: Rollout, *, replica: str) -> None:
     """Traffic moves only to what is ready: now it may."""
     model, version = draft.state.model, rollout.version
     reason = f"version {version} is ready on {replica}"
@@ -84,7 +84,7 @@ def loaded(draft: Draft, name: str, rollout: Rollout, *, replica: str) -> None:
     draft.record(fact, REGISTRY, reason)
 
 
-def advance(draft: Draft, name: str, rollout: Rollout, evidence: tuple[Evidence, ...], *, reason: str) -> None:
+def advance(draft: Decision, name: str, rollout: Rollout, evidence: tuple[Evidence, ...], *, reason: str) -> None:
     """To the next step, or after the last one to all traffic."""
     step = rollout.step + 1
     if step >= len(rollout.policy.weights):
@@ -102,7 +102,7 @@ def advance(draft: Draft, name: str, rollout: Rollout, evidence: tuple[Evidence,
 
 
 def promote(
-    draft: Draft, name: str, rollout: Rollout, *, actor: str, reason: str, evidence: tuple[Evidence, ...] = ()
+    draft: Decision, name: str, rollout: Rollout, *, actor: str, reason: str, evidence: tuple[Evidence, ...] = ()
 ) -> None:
     model, version = draft.state.model, rollout.version
     fact = facts.RolloutPromoted(model=model, deployment=name, rollout=rollout.id, version=version, evidence=evidence)
@@ -116,7 +116,7 @@ def require_loaded(rollout: Rollout, name: str) -> None:
 
 
 def roll_back(
-    draft: Draft, name: str, rollout: Rollout, *, actor: str, reason: str, evidence: tuple[Evidence, ...] = ()
+    draft: Decision, name: str, rollout: Rollout, *, actor: str, reason: str, evidence: tuple[Evidence, ...] = ()
 ) -> None:
     """Ends the rollout; what served before serves on."""
     model, version = draft.state.model, rollout.version
@@ -125,7 +125,7 @@ def roll_back(
     draft.settle_aliases(name, actor, reason)
 
 
-def return_to_previous(draft: Draft, name: str, *, actor: str, reason: str) -> None:
+def return_to_previous(draft: Decision, name: str, *, actor: str, reason: str) -> None:
     """At once where the version before is still loaded, else as soon as it is. Raises NothingToRollBackTo."""
     deployment = draft.deployment(name)
     present = deployment.version
@@ -141,7 +141,7 @@ def return_to_previous(draft: Draft, name: str, *, actor: str, reason: str) -> N
     draft.settle_aliases(name, actor, reason)
 
 
-def stop(draft: Draft, name: str, *, actor: str, reason: str) -> None:
+def stop(draft: Decision, name: str, *, actor: str, reason: str) -> None:
     """Nothing serves any more: @champion is nobody, and @previous is who served until now."""
     deployment = draft.deployment(name)
     if deployment.stopped:
@@ -153,7 +153,7 @@ def stop(draft: Draft, name: str, *, actor: str, reason: str) -> None:
     draft.settle_aliases(name, actor, reason)
 
 
-def start_waiting(draft: Draft, name: str) -> None:
+def start_waiting(draft: Decision, name: str) -> None:
     """The newest version that passed while another rollout was under way gets its turn, if nothing overtook it."""
     deployment = draft.deployment(name)
     if deployment.active_rollout is not None or deployment.stopped:

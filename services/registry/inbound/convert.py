@@ -8,7 +8,7 @@ from services.kit.transport.grpc_requests import timestamp
 from services.registry.domain import RolloutPolicy
 from services.registry.domain.lineage import Lineage
 from services.registry.domain.state import ModelState, Rollout, Version
-from services.registry.ports import HistoryLine
+from services.registry.ports import HistoryEntry
 
 
 def model(state: ModelState, *, dry_run: bool = False) -> registry_pb2.Model:
@@ -112,7 +112,7 @@ def _gate(item: Version) -> registry_pb2.Gate | None:
     return registry_pb2.Gate(passed=item.gate.passed, checks=checks)
 
 
-def history_entry(line: HistoryLine) -> common_pb2.HistoryEntry:
+def history_entry(line: HistoryEntry) -> common_pb2.HistoryEntry:
     return common_pb2.HistoryEntry(
         sequence=line.sequence,
         kind=line.kind,

@@ -36,15 +36,15 @@ def subscribe(broker: KafkaBroker, ports: Ports) -> None:
 
     @broker.subscriber("rollout.judged", group_id="millrace.registry.rollout.judged", auto_offset_reset="earliest")
     async def on_rollout_judged(envelope: Envelope[RolloutJudged]) -> None:
-        await handlers.take_verdict(envelope, ports)
+        await handlers.on_rollout_judged(envelope, ports)
 
     @broker.subscriber("slo.breached", group_id="millrace.registry.slo.breached", auto_offset_reset="earliest")
     async def on_slo_breached(envelope: Envelope[SloBreached]) -> None:
-        await handlers.take_breach(envelope, ports)
+        await handlers.on_slo_breached(envelope, ports)
 
     @broker.subscriber("replica.reported", group_id="millrace.registry.replica.reported", auto_offset_reset="earliest")
     async def on_replica_reported(envelope: Envelope[ReplicaReported]) -> None:
-        await handlers.take_report(envelope, ports)
+        await handlers.on_replica_reported(envelope, ports)
 
 
 def timer_handlers(ports: Ports) -> dict[str, Handle]:

@@ -8,17 +8,17 @@ from services.contracts.errors import Invalid
 from services.contracts.names import Name
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
-from services.kit.core.hash_chain import Chosen
+from services.kit.core.hash_chain import HistoryFilter
 from services.kit.transport.grpc_requests import (
-    asked_once,
     caller,
     one_of,
     read_filter,
-    read_moment,
+    read_idempotency_key,
     read_reason,
+    read_timestamp,
     within_column,
 )
-from services.kit.transport.pagination import Paging, paging
+from services.kit.transport.pagination import PageRequest, paging
 from services.kit.transport.rpc import RpcServer
 from services.registry import handlers
 from services.registry.domain.commands import (
@@ -32,7 +32,7 @@ from services.registry.domain.commands import (
 )
 from services.registry.domain.state import VersionStatus
 from services.registry.errors import ChainIsWhole
-from services.registry.handlers import Terms
+from services.registry.handlers import WriteOptions
 from services.registry.inbound import convert
 from services.registry.ports import Ports
 
@@ -81,15 +81,17 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         return wire.ListVersionsResponse(versions=versions, next_page_token=following)
 
     async def GetLineage(self, request: wire.GetLineageRequest, context: Any) -> wire.Lineage:
-        model, as_of = _name(request.model, "model"), read_moment(request, "as_of")
+        model, as_of = _name(request.model, "model"), read_timestamp(request, "as_of")
         number, found = await handlers.get_lineage(caller().tenant, model, request.version, self._ports, as_of=as_of)
         return convert.lineage(model, number, found)
 
     async def SetAlias(self, request: wire.SetAliasRequest, context: Any) -> wire.Model:
         model, alias = _name(request.model, "model"), _name(request.alias, "alias")
         command = SetAlias(alias, request.version or None, caller().actor, read_reason(request.reason))
-        terms = Terms(once=asked_once("SetAlias", request, context), dry_run=request.dry_run)
-        state = await handlers.set_alias(model, command, caller().tenant, self._ports, terms)
+        options = WriteOptions(
+            idempotency_key=read_idempotency_key("SetAlias", request, context), dry_run=request.dry_run
+        )
+        state = await handlers.set_alias(model, command, caller().tenant, self._ports, options)
         return convert.model(state, dry_run=request.dry_run)
 
     async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
@@ -112,8 +114,8 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
             skip_gate=request.skip_gate,
             policy=convert.rollout_policy(request.policy, self._ports.rules.rollout),
         )
-        terms = _terms("StartRollout", request, context)
-        state = await handlers.start_rollout(command, request.version, caller().tenant, self._ports, terms)
+        options = _terms("StartRollout", request, context)
+        state = await handlers.start_rollout(command, request.version, caller().tenant, self._ports, options)
         return convert.deployment(state, command.deployment, dry_run=request.dry_run)
 
     async def PauseRollout(self, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
@@ -144,8 +146,8 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         entries = [convert.history_entry(line) for line in shown]
         return wire.ListHistoryResponse(entries=entries, next_page_token=following)
 
-    async def _chain(self, chosen: Chosen, page: Paging) -> wire.ListHistoryResponse:
-        if chosen != Chosen():
+    async def _chain(self, chosen: HistoryFilter, page: PageRequest) -> wire.ListHistoryResponse:
+        if chosen != HistoryFilter():
             raise ChainIsWhole
         lines = await handlers.list_chain(caller().tenant, self._ports, after=page.number, limit=page.limit)
         shown, following = page.cut(lines, lambda line: line.sequence)
@@ -159,24 +161,24 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
     async def _move(self, move: _MoveType, request: wire.MoveRolloutRequest, context: Any) -> wire.Deployment:
         deployment = _name(request.deployment, "deployment")
         command = move(deployment=deployment, actor=caller().actor, reason=read_reason(request.reason))
-        terms = _terms(move.__name__, request, context)
-        state = await handlers.move_rollout(command, caller().tenant, self._ports, terms)
+        options = _terms(move.__name__, request, context)
+        state = await handlers.move_rollout(command, caller().tenant, self._ports, options)
         return convert.deployment(state, deployment, dry_run=request.dry_run)
 
 
-def _terms(method: str, request: wire.StartRolloutRequest | wire.MoveRolloutRequest, context: Any) -> Terms:
+def _terms(method: str, request: wire.StartRolloutRequest | wire.MoveRolloutRequest, context: Any) -> WriteOptions:
     expected = request.expected_generation if request.HasField("expected_generation") else None
-    once = asked_once(method, request, context)
-    return Terms(once=once, expected_generation=expected, dry_run=request.dry_run)
+    idempotency_key = read_idempotency_key(method, request, context)
+    return WriteOptions(idempotency_key=idempotency_key, expected_generation=expected, dry_run=request.dry_run)
 
 
-def _chosen(request: wire.ListHistoryRequest) -> Chosen:
-    return Chosen(
+def _chosen(request: wire.ListHistoryRequest) -> HistoryFilter:
+    return HistoryFilter(
         stream=_stream(request.stream),
         kind=read_filter(request.kind, "kind"),
         actor=read_filter(request.actor, "actor"),
-        since=read_moment(request, "since"),
-        until=read_moment(request, "until"),
+        since=read_timestamp(request, "since"),
+        until=read_timestamp(request, "until"),
         newest_first=request.newest_first,
     )
 

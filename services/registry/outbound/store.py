@@ -9,14 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.contracts.events import RegistryFact, ReplicaReported
-from services.kit.core.hash_chain import Chosen
-from services.kit.messaging.envelope import Cause
+from services.kit.core.hash_chain import HistoryFilter
+from services.kit.messaging.envelope import EventRef
 from services.kit.persistence.sql import history
 from services.kit.persistence.sql.history import Entry
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.registry.domain import Decided, ModelState, canonical_json, evolve, parse, payload, state_hash
 from services.registry.outbound.tables import PROJECTION, DeploymentRow, ModelRow, ReplicaRow
-from services.registry.ports import HistoryLine, KnownDeployment
+from services.registry.ports import HistoryEntry, KnownDeployment
 
 _STREAM = "model/"
 
@@ -33,7 +33,7 @@ class RegistryTx(SqlUnitOfWork):
             row = (await self.execute(query)).one_or_none()
         return ModelState.model_validate_json(row.state) if row else ModelState(model=name)
 
-    async def record(self, cause: Cause, decided: Decided, at: datetime) -> None:
+    async def record(self, cause: EventRef, decided: Decided, at: datetime) -> None:
         stream = _STREAM + decided.fact.model
         entry = await history.append(
             self,
@@ -84,7 +84,7 @@ class RegistryTx(SqlUnitOfWork):
         row = (await self.execute(query)).one_or_none()
         return _known(row) if row else None
 
-    async def hear(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
+    async def record_report(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
         table = columns(ReplicaRow)
         here = sa.and_(table.c.tenant == tenant, table.c.replica == report.replica)
         last = (await self.execute(sa.select(table.c.sequence).where(here))).scalar_one_or_none()
@@ -102,12 +102,12 @@ class RegistryTx(SqlUnitOfWork):
         return [ReplicaReported.model_validate_json(row.report) for row in rows]
 
     async def history(
-        self, tenant: str, chosen: Chosen, *, after: int = 0, before: int = 0, limit: int
-    ) -> list[HistoryLine]:
+        self, tenant: str, chosen: HistoryFilter, *, after: int = 0, before: int = 0, limit: int
+    ) -> list[HistoryEntry]:
         found = await history.entries(self, tenant=tenant, chosen=chosen, after=after, before=before, limit=limit)
         return [_line(entry) for entry in found]
 
-    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryLine]:
+    async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryEntry]:
         found = await history.entries(self, after=after, limit=limit)
         return [_line(entry) if entry.tenant == tenant else _link(entry) for entry in found]
 
@@ -194,8 +194,8 @@ def _decided(entry: Entry) -> Decided:
     return Decided(parse(entry.kind, dict(entry.payload)), entry.actor, entry.reason)
 
 
-def _line(entry: Entry) -> HistoryLine:
-    return HistoryLine(
+def _line(entry: Entry) -> HistoryEntry:
+    return HistoryEntry(
         sequence=entry.sequence,
         tenant=entry.tenant,
         stream=entry.stream,
@@ -209,9 +209,9 @@ def _line(entry: Entry) -> HistoryLine:
     )
 
 
-def _link(entry: Entry) -> HistoryLine:
+def _link(entry: Entry) -> HistoryEntry:
     """Its place in the chain, and nothing that it says."""
-    return HistoryLine(
+    return HistoryEntry(
         sequence=entry.sequence,
         tenant="",
         stream="",

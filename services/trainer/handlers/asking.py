@@ -6,8 +6,8 @@ from typing import Final
 
 from services.contracts.events import DatasetReady, DriftDetected
 from services.kit.core import telemetry as tracing
-from services.kit.core.idempotency import Once
-from services.kit.messaging.envelope import Cause, Envelope
+from services.kit.core.idempotency import IdempotencyKey
+from services.kit.messaging.envelope import Envelope, EventRef
 from services.kit.persistence.unit_of_work import JobRequest, Timer
 from services.trainer import telemetry
 from services.trainer.domain.datasets import Dataset, StartRun, announced_version, shifted_since
@@ -25,7 +25,7 @@ async def take_dataset(envelope: Envelope[DatasetReady], ports: Ports) -> None:
     """Remembers the data set and queues a run on it, in one transaction with the inbox."""
     event, now = envelope.event, ports.clock.now()
     async with ports.store.transaction() as tx:
-        if not await tx.first_sight(envelope):
+        if not await tx.mark_processed(envelope):
             return
         reason = f"the data set {event.dataset} is ready"
         run = await _queue(tx, event, envelope, ports, cause=f"dataset.ready {event.dataset}", reason=reason)
@@ -40,7 +40,7 @@ async def take_drift(envelope: Envelope[DriftDetected], ports: Ports) -> None:
     """From now on waits for labels of the new kind of traffic; a timer looks for them."""
     drift, now = envelope.event, ports.clock.now()
     async with ports.store.transaction() as tx:
-        if not await tx.first_sight(envelope):
+        if not await tx.mark_processed(envelope):
             return
         if await tx.latest_dataset(envelope.tenant, drift.model) is None:
             return  # a model that was not trained here cannot be trained again here
@@ -81,13 +81,13 @@ async def look_for_labels(timer: Timer, ports: Ports) -> None:
     ports.wake()
 
 
-async def start_run(command: StartRun, asked: Once | None, ports: Ports) -> Run:
+async def start_run(command: StartRun, asked: IdempotencyKey | None, ports: Ports) -> Run:
     """A run that somebody asks for; the same key gives the same run.
 
     Raises UnknownDataset, what `find_version` raises, and KeyReused.
     """
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.answered_before(asked)) is not None:
+        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
             return await run_of(tx, command.tenant, earlier)
         dataset = await tx.dataset(command.tenant, command.dataset)
         if dataset is None:
@@ -104,7 +104,7 @@ async def start_run(command: StartRun, asked: Once | None, ports: Ports) -> Run:
         if command.content_hash:
             await tx.save_version(replace(version, latest_run=run.id))
         if asked is not None:
-            await tx.remember_answer(asked, run.id)
+            await tx.save_idempotent_response(asked, run.id)
     ports.wake()
     return run
 
@@ -112,7 +112,7 @@ async def start_run(command: StartRun, asked: Once | None, ports: Ports) -> Run:
 async def _queue(
     tx: Tx,
     dataset: DatasetReady,
-    origin: Cause | None,
+    origin: EventRef | None,
     ports: Ports,
     *,
     cause: str,

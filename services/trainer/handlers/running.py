@@ -7,7 +7,7 @@ from typing import Final
 
 from services.contracts.errors import Unavailable
 from services.contracts.events import DatasetReady, ModelTrained, TrainingFailed
-from services.kit.core.idempotency import Once
+from services.kit.core.idempotency import IdempotencyKey
 from services.kit.core.log import logger
 from services.kit.core.tabular import UnusableData
 from services.kit.persistence.unit_of_work import JOB_DONE, JOB_FAILED, Job, LostLease
@@ -209,14 +209,14 @@ def _measure(run: Run, outcome: Outcome | None, ports: Ports) -> None:
 
 
 async def cancel_run(
-    tenant: str, name: str, ports: Ports, *, actor: str, reason: str, asked: Once | None = None
+    tenant: str, name: str, ports: Ports, *, actor: str, reason: str, asked: IdempotencyKey | None = None
 ) -> Run:
     """Ends the run, its job, and what executes it. The same key gives the run as it stands.
 
     Raises UnknownRun, RunHasEnded, KeyReused.
     """
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.answered_before(asked)) is not None:
+        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
             return await run_of(tx, tenant, earlier)
         run = await run_of(tx, tenant, name)
         if run.executing and run.handle is not None:
@@ -224,6 +224,6 @@ async def cancel_run(
         run = await follow(tx, run, Cancel(actor, reason), ports, reason=reason, actor=actor)
         await tx.cancel_job(run.id)
         if asked is not None:
-            await tx.remember_answer(asked, run.id)
+            await tx.save_idempotent_response(asked, run.id)
     _measure(run, None, ports)
     return run

@@ -29,7 +29,7 @@ async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports)
     labels: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     async with ports.store.transaction() as tx:
         for envelope in batch:
-            if await tx.first_sight(envelope):  # repeated alone, and late, it would undo a correction
+            if await tx.mark_processed(envelope):  # repeated alone, and late, it would undo a correction
                 place = (envelope.tenant, envelope.event.deployment)
                 labels[place].append((envelope.event.request, envelope.event.label))
         for (tenant, deployment), found in labels.items():

@@ -10,7 +10,7 @@ from services.contracts.errors import Invalid
 from services.contracts.rpc import trainer_pb2 as wire
 from services.contracts.rpc import trainer_pb2_grpc
 from services.kit.identity.auth import Principal
-from services.kit.transport.grpc_requests import asked_once, caller, read_moment, read_reason
+from services.kit.transport.grpc_requests import caller, read_idempotency_key, read_reason, read_timestamp
 from services.kit.transport.pagination import paging
 from services.kit.transport.rpc import RpcServer
 from services.trainer.domain.datasets import StartRun
@@ -66,7 +66,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         who, page = asker(request), paging("ListRuns", request)
         if request.status and request.status not in tuple(RunStatus):
             raise UnknownStatus(status=request.status[:50])
-        wanted = RunFilter(request.model, request.status, request.dataset, read_moment(request, "since"))
+        wanted = RunFilter(request.model, request.status, request.dataset, read_timestamp(request, "since"))
         found = await showing.list_runs(who.tenant, self._ports, wanted, before=page.after, limit=page.limit)
         shown, following = page.cut(found, lambda run: run.id)
         return wire.ListRunsResponse(runs=map(run_message, shown), next_page_token=following)
@@ -86,11 +86,13 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
             recipe=_recipe(request.recipe_json),
             hold_back=request.hold_back,
         )
-        return run_message(await asking.start_run(command, asked_once("StartRun", request, context), self._ports))
+        return run_message(
+            await asking.start_run(command, read_idempotency_key("StartRun", request, context), self._ports)
+        )
 
     async def CancelRun(self, request: wire.CancelRunRequest, context: Any) -> wire.Run:
         who, reason = asker(request), read_reason(request.reason)
-        asked = asked_once("CancelRun", request, context)
+        asked = read_idempotency_key("CancelRun", request, context)
         cancelled = await running.cancel_run(
             who.tenant, request.run, self._ports, actor=who.actor, reason=reason, asked=asked
         )

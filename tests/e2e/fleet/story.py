@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core.ids import SystemIds
 from tests.e2e.fleet.doors import Client, OutsideProducer, Row, Traffic
 from tests.e2e.fleet.running import Fleet, running_fleet
@@ -57,10 +57,10 @@ class Story:
         self.producer.tell("dataset.ready", name, body, self.ids.new("evt"))
         return name
 
-    def trained(self, dataset: str) -> Seen:
+    def trained(self, dataset: str) -> ReceivedEvent:
         """The run's `model.trained`. Fails the test when its training failed for good."""
 
-        def ended(event: Seen) -> bool:
+        def ended(event: ReceivedEvent) -> bool:
             return event.topic in ("model.trained", "training.failed") and event.body.get("dataset") == dataset
 
         told = self.log.wait(ended, f"the end of the run on {dataset}", TRAINED_SECONDS)
@@ -70,7 +70,7 @@ class Story:
     def fact(self, kind: str, matches: Callable[[dict[str, Any]], bool], limit_seconds: float = MOVE_SECONDS) -> Any:
         """The payload of the registry's first fact of this kind about this model that matches."""
 
-        def wanted(event: Seen) -> bool:
+        def wanted(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history" or event.body["kind"] != kind:
                 return False
             payload = event.body["payload"]
@@ -84,7 +84,7 @@ class Story:
         number = int(self.fact("version_registered", lambda told: told["trained"]["run"] == run)["version"])
         verdicts = ("version_passed", "version_refused")
 
-        def judged(event: Seen) -> bool:
+        def judged(event: ReceivedEvent) -> bool:
             return (
                 event.topic == "registry.history"
                 and event.body["kind"] in verdicts
@@ -99,7 +99,7 @@ class Story:
     def reached(self, version: int, kind: str) -> None:
         """Returns once the version's rollout has this fact. Fails the test when it ended otherwise before."""
 
-        def told(event: Seen) -> bool:
+        def told(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history" or event.body["payload"].get("version") != version:
                 return False
             ends = {kind, "rollout_rolled_back", "rollout_paused"}

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from services.cli.launcher.topics import DEAD_LETTER_SUFFIX, load_topics
-from services.cli.watching import Seen, Watcher
+from services.cli.watching import ReceivedEvent, Watcher
 
 POLL_SECONDS: Final = 0.1
 
-Matches = Callable[[Seen], bool]
+Matches = Callable[[ReceivedEvent], bool]
 
 
 class EventLog:
@@ -19,7 +19,7 @@ class EventLog:
 
     def __init__(self, bootstrap: str) -> None:
         self._watcher = Watcher(bootstrap, [topic.name for topic in load_topics()], from_beginning=True)
-        self._events: list[Seen] = []
+        self._events: list[ReceivedEvent] = []
         self._more = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read, name="event log")
@@ -30,18 +30,18 @@ class EventLog:
         self._thread.join()
         self._watcher.close()
 
-    def all(self, topic: str = "") -> list[Seen]:
+    def all(self, topic: str = "") -> list[ReceivedEvent]:
         """Of one topic, or of every one; a message that was sent twice stands here twice."""
         with self._more:
             return [event for event in self._events if not topic or event.topic == topic]
 
-    def distinct(self, topic: str) -> list[Seen]:
+    def distinct(self, topic: str) -> list[ReceivedEvent]:
         """Each event once, however often it was sent, in the order of their first sight."""
         return list(
             {event.headers.get("ce_id", str(event.offset)): event for event in reversed(self.all(topic))}.values()
         )[::-1]
 
-    def dead_letters(self) -> list[Seen]:
+    def dead_letters(self) -> list[ReceivedEvent]:
         return [event for event in self.all() if event.topic.endswith(DEAD_LETTER_SUFFIX)]
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ class EventLog:
         told = {event.body["sequence"]: event.body for event in self.all("registry.history")}
         return [body["payload"] for _, body in sorted(told.items()) if kind in ("", body["kind"])]
 
-    def wait(self, matches: Matches, what: str, limit_seconds: float) -> Seen:
+    def wait(self, matches: Matches, what: str, limit_seconds: float) -> ReceivedEvent:
         """The first event that matches, told already or still to come. Fails the test, naming `what`."""
         deadline = time.monotonic() + limit_seconds
         looked = 0

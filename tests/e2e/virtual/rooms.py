@@ -135,7 +135,7 @@ async def build_registry(ground: Ground) -> Registry:
     ports = registry.Ports(store=store, artifacts=ground.shelf, clock=ground.clock, rules=rules)
     room = _room("registry", ground, database, [_subscribers(partial(registry_events.subscribe, ports=ports), ground)])
     room.timers = TimerLoop(store, registry_events.timer_handlers(ports), ground.clock)
-    room.opened = partial(registry_handlers.tell_all, ports)
+    room.opened = partial(registry_handlers.republish_all, ports)
     return Registry(room, ports, store)
 
 

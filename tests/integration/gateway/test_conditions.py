@@ -43,7 +43,7 @@ async def test_a_change_on_the_tag_that_was_seen_is_made_and_on_an_older_one_412
     assert place.registry.moved[-1][1].expected_generation == 7
     place.registry.deployment.generation = 8
     late = await place.client.post(f"{PATH}:stop", json={"reason": "x"}, headers={"if-match": seen})
-    assert (late.status_code, late.json()["error"]["code"]) == (412, "deployment_moved_on")
+    assert (late.status_code, late.json()["error"]["code"]) == (412, "precondition_failed")
     assert late.headers["x-should-retry"] == "false"
     by_body = await place.client.post(f"{PATH}:stop", json={"expected_generation": 7})
     assert by_body.status_code == 412
@@ -59,8 +59,8 @@ async def test_the_same_refusal_by_grpc_is_a_failed_precondition(place: Place) -
 @pytest.mark.parametrize(
     ("path", "tag", "body", "expected"),
     [
-        (f"{PATH}:stop", 'W/"g7-x"', {}, (412, "foreign_tag")),
-        (f"{PATH}:stop", '"nothing-of-ours"', {}, (412, "foreign_tag")),
+        (f"{PATH}:stop", 'W/"g7-x"', {}, (412, "unknown_etag")),
+        (f"{PATH}:stop", '"nothing-of-ours"', {}, (412, "unknown_etag")),
         (f"{PATH}:stop", "*", {}, (400, "malformed")),
         (f"{PATH}:stop", "g7", {}, (400, "malformed")),
         (f"{PATH}:stop", f'"g7-{"0" * 32}", "g8-{"0" * 32}"', {}, (400, "malformed")),

@@ -30,7 +30,7 @@ NDJSON: Final = {"content-type": "application/x-ndjson"}
 def zipped() -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("texts.jsonl", CONTENT)
+        archive.writestr(zipfile.ZipInfo("texts.jsonl"), CONTENT)
     return packed.getvalue()
 
 
@@ -134,7 +134,7 @@ BAD_UPLOADS: Final[list[tuple[str, bytes, int, str, str]]] = [
     ("?size_bytes=4294967295", b"x", 413, "body_too_large", "size_bytes"),
     ("?dataset=others", b"x", 422, "bad_field", "dataset"),
     ("?owner=me", b"x", 422, "bad_field", "owner"),
-    ("", gzip.compress(CONTENT), 422, "not_text", "body"),
+    ("", gzip.compress(CONTENT, mtime=0), 422, "not_text", "body"),
     ("", "text".encode("utf-16"), 422, "not_text", "body"),
     ("", zipped(), 422, "not_text", "body"),
     ("", b"\x80\x04\x95\x10pickle", 422, "not_text", "body"),

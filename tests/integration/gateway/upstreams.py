@@ -6,7 +6,7 @@ from typing import Any
 
 from services.contracts.errors import NotFound
 from services.contracts.rpc import common_pb2, registry_pb2, registry_pb2_grpc, trainer_pb2, trainer_pb2_grpc
-from services.registry.errors import DeploymentMovedOn
+from services.registry.errors import PreconditionFailed
 
 
 class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
@@ -51,7 +51,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         self.moved.append((method, request))
         if request.HasField("expected_generation") and request.expected_generation != self.deployment.generation:
-            raise DeploymentMovedOn(deployment="news", present=7, expected=request.expected_generation)
+            raise PreconditionFailed(deployment="news", present=7, expected=request.expected_generation)
         return await self.moves(request)
 
     async def _at_rest(self, request: Any) -> int:

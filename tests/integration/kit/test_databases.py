@@ -36,7 +36,7 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
     rooms = [room_at(database_url) for _ in range(3)]
     await asyncio.gather(*(room.database.open() for room in rooms))
     async with rooms[0].store.transaction() as tx:
-        assert await tx.first_sight(envelope("e-1"))
+        assert await tx.mark_processed(envelope("e-1"))
     for room in rooms:
         assert len(await room.rows(InboxRow)) == 1
         await room.database.close()
@@ -139,7 +139,7 @@ async def test_a_restart_of_postgresql_is_a_time_of_refusals_after_which_the_poo
             name = f"e-{len(kept) + refused}"
             try:
                 async with room.store.transaction() as tx:
-                    await tx.first_sight(envelope(name))
+                    await tx.mark_processed(envelope(name))
                     await asyncio.sleep(0.02)
             except DatabaseDown:
                 refused += 1

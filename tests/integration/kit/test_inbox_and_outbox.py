@@ -10,9 +10,9 @@ from services.contracts.errors import TooLarge
 from services.contracts.events import FeedbackReceived, RegistryFact
 from services.kit.core import telemetry
 from services.kit.core.clock import VirtualClock
-from services.kit.core.retention import INBOX_KEPT
-from services.kit.messaging.envelope import Envelope, Message, Origin, decode
-from services.kit.persistence.sql.cleanup import Upkeep
+from services.kit.core.retention import INBOX_RETENTION
+from services.kit.messaging.envelope import Envelope, Message, StoredEventRef, decode
+from services.kit.persistence.sql.cleanup import Cleanup
 from services.kit.persistence.sql.tables import InboxRow, OutboxRow, TimerRow, UtcDateTime
 from services.kit.persistence.sql.unit_of_work import columns
 from services.kit.persistence.unit_of_work import JobRequest, Timer
@@ -26,18 +26,18 @@ class Broken(Exception):
 
 async def test_an_event_is_seen_for_the_first_time_once(room: Room) -> None:
     async with room.store.transaction() as tx:
-        assert await tx.first_sight(envelope("e-1"))
-        assert not await tx.first_sight(envelope("e-1"))
-        assert await tx.first_sight(envelope("e-2"))
-        assert await tx.first_sight(envelope("e-1", tenant="acme"))
+        assert await tx.mark_processed(envelope("e-1"))
+        assert not await tx.mark_processed(envelope("e-1"))
+        assert await tx.mark_processed(envelope("e-2"))
+        assert await tx.mark_processed(envelope("e-1", tenant="acme"))
     async with room.store.transaction() as tx:
-        assert not await tx.first_sight(envelope("e-1"))
+        assert not await tx.mark_processed(envelope("e-1"))
 
 
 async def test_a_transaction_that_raises_keeps_nothing_and_wakes_nobody(room: Room) -> None:
     with pytest.raises(Broken):  # noqa: PT012 - the block is the transaction
         async with room.store.transaction() as tx:
-            await tx.first_sight(envelope("e-1"))
+            await tx.mark_processed(envelope("e-1"))
             await tx.emit(feedback())
             await tx.schedule(Timer("t", "bake", NOON))
             await tx.enqueue_job(JobRequest("job-1", "train"))
@@ -46,21 +46,21 @@ async def test_a_transaction_that_raises_keeps_nothing_and_wakes_nobody(room: Ro
     for table in (InboxRow, OutboxRow, TimerRow):
         assert await room.rows(table) == []
     async with room.store.transaction() as tx:
-        assert await tx.first_sight(envelope("e-1"))
+        assert await tx.mark_processed(envelope("e-1"))
         assert await tx.lease_job("train", "w", NOON, 30) is None
     assert room.database.committed.is_set()
 
 
 async def test_what_is_written_while_only_reading_is_lost(room: Room) -> None:
     async with room.store.reading() as tx:
-        await tx.first_sight(envelope("e-1"))
+        await tx.mark_processed(envelope("e-1"))
     assert await room.rows(InboxRow) == []
 
 
 async def test_news_stand_in_the_outbox_in_the_order_of_emitting_with_all_that_surrounds_them(
     room: Room, spans: Spans
 ) -> None:
-    cause = Origin(id="e-0", story="story-1", tenant="acme")
+    cause = StoredEventRef(id="e-0", story="story-1", tenant="acme")
     with telemetry.span("asked") as asked:
         async with room.store.transaction() as tx:
             made = [await tx.emit(feedback(f"r-{number}"), cause=cause) for number in range(20)]
@@ -97,7 +97,7 @@ async def test_an_event_that_no_broker_takes_is_refused_before_it_blocks_the_out
 async def test_400_events_delivered_twice_make_400_jobs(room: Room) -> None:
     async def handle(name: str) -> None:
         async with room.store.transaction() as tx:
-            if await tx.first_sight(envelope(name)):
+            if await tx.mark_processed(envelope(name)):
                 await tx.enqueue_job(JobRequest(f"job-{name}", "train"), cause=envelope(name))
                 await tx.emit(FeedbackReceived(deployment="chapters", request=name, label="x"))
 
@@ -115,7 +115,7 @@ async def test_400_events_delivered_twice_make_400_jobs(room: Room) -> None:
 async def test_the_same_event_handled_twice_at_once_has_one_effect(room: Room) -> None:
     async def handle() -> bool:
         async with room.store.transaction() as tx:
-            first = await tx.first_sight(envelope("e-1"))
+            first = await tx.mark_processed(envelope("e-1"))
             await asyncio.sleep(0.01)
             return first
 
@@ -123,7 +123,7 @@ async def test_the_same_event_handled_twice_at_once_has_one_effect(room: Room) -
 
 
 async def test_a_timer_is_moved_by_its_key_and_taken_once(room: Room) -> None:
-    cause = Origin(id="e-1", story="s-1", tenant="acme")
+    cause = StoredEventRef(id="e-1", story="s-1", tenant="acme")
     first = Timer("t", "bake", NOON, {"step": 1}, tenant="acme", cause=cause, trace={"traceparent": "x"})
     later = NOON + timedelta(seconds=1, microseconds=1)
     async with room.store.transaction() as tx:
@@ -179,34 +179,34 @@ async def test_a_view_is_consistent_while_others_write(room: Room) -> None:
     async with room.store.reading() as view:
         assert (await view.execute(count)).scalar_one() == 0
         async with room.store.transaction() as tx:
-            await tx.first_sight(envelope("e-1"))
+            await tx.mark_processed(envelope("e-1"))
         assert (await view.execute(count)).scalar_one() == 0
     assert len(await room.rows(InboxRow)) == 1
 
 
 async def test_the_inbox_forgets_what_no_redelivery_can_ask_for(room: Room) -> None:
     async with room.store.transaction() as tx:
-        await tx.first_sight(envelope("old"))
+        await tx.mark_processed(envelope("old"))
     assert isinstance(room.clock, VirtualClock)
-    await room.clock.advance((INBOX_KEPT + timedelta(hours=1)).total_seconds())
+    await room.clock.advance((INBOX_RETENTION + timedelta(hours=1)).total_seconds())
     async with room.store.transaction() as tx:
-        await tx.first_sight(envelope("new"))
-    assert await Upkeep(room.database, room.clock).forget() == 1
+        await tx.mark_processed(envelope("new"))
+    assert await Cleanup(room.database, room.clock).forget() == 1
     async with room.store.transaction() as tx:
-        assert not await tx.first_sight(envelope("new"))
-        assert await tx.first_sight(envelope("old"))
+        assert not await tx.mark_processed(envelope("new"))
+        assert await tx.mark_processed(envelope("old"))
 
 
 async def test_the_inbox_remembers_as_long_as_a_redelivery_can_come(room: Room) -> None:
     """Until the last hour, however often it is tidied meanwhile: forgetting early is a second effect."""
     async with room.store.transaction() as tx:
-        await tx.first_sight(envelope("e-1"))
+        await tx.mark_processed(envelope("e-1"))
     assert isinstance(room.clock, VirtualClock)
-    cleanup, shares = Upkeep(room.database, room.clock), 4
+    cleanup, shares = Cleanup(room.database, room.clock), 4
     for _ in range(shares):
-        await room.clock.advance((INBOX_KEPT - timedelta(hours=1)).total_seconds() / shares)
+        await room.clock.advance((INBOX_RETENTION - timedelta(hours=1)).total_seconds() / shares)
         assert await cleanup.forget() == 0
         async with room.store.transaction() as tx:
-            assert not await tx.first_sight(envelope("e-1"))
+            assert not await tx.mark_processed(envelope("e-1"))
     await room.clock.advance(timedelta(hours=2).total_seconds())
     assert await cleanup.forget() == 1

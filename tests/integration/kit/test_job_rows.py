@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.kit.jobs.worker import Worker
-from services.kit.messaging.envelope import Origin
+from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.sql.tables import JobRow
 from services.kit.persistence.unit_of_work import JOB_CANCELLED, JOB_DONE, JOB_FAILED, Job, JobRequest, LostLease
 from tests.integration.kit.rooms import NOON, Room, room_at
@@ -15,7 +15,9 @@ from tests.integration.kit.rooms import NOON, Room, room_at
 async def enqueue(room: Room, *names: str, kind: str = "train") -> None:
     for name in names:
         async with room.store.transaction() as tx:
-            await tx.enqueue_job(JobRequest(name, kind, {"n": name}, "acme"), cause=Origin("e-1", "s-1", "acme"))
+            await tx.enqueue_job(
+                JobRequest(name, kind, {"n": name}, "acme"), cause=StoredEventRef("e-1", "s-1", "acme")
+            )
 
 
 async def lease(room: Room, after: float = 0, *, owner: str = "w") -> Job | None:
@@ -42,7 +44,7 @@ async def test_the_oldest_waiting_job_of_the_kind_is_leased_with_all_that_was_as
         1,
         1,
     )
-    assert first.cause == Origin("e-1", "s-1", "acme")
+    assert first.cause == StoredEventRef("e-1", "s-1", "acme")
 
 
 async def test_a_lease_that_ran_out_passes_on_with_a_higher_fence_and_the_former_holder_can_write_nothing(

@@ -35,7 +35,7 @@ async def test_a_batch_of_records_counts_once_until_its_inbox_row_is_old_enough(
     """The monitor forgets batches earlier than other events, for they are many; and not before their time."""
     retention, other = Retention(), monitor.envelope(FeedbackReceived(deployment=DEPLOYMENT, request="q", label="a"))
     async with monitor.store.transaction() as tx:
-        assert await tx.first_sight(other)
+        assert await tx.mark_processed(other)
     await monitor.serve(1)
     batch = await monitor.log(monitor.record(1))
 
@@ -54,7 +54,7 @@ async def test_a_batch_of_records_counts_once_until_its_inbox_row_is_old_enough(
     assert await requests_after(retention.inbox_hours - 1) == 1
     assert await requests_after(2) == 2
     async with monitor.store.transaction() as tx:
-        assert not await tx.first_sight(other)
+        assert not await tx.mark_processed(other)
 
 
 async def test_of_many_answers_and_windows_the_newest_are_kept(monitor: Monitor) -> None:

@@ -20,7 +20,7 @@ from services.contracts.events import (
     Verdict,
 )
 from services.kit.core.clock import VirtualClock
-from services.kit.core.hash_chain import Chosen
+from services.kit.core.hash_chain import HistoryFilter
 from services.kit.core.ids import SystemIds
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Envelope, Message, decode
@@ -99,7 +99,7 @@ class Registry:
             capacity=8,
             leaving=leaving,
         )
-        await handlers.take_report(self.envelope(report), self.ports)
+        await handlers.on_replica_reported(self.envelope(report), self.ports)
 
     async def judges(self, verdict: Verdict, *, requests: int = 80) -> None:
         rollout = await self.rollout()
@@ -113,11 +113,11 @@ class Registry:
             evidence=[EVIDENCE],
             reason="what the evidence says",
         )
-        await handlers.take_verdict(self.envelope(judged), self.ports)
+        await handlers.on_rollout_judged(self.envelope(judged), self.ports)
 
     async def starts(self, version: int, *, skip_gate: bool = False, dry_run: bool = False) -> ModelState:
         command = StartRollout(MODEL, version, "admin:1", "because", skip_gate=skip_gate)
-        return await handlers.move_rollout(command, "default", self.ports, handlers.Terms(dry_run=dry_run))
+        return await handlers.move_rollout(command, "default", self.ports, handlers.WriteOptions(dry_run=dry_run))
 
     async def wait(self, seconds: float) -> None:
         end = self.clock.now() + timedelta(seconds=seconds)
@@ -152,7 +152,7 @@ class Registry:
         return {target.version: target.weight for target in (await self.wanted()).targets}
 
     async def kinds(self) -> Sequence[str]:
-        lines = await handlers.list_history("default", self.ports, Chosen(), limit=1000)
+        lines = await handlers.list_history("default", self.ports, HistoryFilter(), limit=1000)
         return [line.kind for line in lines]
 
     async def serving_one(self) -> None:

@@ -10,16 +10,16 @@ from services.contracts.rpc import registry_pb2 as wire
 from tests.integration.registry.door import Door
 from tests.unit.registry.story import MODEL
 
-Alias, Start, Move = wire.SetAliasRequest, wire.StartRolloutRequest, wire.MoveRolloutRequest
+Alias, Start, RolloutCommand = wire.SetAliasRequest, wire.StartRolloutRequest, wire.MoveRolloutRequest
 
 CHANGES: dict[str, tuple[str, Any]] = {
     "SetAlias": ("serving_one", Alias(model=MODEL, alias="stable", version=1)),
     "StartRollout": ("two_versions", Start(deployment=MODEL, version="2")),
-    "PauseRollout": ("canary_of_two", Move(deployment=MODEL)),
-    "ResumeRollout": ("paused", Move(deployment=MODEL)),
-    "PromoteRollout": ("canary_of_two", Move(deployment=MODEL)),
-    "RollBack": ("canary_of_two", Move(deployment=MODEL)),
-    "StopDeployment": ("canary_of_two", Move(deployment=MODEL)),
+    "PauseRollout": ("canary_of_two", RolloutCommand(deployment=MODEL)),
+    "ResumeRollout": ("paused", RolloutCommand(deployment=MODEL)),
+    "PromoteRollout": ("canary_of_two", RolloutCommand(deployment=MODEL)),
+    "RollBack": ("canary_of_two", RolloutCommand(deployment=MODEL)),
+    "StopDeployment": ("canary_of_two", RolloutCommand(deployment=MODEL)),
 }
 """Every method that changes something: a moment in which it may, and the request."""
 
@@ -39,7 +39,7 @@ async def prepare(door: Door, method: str) -> None:
         await door.registry.trains("run-2", against=1, deploy=False)
     elif moment == "paused":
         await door.registry.canary_of_two()
-        await door.ask("PauseRollout", Move(deployment=MODEL))
+        await door.ask("PauseRollout", RolloutCommand(deployment=MODEL))
     else:
         await getattr(door.registry, moment)()
 
@@ -110,10 +110,10 @@ async def test_a_repetition_is_answered_although_what_it_named_has_moved(door: D
 
 async def test_a_key_is_the_tenants_method_and_requests_own(door: Door) -> None:
     await door.registry.canary_of_two()
-    await door.ask("PauseRollout", Move(deployment=MODEL), once="key-1")
-    refused = await door.refused(door.ask("RollBack", Move(deployment=MODEL), once="key-1"))
+    await door.ask("PauseRollout", RolloutCommand(deployment=MODEL), once="key-1")
+    refused = await door.refused(door.ask("RollBack", RolloutCommand(deployment=MODEL), once="key-1"))
     assert refused == (Kind.INVALID, "key_reused", "idempotency-key")
-    refused = await door.refused(door.ask("RollBack", Move(deployment=MODEL), once="x" * 201))
+    refused = await door.refused(door.ask("RollBack", RolloutCommand(deployment=MODEL), once="x" * 201))
     assert refused == (Kind.INVALID, "bad_key", "idempotency-key")
 
 
@@ -122,7 +122,7 @@ async def test_a_change_that_rests_on_an_older_generation_is_refused(door: Door,
     await prepare(door, method)
     present = (await door.registry.deployment()).generation
     stale = await door.refused(door.ask(method, request(method, expected_generation=present - 1)))
-    assert stale == (Kind.STALE, "deployment_moved_on", "expected_generation")
+    assert stale == (Kind.STALE, "precondition_failed", "expected_generation")
     assert (await door.registry.deployment()).generation == present
     assert (await door.ask(method, request(method, expected_generation=present))).generation > present
 
@@ -130,7 +130,10 @@ async def test_a_change_that_rests_on_an_older_generation_is_refused(door: Door,
 async def test_of_two_who_saw_the_same_generation_one_wins(door: Door) -> None:
     await door.registry.canary_of_two()
     seen = (await door.registry.deployment()).generation
-    pause, stop = Move(deployment=MODEL, expected_generation=seen), Move(deployment=MODEL, expected_generation=seen)
+    pause, stop = (
+        RolloutCommand(deployment=MODEL, expected_generation=seen),
+        RolloutCommand(deployment=MODEL, expected_generation=seen),
+    )
     asked = [door.ask("PauseRollout", pause), door.ask("StopDeployment", stop)]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(outcome, BaseException) for outcome in outcomes) == 1
@@ -140,4 +143,4 @@ async def test_generation_0_asks_that_the_deployment_is_not_there_yet(door: Door
     await door.registry.trains("run-1", deploy=False)
     first = Start(deployment=MODEL, version="1", expected_generation=0)
     assert (await door.ask("StartRollout", first)).generation == 1
-    assert (await door.refused(door.ask("StartRollout", first)))[1] == "deployment_moved_on"
+    assert (await door.refused(door.ask("StartRollout", first)))[1] == "precondition_failed"

@@ -75,7 +75,7 @@ async def test_an_alias_is_set_and_a_reserved_one_is_not(door: Door) -> None:
 
 
 INVALID, MISSING, CONFLICT, STALE = Kind.INVALID, Kind.NOT_FOUND, Kind.CONFLICT, Kind.STALE
-Version, Move, Start = wire.GetVersionRequest, wire.MoveRolloutRequest, wire.StartRolloutRequest
+Version, RolloutCommand, Start = wire.GetVersionRequest, wire.MoveRolloutRequest, wire.StartRolloutRequest
 BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
 
 
@@ -91,11 +91,11 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ("GetVersion", Version(model=MODEL, version="-1"), (MISSING, "unknown_version", "version")),
         ("SetAlias", wire.SetAliasRequest(model=MODEL, alias="A b"), (INVALID, "invalid_name", "alias")),
         ("GetDeployment", wire.GetDeploymentRequest(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
-        ("RollBack", Move(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
-        ("RollBack", Move(deployment=MODEL), (CONFLICT, "nothing_to_roll_back_to", "deployment")),
-        ("PauseRollout", Move(deployment=MODEL), (CONFLICT, "no_rollout", "deployment")),
-        ("RollBack", Move(deployment=MODEL, reason="x" * 501), (INVALID, "reason_too_long", "reason")),
-        ("RollBack", Move(deployment=MODEL, reason="\0"), (INVALID, "reason_unprintable", "reason")),
+        ("RollBack", RolloutCommand(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
+        ("RollBack", RolloutCommand(deployment=MODEL), (CONFLICT, "nothing_to_roll_back_to", "deployment")),
+        ("PauseRollout", RolloutCommand(deployment=MODEL), (CONFLICT, "no_rollout", "deployment")),
+        ("RollBack", RolloutCommand(deployment=MODEL, reason="x" * 501), (INVALID, "reason_too_long", "reason")),
+        ("RollBack", RolloutCommand(deployment=MODEL, reason="\0"), (INVALID, "reason_unprintable", "reason")),
         ("StartRollout", Start(deployment=MODEL, version="1"), (CONFLICT, "already_serving", "version")),
         ("StartRollout", Start(deployment=MODEL, version="1", policy=BACKWARDS), (INVALID, "invalid_policy", "policy")),
         ("ListModels", wire.ListModelsRequest(page=Page(page_token="\0")), (INVALID, "bad_page_token", "page_token")),
@@ -104,7 +104,11 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ("ListVersions", wire.ListVersionsRequest(model=MODEL, status="good"), (INVALID, "filter_unknown", "status")),
         ("ListHistory", wire.ListHistoryRequest(actor="x" * 101), (INVALID, "filter_too_long", "actor")),
         ("ListHistory", wire.ListHistoryRequest(kind="\0"), (INVALID, "filter_too_long", "kind")),
-        ("ListHistory", wire.ListHistoryRequest(since=Timestamp(seconds=2**40)), (INVALID, "bad_moment", "since")),
+        (
+            "ListHistory",
+            wire.ListHistoryRequest(since=Timestamp(seconds=2**40)),
+            (INVALID, "invalid_timestamp", "since"),
+        ),
         ("GetLineage", wire.GetLineageRequest(model=MODEL, version="9"), (MISSING, "unknown_version", "version")),
         ("GetLineage", wire.GetLineageRequest(model="x", version="1"), (MISSING, "unknown_model", "model")),
         (
@@ -114,13 +118,13 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ),
         (
             "StopDeployment",
-            Move(deployment=MODEL, expected_generation=9),
-            (STALE, "deployment_moved_on", "expected_generation"),
+            RolloutCommand(deployment=MODEL, expected_generation=9),
+            (STALE, "precondition_failed", "expected_generation"),
         ),
         (
             "StopDeployment",
-            Move(deployment=MODEL, expected_generation=9, dry_run=True),
-            (STALE, "deployment_moved_on", "expected_generation"),
+            RolloutCommand(deployment=MODEL, expected_generation=9, dry_run=True),
+            (STALE, "precondition_failed", "expected_generation"),
         ),
         ("ListHistory", wire.ListHistoryRequest(stream="../x"), (INVALID, "invalid_name", "stream")),
     ],

@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 
 from services.contracts.errors import Invalid
 from services.contracts.events import DeploymentChanged, RegistryFact, Verdict
-from services.kit.core.hash_chain import GENESIS, Chosen
+from services.kit.core.hash_chain import GENESIS, HistoryFilter
 from services.kit.persistence.sql.tables import InboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns
 from services.registry import handlers
@@ -132,7 +132,7 @@ async def test_a_replica_that_stays_behind_is_told_again(registry: Registry) -> 
 async def test_at_its_start_the_registry_tells_again_what_ought_to_be_served(registry: Registry) -> None:
     await registry.canary_of_two()
     before = await registry.wanted()
-    await handlers.tell_all(registry.ports)
+    await handlers.republish_all(registry.ports)
     assert await registry.wanted() == before
 
 
@@ -173,7 +173,7 @@ async def test_tenants_see_nothing_of_each_other(registry: Registry) -> None:
     await handlers.register_version(registry.envelope(trained("run-9"), tenant="acme"), registry.ports)
     assert len((await registry.model()).versions) == 1
     assert [v.trained.run for v in (await registry.model("acme")).versions] == ["run-9"]
-    theirs = await handlers.list_history("acme", registry.ports, Chosen(), limit=2)
+    theirs = await handlers.list_history("acme", registry.ports, HistoryFilter(), limit=2)
     assert [line.kind for line in theirs] == ["version_registered", "version_passed"]
     with pytest.raises(UnknownDeployment):
         await handlers.get_deployment("other", MODEL, registry.ports)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.contracts.events import DatasetReady, ModelTrained
-from services.kit.core.idempotency import KeyReused, Once, once
+from services.kit.core.idempotency import IdempotencyKey, KeyReused, bind_key
 from services.kit.persistence.sql.migrate import check
 from services.trainer.app import MIGRATIONS
 from services.trainer.domain.datasets import StartRun
@@ -48,8 +48,8 @@ def start(**changes: Any) -> StartRun:
     return StartRun(**{"tenant": "default", "dataset": "topics-1", "actor": "operator:1", "reason": "again", **changes})
 
 
-def key(name: str, asked: str = "") -> Once:
-    made = once("default", name, b"StartRun", asked.encode())
+def key(name: str, asked: str = "") -> IdempotencyKey:
+    made = bind_key("default", name, b"StartRun", asked.encode())
     assert made is not None
     return made
 

@@ -9,7 +9,7 @@ from faststream.kafka import KafkaBroker
 
 from services.cli.letters import DeadLetter, known_letters
 from services.cli.sending import Sent
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady
 from services.kit.core.clock import VirtualClock
@@ -29,7 +29,7 @@ class NotNow(Invalid):
 class Bus:
     """A broker in memory: what was sent, as records with a place; `Sender` of both kinds."""
 
-    records: list[Seen] = field(default_factory=list)
+    records: list[ReceivedEvent] = field(default_factory=list)
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __call__(self, messages: Any) -> list[Sent]:
@@ -38,7 +38,7 @@ class Bus:
     async def send(self, messages: list[Message]) -> None:
         self(messages)
 
-    def on_topic(self, topic: str) -> list[Seen]:
+    def on_topic(self, topic: str) -> list[ReceivedEvent]:
         return [seen for seen in self.records if seen.topic == topic]
 
     def letters(self) -> list[DeadLetter]:
@@ -54,7 +54,7 @@ class Bus:
         except ValueError:
             body = {}
         self.records.append(
-            Seen(
+            ReceivedEvent(
                 topic=message.topic,
                 key=(message.key or b"").decode("utf-8", "replace"),
                 time=now,
@@ -71,7 +71,7 @@ class Bus:
         return Sent(message.topic, 0, offset)
 
 
-def message_of(seen: Seen) -> Message:
+def message_of(seen: ReceivedEvent) -> Message:
     return Message(seen.topic, seen.record_key, seen.value, tuple(seen.headers.items()))
 
 

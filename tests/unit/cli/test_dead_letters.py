@@ -12,7 +12,7 @@ from services.cli.launcher.topics import load_topics
 from services.cli.letters import NOTE, RECORD_BYTES, DeadLetter, named_letter, newest_of, topic_of
 from services.cli.replaying import Planned, carry_out, content, corrected, plan
 from services.contracts.events import DeploymentChanged
-from services.kit.core.retention import DEAD_LETTER_KEPT, EVENT_KEPT, INBOX_KEPT
+from services.kit.core.retention import DEAD_LETTER_RETENTION, EVENT_RETENTION, INBOX_RETENTION
 from services.kit.messaging.envelope import Message, decode, id_of
 from tests.unit.cli.letters import DATASET, PLAIN, Bus, Service, days, told
 
@@ -199,8 +199,8 @@ def test_an_inbox_remembers_longer_than_an_event_and_its_letter_are_kept() -> No
     topics = {topic.name: int(topic.config["retention.ms"]) / 86_400_000 for topic in load_topics()}
     letters = {topics[name] for name in topics if name.endswith(".dlq")}
     events = {topics[name] for name in topics if not name.endswith(".dlq") and topics[name] > 0}
-    assert (letters, max(events)) == ({DEAD_LETTER_KEPT.days}, EVENT_KEPT.days)
-    assert EVENT_KEPT + DEAD_LETTER_KEPT < INBOX_KEPT
+    assert (letters, max(events)) == ({DEAD_LETTER_RETENTION.days}, EVENT_RETENTION.days)
+    assert EVENT_RETENTION + DEAD_LETTER_RETENTION < INBOX_RETENTION
 
 
 async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(bus: Bus) -> None:

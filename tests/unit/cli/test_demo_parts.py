@@ -15,7 +15,7 @@ from services.cli.demo.log import EventLog
 from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.traffic import Mix, Reply, Traffic
 from services.cli.home import Home
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core.clock import Clock, SystemClock, VirtualClock
 
 
@@ -90,8 +90,8 @@ def test_a_mix_goes_round_its_pools_in_order_and_keeps_its_share() -> None:
     assert 420 < shifted < 580
 
 
-def seen(topic: str) -> Seen:
-    return Seen(topic, "key", datetime(2026, 1, 1, tzinfo=UTC), "test", {}, {}, offset=0, partition=0)
+def seen(topic: str) -> ReceivedEvent:
+    return ReceivedEvent(topic, "key", datetime(2026, 1, 1, tzinfo=UTC), "test", {}, {}, offset=0, partition=0)
 
 
 async def test_waiting_finds_what_was_told_before_and_what_comes_later() -> None:

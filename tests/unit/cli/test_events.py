@@ -15,10 +15,10 @@ from services.cli.checking import check, events_in
 from services.cli.composing import body_of, message_of
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.examples import example
-from services.cli.filters import moment, wanted
+from services.cli.filters import read_time, wanted
 from services.cli.home import Home
 from services.cli.reading import edited
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS, Event
 from services.contracts.schemas import event_schema
@@ -33,8 +33,8 @@ def run(*arguments: str, given: str = "") -> Any:
     return CliRunner().invoke(app, list(arguments), input=given)
 
 
-def seen(body: dict[str, Any], **headers: str) -> Seen:
-    return Seen("deployment.changed", "topics", NOW, "millrace/registry", headers, body, offset=0, partition=0)
+def seen(body: dict[str, Any], **headers: str) -> ReceivedEvent:
+    return ReceivedEvent("deployment.changed", "topics", NOW, "millrace/registry", headers, body, offset=0, partition=0)
 
 
 # --- schemas and examples ----------------------------------------------------------------------
@@ -214,8 +214,8 @@ def test_events_are_chosen_by_key_field_and_header() -> None:
 
 
 def test_a_moment_is_a_while_ago_or_a_time() -> None:
-    assert moment("10m", NOW) == datetime(2026, 11, 3, 11, 50, tzinfo=UTC)
-    assert moment("2026-11-03T11:00:00+00:00", NOW) == datetime(2026, 11, 3, 11, tzinfo=UTC)
+    assert read_time("10m", NOW) == datetime(2026, 11, 3, 11, 50, tzinfo=UTC)
+    assert read_time("2026-11-03T11:00:00+00:00", NOW) == datetime(2026, 11, 3, 11, tzinfo=UTC)
     for wrong in ("yesterday", "10", "-5m", "999999999d"):
         with pytest.raises(CliError):
-            moment(wrong, NOW)
+            read_time(wrong, NOW)

@@ -9,14 +9,14 @@ import pytest
 
 from services.cli.demo.view import Filter, columns
 from services.cli.telling import in_words, version_of
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.contracts.events import EVENTS
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"
 
 
-def seen(topic: str, body: dict[str, Any], **headers: str) -> Seen:
-    return Seen(
+def seen(topic: str, body: dict[str, Any], **headers: str) -> ReceivedEvent:
+    return ReceivedEvent(
         topic, "key", datetime(2026, 1, 1, tzinfo=UTC), "millrace/registry", headers, body, offset=0, partition=0
     )
 

@@ -15,7 +15,7 @@ from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.statistics import Statistics
 from services.gateway.ports import Policy, Ports, Question
 from services.kit.core.clock import VirtualClock
-from services.kit.core.idempotency import KeyReused, Once
+from services.kit.core.idempotency import IdempotencyKey, KeyReused
 from services.kit.core.ids import SeededIds
 from services.kit.identity.keys import KeyRecord, NewKey
 
@@ -106,14 +106,17 @@ class FakeStore:
         self.events.append((tenant, event))
         return f"evt-{len(self.events)}"
 
-    async def answered_before(self, once: Once) -> str | None:
-        kept = self.receipts.setdefault((once.tenant, once.key), (once.fingerprint, ""))
-        if kept[0] != once.fingerprint:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
+        kept = self.receipts.setdefault((key.tenant, key.key), (key.fingerprint, ""))
+        if kept[0] != key.fingerprint:
             raise KeyReused
         return kept[1] or None
 
-    async def remember_answer(self, once: Once, answer: str) -> None:
-        self.receipts[once.tenant, once.key] = (once.fingerprint, answer)
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
+        self.receipts[key.tenant, key.key] = (
+            key.fingerprint,
+            answer,
+        )
 
     async def waiting_events(self) -> int:
         return len(self.events)

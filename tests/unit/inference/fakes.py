@@ -16,7 +16,7 @@ from services.inference.domain.versions import VersionKey, Wish
 from services.inference.ports import Bounds, Ports
 from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
-from services.kit.messaging.envelope import Cause
+from services.kit.messaging.envelope import EventRef
 
 
 @dataclass
@@ -121,7 +121,7 @@ class FakeReporter:
     roster: Roster
     told: list[list[tuple[int, str]]] = field(default_factory=list)
 
-    def changed(self, cause: Cause | None = None) -> None:
+    def changed(self, cause: EventRef | None = None) -> None:
         report = self.roster.report(replica="r", address="h:1", sequence=1, capacity=1, leaving=False)
         self.told.append([(entry.version, entry.state) for entry in report.versions])
 

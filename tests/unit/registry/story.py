@@ -157,7 +157,7 @@ class Story:
             versions=[part],
             capacity=8,
         )
-        return self.do(ask.TakeReport(report, waiting))
+        return self.do(ask.ApplyReport(report, waiting))
 
     def judges(self, verdict: Verdict, *, requests: int = 80, step: int | None = None, rollout: str = "") -> list[str]:
         present = self.deployment.rollout
@@ -171,7 +171,7 @@ class Story:
             evidence=[EVIDENCE],
             reason="what the evidence says",
         )
-        return self.do(ask.TakeVerdict(judged))
+        return self.do(ask.ApplyVerdict(judged))
 
     def breaches(self, version: int) -> list[str]:
         breach = SloBreached(
@@ -183,7 +183,7 @@ class Story:
             window_seconds=300,
             requests=500,
         )
-        return self.do(ask.TakeBreach(breach))
+        return self.do(ask.ApplyBreach(breach))
 
     def drifts(self, version: int) -> list[str]:
         drift = DriftDetected(

@@ -12,7 +12,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor
 
 from services.contracts.errors import Malformed
-from services.gateway.errors import ForeignTag, NoCondition
+from services.gateway.errors import NoCondition, UnknownETag
 from services.gateway.inbound.http.routes import Route
 
 EXPECTED: Final = "expected_generation"
@@ -42,7 +42,7 @@ def is_unchanged(headers: Mapping[bytes, str], tag: str) -> bool:
 
 
 def expected_generation(route: Route, headers: Mapping[bytes, str]) -> int | None:
-    """What `If-Match` asks for, none without one. Raises NoCondition, Malformed or ForeignTag."""
+    """What `If-Match` asks for, none without one. Raises NoCondition, Malformed or UnknownETag."""
     sent = headers.get(b"if-match")
     if sent is None:
         return None
@@ -52,10 +52,10 @@ def expected_generation(route: Route, headers: Mapping[bytes, str]) -> int | Non
         raise NoCondition
     tag = sent.strip()
     if tag.startswith("W/"):
-        raise ForeignTag(tag=tag[:100])  # a weak tag never matches here
+        raise UnknownETag(tag=tag[:100])  # a weak tag never matches here
     if not _TAG.fullmatch(tag):
         raise Malformed(problem="send the ETag of the deployment, and one of them", at="if-match")
     hit = _WITH_GENERATION.fullmatch(tag)
     if hit is None:
-        raise ForeignTag(tag=tag[:100])
+        raise UnknownETag(tag=tag[:100])
     return int(hit["generation"])

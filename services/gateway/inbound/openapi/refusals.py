@@ -10,12 +10,12 @@ from services.gateway.errors import (
     BodyTooLarge,
     DeploymentNotReady,
     ForeignHost,
-    ForeignTag,
     OutboxFull,
     ReplicaFull,
     ServiceSilent,
     SlowBody,
     UnknownDeployment,
+    UnknownETag,
     UnsupportedMedia,
     VersionNotServed,
 )
@@ -53,7 +53,7 @@ OF_OTHERS: Final[Mapping[int, tuple[dict[str, str], ...]]] = {
         {"code": "no_rollout", "message": "No rollout is under way on topics."},
         {"code": "run_has_ended", "message": "Run run-1 has succeeded already."},
     ),
-    412: ({"code": "deployment_moved_on", "message": "topics is at generation 8, not at 7."},),
+    412: ({"code": "precondition_failed", "message": "topics is at generation 8, not at 7."},),
 }
 """What the services behind the gateway refuse, in their words."""
 
@@ -70,7 +70,7 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
     ),
     408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, at="body"),)),
     409: ("The present state does not allow it; trying again will not help.", ()),
-    412: ("The deployment has moved on since it was looked at.", (ForeignTag(tag='"g6-x"'),)),
+    412: ("The deployment has moved on since it was looked at.", (UnknownETag(tag='"g6-x"'),)),
     413: ("It is larger than the limit.", (BodyTooLarge(limit=1_048_576, at="body"),)),
     415: ("The media type is not one of ours.", (UnsupportedMedia(header="content-type", value="text/plain"),)),
     422: (

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from services.contracts.errors import Refusal
 from services.kit.core.clock import Clock
-from services.kit.core.idempotency import KEPT
+from services.kit.core.idempotency import RETENTION
 from services.kit.core.log import logger
-from services.kit.core.retention import INBOX_KEPT
+from services.kit.core.retention import INBOX_RETENTION
 from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.tables import InboxRow, ReceiptRow
 from services.kit.persistence.sql.unit_of_work import columns
@@ -16,7 +16,7 @@ from services.kit.persistence.sql.unit_of_work import columns
 EVERY_SECONDS: Final = 3600.0
 
 
-class Upkeep:
+class Cleanup:
     """A part of a service: looks once an hour, and at start."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -36,6 +36,6 @@ class Upkeep:
         inbox, receipts, now = columns(InboxRow), columns(ReceiptRow), self._clock.now()
         async with self._database.write() as session:
             connection = await session.connection()
-            events = await connection.execute(sa.delete(inbox).where(inbox.c.handled_at < now - INBOX_KEPT))
-            keys = await connection.execute(sa.delete(receipts).where(receipts.c.at < now - KEPT))
+            events = await connection.execute(sa.delete(inbox).where(inbox.c.handled_at < now - INBOX_RETENTION))
+            keys = await connection.execute(sa.delete(receipts).where(receipts.c.at < now - RETENTION))
             return events.rowcount + keys.rowcount

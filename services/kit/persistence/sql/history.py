@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from services.contracts.errors import Conflict
-from services.kit.core.hash_chain import FACT_FIELDS, GENESIS, Chosen, entry_hash
+from services.kit.core.hash_chain import FACT_FIELDS, GENESIS, HistoryFilter, entry_hash
 from services.kit.persistence.sql.tables import HistoryHeadRow, HistoryRow
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 
@@ -71,10 +71,10 @@ async def entries(
     after: int = 0,
     before: int = 0,
     limit: int = PAGE,
-    chosen: Chosen | None = None,
+    chosen: HistoryFilter | None = None,
 ) -> list[Entry]:
     """At most `limit` facts between the numbers `after` and `before` (0: no end), of one tenant where it is named."""
-    chosen = chosen or Chosen(stream=stream)
+    chosen = chosen or HistoryFilter(stream=stream)
     t = columns(HistoryRow)
     order = t.c.sequence.desc() if chosen.newest_first else t.c.sequence
     query = sa.select(t).where(t.c.sequence > after, *_conditions(t, chosen)).order_by(order).limit(limit)
@@ -85,7 +85,7 @@ async def entries(
     return [Entry(**row._mapping) for row in await work.execute(query)]
 
 
-def _conditions(t: sa.Table, chosen: Chosen) -> list[sa.ColumnElement[bool]]:
+def _conditions(t: sa.Table, chosen: HistoryFilter) -> list[sa.ColumnElement[bool]]:
     wanted = {"stream": chosen.stream, "kind": chosen.kind, "actor": chosen.actor}
     conditions: list[sa.ColumnElement[bool]] = [t.c[name] == value for name, value in wanted.items() if value]
     if chosen.since is not None:

@@ -15,9 +15,9 @@ from services.contracts.events import Event
 from services.contracts.names import DEFAULT_TENANT
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
-from services.kit.core.idempotency import KEPT, KeyReused, Once
+from services.kit.core.idempotency import RETENTION, IdempotencyKey, KeyReused
 from services.kit.core.ids import Ids
-from services.kit.messaging.envelope import MAX_EVENT_BYTES, Cause, Envelope, Origin, encode
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope, EventRef, StoredEventRef, encode
 from services.kit.persistence.sql.database import READ_ONLY
 from services.kit.persistence.sql.tables import InboxRow, JobRow, OutboxRow, ReceiptRow, TimerRow
 from services.kit.persistence.unit_of_work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
@@ -31,8 +31,8 @@ def columns(table: type[SQLModel]) -> sa.Table:
     return table.__table__  # type: ignore[attr-defined,no-any-return]
 
 
-def _origin(cause: Cause | None) -> dict[str, str] | None:
-    return asdict(Origin(id=cause.id, story=cause.story, tenant=cause.tenant)) if cause else None
+def _stored_ref(cause: EventRef | None) -> dict[str, str] | None:
+    return asdict(StoredEventRef(id=cause.id, story=cause.story, tenant=cause.tenant)) if cause else None
 
 
 def read_timer(row: Any) -> Timer:
@@ -42,7 +42,7 @@ def read_timer(row: Any) -> Timer:
         due=row.due,
         payload=row.payload,
         tenant=row.tenant,
-        cause=Origin(**row.cause) if row.cause else None,
+        cause=StoredEventRef(**row.cause) if row.cause else None,
         trace=row.trace,
     )
 
@@ -92,7 +92,7 @@ class SqlUnitOfWork:
 
     # --- inbox and outbox
 
-    async def first_sight(self, envelope: Envelope[Event]) -> bool:
+    async def mark_processed(self, envelope: Envelope[Event]) -> bool:
         return await self.insert_once(
             InboxRow,
             {
@@ -103,7 +103,7 @@ class SqlUnitOfWork:
             },
         )
 
-    async def emit(self, event: Event, *, cause: Cause | None = None, tenant: str | None = None) -> str:
+    async def emit(self, event: Event, *, cause: EventRef | None = None, tenant: str | None = None) -> str:
         envelope = Envelope(
             id=self._ids.new("evt"),
             event=event,
@@ -130,22 +130,28 @@ class SqlUnitOfWork:
 
     # --- receipts
 
-    async def answered_before(self, once: Once) -> str | None:
+    async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
         now, t = self._clock.now(), columns(ReceiptRow)
-        mine = sa.and_(t.c.tenant == once.tenant, t.c.key == once.key)
-        await self.execute(sa.delete(t).where(mine, t.c.at < now - KEPT))
-        row = {"tenant": once.tenant, "key": once.key, "fingerprint": once.fingerprint, "answer": "", "at": now}
+        mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
+        await self.execute(sa.delete(t).where(mine, t.c.at < now - RETENTION))
+        row = {
+            "tenant": key.tenant,
+            "key": key.key,
+            "fingerprint": key.fingerprint,
+            "answer": "",
+            "at": now,
+        }
         if await self.insert_once(ReceiptRow, row):
             return None
         kept = (await self.execute(sa.select(t).where(mine))).one()
-        if kept.fingerprint != once.fingerprint:
+        if kept.fingerprint != key.fingerprint:
             raise KeyReused
         answer: str = kept.answer
         return answer
 
-    async def remember_answer(self, once: Once, answer: str) -> None:
+    async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
         t = columns(ReceiptRow)
-        mine = sa.and_(t.c.tenant == once.tenant, t.c.key == once.key)
+        mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
         await self.execute(sa.update(t).where(mine).values(answer=answer))
 
     # --- timers
@@ -157,7 +163,7 @@ class SqlUnitOfWork:
             "due": timer.due,
             "tenant": timer.tenant,
             "payload": dict(timer.payload),
-            "cause": _origin(timer.cause),
+            "cause": _stored_ref(timer.cause),
             "trace": dict(timer.trace) or telemetry.current_carrier(),
         }
         await self.upsert(TimerRow, row, keys=["key"])
@@ -172,7 +178,7 @@ class SqlUnitOfWork:
 
     # --- jobs
 
-    async def enqueue_job(self, request: JobRequest, *, cause: Cause | None = None) -> None:
+    async def enqueue_job(self, request: JobRequest, *, cause: EventRef | None = None) -> None:
         now = self._clock.now()
         row = {
             "id": request.id,
@@ -180,7 +186,7 @@ class SqlUnitOfWork:
             "tenant": request.tenant,
             "state": WAITING,
             "payload": dict(request.payload),
-            "cause": _origin(cause),
+            "cause": _stored_ref(cause),
             "trace": telemetry.current_carrier(),
             "created_at": now,
             "due": now,
@@ -206,7 +212,7 @@ class SqlUnitOfWork:
         row = taken.one_or_none()
         if row is None:
             return None
-        cause = Origin(**row.cause) if row.cause else None
+        cause = StoredEventRef(**row.cause) if row.cause else None
         return Job(row.id, row.kind, row.payload, row.tenant, row.fence, row.attempt, row.trace, cause)
 
     async def renew_job(self, job: Job, now: datetime, lease_seconds: float) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from services.cli.demo import chapters
-from services.cli.demo.chapters import Trained
+from services.cli.demo import steps
+from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, Text
-from services.cli.demo.errors import StoryBroke
+from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog
-from services.cli.demo.stage import Stage
+from services.cli.demo.steps import Trained
 from services.cli.demo.traffic import Mix, Reply, Traffic
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core.ids import SeededIds
 from tests.clocks import START, SkippingClock
 
@@ -30,7 +30,7 @@ class Fleet:
         self.serving = 1
         self.right = {1: 0.0, 2: 1.0}
         self.log = EventLog(lambda _: None)
-        self.script: dict[str, list[Seen]] = {}
+        self.script: dict[str, list[ReceivedEvent]] = {}
         self.answers: dict[str, Any] = {}
         self.posted: list[tuple[str, Mapping[str, Any]]] = []
         self.labels: dict[str, str] = {}
@@ -79,7 +79,7 @@ class Silent:
 
     def chapter(self, number: int, title: str) -> None: ...
 
-    def event(self, event: Seen) -> None: ...
+    def event(self, event: ReceivedEvent) -> None: ...
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -91,16 +91,16 @@ class Silent:
     def close(self) -> None: ...
 
 
-def event(topic: str, body: dict[str, Any], after: float = 0) -> Seen:
-    return Seen(topic, MODEL, START + timedelta(seconds=after), "test", {}, body, offset=0, partition=0)
+def event(topic: str, body: dict[str, Any], after: float = 0) -> ReceivedEvent:
+    return ReceivedEvent(topic, MODEL, START + timedelta(seconds=after), "test", {}, body, offset=0, partition=0)
 
 
-def fact(kind: str, after: float = 0, **payload: Any) -> Seen:
+def fact(kind: str, after: float = 0, **payload: Any) -> ReceivedEvent:
     body = {"kind": kind, "payload": {"model": MODEL, **payload}, "reason": "so it was decided", "actor": "test"}
     return event("registry.history", body, after)
 
 
-def judged_version(run: str, version: int, kind: str) -> list[Seen]:
+def judged_version(run: str, version: int, kind: str) -> list[ReceivedEvent]:
     return [
         fact("version_registered", version=version, trained={"run": run}),
         fact(kind, version=version, gate={"checks": CHECKS}),
@@ -121,12 +121,12 @@ def fleet() -> Fleet:
 
 
 @pytest.fixture
-def stage(fleet: Fleet, tmp_path: Path) -> Stage:
+def demo(fleet: Fleet, tmp_path: Path) -> DemoContext:
     corpus = Corpus(texts("row", 30), texts("quiet", 20), texts("shifted", 20), texts("unseen", 40))
     everything = (*corpus.data_set, *corpus.quiet, *corpus.shifted, *corpus.shifted_unseen)
     fleet.labels = {text.text: text.label for text in everything}
     clock = SkippingClock()
-    return Stage(
+    return DemoContext(
         home=tmp_path,
         model=MODEL,
         endpoints={},
@@ -142,27 +142,27 @@ def stage(fleet: Fleet, tmp_path: Path) -> Stage:
     )
 
 
-async def test_a_published_data_set_becomes_a_judged_version(stage: Stage, fleet: Fleet) -> None:
+async def test_a_published_data_set_becomes_a_judged_version(demo: DemoContext, fleet: Fleet) -> None:
     name = f"{MODEL}-first"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-1", "parent": None}, after=30)
     fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
-    told = await chapters.train_first(stage)
+    told = await steps.train_first(demo)
     assert (told.number, told.passed) == (1, True)
     assert told.seconds == 30
     (topic, body) = fleet.posted[0]
     assert topic == "dataset.ready"
     assert rows_of(body["uri"]) == 30
-    assert [step.name for step in stage.steps] == ["train version 1"]
+    assert [step.name for step in demo.steps] == ["train version 1"]
 
 
-async def test_a_failed_training_ends_the_story_with_its_reason(stage: Stage, fleet: Fleet) -> None:
+async def test_a_failed_training_ends_the_story_with_its_reason(demo: DemoContext, fleet: Fleet) -> None:
     failed = {"model": MODEL, "stage": "prepare", "reason": "there is one class", "retryable": False}
     fleet.script[f"{MODEL}-first"] = [event("training.failed", failed)]
-    with pytest.raises(StoryBroke, match="there is one class"):
-        await chapters.train_first(stage)
+    with pytest.raises(DemoFailed, match="there is one class"):
+        await steps.train_first(demo)
 
 
-async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: Stage, fleet: Fleet) -> None:
+async def test_recovery_is_measured_on_held_out_texts_before_and_after(demo: DemoContext, fleet: Fleet) -> None:
     drifted = event("drift.detected", {"version": 1})
     fleet.log.add(drifted)
     trained = event("model.trained", {"model": MODEL, "dataset": "first", "run": "run-2", "parent": 1})
@@ -171,15 +171,15 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: St
     }
 
     async def retrain() -> None:
-        while stage.traffic.totals.sent < 80:  # the measurement before
-            await stage.clock.sleep(0.01)
+        while demo.traffic.totals.sent < 80:  # the measurement before
+            await demo.clock.sleep(0.01)
         for told in (trained, *judged_version("run-2", 2, "version_passed")):
             fleet.log.add(told)
         fleet.serving = 2
         fleet.log.add(fact("rollout_promoted", after=12, version=2))
 
     retraining = asyncio.create_task(retrain())
-    told, recovery = await chapters.recover(stage, 1, drifted)
+    told, recovery = await steps.recover(demo, 1, drifted)
     await retraining
     assert told.number == 2
     assert (recovery.accuracy_before, recovery.accuracy_after) == (0.0, 1.0)
@@ -188,12 +188,12 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(stage: St
     assert recovery.seconds == 12
 
 
-async def test_a_spoiled_version_that_passes_breaks_the_story(stage: Stage, fleet: Fleet) -> None:
+async def test_a_spoiled_version_that_passes_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
     name = f"{MODEL}-spoiled"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-3", "parent": None})
     fleet.script[name] = [trained, *judged_version("run-3", 3, "version_passed")]
-    with pytest.raises(StoryBroke, match="the gate passed version 3"):
-        await chapters.refuse_bad(stage)
+    with pytest.raises(DemoFailed, match="the gate passed version 3"):
+        await steps.refuse_bad(demo)
 
 
 def forced(fleet: Fleet, end: str) -> Trained:
@@ -206,8 +206,8 @@ def forced(fleet: Fleet, end: str) -> Trained:
     return Trained(3, passed=False, seconds=1.0, event=event("model.trained", {}))
 
 
-async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage: Stage, fleet: Fleet) -> None:
-    rollback = await chapters.force_bad(stage, forced(fleet, "rollout_rolled_back"))
+async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(demo: DemoContext, fleet: Fleet) -> None:
+    rollback = await steps.force_bad(demo, forced(fleet, "rollout_rolled_back"))
     assert fleet.posted[0][1]["skip_gate"] is True
     assert rollback.verdict == "roll_back"
     assert rollback.evidence == [{"pairs": 40}]
@@ -216,6 +216,6 @@ async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(stage:
     assert rollback.requests_failed == 0
 
 
-async def test_a_forced_version_that_stays_breaks_the_story(stage: Stage, fleet: Fleet) -> None:
-    with pytest.raises(StoryBroke, match="was not rolled back"):
-        await chapters.force_bad(stage, forced(fleet, "rollout_promoted"))
+async def test_a_forced_version_that_stays_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
+    with pytest.raises(DemoFailed, match="was not rolled back"):
+        await steps.force_bad(demo, forced(fleet, "rollout_promoted"))

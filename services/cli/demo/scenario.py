@@ -10,12 +10,12 @@ from typing import Final
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from services.cli.demo import chapters, closing, folder
+from services.cli.demo import closing, folder, steps
+from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, build
 from services.cli.demo.doors import OutsideProducer, RestDoor
-from services.cli.demo.errors import StoryBroke
+from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog, Recorder
-from services.cli.demo.stage import Stage
 from services.cli.demo.summary import Summary, Told
 from services.cli.demo.traffic import Mix, Traffic
 from services.cli.demo.view import Filter, View, view_for
@@ -30,7 +30,7 @@ from services.cli.output import PLAIN_WIDTH
 from services.cli.rest import address_and_key
 from services.cli.session import Session
 from services.cli.telling import in_words, version_of
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock, SystemClock
 from services.kit.core.ids import SystemIds
@@ -61,8 +61,9 @@ async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bo
     view = view_for(clock)
     corpus = asyncio.ensure_future(asyncio.to_thread(build, SEED))  # while the services start
     setting = _Setting(home, view, clock, broker, started, fresh, corpus, provider)
+    options = launch.LaunchOptions(broker, bootstrap, detach=keep, settings=_settings())
     try:
-        async with _running(home, launch.Wanted(broker, bootstrap, detach=keep, settings=_settings()), view, clock):
+        async with _running(home, options, view, clock):
             summary = await _tell(setting)
             view.close()
             _show(session, summary)
@@ -81,7 +82,7 @@ def _settings() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _running(home: Home, wanted: launch.Wanted, view: View, clock: Clock) -> AsyncIterator[None]:
+async def _running(home: Home, wanted: launch.LaunchOptions, view: View, clock: Clock) -> AsyncIterator[None]:
     """The fleet, up while the block runs; a detached one is left up afterwards, to be looked at."""
     ready: set[str] = set()
 
@@ -123,18 +124,18 @@ async def _tell(setting: _Setting) -> Summary:
     """The chapters, then the summary, which is written before anything can be wrong with it."""
     home, view = setting.home, setting.view
     news = _News(view)
-    async with _stage(setting, EventLog(news)) as stage:
+    async with _stage(setting, EventLog(news)) as demo:
         with telemetry.span("demo"):
             trace_id = telemetry.current_trace_id()
-            found = await _chapters(stage)
+            found = await _chapters(demo)
         setting.spans.force_flush()
         view.chapter(5, "what happened")
         summary = await closing.collect(
-            stage, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
+            demo, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
         )
     summary.write(home.demo / "summary.json")
     if summary.traffic.requests_failed:
-        raise StoryBroke(
+        raise DemoFailed(
             f"{summary.traffic.requests_failed} requests failed: {'; '.join(summary.traffic.failures)}",
             f"the whole summary is in {home.demo / 'summary.json'}",
         )
@@ -142,12 +143,12 @@ async def _tell(setting: _Setting) -> Summary:
 
 
 @asynccontextmanager
-async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[Stage]:
+async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[DemoContext]:
     """The running services as a client sees them, and every event that is told from now on."""
     home = setting.home
     state = launch.running_state(home)
     if state is None:
-        raise StoryBroke("the services stopped")
+        raise DemoFailed("the services stopped")
     topics = [topic.name for topic in load_topics() if topic.name not in COUNTED]
     recorder = Recorder(state.endpoints["kafka"], topics, log)
     url, key = address_and_key(home)
@@ -155,7 +156,7 @@ async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[Stage]:
     door = RestDoor(url, key, model)
     try:
         corpus = await setting.corpus
-        yield Stage(
+        yield DemoContext(
             home=home.root,
             model=model,
             endpoints=state.endpoints,
@@ -184,20 +185,20 @@ async def _free_name(url: str, key: str) -> str:
     return next(name for number in range(1, 10_000) if (name := f"{MODEL}-{number}") not in taken)
 
 
-async def _chapters(stage: Stage) -> closing.Findings:
-    view = stage.view
+async def _chapters(demo: DemoContext) -> closing.Findings:
+    view = demo.view
     view.chapter(1, "real text becomes a model")
-    first = await chapters.train_first(stage)
+    first = await steps.train_first(demo)
     view.chapter(2, "the model is served")
-    clients = await chapters.serve_first(stage, first)
-    async with stage.traffic.flowing():
+    clients = await steps.serve_first(demo, first)
+    async with demo.traffic.flowing():
         view.chapter(3, "the traffic drifts, and the loop closes")
-        quiet = await chapters.stay_quiet(stage, first.number)
-        drift, drifted = await chapters.drift(stage, first.number)
-        second, recovery = await chapters.recover(stage, first.number, drifted)
+        quiet = await steps.stay_quiet(demo, first.number)
+        drift, drifted = await steps.drift(demo, first.number)
+        second, recovery = await steps.recover(demo, first.number, drifted)
         view.chapter(4, "a bad version is refused, forced in, and rolled back")
-        bad = await chapters.refuse_bad(stage)
-        rollback = await chapters.force_bad(stage, bad)
+        bad = await steps.refuse_bad(demo)
+        rollback = await steps.force_bad(demo, bad)
     return closing.Findings([first, second, bad], clients, quiet, drift, recovery, rollback)
 
 
@@ -209,7 +210,7 @@ class _News:
         self.timeline: list[Told] = []
         self._filter = Filter()
 
-    def __call__(self, event: Seen) -> None:
+    def __call__(self, event: ReceivedEvent) -> None:
         if not self._filter.is_news(event):
             return
         self._view.event(event)
@@ -239,7 +240,7 @@ async def _show_doors(session: Session, home: Home) -> None:
     """The addresses, only once each of them answers."""
     state = launch.running_state(home)
     if state is None:
-        raise StoryBroke("the services stopped")
+        raise DemoFailed("the services stopped")
     told = await launch.describe(home, state)
     silent = [name for name, part in told["services"].items() if part["health"] != "ready"]
     for name in ("grpc", "kafka"):
@@ -247,7 +248,7 @@ async def _show_doors(session: Session, home: Home) -> None:
         if not answers(host, int(port)):
             silent.append(name)
     if silent:
-        raise StoryBroke(f"these do not answer: {', '.join(silent)}")
+        raise DemoFailed(f"these do not answer: {', '.join(silent)}")
     for name, address in told["endpoints"].items():
         session.out.say(f"{name:<8} {address}")
     session.out.say(f"API key  {told['api_key_file']}")

@@ -8,7 +8,7 @@ from services.registry.domain.policy import Rules
 from services.registry.domain.state import CHALLENGER, CHAMPION, PREVIOUS, Deployment, ModelState
 
 
-class Draft:
+class Decision:
     """Holds the facts decided so far and the state after them."""
 
     def __init__(self, state: ModelState, at: datetime, rules: Rules) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Final, Protocol
 from opentelemetry.trace import SpanKind
 
 from services.cli.demo.corpus import Corpus, Text, write_jsonl
-from services.cli.demo.errors import StoryBroke
+from services.cli.demo.errors import DemoFailed
 from services.cli.demo.log import EventLog
 from services.cli.demo.summary import Step
 from services.cli.demo.traffic import Door, Traffic
 from services.cli.demo.view import View
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
@@ -48,7 +48,7 @@ class Publisher(Protocol):
 
 
 @dataclass
-class Stage:
+class DemoContext:
     """Everything that a chapter may use."""
 
     home: Path
@@ -92,8 +92,10 @@ class Stage:
                 "dataset.ready", name, body, event_id=self.ids.new("evt"), time=self.clock.now(), trace=trace
             )
 
-    async def trained(self, matches: Callable[[Seen], bool], since: int, limit_seconds: float) -> Seen:
-        """The run's `model.trained`, with the run's progress shown meanwhile. Raises StoryBroke when it failed."""
+    async def trained(
+        self, matches: Callable[[ReceivedEvent], bool], since: int, limit_seconds: float
+    ) -> ReceivedEvent:
+        """The run's `model.trained`, with the run's progress shown meanwhile. Raises DemoFailed when it failed."""
         async with self.showing(self._run_progress):
             told = await self.log.wait(
                 lambda event: (
@@ -108,12 +110,12 @@ class Stage:
                 since,
             )
         if told.topic == "training.failed":
-            raise StoryBroke(f"training failed in {told.body['stage']}: {told.body['reason']}")
+            raise DemoFailed(f"training failed in {told.body['stage']}: {told.body['reason']}")
         return told
 
     async def fact(
         self, kind: str, what: str, limit_seconds: float, since: int = 0, **wanted: object
-    ) -> tuple[Seen, dict[str, Any]]:
+    ) -> tuple[ReceivedEvent, dict[str, Any]]:
         """The registry's fact of this kind about this model, and its payload."""
         return await self.fact_where(
             lambda told, payload: told == kind and all(payload.get(name) == value for name, value in wanted.items()),
@@ -124,10 +126,10 @@ class Stage:
 
     async def fact_where(
         self, matches: Callable[[str, dict[str, Any]], bool], what: str, limit_seconds: float, since: int = 0
-    ) -> tuple[Seen, dict[str, Any]]:
+    ) -> tuple[ReceivedEvent, dict[str, Any]]:
         """The registry's first fact about this model whose kind and payload match."""
 
-        def wanted(event: Seen) -> bool:
+        def wanted(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history":
                 return False
             payload = event.body["payload"]

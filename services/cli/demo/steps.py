@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Text, spoiled
 from services.cli.demo.doors import ask_over_grpc
-from services.cli.demo.errors import NotInTime, StoryBroke
-from services.cli.demo.stage import Stage
+from services.cli.demo.errors import DemoFailed, NotInTime
 from services.cli.demo.statistics import mcnemar, wilson
 from services.cli.demo.summary import Client, Drift, Interval, Recovery, Rollback
 from services.cli.demo.traffic import Answered
-from services.cli.watching import Seen
+from services.cli.watching import ReceivedEvent
 
 TRAINING_SECONDS: Final = 900.0
 MOVE_SECONDS: Final = 240.0
@@ -43,48 +43,48 @@ class Trained:
     number: int
     passed: bool
     seconds: float
-    event: Seen
+    event: ReceivedEvent
 
 
 # --- 1. train ----------------------------------------------------------------------------------
 
 
-async def train_first(stage: Stage) -> Trained:
+async def train_first(demo: DemoContext) -> Trained:
     """A data set is published on Kafka; the trainer makes version 1 of it."""
-    sizes = [sum(text.split == split for text in stage.corpus.data_set) for split in ("train", "test", "reference")]
-    stage.view.note(
-        f"{len(stage.corpus.data_set)} docstrings of Python's library in six classes: {sizes[0]} to train on, "
+    sizes = [sum(text.split == split for text in demo.corpus.data_set) for split in ("train", "test", "reference")]
+    demo.view.note(
+        f"{len(demo.corpus.data_set)} docstrings of Python's library in six classes: {sizes[0]} to train on, "
         f"{sizes[1]} to test, {sizes[2]} as reference"
     )
-    with stage.step("train version 1"):
-        return await _train(stage, f"{stage.model}-first", stage.corpus.data_set)
+    with demo.step("train version 1"):
+        return await _train(demo, f"{demo.model}-first", demo.corpus.data_set)
 
 
-async def _train(stage: Stage, data_set: str, rows: tuple[Text, ...]) -> Trained:
-    since, published = stage.log.mark(), stage.clock.now()
-    stage.publish_data_set(data_set, rows)
-    told = await stage.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
-    return await _judged(stage, told, since, published)
+async def _train(demo: DemoContext, data_set: str, rows: tuple[Text, ...]) -> Trained:
+    since, published = demo.log.mark(), demo.clock.now()
+    demo.publish_data_set(data_set, rows)
+    told = await demo.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
+    return await _judged(demo, told, since, published)
 
 
-async def _judged(stage: Stage, told: Seen, since: int, asked: datetime) -> Trained:
+async def _judged(demo: DemoContext, told: ReceivedEvent, since: int, asked: datetime) -> Trained:
     """Waits for what the registry's gate says of the run's version."""
     run = told.body["run"]
-    _, registered = await stage.fact_where(
+    _, registered = await demo.fact_where(
         lambda kind, payload: kind == "version_registered" and payload["trained"]["run"] == run,
         "the registry to give the run a version",
         MOVE_SECONDS,
         since,
     )
     number = int(registered["version"])
-    verdict, payload = await stage.fact_where(
+    verdict, payload = await demo.fact_where(
         lambda kind, payload: kind in {"version_passed", "version_refused"} and payload["version"] == number,
         f"the gate to judge version {number}",
         MOVE_SECONDS,
         since,
     )
     for check in payload["gate"]["checks"]:
-        stage.view.note(f"{'passed ' if check['passed'] else 'REFUSED'} {check['name']}: {check['detail']}")
+        demo.view.note(f"{'passed ' if check['passed'] else 'REFUSED'} {check['name']}: {check['detail']}")
     seconds = (told.time - asked).total_seconds()
     return Trained(number, verdict.body["kind"] == "version_passed", seconds, told)
 
@@ -92,96 +92,94 @@ async def _judged(stage: Stage, told: Seen, since: int, asked: datetime) -> Trai
 # --- 2. serve ----------------------------------------------------------------------------------
 
 
-async def serve_first(stage: Stage, trained: Trained) -> list[Client]:
+async def serve_first(demo: DemoContext, trained: Trained) -> list[Client]:
     """Version 1 is loaded and takes all traffic; a client asks over REST and over gRPC."""
     if not trained.passed:
-        raise StoryBroke(f"the gate refused version {trained.number}, the first one")
-    with stage.step(f"roll out version {trained.number}"):
-        await stage.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
-    with stage.step("ask over REST and gRPC"):
-        return [await _ask_rest(stage), await _ask_grpc(stage)]
+        raise DemoFailed(f"the gate refused version {trained.number}, the first one")
+    with demo.step(f"roll out version {trained.number}"):
+        await demo.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
+    with demo.step("ask over REST and gRPC"):
+        return [await _ask_rest(demo), await _ask_grpc(demo)]
 
 
-def _test_texts(stage: Stage) -> list[Text]:
+def _test_texts(demo: DemoContext) -> list[Text]:
     """Spread over the classes, from the rows that no version learns from."""
-    tests = [text for text in stage.corpus.data_set if text.split == "test"]
+    tests = [text for text in demo.corpus.data_set if text.split == "test"]
     return sorted(tests[: CLIENT_TEXTS * 4], key=lambda text: text.label)[::4]
 
 
-async def _ask_rest(stage: Stage) -> Client:
-    answers = [await stage.traffic.ask(text, feedback=False) for text in _test_texts(stage)]
+async def _ask_rest(demo: DemoContext) -> Client:
+    answers = [await demo.traffic.ask(text, feedback=False) for text in _test_texts(demo)]
     for answer in [one for one in answers if one is not None][::8]:
         mark = "right" if answer.right else f"wrong, it is {answer.text.label}"
-        stage.view.note(f"“{answer.text.text[:64]}…” → {answer.label} ({mark})")
-    return _client(stage, "REST", sum(answer is not None and answer.right for answer in answers), len(answers))
+        demo.view.note(f"“{answer.text.text[:64]}…” → {answer.label} ({mark})")
+    return _client(demo, "REST", sum(answer is not None and answer.right for answer in answers), len(answers))
 
 
-async def _ask_grpc(stage: Stage) -> Client:
-    texts = _test_texts(stage)
-    version, labels = await ask_over_grpc(
-        stage.endpoints["grpc"], stage.key, stage.model, [text.text for text in texts]
-    )
+async def _ask_grpc(demo: DemoContext) -> Client:
+    texts = _test_texts(demo)
+    version, labels = await ask_over_grpc(demo.endpoints["grpc"], demo.key, demo.model, [text.text for text in texts])
     right = sum(label == text.label for label, text in zip(labels, texts, strict=True))
-    return _client(stage, f"gRPC (v{version})", right, len(texts))
+    return _client(demo, f"gRPC (v{version})", right, len(texts))
 
 
-def _client(stage: Stage, door: str, right: int, asked: int) -> Client:
-    stage.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
+def _client(demo: DemoContext, door: str, right: int, asked: int) -> Client:
+    demo.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
     if right * 2 < asked:
-        raise StoryBroke(f"only {right} of {asked} answers over {door} were right")
+        raise DemoFailed(f"only {right} of {asked} answers over {door} were right")
     return Client(door=door, asked=asked, right=right)
 
 
 # --- 3. drift and recovery ---------------------------------------------------------------------
 
 
-async def stay_quiet(stage: Stage, version: int) -> int:
+async def stay_quiet(demo: DemoContext, version: int) -> int:
     """Unchanged traffic flows until some windows have closed. The number of quiet ones; raises if any was not."""
-    stage.traffic.mix.share = 0.0
-    stage.traffic.labelled = 0.25
-    with stage.step("unchanged traffic"):
-        stage.traffic.rate = BUSY_RATE
-        async with stage.showing(stage.traffic_line):
-            windows = await _windows(stage, version, QUIET_WINDOWS)
-        stage.traffic.rate = 0
+    demo.traffic.mix.share = 0.0
+    demo.traffic.labelled = 0.25
+    with demo.step("unchanged traffic"):
+        demo.traffic.rate = BUSY_RATE
+        async with demo.showing(demo.traffic_line):
+            windows = await _windows(demo, version, QUIET_WINDOWS)
+        demo.traffic.rate = 0
     for window in windows:
-        stage.view.note(
+        demo.view.note(
             f"window {window['number']}: {window['rows']} texts, p={window['p_value']:.3f}, {window['verdict']}"
         )
-    if stage.log.first(lambda event: event.topic == "drift.detected" and event.key == stage.model):
-        raise StoryBroke("the monitor saw drift where there was none")
+    if demo.log.first(lambda event: event.topic == "drift.detected" and event.key == demo.model):
+        raise DemoFailed("the monitor saw drift where there was none")
     return sum(window["verdict"] == "quiet" for window in windows)
 
 
-async def _windows(stage: Stage, version: int, wanted: int) -> list[dict[str, Any]]:
-    deadline = stage.clock.monotonic() + DRIFT_SECONDS
-    while stage.clock.monotonic() < deadline:
-        windows = await stage.windows(version)
+async def _windows(demo: DemoContext, version: int, wanted: int) -> list[dict[str, Any]]:
+    deadline = demo.clock.monotonic() + DRIFT_SECONDS
+    while demo.clock.monotonic() < deadline:
+        windows = await demo.windows(version)
         if len(windows) >= wanted:
             return windows
-        await stage.clock.sleep(0.3)
+        await demo.clock.sleep(0.3)
     raise NotInTime(f"{wanted} windows of version {version}", DRIFT_SECONDS)
 
 
-async def drift(stage: Stage, version: int) -> tuple[Drift, Seen]:
+async def drift(demo: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
     """The mix shifts, and every answer gets its right label. What the monitor told, and when."""
-    stage.view.note(
+    demo.view.note(
         f"now {SHIFTED_SHARE:.0%} of the texts come from installed packages: the same six subjects in other words. "
         "These packages were chosen because version 1 is weak on them"
     )
-    stage.traffic.mix.share = SHIFTED_SHARE
-    stage.traffic.labelled = 1.0
-    since, before, began = stage.log.mark(), stage.traffic.totals.sent, stage.clock.now()
-    with stage.step("shifted traffic until drift.detected"):
-        stage.traffic.rate = BUSY_RATE
-        async with stage.showing(stage.traffic_line):
-            told = await stage.log.wait(
+    demo.traffic.mix.share = SHIFTED_SHARE
+    demo.traffic.labelled = 1.0
+    since, before, began = demo.log.mark(), demo.traffic.totals.sent, demo.clock.now()
+    with demo.step("shifted traffic until drift.detected"):
+        demo.traffic.rate = BUSY_RATE
+        async with demo.showing(demo.traffic_line):
+            told = await demo.log.wait(
                 lambda event: event.topic == "drift.detected" and event.body["version"] == version,
                 "drift.detected",
                 DRIFT_SECONDS,
                 since,
             )
-        after = stage.traffic.totals.sent - before
+        after = demo.traffic.totals.sent - before
     body = told.body
     found = Drift(
         test=body["test"],
@@ -192,58 +190,58 @@ async def drift(stage: Stage, version: int) -> tuple[Drift, Seen]:
         detected_after_requests=after,
         detection_seconds=(told.time - began).total_seconds(),
     )
-    stage.view.note(
+    demo.view.note(
         f"noticed after {found.detected_after_requests} requests and {found.detection_seconds:.1f} s of the new mix"
     )
     return found, told
 
 
-async def recover(stage: Stage, version: int, drifted: Seen) -> tuple[Trained, Recovery]:
+async def recover(demo: DemoContext, version: int, drifted: ReceivedEvent) -> tuple[Trained, Recovery]:
     """The trainer retrains with the labels, the new version passes its gate and its canary, and takes over."""
-    held_out = list(stage.corpus.shifted_unseen)[:HELD_OUT_TEXTS]
-    queued = stage.log.events.index(drifted)
-    with stage.step("wait for enough labels"):
-        await _enough_labels(stage, version)
-    before = await _measure(stage, held_out, version)
-    stage.traffic.rate = BACKGROUND_RATE
-    stage.traffic.labelled = 0.0
-    with stage.step("retrain with labelled feedback"):
-        told = await stage.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
-        trained = await _judged(stage, told, queued, drifted.time)
+    held_out = list(demo.corpus.shifted_unseen)[:HELD_OUT_TEXTS]
+    queued = demo.log.events.index(drifted)
+    with demo.step("wait for enough labels"):
+        await _enough_labels(demo, version)
+    before = await _measure(demo, held_out, version)
+    demo.traffic.rate = BACKGROUND_RATE
+    demo.traffic.labelled = 0.0
+    with demo.step("retrain with labelled feedback"):
+        told = await demo.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
+        trained = await _judged(demo, told, queued, drifted.time)
     if not trained.passed:
-        raise StoryBroke(f"the gate refused version {trained.number}, which should have been better")
-    stage.traffic.labelled = 1.0
-    with stage.step(f"canary of version {trained.number}"):
-        promoted = await _end_of_rollout(stage, trained.number, queued)
+        raise DemoFailed(f"the gate refused version {trained.number}, which should have been better")
+    demo.traffic.labelled = 1.0
+    with demo.step(f"canary of version {trained.number}"):
+        promoted = await _end_of_rollout(demo, trained.number, queued)
     if promoted.body["kind"] != "rollout_promoted":
-        raise StoryBroke(f"version {trained.number} was not promoted: {promoted.body['reason']}")
-    stage.traffic.mix.share = SETTLED_SHARE
-    stage.traffic.rate = 0
-    after = await _measure(stage, held_out, trained.number)
-    return trained, _recovery(stage, before, after, (promoted.time - drifted.time).total_seconds())
+        raise DemoFailed(f"version {trained.number} was not promoted: {promoted.body['reason']}")
+    demo.traffic.mix.share = SETTLED_SHARE
+    demo.traffic.rate = 0
+    after = await _measure(demo, held_out, trained.number)
+    return trained, _recovery(demo, before, after, (promoted.time - drifted.time).total_seconds())
 
 
-async def _enough_labels(stage: Stage, version: int) -> None:
+async def _enough_labels(demo: DemoContext, version: int) -> None:
     """Labelled traffic goes on until the trainer has queued a run because of the drift."""
-    stage.traffic.rate = CANARY_RATE
-    deadline = stage.clock.monotonic() + LABELS_SECONDS
-    while stage.clock.monotonic() < deadline:
-        runs = (await stage.door.get("/runs", model=stage.model))["runs"]
+    demo.traffic.rate = CANARY_RATE
+    deadline = demo.clock.monotonic() + LABELS_SECONDS
+    while demo.clock.monotonic() < deadline:
+        runs = (await demo.door.get("/runs", model=demo.model))["runs"]
         found = next((run for run in runs if run["cause"] == f"drift of version {version}"), None)
         if found is not None:
-            stage.view.note(f"{found['run']} is queued: enough of the new texts have labels")
+            demo.view.note(f"{found['run']} is queued: enough of the new texts have labels")
             return
-        stage.view.progress(await stage.traffic_line())
-        await stage.clock.sleep(0.3)
+        demo.view.progress(await demo.traffic_line())
+        await demo.clock.sleep(0.3)
     raise NotInTime("the trainer to queue a run because of the drift", LABELS_SECONDS)
 
 
-async def _end_of_rollout(stage: Stage, version: int, since: int) -> Seen:
+async def _end_of_rollout(demo: DemoContext, version: int, since: int) -> ReceivedEvent:
     """The registry's fact that ended or paused the rollout of this version."""
     ends = {"rollout_promoted", "rollout_rolled_back", "rollout_paused"}
-    stage.traffic.rate = CANARY_RATE
-    async with stage.showing(stage.traffic_line):
-        ended, _ = await stage.fact_where(
+    demo.traffic.rate = CANARY_RATE
+    async with demo.showing(demo.traffic_line):
+        ended, _ = await demo.fact_where(
             lambda kind, payload: kind in ends and payload["version"] == version,
             f"the rollout of version {version} to end",
             MOVE_SECONDS,
@@ -252,20 +250,20 @@ async def _end_of_rollout(stage: Stage, version: int, since: int) -> Seen:
     return ended
 
 
-async def _measure(stage: Stage, held_out: Sequence[Text], version: int) -> list[Answered]:
+async def _measure(demo: DemoContext, held_out: Sequence[Text], version: int) -> list[Answered]:
     """Held-out texts of the new mix among as many of the old, without a label. Only this version's answers count."""
     dice = random.Random(0)
-    quiet = [stage.traffic.mix.quiet[index % len(stage.traffic.mix.quiet)] for index in range(len(held_out))]
+    quiet = [demo.traffic.mix.quiet[index % len(demo.traffic.mix.quiet)] for index in range(len(held_out))]
     asked = [*held_out, *quiet]
     dice.shuffle(asked)
     wanted = set(held_out)
-    stage.traffic.rate = 0
-    with stage.step(f"measure version {version} on held-out texts"):
-        answers = await stage.traffic.ask_all(asked)
+    demo.traffic.rate = 0
+    with demo.step(f"measure version {version} on held-out texts"):
+        answers = await demo.traffic.ask_all(asked)
     return [answer for answer in answers if answer.text in wanted and answer.version == version]
 
 
-def _recovery(stage: Stage, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
+def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
     was = {answer.text: answer.right for answer in before}
     now = {answer.text: answer.right for answer in after}
     both = was.keys() & now.keys()
@@ -281,67 +279,69 @@ def _recovery(stage: Stage, before: Sequence[Answered], after: Sequence[Answered
         ci95=Interval(low=low_after, high=high_after),
         mcnemar_p=mcnemar(lost, won),
     )
-    stage.view.note(
+    demo.view.note(
         f"accuracy on {found.rows} texts from other modules of those packages, never labelled for it: "
         f"{found.accuracy_before:.3f} ({low_before:.3f}..{high_before:.3f}) before, "
         f"{found.accuracy_after:.3f} ({low_after:.3f}..{high_after:.3f}) after; McNemar p={found.mcnemar_p:.1e}"
     )
-    stage.view.note(f"recovered {found.seconds:.1f} s after the drift was noticed")
+    demo.view.note(f"recovered {found.seconds:.1f} s after the drift was noticed")
     return found
 
 
 # --- 4. a bad version --------------------------------------------------------------------------
 
 
-async def refuse_bad(stage: Stage) -> Trained:
+async def refuse_bad(demo: DemoContext) -> Trained:
     """A data set with spoiled labels is published; the gate must refuse what comes of it."""
-    whole = stage.corpus.data_set
+    whole = demo.corpus.data_set
     honest = tuple(
         row for split, most in SPOILED_ROWS.items() for row in [one for one in whole if one.split == split][:most]
     )
     rows = spoiled(honest, SPOILED_SHARE)
     changed = sum(one.label != other.label for one, other in zip(rows, honest, strict=True))
-    stage.view.note(
+    demo.view.note(
         f"{len(rows)} rows of the same data set, the labels of {SPOILED_SHARE:.0%} of the "
         f"{SPOILED_ROWS['train']} training rows shuffled ({changed} changed)"
     )
-    stage.traffic.rate = BACKGROUND_RATE
-    stage.traffic.labelled = 0.0
-    with stage.step("train a bad version"):
-        trained = await _train(stage, f"{stage.model}-spoiled", rows)
+    demo.traffic.rate = BACKGROUND_RATE
+    demo.traffic.labelled = 0.0
+    with demo.step("train a bad version"):
+        trained = await _train(demo, f"{demo.model}-spoiled", rows)
     if trained.passed:
-        raise StoryBroke(f"the gate passed version {trained.number}, although its labels were spoiled")
-    stage.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
+        raise DemoFailed(f"the gate passed version {trained.number}, although its labels were spoiled")
+    demo.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
     return trained
 
 
-async def force_bad(stage: Stage, bad: Trained) -> Rollback:
+async def force_bad(demo: DemoContext, bad: Trained) -> Rollback:
     """The bad version is forced past its gate; the evidence must bring it down again."""
-    stage.traffic.labelled = 1.0
-    stage.traffic.rate = CANARY_RATE
-    since, failed = stage.log.mark(), stage.traffic.totals.failed
-    with stage.step(f"force version {bad.number} into a canary"):
+    demo.traffic.labelled = 1.0
+    demo.traffic.rate = CANARY_RATE
+    since, failed = demo.log.mark(), demo.traffic.totals.failed
+    with demo.step(f"force version {bad.number} into a canary"):
         body = {"version": str(bad.number), "skip_gate": True, "reason": "the demo forces a refused version"}
-        await stage.door.post(f"/deployments/{stage.model}/rollouts", body)
-        loaded, _ = await stage.fact(
+        await demo.door.post(f"/deployments/{demo.model}/rollouts", body)
+        loaded, _ = await demo.fact(
             "rollout_loaded", "the bad version to load", MOVE_SECONDS, since, version=bad.number
         )
-        ended = await _end_of_rollout(stage, bad.number, since)
+        ended = await _end_of_rollout(demo, bad.number, since)
     if ended.body["kind"] != "rollout_rolled_back":
-        raise StoryBroke(f"version {bad.number} was not rolled back: {ended.body['kind']}, {ended.body['reason']}")
-    verdict = await stage.log.wait(
+        raise DemoFailed(f"version {bad.number} was not rolled back: {ended.body['kind']}, {ended.body['reason']}")
+    verdict = await demo.log.wait(
         lambda event: event.topic == "rollout.judged" and event.body["verdict"] == "roll_back",
         "the verdict",
         MOVE_SECONDS,
         since,
     )
-    await stage.clock.sleep(2.0)  # a late answer of the bad version would be seen now
-    stage.traffic.rate = 0
-    return _rollback(stage, bad, loaded, ended, verdict, stage.traffic.totals.failed - failed)
+    await demo.clock.sleep(2.0)  # a late answer of the bad version would be seen now
+    demo.traffic.rate = 0
+    return _rollback(demo, bad, loaded, ended, verdict, demo.traffic.totals.failed - failed)
 
 
-def _rollback(stage: Stage, bad: Trained, loaded: Seen, ended: Seen, verdict: Seen, failed: int) -> Rollback:
-    last = stage.traffic.totals.last_at.get(bad.number)
+def _rollback(
+    demo: DemoContext, bad: Trained, loaded: ReceivedEvent, ended: ReceivedEvent, verdict: ReceivedEvent, failed: int
+) -> Rollback:
+    last = demo.traffic.totals.last_at.get(bad.number)
     found = Rollback(
         version=bad.number,
         gate_refused=not bad.passed,
@@ -351,10 +351,10 @@ def _rollback(stage: Stage, bad: Trained, loaded: Seen, ended: Seen, verdict: Se
         requests=verdict.body["requests"],
         seconds=(ended.time - loaded.time).total_seconds(),
         last_request_on_bad_version_after_seconds=max(0.0, (last - verdict.time).total_seconds()) if last else 0.0,
-        requests_answered_by_it=stage.traffic.totals.by_version[bad.number],
+        requests_answered_by_it=demo.traffic.totals.by_version[bad.number],
         requests_failed=failed,
     )
-    stage.view.note(
+    demo.view.note(
         f"rolled back {found.seconds:.1f} s after its first traffic, on {found.requests} requests; its last answer "
         f"came {found.last_request_on_bad_version_after_seconds:.2f} s after the verdict; {failed} requests failed"
     )
