@@ -60,7 +60,7 @@ def mutants_of(path: Path, source: str) -> list[Mutant]:
         starts.append(starts[-1] + len(line))
     made = []
     for node in ast.walk(tree):
-        if not isinstance(node, ast.expr | ast.stmt) or getattr(node, "left_alone", False):
+        if not isinstance(node, ast.expr | ast.stmt) or getattr(node, "skipped", False):
             continue
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
@@ -76,21 +76,21 @@ class _Marks(ast.NodeVisitor):
 
     def generic_visit(self, node: ast.AST) -> None:
         for name in ("annotation", "returns", "decorator_list", "type_params"):
-            self._leave(getattr(node, name, None))
+            self._skip(getattr(node, name, None))
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
             if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                self._leave(statement)
+                self._skip(statement)
         if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
-            self._leave(node)
+            self._skip(node)
         if isinstance(node, ast.JoinedStr):  # the parts of an f-string have no places of their own before Python 3.12
-            self._leave([part for part in ast.walk(node) if part is not node])
+            self._skip([part for part in ast.walk(node) if part is not node])
         super().generic_visit(node)
 
-    def _leave(self, left: object) -> None:
+    def _skip(self, left: object) -> None:
         for root in left if isinstance(left, list) else [left]:
             for node in ast.walk(root) if isinstance(root, ast.AST) else ():
-                node.left_alone = True  # type: ignore[attr-defined]
+                node.skipped = True  # type: ignore[attr-defined]
 
 
 def _of_expression(node: ast.expr) -> Iterator[tuple[str, str]]:

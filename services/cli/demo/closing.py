@@ -22,6 +22,7 @@ from services.cli.demo.summary import (
     Verdict,
     VersionSummary,
 )
+from services.cli.demo.traffic import Totals
 from services.cli.demo.view import clock_time
 from services.cli.home import Home
 from services.cli.scores import overall
@@ -59,7 +60,6 @@ async def collect(
     versions = {version["number"]: version for version in model["versions"]}
     await demo.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
     spans = read_spans(home.traces, trace_id)
-    totals = demo.traffic.totals
     return Summary(
         broker=broker,
         model=demo.model,
@@ -72,14 +72,7 @@ async def collect(
         versions=[_version(versions[trained.number], trained) for trained in found.trained],
         int8=_int8(versions[found.trained[0].number]),
         clients=found.clients,
-        traffic=Traffic(
-            requests_sent=totals.sent,
-            requests_failed=totals.failed,
-            by_version=dict(sorted(totals.by_version.items())),
-            feedback_sent=totals.feedback_sent,
-            feedback_failed=totals.feedback_failed,
-            failures=totals.failures,
-        ),
+        traffic=_traffic(demo.traffic.totals),
         quiet_windows=found.quiet_windows,
         drift=found.drift,
         recovery=found.recovery,
@@ -87,6 +80,17 @@ async def collect(
         timeline=timeline,
         data_folder=str(home.root),
         logs=str(home.logs),
+    )
+
+
+def _traffic(totals: Totals) -> Traffic:
+    return Traffic(
+        requests_sent=totals.sent,
+        requests_failed=totals.failed,
+        by_version=dict(sorted(totals.by_version.items())),
+        feedback_sent=totals.feedback_sent,
+        feedback_failed=totals.feedback_failed,
+        failures=totals.failures,
     )
 
 
