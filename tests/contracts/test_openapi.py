@@ -77,6 +77,7 @@ def test_the_official_schema_and_its_rules_find_nothing_to_say() -> None:
 
 def test_a_broken_document_is_found_out() -> None:
     broken = json.loads(json.dumps(DOCUMENT))
+    broken["paths"] = {path: broken["paths"][path] for path in ("/v1/models", "/v1/embeddings")}
     broken["paths"]["/v1/models"]["get"]["responses"]["200"].pop("description")
     broken["paths"]["/v1/embeddings"]["post"]["operationId"] = "openaiListModels"
     assert len(list(OpenAPIV31SpecValidator(broken).iter_errors())) >= 2

@@ -19,7 +19,7 @@ def countdown(number):
         number -= 1
     return number
 """
-TEST = """from domain.fees import countdown, fee
+TEST = """from tests.helpers import countdown, fee
 
 
 def test_a_member_pays_nothing_for_much():
@@ -40,6 +40,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
         (root / "domain").mkdir(parents=True)
         (root / "tests").mkdir()
         (root / "domain/fees.py").write_text(SOURCE)
+        (root / "tests/helpers.py").write_text("from domain.fees import countdown, fee\n")
         (root / "tests/test_fees.py").write_text(TEST)
         (root / "tests/test_else.py").write_text("def test_else(): assert False\n")
         (root / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
@@ -51,7 +52,7 @@ def mutant_of(runner: Runner, operator: str, line: int) -> Mutant:
 
 
 def test_a_mutant_is_killed_survives_or_hangs_and_neither_tree_is_changed(runner: Runner, tmp_path: Path) -> None:
-    """Only the tests that know the module are run: the other file would fail always."""
+    """Only the tests that know the module are run, if by a helper: the other file would fail always."""
     killed = runner.run(mutant_of(runner, "and/or", 2))
     survived = runner.run(mutant_of(runner, "comparison", 2))  # no test has an amount of exactly 100
     hung = runner.run(mutant_of(runner, "removed", 9))
