@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from services.cli.commands.models import overall
 from services.cli.demo.context import DemoContext
 from services.cli.demo.errors import DemoFailed
 from services.cli.demo.steps import Trained
@@ -23,8 +22,10 @@ from services.cli.demo.summary import (
     Verdict,
     VersionSummary,
 )
+from services.cli.demo.traffic import Totals
 from services.cli.demo.view import clock_time
 from services.cli.home import Home
+from services.cli.scores import overall
 from services.cli.waterfall import Span, draw, read_spans, waterfall
 
 WATERFALL_ROWS: Final = 40
@@ -71,7 +72,7 @@ async def collect(
         versions=[_version(versions[trained.number], trained) for trained in found.trained],
         int8=_int8(versions[found.trained[0].number]),
         clients=found.clients,
-        traffic=_traffic(demo),
+        traffic=_traffic(demo.traffic.totals),
         quiet_windows=found.quiet_windows,
         drift=found.drift,
         recovery=found.recovery,
@@ -82,8 +83,7 @@ async def collect(
     )
 
 
-def _traffic(demo: DemoContext) -> Traffic:
-    totals = demo.traffic.totals
+def _traffic(totals: Totals) -> Traffic:
     return Traffic(
         requests_sent=totals.sent,
         requests_failed=totals.failed,

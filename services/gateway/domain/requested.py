@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
-import sys
 from array import array
 from collections.abc import Mapping
 from datetime import datetime
+from sys import byteorder
 from typing import Final
 
 from services.contracts.errors import Refusal
@@ -95,7 +95,7 @@ def reply_to(
 
 def encode_embedding(values: Embedding) -> str:
     """Base64 of little-endian float32."""
-    if sys.byteorder == "big":
+    if byteorder == "big":
         values = array("f", values)
         values.byteswap()
     return base64.b64encode(values.tobytes()).decode()

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from opentelemetry import trace
-
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DatasetReady, DeploymentChanged, Event, FeedbackReceived, ReplicaReported
 from services.contracts.names import place_of
-from services.gateway.domain.limits import spend
 from services.gateway.domain.requests import (
     MAX_TEXTS,
     Accepted,
@@ -31,7 +28,7 @@ from services.gateway.errors import (
     RoutesNotRead,
     UnknownDeployment,
 )
-from services.gateway.ports import Ports, Question
+from services.gateway.ports import Ports, Question, spend
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit.core import telemetry
 from services.kit.core.idempotency import bind_key
@@ -208,7 +205,7 @@ async def _ask(command: Classify, replica: Replica, version: int, ports: Ports) 
 
 async def _ask_first(question: Question, replica: Replica, brought_by: Mapping[str, str], ports: Ports) -> Answer:
     """Asks inside the trace of the rollout, so that its story ends with the first answer."""
-    request_span = trace.get_current_span().get_span_context()
+    request_span = telemetry.current_span_context()
     attributes: dict[str, str | int | float | bool] = {
         "millrace.deployment": question.deployment,
         "millrace.version": question.version,

@@ -15,7 +15,7 @@ from opentelemetry import context, propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 from services.contracts.errors import Refusal
@@ -98,6 +98,11 @@ def current_trace_id() -> str:
     """32 hex digits, or nothing outside a trace."""
     told = trace.get_current_span().get_span_context()
     return f"{told.trace_id:032x}" if told.is_valid else ""
+
+
+def current_span_context() -> SpanContext:
+    """The context of the span under way, to link another span to; not valid where there is none."""
+    return trace.get_current_span().get_span_context()
 
 
 @contextmanager

@@ -229,3 +229,15 @@ async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None
         await classify(command(version=3), world.ports)
     assert refused.value.at == "version"
     assert not world.replicas.asked
+
+
+async def test_every_replica_is_asked_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
+    world = World()
+    changed = deployment(target(1), target(2, Role.CANARY, 0), mirror=1.0)
+    world.routes.deployment_changed("acme", changed, {})
+    ready = report("r1", 1, 2)
+    of_acme = [version.model_copy(update={"tenant": "acme"}) for version in ready.versions]
+    world.routes.replica_reported(ready.model_copy(update={"versions": of_acme}), at=0)
+    await classify(command(tenant="acme"), world.ports)
+    sent = [question for _, question in (*world.replicas.asked, *world.mirrors.sent)]
+    assert {(question.tenant, question.version) for question in sent} == {("acme", 1), ("acme", 2)}
