@@ -41,9 +41,9 @@ HEADERS: Final[Document] = {
     },
 }
 
-REPLAYED: Final[Document] = {
-    "replay-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
-    "replay-first-at": {"type": "string", "format": "date-time", "description": "when it was first given up"},
+REDELIVERED: Final[Document] = {
+    "redelivery-of": {"type": "string", "description": "the dead letter that was sent again: topic/partition/offset"},
+    "redelivery-first-at": {"type": "string", "format": "date-time", "description": "when it was first given up"},
 }
 
 DEAD_HEADERS: Final[Document] = {
@@ -57,18 +57,19 @@ DEAD_HEADERS: Final[Document] = {
         "dlq-at": {"type": "string", "format": "date-time"},
         "dlq-by": {"type": "string", "description": "the service that gave it up"},
         "dlq-cut": {"type": "string", "description": "the size it had, where it was cut to fit; headers are left out"},
-        "dlq-note": {
+        "dlq-tenant": {"type": "string", "description": "the tenant that the event belongs to"},
+        "dlq-redelivered": {
             "type": "string",
-            "description": "'replayed': no letter, but a note on the one that dlq-letter names",
+            "description": "no letter, but a marker: who redelivered the letter that dlq-letter names",
         },
-        "dlq-letter": {"type": "string", "description": "of a note: topic/partition/offset of its letter"},
-        "dlq-replayed-as": {"type": "string", "description": "of a note: the id of the event that was sent"},
+        "dlq-letter": {"type": "string", "description": "of a marker: topic/partition/offset of its letter"},
+        "dlq-redelivered-as": {"type": "string", "description": "of a marker: the id of the event that was sent"},
     },
 }
 
 
-def _may_be_replayed(headers: Document) -> Document:
-    return {**headers, "properties": {**headers["properties"], **REPLAYED}}
+def _may_be_redelivered(headers: Document) -> Document:
+    return {**headers, "properties": {**headers["properties"], **REDELIVERED}}
 
 
 def identifier(topic: str) -> str:
@@ -218,8 +219,8 @@ def document(version: str) -> Document:
                 "DeadLetter": dead_letter(),
             },
             "schemas": {
-                "CloudEventHeaders": _may_be_replayed(HEADERS),
-                "DeadLetterHeaders": _may_be_replayed(DEAD_HEADERS),
+                "CloudEventHeaders": _may_be_redelivered(HEADERS),
+                "DeadLetterHeaders": _may_be_redelivered(DEAD_HEADERS),
             },
         },
     }

@@ -72,7 +72,7 @@ def mutants_of(path: Path, source: str) -> list[Mutant]:
 
 
 class _Marks(ast.NodeVisitor):
-    """Marks what is skipped: annotations, decorators, docstrings, fields with their defaults, imports for types, asserts."""
+    """Marks what is skipped: annotations, decorators, docstrings, fields with defaults, types' imports, asserts."""
 
     def generic_visit(self, node: ast.AST) -> None:
         for name in ("annotation", "returns", "decorator_list", "type_params"):

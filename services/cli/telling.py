@@ -35,8 +35,8 @@ def version_of(event: ReceivedEvent) -> int | None:
 
 
 def _dead_letter(headers: Mapping[str, str]) -> str:
-    if "dlq-note" in headers:
-        return f"dead letter {headers.get('dlq-letter', '')} was {headers['dlq-note']}"
+    if by := headers.get("dlq-redelivered"):
+        return f"dead letter {headers.get('dlq-letter', '')} was redelivered by {by}"
     return f"dead letter: {headers.get('dlq-reason', '')}"
 
 

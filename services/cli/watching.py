@@ -8,9 +8,6 @@ from typing import Any, Final
 from services.cli.brokers import NoBroker
 
 CONNECT_SECONDS: Final = 10.0
-POLL_SECONDS: Final = 0.5
-STALLED_POLLS: Final = 40
-"""Twenty seconds without a record, short of the end."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class ReceivedEvent:
     offset: int
     partition: int
     value: bytes = field(repr=False, default=b"")
-    record_key: bytes | None = field(repr=False, default=None)
     stamp: datetime = field(repr=False, default=datetime.fromtimestamp(0, UTC))
     """When the record was written, whatever the event says of itself."""
 
@@ -61,7 +57,6 @@ class Watcher:
         from confluent_kafka import Consumer, KafkaException, TopicPartition
 
         quiet = {"bootstrap.servers": bootstrap, "group.id": "millrace-watcher", "log_level": 0}
-        self._bootstrap = bootstrap
         self._since = since
         self._consumer = Consumer({**quiet, "enable.auto.commit": False, "fetch.wait.max.ms": 100})
         try:
@@ -69,10 +64,8 @@ class Watcher:
             places = [
                 TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions
             ]
-            self._ends: dict[tuple[str, int], int] = {}
             for place in places:
                 begin, end = self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)
-                self._ends[place.topic, place.partition] = end
                 # A fixed offset, not "the end": what comes between this line and the first fetch is seen too.
                 place.offset = begin if from_beginning else end
                 if since is not None:
@@ -80,7 +73,6 @@ class Watcher:
         except KafkaException as error:
             self._consumer.close()
             raise NoBroker(bootstrap) from error
-        self._open = {(place.topic, place.partition) for place in places if place.offset < self._ends[_place(place)]}
         self._consumer.assign(places)
 
     def _offset_at(self, place: Any, since: datetime, begin: int, end: int) -> int:
@@ -102,33 +94,9 @@ class Watcher:
             message = self._consumer.poll(seconds)
             if message is None or message.error() is not None:
                 return None
-            place = (message.topic(), message.partition())
-            if message.offset() + 1 >= self._ends[place]:
-                self._open.discard(place)
             seen = _seen(message)
             if self._since is None or seen.stamp >= self._since:
                 return seen
-
-    def until_end(self) -> Iterator[ReceivedEvent]:
-        """Everything up to what was the end when the watcher was made, and no further. Raises NoBroker."""
-        stalled = 0
-        while self._open:
-            event = self.poll(POLL_SECONDS)
-            if event is not None:
-                stalled = 0
-                if event.offset < self._ends[event.topic, event.partition]:
-                    yield event
-                continue
-            stalled += 1
-            if stalled == STALLED_POLLS:
-                raise NoBroker(self._bootstrap, "stopped answering before the end")
-            self._pass_gaps()
-
-    def _pass_gaps(self) -> None:
-        """What a compacted topic dropped last leaves no record to see: the position tells that it was passed."""
-        for place in self._consumer.position(self._consumer.assignment()):
-            if place.offset >= self._ends[_place(place)]:
-                self._open.discard(_place(place))
 
     def until_quiet(self, seconds: float) -> Iterator[ReceivedEvent]:
         """Events, until none comes for this long."""
@@ -137,10 +105,6 @@ class Watcher:
 
     def close(self) -> None:
         self._consumer.close()
-
-
-def _place(partition: Any) -> tuple[str, int]:
-    return partition.topic, partition.partition
 
 
 def _seen(message: Any) -> ReceivedEvent:
@@ -163,7 +127,6 @@ def _seen(message: Any) -> ReceivedEvent:
         offset=message.offset(),
         partition=message.partition(),
         value=value,
-        record_key=message.key(),
         stamp=stamp,
     )
 

@@ -1,7 +1,8 @@
 """Which role a caller needs for what: one table for every door, so that a method without a role is open to nobody.
 
 A viewer reads, a client also asks models, an operator also changes what is trained and served, an admin also makes and
-revokes keys. Services call each other with the role `service`, which may do what an operator may.
+revokes keys and redelivers dead letters. Services call each other with the role `service`, which may do what an
+operator may.
 """
 
 from collections.abc import Mapping
@@ -97,6 +98,10 @@ METHOD_ROLES: Final[Mapping[str, KeyRole]] = {
             KeyRole.VIEWER: ("GetBatch", "ListBatches", "GetBatchOutput"),
             KeyRole.OPERATOR: ("CreateBatch", "CancelBatch"),
         },
+    ),
+    **_methods(
+        "millrace.v1.DeadLetterService",
+        {KeyRole.ADMIN: ("ListDeadLetters", "GetDeadLetter", "RedeliverDeadLetters")},
     ),
     **_methods("millrace.v1.KeyService", {KeyRole.ADMIN: ("CreateKey", "ListKeys", "RevokeKey")}),
     **_methods(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from services.contracts.rpc import (
     batches_pb2_grpc,
+    dead_letters_pb2_grpc,
     gateway_pb2_grpc,
     inference_pb2_grpc,
     keys_pb2_grpc,
@@ -21,7 +22,16 @@ from services.gateway.inbound.http.control import ControlDoor
 from services.gateway.inbound.http.door import Face, Health, RestDoor
 from services.gateway.inbound.http.inference import InferenceDoor
 from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, KEYS, MONITOR, REGISTRY, TRAINER
+from services.gateway.inbound.http.routes import (
+    BATCHES,
+    DEAD_LETTERS,
+    GATEWAY,
+    INFERENCE,
+    KEYS,
+    MONITOR,
+    REGISTRY,
+    TRAINER,
+)
 from services.gateway.inbound.http.uploads import UploadDoor
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
@@ -29,9 +39,10 @@ from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
 from services.gateway.inbound.openapi.document import document
-from services.gateway.inbound.rpc import BatchRpc, Forwarder, GatewayRpc, InferenceRpc, KeyRpc
+from services.gateway.inbound.rpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, InferenceRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
+from services.gateway.outbound.dead_letters import KafkaDeadLetters
 from services.gateway.outbound.inputs import RootedFiles
 from services.gateway.outbound.keyring import KeyringThread
 from services.gateway.outbound.limits import MemoryLimits
@@ -71,6 +82,7 @@ def build(settings: GatewaySettings) -> Service:
         routes_read=lambda: reader.caught_up.is_set(),  # noqa: PLW0108 - the reader is made below, and needs the ports
         replicas=replicas,
         mirrors=mirrors,
+        dead_letters=KafkaDeadLetters(settings.kafka_bootstrap_servers, service.writer),
         keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
         generator=random.Random(service.ids.seed()),
         policy=_policy(settings),
@@ -172,6 +184,8 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     inference = InferenceRpc(ports, sampler, limiter, request_seconds=seconds)
     rpc.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, inference, INFERENCE.full_name)
     rpc.add(keys_pb2_grpc.add_KeyServiceServicer_to_server, KeyRpc(ports), KEYS.full_name)
+    register = dead_letters_pb2_grpc.add_DeadLetterServiceServicer_to_server
+    rpc.add(register, DeadLetterRpc(ports), DEAD_LETTERS.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
     hot = InferenceDoor(ports, sampler, limits)

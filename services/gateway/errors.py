@@ -2,17 +2,18 @@
 
 Refusal
 ├── Invalid      NoCondition, TokensNotText, ContextLengthExceeded, TooManyDimensions, EmptyUpload,
-│                WrongContent, NotText
+│                WrongContent, NotText, UnknownTopic, NothingSelected, TooManyDeadLetters
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
-├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch
-├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput
+├── NotFound     UnknownRoute, UnknownDeployment, VersionNotServed, NothingServed, ModelNotFound, UnknownBatch,
+│                UnknownDeadLetter
+├── Conflict     NothingToLoad, LoadFailed, BatchHasEnded, BatchHasNoOutput, RedeliveredAlready
 ├── Stale        UnknownETag
 ├── Unsupported  MethodNotAllowed, UnsupportedMedia, ExtensionNotOffered
 ├── TooLarge     BodyTooLarge, AnswerTooLarge
 ├── Overloaded   ReplicaFull, ReplicasBusy, TooManyBatches,
 │                RateLimitExceeded, ConcurrencyLimitExceeded, TokenLimitExceeded
 ├── Unavailable  OutboxFull, DeploymentNotReady, RoutesNotRead, ReplicaLost, ReplicaSilent, ServiceSilent,
-│                ResultsDown
+│                ResultsDown, DeadLettersNotRead
 ├── TimedOut     DeadlinePassed, SlowBody, StalledUpload, RequestExpired
 └── ServiceBroken, ResultsDamaged
 """
@@ -158,6 +159,47 @@ class BatchHasNoOutput(Conflict):
 
     field = "batch"
     hint = "GET /api/v1/batches/{batch} tells how far it is, or what it failed at"
+
+
+class UnknownDeadLetter(NotFound):
+    """There is no dead letter '{letter}'."""
+
+    field = "letter"
+    hint = "a letter is named TOPIC/PARTITION/OFFSET; GET /api/v1/dead-letters lists them"
+
+
+class UnknownTopic(Invalid):
+    """There is no topic '{topic}' of events."""
+
+    field = "topic"
+    hint = "one of {topics}"
+
+
+class NothingSelected(Invalid):
+    """Name the letters, or select them with topic, code, since or all; not both."""
+
+    field = "letters"
+    hint = "GET /api/v1/dead-letters lists them"
+
+
+class TooManyDeadLetters(Invalid):
+    """{count} dead letters are selected; one call redelivers at most {limit}."""
+
+    field = "since"
+    hint = "narrow by topic, code or time"
+
+
+class RedeliveredAlready(Conflict):
+    """{letter} was redelivered already, as the event {event}."""
+
+    field = "letters"
+    hint = "'again' sends this correction too; two events have two effects"
+
+
+class DeadLettersNotRead(Unavailable):
+    """The dead letters could not be read within {seconds:.0f} s."""
+
+    hint = "retry; where the broker answers, narrow by topic or time"
 
 
 class TooManyBatches(Overloaded):

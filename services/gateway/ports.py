@@ -4,11 +4,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from services.contracts.content import Content
 from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
+from services.gateway.domain.dead_letters import DeadLetter, DeadRecord
 from services.gateway.domain.limits import Pass
+from services.gateway.domain.redelivery import NewestIds
 from services.gateway.domain.requests import Answer
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
@@ -17,6 +20,7 @@ from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
 from services.kit.identity.auth import Principal
 from services.kit.identity.keys import KeyRecord, NewKey
+from services.kit.messaging.envelope import Message
 from services.kit.persistence.unit_of_work import UnitOfWork
 
 
@@ -126,6 +130,34 @@ class Keys(Protocol):
 
     async def revoke(self, key: str, *, tenant: str, by: str, even_if_last: bool) -> KeyRecord:
         """Raises UnknownKey (also for another tenant's), LastAdmin or ServiceKeyKept."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeadLetterScan:
+    """Records of dead-letter topics without their bodies; `not_read` older ones were too many to hold."""
+
+    records: Sequence[DeadRecord]
+    not_read: int = 0
+
+
+class DeadLetterTopics(Protocol):
+    """The topics of dead letters. Each method raises DeadLettersNotRead when the broker does not answer in time."""
+
+    async def scan(self, topics: Sequence[str], since: datetime | None) -> DeadLetterScan:
+        """Every record up to now of the dead-letter topics of these topics; those written since then or later."""
+        ...
+
+    def read(self, letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+        """The letters with their bodies, each partition's in order; one that its topic has dropped is left out."""
+        ...
+
+    async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
+        """Of compacted topics, for each topic and key."""
+        ...
+
+    async def send(self, messages: list[Message]) -> None:
+        """Returns once the broker has all of them. Raises BrokerDown, TooLarge."""
         ...
 
 
@@ -281,6 +313,7 @@ class Ports:
     replicas: Replicas
     mirrors: Mirrors
     keys: Keys
+    dead_letters: DeadLetterTopics
     generator: Generator
     policy: Policy
     uploads: Uploads

@@ -23,6 +23,7 @@ KIT_PORTS: Final = frozenset({
     "services.kit.core.hash_chain",
     "services.kit.core.idempotency",
     "services.kit.core.ids.Ids",
+    "services.kit.core.retention",
     "services.kit.core.tabular.UnusableData",
     "services.kit.identity.auth.NO_LIMITS_SAID",
     "services.kit.identity.auth.Principal",

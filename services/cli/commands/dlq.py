@@ -1,27 +1,31 @@
-"""`millrace dlq ...`: events that were given up, and sending them again without doubling effects."""
+"""`millrace dlq ...`: events that services gave up, and sending them again without doubling effects."""
 
-from datetime import datetime
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import typer
 
-from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
 from services.cli.filters import read_time
-from services.cli.letters import DeadLetter, chosen_topics, named_letter, read_letters, topic_of
 from services.cli.output import printable
 from services.cli.reading import edited, read_bytes
+from services.cli.rest import Rest
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
-
-if TYPE_CHECKING:
-    from services.cli.replaying import Planned
+from services.contracts.topics import DLQ_SUFFIX
 
 app = subcommands(help="Dead letters: events that a service gave up.")
 
 SHOWN_BYTES: Final = 4_000
 HEX_WIDTH: Final = 16
 AGES: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
+LARGEST_PAGE: Final = 200
+REDELIVER: Final = "/dead-letters:redeliver"
 
 Code = Annotated[str, typer.Option(help="With this reason code only, such as malformed_event.")]
 Since = Annotated[str, typer.Option(help="From 90s, 10m, 2h or 1d ago on, or from a time.")]
@@ -33,29 +37,33 @@ Letters = Annotated[list[str] | None, typer.Argument(help="Letters, as 'millrace
 def list_letters(
     topic: Annotated[str, typer.Argument(help="Of this topic only.")] = "",
     code: Code = "",
-    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not replayed.")] = False,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not redelivered.")] = False,
     since: Since = "",
     limit: Annotated[int, typer.Option(min=1, help="The newest this many.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Show dead letters, the oldest first, and what became of them."""
     session, now = Session(as_json=as_json), _now()
-    found = _read(session, chosen_topics(topic), since)
-    kept = [letter for letter in found if _matches(letter, code) and not (waiting and letter.replayed_at)]
-    told = {"letters": [letter.document(now) for letter in kept[-limit:]], "all": len(kept)}
-    session.out.data(told, lambda document: session.out.table(
+    query = {"topic": topic, "code": code, "since": _since(since, now), "waiting": "true" if waiting else ""}
+    pages = Listing(session.rest(), {**query, "page_size": min(limit, LARGEST_PAGE)})
+    letters = [_with_age(letter, now) for letter in islice(pages, limit)][::-1]
+    document = {"letters": letters, "total": pages.total, "not_read": pages.not_read}
+    session.out.data(document, lambda shown: session.out.table(
         ["letter", "code", "tries", "age", "key", "event", "by", "status"],
         [
             (one["letter"], one["code"], one["tries"], age(one["age_seconds"]), one["key"][:40],
              _short(one["event_id"]), one["by"], _status(one))
-            for one in document["letters"]
+            for one in shown["letters"]
         ],
         empty="no dead letters",
     ))  # fmt: skip
-    if len(kept) > limit:
-        session.out.say(f"{len(kept) - limit} older ones are not shown; --limit shows more")
-    if kept:
-        session.out.next(f"millrace dlq show {kept[-1].name}", f"millrace dlq replay {kept[-1].name} --dry-run")
+    if pages.total > len(letters):
+        session.out.say(f"{pages.total - len(letters)} older ones are not shown; --limit shows more")
+    if pages.not_read:
+        session.out.say(f"{pages.not_read} older records were not read: there are too many to hold; --since narrows")
+    if letters:
+        newest = letters[-1]["letter"]
+        session.out.next(f"millrace dlq show {newest}", f"millrace dlq redeliver {newest} --dry-run")
 
 
 @app.command("show")
@@ -67,23 +75,24 @@ def show(
 ) -> None:
     """Show one dead letter: why it is one, its headers and its body."""
     session = Session(as_json=as_json)
-    found = named_letter(letter, _read(session, [topic_of(letter)]))
-    form, body = readable(found.seen.value, None if whole else SHOWN_BYTES)
-    document = {**found.document(_now()), "headers": found.seen.headers, "body_form": form, "body": body}
-    session.out.data(document, lambda told: _show(session, told))
-    session.out.next(f"millrace dlq replay {found.name}")
+    content = _content(session.rest(), letter)
+    body = base64.b64decode(content["body"])
+    form, text = readable(body, None if whole else SHOWN_BYTES)
+    document = {**_with_age(content["letter"], _now()), "headers": content["headers"], "body_form": form, "body": text}
+    session.out.data(document, lambda shown: _show(session, shown))
+    session.out.next(f"millrace dlq redeliver {content['letter']['letter']}")
 
 
-@app.command("replay")
+@app.command("redeliver")
 @command
-def replay(  # noqa: PLR0913 - one for each way of choosing and of sending
+def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     letters: Letters = None,
     *,
     code: Code = "",
     topic: Annotated[str, typer.Option(help="Of this topic only.")] = "",
     since: Since = "",
-    every: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed yet.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Those that were replayed before, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every letter that was not redelivered yet.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Those that were redelivered before, too.")] = False,
     edit: Annotated[bool, typer.Option("--edit", help="Correct the body in your editor; one letter.")] = False,
     body: Annotated[
         Path | None, typer.Option(help="A corrected body, as a file or - for standard input; one letter.")
@@ -97,74 +106,111 @@ def replay(  # noqa: PLR0913 - one for each way of choosing and of sending
     A corrected body (--edit, --body) is an event of its own, which names the first one as its cause.
     Exit code 1 when a letter that was named cannot be sent again, 4 when it is not there.
     """
-    from services.cli.replaying import carry_out
-    from services.cli.sending import RecordSender
-
     session = Session(as_json=as_json)
-    bootstrap, now = bootstrap_of(session.home), _now()
-    chosen = _chosen(session, letters or [], code=code, topic=topic, every=every, since=since)
-    if edit or body is not None:
-        planned = [_correction(chosen, body, now, again=again)]
-    else:
-        planned = _plan(bootstrap, chosen, now, again=again)
-    going = [one for one in planned if one.message is not None]
-    told: dict[str, Any] = {"letters": [one.document() for one in planned], "sent": 0, "dry_run": dry_run}
-    if going and not dry_run:
-        session.confirm(f"Send {len(going)} of {len(planned)} dead letters again?", yes=yes)
-        told["sent"] = carry_out(planned, RecordSender(bootstrap), now)
-    session.out.data(told, lambda document: _show_replay(session, document))
-    if going and not dry_run:
-        session.out.next(f"millrace dlq list {going[0].letter.topic}", f"millrace events tail {going[0].letter.topic}")
-    if letters and len(going) < len(planned):
-        raise typer.Exit(int(Exit.FAILED))
-
-
-def _read(session: Session, topics: list[str], since: str = "") -> list[DeadLetter]:
-    """Raises CliError."""
-    begin = read_time(since, _now()) if since else None
-    found, passed_over = read_letters(bootstrap_of(session.home), topics, begin)
-    if passed_over:
-        session.out.say(f"{passed_over} older records were passed over: there are too many to hold; --since narrows")
-    return found
-
-
-def _chosen(session: Session, names: list[str], *, code: str, topic: str, every: bool, since: str) -> list[DeadLetter]:
-    """Raises CliError where nothing, or too much, was chosen."""
+    rest = session.rest()
+    names = [_full_name(name) for name in letters or []]
     if bool(names) == bool(code or topic or every or since):
         message = "name the letters, or choose them with --code, --topic, --since or --all"
         raise CliError(message, hint="millrace dlq list", code="nothing_chosen", status=Exit.USAGE)
-    if names:
-        found = _read(session, sorted({topic_of(name) for name in names}))
-        return [named_letter(name, found) for name in dict.fromkeys(names)]
-    return [letter for letter in _read(session, chosen_topics(topic), since) if _matches(letter, code)]
+    selection = {"letters": names} if names else {"code": code, "topic": topic, "since": _since(since, _now()) or None}
+    request = {**selection, "all": every, "again": again, "corrected_body": _corrected(rest, names, body, edit=edit)}
+    planned = rest.post(REDELIVER, _sent({**request, "dry_run": True}))
+    going = [one for one in planned["letters"] if not one["skipped"]]
+    outcome = planned
+    if going and not dry_run:
+        session.confirm(f"Send {len(going)} of {len(planned['letters'])} dead letters again?", yes=yes)
+        outcome = rest.change("POST", REDELIVER, _sent({**request, "dry_run": False}))
+    outcome["dry_run"] = dry_run
+    session.out.data(outcome, lambda document: _show_redelivery(session, document))
+    if going and not dry_run:
+        sent_to = going[0]["letter"].partition("/")[0]
+        session.out.next(f"millrace dlq list {sent_to}", f"millrace events tail {sent_to}")
+    if names and len(going) < len(planned["letters"]):
+        raise typer.Exit(int(Exit.FAILED))
 
 
-def _plan(bootstrap: str, chosen: list[DeadLetter], now: datetime, *, again: bool) -> "list[Planned]":
-    from services.cli.replaying import latest_of, plan
+class Listing:
+    """Letters page after page; `total` and `not_read` are those of the first page, once it was read."""
 
-    return plan(chosen, again=again, now=now, latest=latest_of(bootstrap, chosen))
+    def __init__(self, rest: Rest, query: dict[str, object]) -> None:
+        self._rest = rest
+        self._query = query
+        self.total = 0
+        self.not_read = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            page = self._rest.get("/dead-letters", **self._query, page_token=token)
+            if not token:
+                self.total, self.not_read = page["total"], page["not_read"]
+            yield from page["letters"]
+            token = page["next_page_token"]
+            if not token:
+                return
 
 
-def _correction(chosen: list[DeadLetter], body: Path | None, now: datetime, *, again: bool) -> "Planned":
-    """Raises CliError for several letters, no change, or a body that is no event."""
-    from services.cli.replaying import content, corrected
+def _sent(request: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value not in (None, "", [])}
 
-    if len(chosen) != 1:
-        message = f"a correction is for one letter, and {len(chosen)} are chosen"
+
+def _full_name(name: str) -> str:
+    """With the topic that the event was on. Raises CliError for what is no name of a letter."""
+    topic, _, position = name.partition("/")
+    parts = position.split("/")
+    if len(parts) != 2 or not all(part.isascii() and part.isdecimal() for part in parts):
+        hint = "a letter is named TOPIC/PARTITION/OFFSET, as 'millrace dlq list' shows it"
+        raise CliError(f"{name} is not the name of a letter", hint=hint, code="not_a_letter", status=Exit.USAGE)
+    return f"{topic.removesuffix(DLQ_SUFFIX)}/{position}"
+
+
+def _content(rest: Rest, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = rest.get(f"/dead-letters/{quote(_full_name(name))}")
+    return content
+
+
+def _corrected(rest: Rest, names: list[str], file: Path | None, *, edit: bool) -> str | None:
+    """Raises CliError for several letters, no change, or a file that is not text."""
+    if file is None and not edit:
+        return None
+    if len(names) != 1:
+        message = "a correction is for one letter, named on the command line"
         raise CliError(message, code="not_one_letter", status=Exit.USAGE)
-    if body is not None:
-        return corrected(chosen[0], read_bytes(body), now, again=again)
-    before = content(chosen[0]).decode("utf-8", "replace")
+    if file is not None:
+        try:
+            return read_bytes(file).decode()
+        except UnicodeDecodeError as error:
+            raise CliError(f"{file} is not UTF-8", code="not_text", status=Exit.USAGE) from error
+    before = event_of(base64.b64decode(_content(rest, names[0])["body"])).decode("utf-8", "replace")
     after = edited(before)
     if after == before:
         raise CliError("the body was not changed, and nothing was sent", code="not_changed")
-    return corrected(chosen[0], after.encode(), now, again=again)
+    return after
+
+
+def event_of(body: bytes) -> bytes:
+    """What there is to correct: the event alone, where it came wrapped in a structured CloudEvent."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if isinstance(content, dict) and "specversion" in content and "data" in content:
+        return json.dumps(content["data"], indent=2).encode()
+    return body
+
+
+def _since(text: str, now: datetime) -> str:
+    """As the gateway reads a time; empty without one. Raises CliError."""
+    return read_time(text, now).astimezone(UTC).isoformat().replace("+00:00", "Z") if text else ""
+
+
+def _with_age(letter: dict[str, Any], now: datetime) -> dict[str, Any]:
+    given_up_at = datetime.fromisoformat(letter["given_up_at"])
+    return {**letter, "age_seconds": round((now - given_up_at).total_seconds(), 1)}
 
 
 def readable(value: bytes, most: int | None) -> tuple[str, str]:
     """How a body is shown, and the body: JSON indented, other text as it is, bytes as a hex dump; cut at `most`."""
-    import json
-
     try:
         text = value.decode()
     except UnicodeDecodeError:
@@ -196,40 +242,36 @@ def _left_out(whole: int, shown: int, unit: str) -> str:
     return f"\n... {whole - shown} {unit} more; --whole shows them" if whole > shown else ""
 
 
-def _matches(letter: DeadLetter, code: str) -> bool:
-    return code in ("", letter.code)
-
-
-def _status(told: dict[str, Any]) -> str:
-    return f"{told['status']} as {told['failed_again']}" if told["failed_again"] else str(told["status"])
+def _status(letter: dict[str, Any]) -> str:
+    return f"failed again as {letter['failed_again']}" if letter["failed_again"] else str(letter["status"])
 
 
 def _short(event: str) -> str:
     return event if len(event) <= 32 else f"{event[:24]}…"
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
-    for name in ("letter", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "buried_at"):
-        session.out.text(f"{name:<12} {printable(str(told[name])) if told[name] not in (None, '') else '-'}")
-    for name in ("replay_of", "replayed_at", "replayed_as", "failed_again", "cut_from"):
-        if told[name]:
-            session.out.text(f"{name:<12} {printable(str(told[name]))}")
+def _show(session: Session, letter: dict[str, Any]) -> None:
+    for name in ("letter", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "given_up_at"):
+        session.out.text(f"{name:<14} {printable(str(letter[name])) if letter[name] != '' else '-'}")
+    for name in ("redelivery_of", "redelivered_at", "redelivered_as", "failed_again", "truncated_from"):
+        if letter.get(name):
+            session.out.text(f"{name:<14} {printable(str(letter[name]))}")
     session.out.text("headers")
-    for name, value in told["headers"].items():
+    for name, value in letter["headers"].items():
         session.out.text(f"  {printable(name)}: {printable(value[:SHOWN_BYTES])}")
-    session.out.text(f"body ({told['bytes']} bytes, {told['body_form']})")
-    session.out.text(told["body"])
+    session.out.text(f"body ({letter['size_bytes']} bytes, {letter['body_form']})")
+    session.out.text(letter["body"])
 
 
-def _show_replay(session: Session, told: dict[str, Any]) -> None:
-    for one in told["letters"]:
-        going = "would be sent" if told["dry_run"] else "sent"
-        said = f"left out, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
-        session.out.text(f"{one['letter']}  {printable(said)}")
-    if not told["letters"]:
+def _show_redelivery(session: Session, outcome: dict[str, Any]) -> None:
+    for one in outcome["letters"]:
+        going = "would be sent" if outcome["dry_run"] else "sent"
+        result = f"skipped, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
+        session.out.text(f"{one['letter']}  {printable(result)}")
+    if not outcome["letters"]:
         session.out.text("no dead letters")
-    elif not told["dry_run"]:
-        session.out.text(f"records sent: {told['sent']}")
+    elif not outcome["dry_run"]:
+        session.out.text(f"records sent: {outcome['sent']}")
 
 
 def _now() -> datetime:

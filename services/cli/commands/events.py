@@ -9,11 +9,12 @@ import typer
 from services.cli.brokers import bootstrap_of
 from services.cli.errors import CliError, Exit
 from services.cli.filters import read_time, wanted
-from services.cli.launcher.topics import DEAD_LETTER_SUFFIX, load_topics
+from services.cli.launcher.topics import load_topics
 from services.cli.output import printable
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
 from services.cli.telling import in_words
 from services.cli.watching import ReceivedEvent, Watcher
+from services.contracts.topics import DLQ_SUFFIX
 
 app = subcommands(help="What is told on the topics. KAFKA_BOOTSTRAP_SERVERS names a broker elsewhere.")
 
@@ -79,7 +80,7 @@ def topics(as_json: Json = False) -> None:
             "partitions": partitions.get(event.topic),
             "compacted": event.compacted,
             "type": event.type_name(),
-            "dead_letters": event.topic + DEAD_LETTER_SUFFIX,
+            "dead_letters": event.topic + DLQ_SUFFIX,
             "says": (event.__doc__ or "").strip().splitlines()[0],
         }
         for event in EVENTS
@@ -186,12 +187,12 @@ def chosen_topics(named: list[str] | None, *, dead_letters: bool) -> list[str]:
     known = [topic.name for topic in load_topics()]
     for name in named or ():
         if name not in known:
-            hint = ", ".join(topic for topic in known if not topic.endswith(DEAD_LETTER_SUFFIX))
+            hint = ", ".join(topic for topic in known if not topic.endswith(DLQ_SUFFIX))
             raise CliError(f"there is no topic {name}", hint=f"one of {hint}", code="unknown_topic", status=Exit.USAGE)
-    plain = named or [name for name in known if name not in LOUD and not name.endswith(DEAD_LETTER_SUFFIX)]
-    dead = [name for name in known if name.endswith(DEAD_LETTER_SUFFIX)] if dead_letters else []
+    plain = named or [name for name in known if name not in LOUD and not name.endswith(DLQ_SUFFIX)]
+    dead = [name for name in known if name.endswith(DLQ_SUFFIX)] if dead_letters else []
     if named:
-        dead = [name for name in dead if name.removesuffix(DEAD_LETTER_SUFFIX) in named]
+        dead = [name for name in dead if name.removesuffix(DLQ_SUFFIX) in named]
     return list(dict.fromkeys([*plain, *dead]))
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.contracts.topics import DLQ_SUFFIX
+
 REPOSITORY: Final = Path(__file__).resolve().parents[3]
-DEAD_LETTER_SUFFIX: Final = ".dlq"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def load_topics(path: Path | None = None) -> list[Topic]:
     topics: list[Topic] = []
     for name, own in document["topics"].items():
         topics.append(_topic(name, defaults, own))
-        topics.append(_topic(name + DEAD_LETTER_SUFFIX, defaults, dead_letter))
+        topics.append(_topic(name + DLQ_SUFFIX, defaults, dead_letter))
     return topics
 
 

@@ -13,6 +13,8 @@ from services.contracts.errors import InternalError, Malformed, Refusal
 from services.contracts.rpc import (
     batches_pb2,
     batches_pb2_grpc,
+    dead_letters_pb2,
+    dead_letters_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
     inference_pb2,
@@ -24,7 +26,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
 from services.gateway.handlers import announce_dataset, classify, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
-from services.gateway.inbound import batches, translate
+from services.gateway.inbound import batches, dead_letters, translate
 from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
 from services.gateway.inbound.passing import passed_on
 from services.gateway.inbound.sampling import Sampler
@@ -144,6 +146,28 @@ class KeyRpc(keys_pb2_grpc.KeyServiceServicer):
 
     async def RevokeKey(self, request: keys_pb2.RevokeKeyRequest, context: Any) -> keys_pb2.Key:
         return await answer_revoke(request, _caller(context), self._ports)
+
+
+class DeadLetterRpc(dead_letters_pb2_grpc.DeadLetterServiceServicer):
+    """Each method is for an admin, about the dead letters of its own tenant."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def ListDeadLetters(
+        self, request: dead_letters_pb2.ListDeadLettersRequest, context: Any
+    ) -> dead_letters_pb2.ListDeadLettersResponse:
+        return await dead_letters.list_all(request, _caller(context), self._ports)
+
+    async def GetDeadLetter(
+        self, request: dead_letters_pb2.GetDeadLetterRequest, context: Any
+    ) -> dead_letters_pb2.DeadLetterContent:
+        return await dead_letters.get(request, _caller(context), self._ports)
+
+    async def RedeliverDeadLetters(
+        self, request: dead_letters_pb2.RedeliverDeadLettersRequest, context: Any
+    ) -> dead_letters_pb2.RedeliverDeadLettersResponse:
+        return await dead_letters.redeliver(request, _caller(context), self._ports)
 
 
 class InferenceRpc(inference_pb2_grpc.InferenceServiceServicer):

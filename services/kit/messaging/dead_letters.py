@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Final
 
 from services.contracts.errors import Refusal, TooLarge
+from services.contracts.topics import DLQ_SUFFIX
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
-from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message, tenant_of
 from services.kit.messaging.ports import Sender
 
-DLQ_SUFFIX: Final = ".dlq"
 MAX_TRUNCATED_KEY_BYTES: Final = 1_000
 MAX_REASON_CHARACTERS: Final = 500
 
@@ -53,6 +53,7 @@ class DeadLetter:
         reason = str(self.error) if refused else "an internal error; the service's log has it"
         headers = {
             "dlq-topic": self.message.topic,
+            "dlq-tenant": tenant_of(self.message),
             "dlq-code": self.code,
             "dlq-tries": str(self.tries),
             "dlq-reason": reason[:MAX_REASON_CHARACTERS],

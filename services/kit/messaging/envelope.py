@@ -161,6 +161,14 @@ def attributes_of(message: Message) -> dict[str, str]:
         return _opened(message, {})[0]
 
 
+def tenant_of(message: Message) -> str:
+    """Whose message it is, whether or not it can be decoded; the default tenant's where it names no valid one."""
+    try:
+        return _tenant(attributes_of(message).get("tenant", DEFAULT_TENANT), message.topic)
+    except MalformedEvent:
+        return DEFAULT_TENANT
+
+
 def _opened(message: Message, body: dict[str, Any]) -> tuple[dict[str, str], object]:
     """The CloudEvents attributes and the event's own content, whichever form they came in."""
     attributes = {name.removeprefix("ce_"): value for name, value in message.headers if name.startswith("ce_")}

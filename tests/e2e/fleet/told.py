@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from services.cli.launcher.topics import DEAD_LETTER_SUFFIX, load_topics
+from services.cli.launcher.topics import load_topics
 from services.cli.watching import ReceivedEvent, Watcher
+from services.contracts.topics import DLQ_SUFFIX
 
 POLL_SECONDS: Final = 0.1
 
@@ -42,7 +43,7 @@ class EventLog:
         )[::-1]
 
     def dead_letters(self) -> list[ReceivedEvent]:
-        return [event for event in self.all() if event.topic.endswith(DEAD_LETTER_SUFFIX)]
+        return [event for event in self.all() if event.topic.endswith(DLQ_SUFFIX)]
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
         """Payloads of the registry's history, each fact once, in order."""

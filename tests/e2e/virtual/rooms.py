@@ -66,6 +66,7 @@ from tests.e2e.virtual.room import Room
 from tests.e2e.virtual.serving import QueuedMirrors
 from tests.e2e.virtual.shelf import FetchedArtifacts
 from tests.e2e.virtual.training import STAGE_SECONDS, InlineInputs, RegistryAsked, StandInTraining
+from tests.unit.gateway.dead_letter_log import DeadLetterLog
 from tests.unit.gateway.fakes import FakeKeys
 
 T = TypeVar("T")
@@ -95,6 +96,7 @@ async def build_gateway(ground: Ground) -> Gateway:
         routes_read=lambda: True,
         replicas=ground.replicas,
         mirrors=mirrors,
+        dead_letters=DeadLetterLog(),
         keys=FakeKeys(),
         generator=ground.generator,
         policy=gateway.Policy(),

@@ -21,6 +21,7 @@ from services.cli.watching import Watcher
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady, DeploymentChanged
 from services.kit.core.clock import SystemClock
+from services.kit.identity.auth import API_KEY_FILE
 from services.kit.messaging.dead_letters import DeadLetterQueue
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.envelope import Envelope, Message, encode
@@ -28,6 +29,7 @@ from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.handlers.asking import take_dataset
+from tests.integration.gateway.place import Place, open_place
 from tests.integration.trainer.room import Room, opened
 from tests.waiting import LIMIT_SECONDS
 
@@ -72,8 +74,17 @@ class Trainer:
 
 
 @pytest.fixture
-async def trainer(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
+async def gateway(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """The one that the command calls."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
+    async with open_place(tmp_path / "gateway", bootstrap_servers) as place:
+        monkeypatch.setenv("MILLRACE_URL", f"http://{place.rest}")
+        monkeypatch.setenv("MILLRACE_API_KEY_FILE", str(place.home / "keys" / API_KEY_FILE))
+        yield place
+
+
+@pytest.fixture
+async def trainer(gateway: Place, bootstrap_servers: str, tmp_path: Path) -> AsyncIterator[Trainer]:
     writer = EventProducer(bootstrap_servers, "test")
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db") as room:
         made = Trainer(room, bootstrap_servers, writer)
@@ -137,19 +148,19 @@ async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(traine
     assert await trainer.runs() == []
 
     # Not mended yet: it becomes a letter again, which remembers the first.
-    assert (await millrace("dlq", "replay", letter["letter"], "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "redeliver", letter["letter"], "--yes"))["sent"] == 1
     first, second = await letters(2)
-    assert (first["status"], first["failed_again"]) == ("failed again", second["letter"])
-    assert (second["replay_of"], second["event_id"]) == (letter["letter"], letter["event_id"])
+    assert (first["status"], first["failed_again"]) == ("failed_again", second["letter"])
+    assert (second["redelivery_of"], second["event_id"]) == (letter["letter"], letter["event_id"])
 
     trainer.mended = True
-    assert (await millrace("dlq", "replay", second["letter"], "--yes"))["sent"] == 1
-    assert (await millrace("dlq", "replay", first["letter"], "--again", "--yes"))["sent"] == 1
-    await until(lambda: len(trainer.calls) == 4, f"both replays were delivered: {trainer.calls}")
+    assert (await millrace("dlq", "redeliver", second["letter"], "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "redeliver", first["letter"], "--again", "--yes"))["sent"] == 1
+    await until(lambda: len(trainer.calls) == 4, f"both redeliveries arrived: {trainer.calls}")
     assert set(trainer.calls) == {letter["event_id"]}
     assert [run.dataset for run in await trainer.runs()] == ["docs"]
-    assert [one["status"] for one in await letters(2)] == ["failed again", "replayed"]
-    assert (await millrace("dlq", "replay", "--all", "--yes"))["sent"] == 0
+    assert [one["status"] for one in await letters(2)] == ["failed_again", "redelivered"]
+    assert (await millrace("dlq", "redeliver", "--all", "--yes"))["sent"] == 0
 
 
 @pytest.mark.slow
@@ -157,18 +168,18 @@ async def test_a_malformed_data_set_is_corrected_under_an_id_of_its_own(trainer:
     trainer.mended = True
     await trainer.writer.send([Message(TOPIC, b"docs", b'{"dataset": "docs"}')])
     [letter] = await letters(1)
-    [left_out] = (await millrace("dlq", "replay", "--all", "--yes"))["letters"]
+    [left_out] = (await millrace("dlq", "redeliver", "--all", "--yes"))["letters"]
     assert left_out["skipped"] == "malformed"
 
     file = tmp_path / "corrected.json"
     file.write_text(json.dumps(BODY))
     for _ in range(2):
-        await millrace("dlq", "replay", letter["letter"], "--body", str(file), "--yes")
+        await millrace("dlq", "redeliver", letter["letter"], "--body", str(file), "--yes")
     await until(lambda: len(trainer.calls) == 2, f"both corrections were delivered: {trainer.calls}")
     assert len(await trainer.runs()) == 1
     shown = await millrace("dlq", "show", letter["letter"])
-    assert (shown["status"], shown["replayed_as"]) == ("replayed", trainer.calls[0])
-    assert shown["replayed_as"] != shown["event_id"]
+    assert (shown["status"], shown["redelivered_as"]) == ("redelivered", trainer.calls[0])
+    assert shown["redelivered_as"] != shown["event_id"]
 
 
 @pytest.mark.slow
@@ -190,23 +201,21 @@ async def test_a_key_goes_where_the_services_put_it_and_a_time_is_found(bootstra
     assert {seen.value for seen in read(bootstrap_servers, since=between)} == {b"2"}
 
 
-async def test_a_wish_that_was_followed_by_another_is_not_told_again(
-    bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After compaction the old one would be all that a new replica hears."""
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
-    wishes = [wish(generation) for generation in (1, 2)]
+@pytest.mark.usefixtures("gateway")
+async def test_an_older_event_of_a_compacted_topic_is_not_sent_again(bootstrap_servers: str) -> None:
+    """After compaction the old one would be all that a new replica reads."""
+    changes = [change(generation) for generation in (1, 2)]
     writer = EventProducer(bootstrap_servers, "test")
     dead_letters = DeadLetterQueue(writer, SystemClock(), service="monitor")
-    await writer.send(wishes)
-    for one in wishes:
+    await writer.send(changes)
+    for one in changes:
         await dead_letters.send_to_dlq(one, NoRoomYet(), tries=1)
     await writer.close()
-    told = await millrace("dlq", "replay", "--topic", "deployment.changed", "--yes")
-    assert [(one["event_id"], one["skipped"]) for one in told["letters"]] == [("evt-1", "superseded"), ("evt-2", None)]
+    told = await millrace("dlq", "redeliver", "--topic", "deployment.changed", "--yes")
+    assert [(one["event_id"], one["skipped"]) for one in told["letters"]] == [("evt-1", "superseded"), ("evt-2", "")]
 
 
-def wish(generation: int) -> Message:
+def change(generation: int) -> Message:
     event = DeploymentChanged(deployment="docs", model="docs", generation=generation, targets=[], reason="a test")
     return encode(Envelope(id=f"evt-{generation}", event=event, source="test", time=SystemClock().now()))
 
@@ -214,6 +223,6 @@ def wish(generation: int) -> Message:
 def read(servers: str, **options: Any) -> list[Any]:
     watcher = Watcher(servers, [TOPIC], from_beginning=True, **options)
     try:
-        return list(watcher.until_end())
+        return list(watcher.until_quiet(1.0))
     finally:
         watcher.close()

@@ -18,6 +18,7 @@ from services.kit.core.clock import VirtualClock
 from services.kit.core.idempotency import IdempotencyKey, KeyReused
 from services.kit.core.ids import SeededIds
 from services.kit.identity.keys import KeyRecord, NewKey
+from tests.unit.gateway.dead_letter_log import DeadLetterLog
 
 NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
@@ -179,6 +180,7 @@ class World:
     mirrors: FakeMirrors = field(default_factory=FakeMirrors)
     store: FakeStore = field(default_factory=FakeStore)
     keys: FakeKeys = field(default_factory=FakeKeys)
+    dead_letters: DeadLetterLog = field(default_factory=DeadLetterLog)
     routes: RoutingTable = field(default_factory=lambda: RoutingTable(stale_after_seconds=15.0))
     routes_read: bool = True
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
@@ -198,6 +200,7 @@ class World:
             routes_read=lambda: self.routes_read,
             replicas=self.replicas,
             mirrors=self.mirrors,
+            dead_letters=self.dead_letters,
             keys=self.keys,
             generator=random.Random(7),
             policy=self.policy,

@@ -13,7 +13,7 @@ from services.gateway.domain.requests import Caller
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.handlers import announce_dataset, check_deadline, send_feedback
 from services.gateway.handlers.batches import read_output
-from services.gateway.inbound import batches, translate
+from services.gateway.inbound import batches, dead_letters, translate
 from services.gateway.inbound.http.answers import refused, server_span
 from services.gateway.inbound.http.body import BodyLimits, read_json
 from services.gateway.inbound.http.conditions import EXPECTED, entity_tag, expected_generation, has_tag, is_unchanged
@@ -48,6 +48,9 @@ LOCAL: Final[Mapping[str, Local]] = {
     "/millrace.v1.KeyService/CreateKey": answer_create,
     "/millrace.v1.KeyService/ListKeys": answer_list,
     "/millrace.v1.KeyService/RevokeKey": answer_revoke,
+    "/millrace.v1.DeadLetterService/ListDeadLetters": dead_letters.list_all,
+    "/millrace.v1.DeadLetterService/GetDeadLetter": dead_letters.get,
+    "/millrace.v1.DeadLetterService/RedeliverDeadLetters": dead_letters.redeliver,
     "/millrace.v1.BatchService/CreateBatch": batches.create,
     "/millrace.v1.BatchService/GetBatch": batches.get,
     "/millrace.v1.BatchService/ListBatches": batches.list_all,

@@ -7,8 +7,10 @@ from typing import Final
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 
+from services.contracts.errors import Malformed
 from services.contracts.rpc import (
     batches_pb2,
+    dead_letters_pb2,
     gateway_pb2,
     inference_pb2,
     keys_pb2,
@@ -27,6 +29,7 @@ MONITOR: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"]
 GATEWAY: Final = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"]
 BATCHES: Final = batches_pb2.DESCRIPTOR.services_by_name["BatchService"]
 INFERENCE: Final = inference_pb2.DESCRIPTOR.services_by_name["InferenceService"]
+DEAD_LETTERS: Final = dead_letters_pb2.DESCRIPTOR.services_by_name["DeadLetterService"]
 KEYS: Final = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 
 
@@ -237,6 +240,22 @@ ROUTES: Final[tuple[Route, ...]] = (
         "GET", f"{_DEPLOYMENT}/windows/{{number}}", MONITOR, "GetWindow", "One drift window, with its test's numbers."
     ),
     _route("GET", f"{_DEPLOYMENT}/verdicts", MONITOR, "ListVerdicts", "The canary verdicts, the newest first."),
+    _route("GET", "/dead-letters", DEAD_LETTERS, "ListDeadLetters", "Events that services gave up, the newest first."),
+    _route(
+        "GET",
+        "/dead-letters/{topic}/{partition}/{offset}",
+        DEAD_LETTERS,
+        "GetDeadLetter",
+        "One dead letter, with its headers and its body.",
+    ),
+    _route(
+        "POST",
+        "/dead-letters:redeliver",
+        DEAD_LETTERS,
+        "RedeliverDeadLetters",
+        "Sends dead letters again; a consumer that handled an event ignores it.",
+        idempotent_by_key=True,
+    ),
     _route("GET", "/keys", KEYS, "ListKeys", "The keys of the caller's tenant, the oldest first; never a secret."),
     _route(
         "POST",
@@ -255,11 +274,18 @@ def _check_version(reference: str, at: str) -> None:
     check_name(reference.removeprefix("@"), at)
 
 
+def _check_number(text: str, at: str) -> None:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise Malformed(problem="it is not a number", at=at)
+
+
 _CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {
     "run": check_identifier,
     "batch": check_identifier,
     "version": _check_version,
     "content_hash": check_content_hash,
+    "partition": _check_number,
+    "offset": _check_number,
 }
 
 

@@ -35,6 +35,7 @@ TAGS: Final = {
     "Inference": "Asking a deployment.",
     "Gateway": "What becomes an event: data sets and feedback.",
     "Batch": "Files that are classified row by row while nobody waits.",
+    "DeadLetter": "Events that services gave up, and their redelivery.",
     "Key": "Who may come in, as what, and how much.",
     "Registry": "Models, versions, aliases, deployments, rollouts and the history of them all.",
     "Trainer": "Data sets and runs.",

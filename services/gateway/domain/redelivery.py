@@ -1,0 +1,127 @@
+"""Redelivery of dead letters without doubling effects (docs/decisions/0011-a-redelivered-letter-keeps-its-id.md).
+
+A record is sent as it was: original bytes, key and headers, so that it has the id of the first delivery and every inbox
+that had its effect ignores it. What cannot have the promised effect is skipped, with the reason.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from services.contracts.errors import BadField, Refusal
+from services.contracts.events import BY_TOPIC
+from services.contracts.topics import DLQ_SUFFIX
+from services.gateway.domain.dead_letters import (
+    FIRST_GIVEN_UP_AT,
+    MARKER,
+    MARKER_AT,
+    MARKER_EVENT,
+    MARKER_LETTER,
+    REDELIVERY_OF,
+    DeadLetter,
+)
+from services.gateway.errors import RedeliveredAlready
+from services.kit.core.retention import DEAD_LETTER_RETENTION
+from services.kit.messaging.envelope import Envelope, Message, attributes_of, decode, encode, id_of
+
+SOURCE: Final = "millrace/gateway"
+
+NewestIds = Mapping[tuple[str, str], str]
+"""Of compacted topics: the id of the newest event of each topic and key."""
+
+
+@dataclass(frozen=True)
+class Redelivery:
+    """A letter, and either the record that is sent or why none is."""
+
+    letter: DeadLetter
+    message: Message | None = None
+    skipped: str = ""
+    """A code for programs; empty where a record is sent."""
+    why: str = ""
+
+    @property
+    def event_id(self) -> str:
+        """Of the record that is sent; of the letter where none is."""
+        return id_of(self.message) if self.message is not None else self.letter.record.event_id
+
+    @property
+    def identity(self) -> bytes:
+        """Equal for letters of one event, which several services may have given up."""
+        if self.message is None:
+            return self.letter.name.encode()
+        event = self.letter.record.event_id or self.letter.name
+        parts = (event.encode(), self.message.topic.encode(), self.message.key or b"", self.message.value or b"")
+        return hashlib.sha256(b"\n".join(hashlib.sha256(part).digest() for part in parts)).digest()
+
+    def marker(self, actor: str, now: datetime) -> Message:
+        """Recorded beside the letter after the record was sent."""
+        headers = {MARKER: actor, MARKER_LETTER: self.letter.name, MARKER_EVENT: self.event_id}
+        topic = self.letter.topic + DLQ_SUFFIX
+        return Message(topic, self.letter.record.key, None, (*headers.items(), (MARKER_AT, now.isoformat())))
+
+
+def skip_unread(letter: DeadLetter, newest: NewestIds, now: datetime, *, again: bool) -> Redelivery | None:
+    """The reason not to send the letter that its headers already give; None where its body has to be read."""
+    if letter.redelivered_at and not again:
+        why = f"it became {letter.failed_again}" if letter.failed_again else f"at {letter.redelivered_at.isoformat()}"
+        return Redelivery(letter, skipped="redelivered_already", why=f"{why}; 'again' sends it once more")
+    if letter.truncated_from:
+        why = f"of {letter.truncated_from} bytes only a part fitted the dead-letter topic; its producer has to send it"
+        return Redelivery(letter, skipped="truncated", why=why)
+    if now - letter.first_given_up_at > DEAD_LETTER_RETENTION:
+        days = DEAD_LETTER_RETENTION.days
+        why = f"first given up more than {days} days ago: a service that handled it may have forgotten its id"
+        return Redelivery(letter, skipped="too_old", why=why)
+    event = BY_TOPIC[letter.topic]
+    if event.compacted and newest.get((letter.topic, letter.key)) != letter.record.event_id:
+        why = f"{event.owner} has published a newer event for {letter.key}, and only the newest counts"
+        return Redelivery(letter, skipped="superseded", why=why)
+    return None
+
+
+def redeliver(letter: DeadLetter, body: bytes, now: datetime) -> Redelivery:
+    """The original record. It is skipped where it cannot be read: it would become a dead letter again."""
+    original = letter.original(body)
+    try:
+        decode(original, now)
+    except Refusal as refusal:
+        return Redelivery(letter, skipped="malformed", why=f"{refusal} A corrected body can be sent instead.")
+    return Redelivery(letter, _with_origin(original, letter))
+
+
+def redeliver_corrected(letter: DeadLetter, body: bytes, corrected: bytes, now: datetime, *, again: bool) -> Redelivery:
+    """The letter with another body: an event of its own, caused by the first one.
+
+    Its id is made of the first one and of the body, so that the same correction twice has one effect. Raises BadField
+    for a body that is no event, and RedeliveredAlready for a letter that was redelivered as another event: two events
+    have two effects.
+    """
+    original = letter.original(body)
+    cause = letter.record.event_id or letter.name
+    digest = hashlib.sha256(f"{cause}\n".encode() + corrected).hexdigest()[:40]
+    attributes = attributes_of(original)
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": f"corrected-{digest}",
+        "ce_source": SOURCE,
+        "ce_tenant": letter.record.tenant,
+        "ce_causationid": cause,
+        "ce_correlationid": attributes.get("correlationid", "") or cause,
+        **{name: original.header(name) or attributes.get(name, "") for name in ("traceparent", "tracestate")},
+    }
+    sent = tuple((name, value) for name, value in headers.items() if value)
+    try:
+        envelope: Envelope[Any] = decode(replace(original, value=corrected, headers=sent), now)
+    except Refusal as refusal:
+        raise BadField(name="corrected_body", problem=str(refusal), at="corrected_body") from refusal
+    if letter.redelivered_at and letter.redelivered_as != envelope.id and not again:
+        raise RedeliveredAlready(letter=letter.name, event=letter.redelivered_as or letter.failed_again)
+    return Redelivery(letter, _with_origin(encode(envelope), letter))
+
+
+def _with_origin(message: Message, letter: DeadLetter) -> Message:
+    origin = ((REDELIVERY_OF, letter.name), (FIRST_GIVEN_UP_AT, letter.first_given_up_at.isoformat()))
+    return replace(message, headers=(*message.headers, *origin))
