@@ -251,11 +251,11 @@ def main() -> int:
         copied(ROOT, Path(folder))
         runner = Runner(ROOT, Path(folder), SUITES, PYTEST_OPTIONS)
         mutants = runner.mutants(options.paths)
-        if options.sample and options.sample < len(mutants):
-            chosen = random.Random(options.seed).sample(mutants, options.sample)
-            mutants = sorted(chosen, key=mutants.index) if not options.limit_seconds else chosen
+        chosen = random.Random(options.seed).sample(mutants, min(options.sample or len(mutants), len(mutants)))
+        if not options.limit_seconds:  # by file, so that what survives is read together
+            chosen.sort(key=mutants.index)
         try:
-            results = try_all(runner, mutants, options.limit_seconds)
+            results = try_all(runner, chosen, options.limit_seconds)
         except BaselineFailed as failed:
             print(failed, file=sys.stderr)
             return 2

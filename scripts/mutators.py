@@ -72,14 +72,15 @@ def mutants_of(path: Path, source: str) -> list[Mutant]:
 
 
 class _Marks(ast.NodeVisitor):
-    """Marks what is left alone: annotations, decorators, docstrings, imports for types, and asserts."""
+    """Marks what is skipped: annotations, decorators, docstrings, fields with defaults, types' imports, asserts."""
 
     def generic_visit(self, node: ast.AST) -> None:
         for name in ("annotation", "returns", "decorator_list", "type_params"):
             self._skip(getattr(node, name, None))
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            if is_docstring or (isinstance(node, ast.ClassDef) and isinstance(statement, ast.AnnAssign | ast.Assign)):
                 self._skip(statement)
         if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             self._skip(node)

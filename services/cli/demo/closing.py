@@ -22,7 +22,6 @@ from services.cli.demo.summary import (
     Verdict,
     VersionSummary,
 )
-from services.cli.demo.traffic import Totals
 from services.cli.demo.view import clock_time
 from services.cli.home import Home
 from services.cli.scores import overall
@@ -72,7 +71,7 @@ async def collect(
         versions=[_version(versions[trained.number], trained) for trained in found.trained],
         int8=_int8(versions[found.trained[0].number]),
         clients=found.clients,
-        traffic=_traffic(demo.traffic.totals),
+        traffic=_traffic(demo),
         quiet_windows=found.quiet_windows,
         drift=found.drift,
         recovery=found.recovery,
@@ -83,7 +82,8 @@ async def collect(
     )
 
 
-def _traffic(totals: Totals) -> Traffic:
+def _traffic(demo: DemoContext) -> Traffic:
+    totals = demo.traffic.totals
     return Traffic(
         requests_sent=totals.sent,
         requests_failed=totals.failed,

@@ -239,9 +239,7 @@ async def test_a_dry_run_sends_nothing(gateway: World, log: DeadLetterLog) -> No
     assert len(log.records) == 1
 
 
-async def test_a_letter_redelivered_twice_to_a_mended_consumer_has_one_effect(
-    gateway: World, log: DeadLetterLog
-) -> None:
+async def test_a_letter_sent_twice_to_a_mended_consumer_has_one_effect(gateway: World, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     service.mended = True
@@ -314,9 +312,7 @@ async def test_a_truncated_letter_is_not_sent(gateway: World, log: DeadLetterLog
     assert await skipped(gateway) == ["truncated"]
 
 
-async def test_a_letter_is_too_old_once_an_inbox_may_have_forgotten_its_event(
-    gateway: World, log: DeadLetterLog
-) -> None:
+async def test_a_letter_is_too_old_once_an_inbox_may_have_lost_its_event(gateway: World, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     await gateway.clock.advance(timedelta(days=29).total_seconds())
@@ -377,9 +373,7 @@ async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(gatew
     assert sent.header("redelivery-of") == dead_letter.address
 
 
-async def test_the_same_correction_twice_is_one_event_and_another_is_another(
-    gateway: World, log: DeadLetterLog
-) -> None:
+async def test_the_same_correction_twice_is_one_event(gateway: World, log: DeadLetterLog) -> None:
     dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
     first, same, other = [corrected(gateway, dead_letter, body).event_id for body in (PLAIN.value, PLAIN.value, OTHER)]
     assert first == same != other

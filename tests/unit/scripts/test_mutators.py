@@ -53,6 +53,7 @@ def test_a_number_is_tried_one_higher_and_one_lower() -> None:
         "@retry(3)\ndef f(): ...",
         "if TYPE_CHECKING:\n    x = 1",
         "assert a < 3",
+        "class A(Model):\n    version: int = Field(default=0, ge=1)\n    model_config = Config(frozen=True)",
         "def f():\n    return None",
         "x = 'a' + b",
         "x = f'{a + 1}'",
@@ -75,6 +76,6 @@ def test_a_mutant_knows_its_line_and_shows_its_lines() -> None:
 def test_every_mutant_of_a_real_module_parses_and_differs(name: str) -> None:
     source = (ROOT / name).read_text()
     mutated = [mutant.apply(source) for mutant in mutants_of(Path(name), source)]
-    assert len(mutated) > 40
+    assert len(mutated) > 30
     assert source not in mutated
     assert all(ast.parse(text) for text in mutated)
