@@ -62,6 +62,10 @@ contracts: $(VENV)/.ready-dev ## write what is generated from the contracts
 bench: $(VENV)/.ready-dev ## the figures that the shape decides, as a table and as JSON
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: mutants
+mutants: $(VENV)/.ready-dev ## faults put into the rules one by one, and which of them no test notices; ARGS="--sample 0"
+	@$(BIN)/python -m scripts.mutants $(ARGS)
+
 .PHONY: format
 format: $(VENV)/.ready-dev ## ruff's fixes and format
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .

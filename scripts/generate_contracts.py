@@ -68,7 +68,9 @@ def event_schemas() -> dict[Path, str]:
 
 def documents() -> dict[Path, str]:
     """The documents of the doors that are no gRPC: topics and REST."""
-    from services.gateway.openapi import document as openapi_document  # of the stubs that were written a moment ago
+    from services.gateway.inbound.openapi.document import (
+        document as openapi_document,  # of the stubs that were written a moment ago
+    )
 
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     made = {"asyncapi": asyncapi_document(version), "openapi": openapi_document()}

@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.home import Home
 from services.cli.launcher.launch import running_state
-from services.cli.uploading import Advance, chunks_of
 from services.kit.core.ids import SystemIds
 
 if TYPE_CHECKING:
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 BASE: Final = "/api/v1"
 TIMEOUT_SECONDS: Final = 35.0
 FOLLOW_SECONDS: Final = 3600.0
+CHUNK: Final = 256 * 1024
+
+Advance = Callable[[int], None]
 
 
 def address_and_key(home: Home, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
@@ -158,3 +160,11 @@ def _refusal(told: Mapping[str, Any], status_code: int) -> CliError:
     field = f" (field {told['field']})" if told.get("field") else ""
     status = {404: Exit.NOT_FOUND, 503: Exit.NOT_RUNNING}.get(status_code, Exit.FAILED)
     return CliError(f"{told['message']}{field}", hint=told.get("hint") or "", code=told["code"], status=status)
+
+
+def chunks_of(file: Path, advance: Advance) -> Iterator[bytes]:
+    """The file part by part; `advance` hears of each part once the connection has taken it."""
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            yield chunk
+            advance(len(chunk))

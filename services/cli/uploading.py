@@ -3,7 +3,7 @@
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from services.cli.errors import CliError, Exit
 from services.cli.output import Output
+from services.cli.rest import Advance
+from services.cli.session import Session
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from services.cli.session import Session
-
-CHUNK: Final = 256 * 1024
 LINE_EVERY_BYTES: Final = 16 * 1024 * 1024
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Handed:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return cls(file, dataset or dataset_name(file.stem), kind, digest, file.stat().st_size)
 
-    def upload(self, session: "Session") -> Any:
+    def upload(self, session: Session) -> Any:
         """Where it lies now, with its progress on standard error. Raises CliError."""
         query = {"format": self.format, "sha256": self.sha256, "size_bytes": self.size_bytes}
         with progress(session.out, self.file.name, self.size_bytes) as advance:
@@ -67,14 +64,6 @@ def dataset_name(stem: str) -> str:
     """A file's name as the name of a data set: lower case, other characters become dashes."""
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")[:63].strip("._-")
     return cleaned or "data"
-
-
-def chunks_of(file: Path, advance: Advance) -> Iterator[bytes]:
-    """The file part by part; `advance` hears of each part once the connection has taken it."""
-    with file.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
-            yield chunk
-            advance(len(chunk))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from services.contracts.rpc import (
     open_inference_pb2_grpc,
 )
 from services.contracts.tasks import TASKS, Tasks
+from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.handlers.batches import BATCH_JOB, work_batch
 from services.gateway.handlers.patience import Patient
@@ -38,10 +39,10 @@ from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.openai.face import OpenAiFace
+from services.gateway.inbound.openapi.document import document
 from services.gateway.inbound.rpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
-from services.gateway.openapi import document
 from services.gateway.outbound.dead_letters import KafkaDeadLetters
 from services.gateway.outbound.inputs import RootedFiles
 from services.gateway.outbound.keyring import KeyringThread
@@ -50,8 +51,10 @@ from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
 from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
-from services.gateway.ports import Batching, Limiter, Ports
+from services.gateway.ports import Batching, BatchPolicy, Limiter, Policy, Ports
+from services.gateway.ports import Patience as RequestPatience
 from services.gateway.settings import GatewaySettings
+from services.kit.core.tabular import RowLimits
 from services.kit.identity.keys import KeyringFile
 from services.kit.jobs.worker import Worker
 from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
@@ -83,7 +86,7 @@ def build(settings: GatewaySettings, tasks: Tasks = TASKS) -> Service:
         dead_letters=KafkaDeadLetters(settings.kafka_bootstrap_servers, service.writer),
         keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
         generator=random.Random(service.ids.seed()),
-        policy=settings.policy(),
+        policy=_policy(settings),
         batching=_batching(settings, uploads, workers),
         uploads=uploads,
         tasks=tasks,
@@ -127,14 +130,14 @@ def _batching(settings: GatewaySettings, uploads: UploadStore, workers: list[Wor
         for worker in workers:
             worker.wake.set()
 
-    inputs = RootedFiles(settings.roots(), settings.row_limits(), uploads)
-    return Batching(inputs, StoredResults(settings.results_root()), settings.batch_policy(), wake)
+    inputs = RootedFiles(settings.roots(), _row_limits(settings), uploads)
+    return Batching(inputs, StoredResults(settings.results_root()), _batch_policy(settings), wake)
 
 
 def _work_batches(
     service: Service, settings: GatewaySettings, ports: Ports, kept: SqlStore[GatewayTx], workers: list[Worker]
 ) -> None:
-    patient = Patient(ports, settings.batch_patience())
+    patient = Patient(ports, _batch_patience(settings))
 
     async def work(job: Job) -> None:
         await work_batch(job, patient, ports)
@@ -154,7 +157,7 @@ def _work_batches(
 
 def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) -> None:
     """Requests that come by Kafka, shared with the other gateways."""
-    patient = Patient(ports, settings.patience())
+    patient = Patient(ports, _kafka_patience(settings))
     handlers = concurrent_topics(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
     for event, handle in handlers.items():
         consumer = ConcurrentConsumer(
@@ -208,12 +211,12 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
 
 
 def _limiter(service: Service, settings: GatewaySettings) -> Limiter:
-    memory = MemoryLimits(settings.limits(), service.clock)
+    memory = MemoryLimits(_limits(settings), service.clock)
     if not settings.redis_url:
         return memory
     from services.gateway.outbound.shared_limits import RedisLimits  # only where a Redis is named
 
-    shared = RedisLimits(settings.redis_url, settings.limits(), memory, service.clock, owner=service.ids.new("gateway"))
+    shared = RedisLimits(settings.redis_url, _limits(settings), memory, service.clock, owner=service.ids.new("gateway"))
     service.part("Redis", close=shared.close)
     service.runs("limits", shared.run)
     return shared
@@ -245,3 +248,56 @@ def _open_inference(
     rpc.add_generic([oip_rpc.Unoffered()], [])
     face = oip_rest.Face(ports, models, repository, sampler, limits)
     return face, oip_rest.health(is_ready)
+
+
+def _policy(settings: GatewaySettings) -> Policy:
+    return Policy(
+        text_limit_chars=settings.text_limit_chars,
+        ready_wait_seconds=settings.ready_wait_seconds,
+        outbox_limit=settings.outbox_limit,
+        chunks_at_once=settings.chunks_at_once,
+        upload_limit_bytes=settings.upload_limit_bytes,
+    )
+
+
+def _kafka_patience(settings: GatewaySettings) -> RequestPatience:
+    return RequestPatience(
+        concurrency=settings.async_concurrency,
+        tenant_concurrency=settings.async_tenant_concurrency,
+        request_seconds=settings.request_seconds,
+        ready_wait_seconds=settings.async_ready_wait_seconds,
+    )
+
+
+def _batch_policy(settings: GatewaySettings) -> BatchPolicy:
+    return BatchPolicy(
+        part_rows=settings.batch_part_rows,
+        texts=settings.batch_texts,
+        requests=settings.batch_requests,
+        lease_seconds=settings.batch_lease_seconds,
+        open_limit=settings.batch_limit,
+    )
+
+
+def _batch_patience(settings: GatewaySettings) -> RequestPatience:
+    return RequestPatience(
+        concurrency=settings.batch_requests,
+        tenant_concurrency=settings.batch_requests,
+        request_seconds=settings.request_seconds,
+        ready_wait_seconds=settings.batch_ready_wait_seconds,
+        yields_at=settings.batch_yields_at,
+    )
+
+
+def _row_limits(settings: GatewaySettings) -> RowLimits:
+    return RowLimits(settings.batch_bytes, settings.batch_rows, settings.text_limit_chars)
+
+
+def _limits(settings: GatewaySettings) -> LimitRules:
+    usual = Limits(
+        requests_per_second=settings.limit_requests_per_second,
+        burst=settings.limit_burst,
+        concurrent=settings.limit_concurrent,
+        tokens_per_minute=settings.limit_tokens_per_minute,
+    )
+    return LimitRules(usual=usual, admin_factor=settings.limit_admin_factor)

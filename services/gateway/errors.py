@@ -156,10 +156,10 @@ class BatchHasNoOutput(Conflict):
 
 
 class UnknownDeadLetter(NotFound):
-    """There is no dead letter '{letter}'."""
+    """There is no dead letter '{address}'."""
 
-    field = "letter"
-    hint = "a letter is named TOPIC/PARTITION/OFFSET; GET /api/v1/dead-letters lists them"
+    field = "address"
+    hint = "an address is TOPIC/PARTITION/OFFSET; GET /api/v1/dead-letters lists them"
 
 
 class UnknownTopic(Invalid):
@@ -170,9 +170,9 @@ class UnknownTopic(Invalid):
 
 
 class NothingSelected(Invalid):
-    """Name the letters, or select them with topic, code, since or all; not both."""
+    """Give addresses of dead letters, or select them with topic, code, since or all; not both."""
 
-    field = "letters"
+    field = "addresses"
     hint = "GET /api/v1/dead-letters lists them"
 
 
@@ -184,9 +184,9 @@ class TooManyDeadLetters(Invalid):
 
 
 class RedeliveredAlready(Conflict):
-    """{letter} was redelivered already, as the event {event}."""
+    """{address} was redelivered already, as the event {event}."""
 
-    field = "letters"
+    field = "addresses"
     hint = "'again' sends this correction too; two events have two effects"
 
 

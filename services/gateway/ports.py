@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -148,7 +149,7 @@ class DeadLetterTopics(Protocol):
         """Every record up to now of the dead-letter topics of these topics; those written since then or later."""
         ...
 
-    def read(self, letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+    def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
         """The letters with their bodies, each partition's in order; one that its topic has dropped is left out."""
         ...
 
@@ -320,3 +321,13 @@ class Ports:
     batching: Batching
     tasks: Tasks
     statistics: Statistics = field(default_factory=Statistics)
+
+
+present_pass: ContextVar[Pass | None] = ContextVar("present_pass", default=None)
+
+
+def spend(tokens: int) -> None:
+    """Charges the present request's key, when the request ends; nobody where no door let it in."""
+    passed = present_pass.get()
+    if passed is not None:
+        passed.tokens += tokens

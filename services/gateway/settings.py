@@ -7,10 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.gateway.domain.limits import LimitRules, Limits
-from services.gateway.ports import BatchPolicy, Patience, Policy
 from services.kit.core.settings import ServiceSettings
-from services.kit.core.tabular import RowLimits
 
 
 class GatewaySettings(ServiceSettings):
@@ -88,60 +85,13 @@ class GatewaySettings(ServiceSettings):
         default=0.01, ge=0, le=1, description="share of classifications traced whose caller is not traced"
     )
 
-    def policy(self) -> Policy:
-        return Policy(
-            text_limit_chars=self.text_limit_chars,
-            ready_wait_seconds=self.ready_wait_seconds,
-            outbox_limit=self.outbox_limit,
-            chunks_at_once=self.chunks_at_once,
-            upload_limit_bytes=self.upload_limit_bytes,
-        )
-
-    def patience(self) -> Patience:
-        return Patience(
-            concurrency=self.async_concurrency,
-            tenant_concurrency=self.async_tenant_concurrency,
-            request_seconds=self.request_seconds,
-            ready_wait_seconds=self.async_ready_wait_seconds,
-        )
-
-    def batch_policy(self) -> BatchPolicy:
-        return BatchPolicy(
-            part_rows=self.batch_part_rows,
-            texts=self.batch_texts,
-            requests=self.batch_requests,
-            lease_seconds=self.batch_lease_seconds,
-            open_limit=self.batch_limit,
-        )
-
-    def batch_patience(self) -> Patience:
-        return Patience(
-            concurrency=self.batch_requests,
-            tenant_concurrency=self.batch_requests,
-            request_seconds=self.request_seconds,
-            ready_wait_seconds=self.batch_ready_wait_seconds,
-            yields_at=self.batch_yields_at,
-        )
-
     def roots(self) -> tuple[Path, ...]:
         """Resolved, so that a link cannot lead out of them."""
         named = [Path(name) for name in self.data_roots.split(os.pathsep) if name]
         return tuple(root.resolve() for root in named or (self.home / "datasets", self.home / "demo"))
 
-    def row_limits(self) -> RowLimits:
-        return RowLimits(self.batch_bytes, self.batch_rows, self.text_limit_chars)
-
     def results_root(self) -> str:
         return self.results_store or f"file://{self.home.resolve() / 'results'}"
-
-    def limits(self) -> LimitRules:
-        usual = Limits(
-            requests_per_second=self.limit_requests_per_second,
-            burst=self.limit_burst,
-            concurrent=self.limit_concurrent,
-            tokens_per_minute=self.limit_tokens_per_minute,
-        )
-        return LimitRules(usual=usual, admin_factor=self.limit_admin_factor)
 
     def hosts(self) -> list[str]:
         return [name.strip() for name in self.allowed_hosts.split(",") if name.strip()]

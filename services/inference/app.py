@@ -12,6 +12,7 @@ from services.contracts.tasks import TASKS, Tasks
 from services.inference.domain.batching import Limits
 from services.inference.domain.records import Sampling
 from services.inference.domain.roster import Roster
+from services.inference.domain.scoring import BatchFacts
 from services.inference.handlers import restore
 from services.inference.inbound.events import compacted_topics
 from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
@@ -94,12 +95,20 @@ def _pool(service: Service, machine: _Machine) -> WorkerPool:
     def load(folder: Path, precision: Precision) -> OrtEngine:
         return OrtEngine.load(folder, precision, machine.device)
 
-    pool = WorkerPool(
-        machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=observe_batch
-    )
+    pool = WorkerPool(machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=_observe)
     QUEUED.set_function(lambda: pool.queued)
     service.part("engines", open=pool.start, close=pool.stop)
     return pool
+
+
+def _observe(facts: BatchFacts) -> None:
+    observe_batch(
+        rows=facts.rows,
+        tokens=facts.tokens,
+        padding=facts.padding,
+        engine_seconds=facts.engine_seconds,
+        longest_wait_seconds=facts.longest_wait_seconds,
+    )
 
 
 def _log(service: Service, settings: InferenceSettings) -> LogWriter:

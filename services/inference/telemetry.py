@@ -5,8 +5,6 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from services.inference.domain.scoring import BatchFacts
-
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 REQUESTS: Final = Counter(
@@ -53,12 +51,15 @@ BRING_UPS: Final = Counter(
 )
 
 
-def observe_batch(facts: BatchFacts) -> None:
-    BATCH_ROWS.observe(facts.rows)
-    BATCH_PADDING.observe(facts.padding)
-    TOKENS.inc(facts.tokens)
-    ENGINE_SECONDS.observe(facts.engine_seconds)
-    QUEUE_SECONDS.observe(facts.longest_wait_seconds)
+def observe_batch(
+    *, rows: int, tokens: int, padding: float, engine_seconds: float, longest_wait_seconds: float
+) -> None:
+    """Counts one engine call; `padding` is its share of the tokens."""
+    BATCH_ROWS.observe(rows)
+    BATCH_PADDING.observe(padding)
+    TOKENS.inc(tokens)
+    ENGINE_SECONDS.observe(engine_seconds)
+    QUEUE_SECONDS.observe(longest_wait_seconds)
 
 
 def observe_request(deployment: str, version: int, outcome: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ from services.kit.core import log, telemetry
 from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds
 from services.kit.core.log import logger
-from services.kit.core.settings import ServiceSettings
+from services.kit.core.settings import BadSettings, ServiceSettings
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.producer import EventProducer
@@ -206,5 +206,8 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service]) -> in
 
     try:
         return uvloop.run(live())
+    except BadSettings as refusal:  # of settings that contradict each other: they meet where the service is built
+        print(f"millrace {name}: {refusal} {refusal.advice or ''}", file=sys.stderr)
+        return 2
     finally:
         spans.shutdown()

@@ -4,15 +4,20 @@ from functools import partial
 
 from services.contracts.rpc import monitor_pb2_grpc
 from services.contracts.tasks import TASKS, Tasks
+from services.kit.core.settings import BadSettings
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
+from services.monitor.domain.drift import DriftPolicy
+from services.monitor.domain.sequential import Limits
+from services.monitor.domain.slo import BurnPolicy, Indicator, Objective
+from services.monitor.domain.verdicts import JudgingPolicy
 from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound.events import batches, subscribe, timers
 from services.monitor.inbound.rpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
 from services.monitor.outbound.store import open_store
-from services.monitor.ports import Ports
+from services.monitor.ports import Policy, Ports, Retention
 from services.monitor.settings import MonitorSettings
 
 
@@ -25,7 +30,7 @@ def build(settings: MonitorSettings, tasks: Tasks = TASKS) -> Service:
         clock=service.clock,
         baselines=StoredBaselines(service.artifacts),
         offload=on_a_thread,
-        policy=settings.policy(),
+        policy=policy_of(settings),
         tasks=tasks,
     )
     service.database(store.database)
@@ -45,3 +50,61 @@ def build(settings: MonitorSettings, tasks: Tasks = TASKS) -> Service:
     service.grpc().add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(ports), SERVICE)
     service.http()
     return service
+
+
+def policy_of(settings: MonitorSettings) -> Policy:
+    """How windows, canaries and objectives are judged. Raises BadSettings where two settings contradict each other."""
+    return Policy(
+        drift=_drift(settings),
+        judging=JudgingPolicy(
+            minimum_requests=settings.minimum_requests,
+            require_labels=settings.require_labels,
+            correctness=_limits("correctness", settings.verdict_alpha, 0.0, settings.correctness_margin),
+            errors=_limits("errors", settings.verdict_alpha, settings.errors_tolerance, settings.errors_margin),
+            latency=_limits("latency", settings.verdict_alpha, settings.latency_tolerance, settings.latency_margin),
+        ),
+        objectives=(
+            Objective(Indicator.ERRORS, settings.good_errors_share),
+            Objective(Indicator.LATENCY, settings.good_latency_share),
+        ),
+        burn=BurnPolicy(
+            settings.fast_burn,
+            settings.burn_long_seconds,
+            settings.burn_short_seconds,
+            settings.burn_minimum_requests,
+        ),
+        retention=Retention(
+            answer_hours=settings.answer_hours,
+            answers=settings.answers,
+            minute_hours=settings.minute_hours,
+            inbox_hours=settings.inbox_hours,
+            windows=settings.windows,
+            verdicts=settings.verdicts,
+        ),
+        slow_ms=settings.slow_ms,
+        judge_seconds=settings.judge_seconds,
+        repeat_seconds=settings.repeat_seconds,
+        upkeep_seconds=settings.upkeep_seconds,
+        health_seconds=settings.health_seconds,
+        chunk_records=settings.chunk_records,
+    )
+
+
+def _drift(settings: MonitorSettings) -> DriftPolicy:
+    try:
+        return DriftPolicy(
+            window_rows=settings.window_rows,
+            permutations=settings.permutations,
+            alpha=settings.drift_alpha,
+            consecutive=settings.consecutive_windows,
+            baseline_rows=settings.baseline_rows,
+        )
+    except ValueError as error:
+        raise BadSettings(key="MILLRACE_MONITOR_PERMUTATIONS", problem=str(error)) from error
+
+
+def _limits(indicator: str, alpha: float, tolerance: float, margin: float) -> Limits:
+    try:
+        return Limits(alpha, tolerance, margin)
+    except ValueError as error:
+        raise BadSettings(key=f"MILLRACE_MONITOR_{indicator.upper()}_MARGIN", problem=str(error)) from error

@@ -2,15 +2,10 @@
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.kit.core.settings import ServiceSettings
-from services.monitor.domain.drift import DriftPolicy
-from services.monitor.domain.sequential import Limits
-from services.monitor.domain.slo import BurnPolicy, Indicator, Objective
-from services.monitor.domain.verdicts import JudgingPolicy
-from services.monitor.ports import Policy, Retention
 
 
 class MonitorSettings(ServiceSettings):
@@ -53,52 +48,3 @@ class MonitorSettings(ServiceSettings):
     windows: int = Field(default=500, ge=10, description="kept of a deployment")
     verdicts: int = Field(default=500, ge=10, description="kept of a deployment")
     chunk_records: int = Field(default=1_000, ge=1, description="records a transaction")
-
-    @model_validator(mode="after")
-    def _judges_sensibly(self) -> "MonitorSettings":
-        self.policy()
-        return self
-
-    def policy(self) -> Policy:
-        """Raises ValueError where two settings contradict each other."""
-        return Policy(
-            drift=DriftPolicy(
-                window_rows=self.window_rows,
-                permutations=self.permutations,
-                alpha=self.drift_alpha,
-                consecutive=self.consecutive_windows,
-                baseline_rows=self.baseline_rows,
-            ),
-            judging=self._judging(),
-            objectives=(
-                Objective(Indicator.ERRORS, self.good_errors_share),
-                Objective(Indicator.LATENCY, self.good_latency_share),
-            ),
-            burn=BurnPolicy(
-                self.fast_burn, self.burn_long_seconds, self.burn_short_seconds, self.burn_minimum_requests
-            ),
-            retention=Retention(
-                answer_hours=self.answer_hours,
-                answers=self.answers,
-                minute_hours=self.minute_hours,
-                inbox_hours=self.inbox_hours,
-                windows=self.windows,
-                verdicts=self.verdicts,
-            ),
-            slow_ms=self.slow_ms,
-            judge_seconds=self.judge_seconds,
-            repeat_seconds=self.repeat_seconds,
-            upkeep_seconds=self.upkeep_seconds,
-            health_seconds=self.health_seconds,
-            chunk_records=self.chunk_records,
-        )
-
-    def _judging(self) -> JudgingPolicy:
-        alpha = self.verdict_alpha
-        return JudgingPolicy(
-            minimum_requests=self.minimum_requests,
-            require_labels=self.require_labels,
-            correctness=Limits(alpha, tolerance=0.0, margin=self.correctness_margin),
-            errors=Limits(alpha, self.errors_tolerance, self.errors_margin),
-            latency=Limits(alpha, self.latency_tolerance, self.latency_margin),
-        )

@@ -5,13 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.kit.core.settings import BadSettings
 from services.kit.jobs.timers import TimerLoop
 from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
 from services.registry import handlers
+from services.registry.domain import GatePolicy, RolloutPolicy, Rules
 from services.registry.inbound import events, rpc
 from services.registry.outbound.artifacts import CheckedArtifacts
 from services.registry.outbound.store import RegistryTx
@@ -33,7 +36,7 @@ def build(settings: RegistrySettings) -> Service:
         store=store,
         artifacts=CheckedArtifacts(service.artifacts),
         clock=service.clock,
-        rules=settings.rules(),
+        rules=rules_of(settings),
         replica_timeout=timedelta(seconds=settings.replica_timeout_seconds),
         settle=timedelta(seconds=settings.settle_seconds),
     )
@@ -44,3 +47,27 @@ def build(settings: RegistrySettings) -> Service:
     service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
     service.http()
     return service
+
+
+def rules_of(settings: RegistrySettings) -> Rules:
+    """The gate's and the rollouts' rules. Raises BadSettings where two settings contradict each other."""
+    gate = GatePolicy(
+        minimum_test_rows=settings.gate_minimum_test_rows,
+        margin=settings.gate_margin,
+        floor_margin=settings.gate_floor_margin,
+        alpha=settings.gate_alpha,
+    )
+    try:
+        rollout = RolloutPolicy(
+            weights=settings.canary_weights,
+            bake_seconds=settings.bake_seconds,
+            minimum_requests=settings.minimum_requests,
+            step_timeout_seconds=settings.step_timeout_seconds,
+            mirror=settings.mirror,
+            drain_seconds=settings.drain_seconds,
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        name = "STEP_TIMEOUT_SECONDS" if "step_timeout" in problem else "CANARY_WEIGHTS"
+        raise BadSettings(key=f"MILLRACE_REGISTRY_{name}", problem=problem) from error
+    return Rules(gate=gate, rollout=rollout)

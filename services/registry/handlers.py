@@ -39,6 +39,7 @@ from services.registry.domain.commands import (
     StartRollout,
     StopDeployment,
 )
+from services.registry.domain.facts import AnyFact, DeploymentFact
 from services.registry.domain.lineage import Lineage, lineage
 from services.registry.domain.reports import of_tenant
 from services.registry.domain.state import Version, VersionStatus
@@ -312,7 +313,7 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
     for decided in decide(before, command, at=now, rules=ports.rules):
         after = evolve(after, decided, now)
         await tx.record(cause, decided, now)
-        telemetry.count(decided.fact)
+        _count(decided.fact)
     if after is before:
         return before
     await tx.keep(tenant, after)
@@ -320,6 +321,12 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
         await tx.emit(change, cause=cause)
     await _set_timers(tx, before, after, cause)
     return after
+
+
+def _count(fact: AnyFact) -> None:
+    telemetry.count_version(fact.kind, fact.model)
+    if isinstance(fact, DeploymentFact):
+        telemetry.count_rollout(fact.kind, fact.deployment)
 
 
 async def _set_timers(tx: Tx, before: ModelState, after: ModelState, cause: EventRef) -> None:

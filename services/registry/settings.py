@@ -1,12 +1,11 @@
 """The registry's knobs: `MILLRACE_REGISTRY_...`."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.core.settings import BadSettings, ServiceSettings
-from services.registry.domain import GatePolicy, RolloutPolicy, Rules
+from services.kit.core.settings import ServiceSettings
 
 
 class RegistrySettings(ServiceSettings):
@@ -27,31 +26,3 @@ class RegistrySettings(ServiceSettings):
     gate_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     replica_timeout_seconds: float = Field(default=15.0, gt=0, description="a silent replica counts as gone")
     settle_seconds: float = Field(default=10.0, gt=0, description="after which a replica that is behind is told again")
-
-    @model_validator(mode="after")
-    def _rules_are_sensible(self) -> Self:
-        try:
-            self.rules()
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-            name = "STEP_TIMEOUT_SECONDS" if "step_timeout" in problem else "CANARY_WEIGHTS"
-            raise BadSettings(key=f"MILLRACE_REGISTRY_{name}", problem=problem) from error
-        return self
-
-    def rules(self) -> Rules:
-        return Rules(
-            gate=GatePolicy(
-                minimum_test_rows=self.gate_minimum_test_rows,
-                margin=self.gate_margin,
-                floor_margin=self.gate_floor_margin,
-                alpha=self.gate_alpha,
-            ),
-            rollout=RolloutPolicy(
-                weights=self.canary_weights,
-                bake_seconds=self.bake_seconds,
-                minimum_requests=self.minimum_requests,
-                step_timeout_seconds=self.step_timeout_seconds,
-                mirror=self.mirror,
-                drain_seconds=self.drain_seconds,
-            ),
-        )

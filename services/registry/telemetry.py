@@ -4,8 +4,6 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from services.registry.domain.facts import AnyFact, DeploymentFact
-
 VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["model", "verdict"])
 ROLLOUTS = Counter(
     "millrace_registry_rollouts", "Rollouts ended or paused, or all stopped, by how.", ["deployment", "outcome"]
@@ -21,14 +19,16 @@ _OUTCOMES: Final = {
 }
 
 
-def count(fact: AnyFact) -> None:
-    """Counts a fact of the history, if it is one of these."""
-    if verdict := _VERDICTS.get(fact.kind):
-        VERSIONS.labels(fact.model, verdict).inc()
-    if not isinstance(fact, DeploymentFact):
-        return
-    if fact.kind == "rollout_started":
+def count_version(kind: str, model: str) -> None:
+    """Counts a fact of a version by its kind, if it is one of these."""
+    if verdict := _VERDICTS.get(kind):
+        VERSIONS.labels(model, verdict).inc()
+
+
+def count_rollout(kind: str, deployment: str) -> None:
+    """Counts a fact of a deployment by its kind, if it is one of these."""
+    if kind == "rollout_started":
         for outcome in _OUTCOMES.values():  # from 0 on: a series that begins at 1 shows no increase
-            ROLLOUTS.labels(fact.deployment, outcome)
-    if outcome := _OUTCOMES.get(fact.kind, ""):
-        ROLLOUTS.labels(fact.deployment, outcome).inc()
+            ROLLOUTS.labels(deployment, outcome)
+    if outcome := _OUTCOMES.get(kind, ""):
+        ROLLOUTS.labels(deployment, outcome).inc()

@@ -18,7 +18,8 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.unit_of_work import Job
 from services.kit.service import Service
 from services.kit.storage.uploads import UploadStore
-from services.trainer.domain.spec import OnShutdown
+from services.trainer.domain.datasets import RetrainingPolicy
+from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
 from services.trainer.handlers import executions, running
 from services.trainer.inbound import events, rpc
 from services.trainer.outbound.executor import CHILD, LocalExecutor, LocalPolicy
@@ -71,7 +72,7 @@ def _ports(
     uploads = UploadStore(settings.upload_root(), service.clock, service.ids)
     service.part("uploads", close=uploads.close)
     executor = local_executor(settings, service.clock)
-    if settings.on_shutdown is OnShutdown.CANCEL:
+    if settings.on_shutdown == "cancel":
         service.part("executor", close=executor.end_all)
     return Ports(
         store=store,
@@ -80,11 +81,11 @@ def _ports(
         champions=champions,
         executor=executor,
         inputs=StoredInputs(workspace(settings), uploads, settings.roots(), settings.artifact_root()),
-        retraining=settings.retraining(),
+        retraining=retraining_of(settings),
         wake=worker.wake.set,
         lease_seconds=settings.lease_seconds,
-        training=settings.training(),
-        execution=settings.execution(),
+        training=_training(settings),
+        execution=_execution(settings),
         kept_examples=settings.kept_examples,
         code_version=telemetry.VERSION,
     )
@@ -124,3 +125,34 @@ def end_runs() -> int:
 
 def workspace(settings: TrainerSettings) -> Workspace:
     return Workspace(settings.data_folder / "runs")
+
+
+def retraining_of(settings: TrainerSettings) -> RetrainingPolicy:
+    return RetrainingPolicy(
+        minimum_examples=settings.minimum_feedback,
+        most_examples=settings.most_feedback,
+        poll_seconds=settings.feedback_poll_seconds,
+        patience_seconds=settings.feedback_patience_hours * 3600,
+    )
+
+
+def _training(settings: TrainerSettings) -> RunPolicy:
+    return RunPolicy(
+        base_model=settings.base_model or DEFAULT_BASE_MODEL,
+        limits=Limits(
+            max_bytes=settings.dataset_bytes, max_rows=settings.dataset_rows, memory_mib=settings.memory_mib or None
+        ),
+        threads=settings.run_threads(),
+        checkpoint_steps=settings.checkpoint_steps,
+        frozen_layers=settings.frozen_layers,
+    )
+
+
+def _execution(settings: TrainerSettings) -> ExecutionPolicy:
+    return ExecutionPolicy(
+        stall_seconds=settings.stall_seconds,
+        run_seconds=settings.run_seconds,
+        on_shutdown=OnShutdown(settings.on_shutdown),
+        attempts=settings.attempts,
+        retry_seconds=settings.retry_seconds,
+    )

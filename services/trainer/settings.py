@@ -2,14 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.kit.core.settings import ServiceSettings
-from services.trainer.domain.datasets import RetrainingPolicy
-from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
 
 
 class TrainerSettings(ServiceSettings):
@@ -25,7 +23,9 @@ class TrainerSettings(ServiceSettings):
         description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home. "
         "A tenant's own uploads may be read always",
     )
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    base_model: str = Field(
+        default="", description="a known name, or a local Hugging Face folder; the usual one when empty"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")
     frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
     checkpoint_steps: int = Field(default=40, ge=1, le=100_000)
@@ -39,8 +39,8 @@ class TrainerSettings(ServiceSettings):
         description="starts a run's process in place of this Python, with the attempt's folder as its last argument: "
         "torchrun --nproc-per-node 2 --module services.trainer.stages",
     )
-    on_shutdown: OnShutdown = Field(
-        default=OnShutdown.DETACH,
+    on_shutdown: Literal["detach", "cancel"] = Field(
+        default="detach",
         description="what becomes of a run when the service stops: detach lets it go on, and the next service attaches "
         "to it; cancel ends it with a checkpoint, as is right where its process would end with the container",
     )
@@ -70,29 +70,3 @@ class TrainerSettings(ServiceSettings):
     def run_threads(self) -> int:
         """Half the cores: the others serve, and two threads on shared cores were slower than one."""
         return self.threads or min(4, max(1, (os.cpu_count() or 1) // 2))
-
-    def retraining(self) -> RetrainingPolicy:
-        return RetrainingPolicy(
-            minimum_examples=self.minimum_feedback,
-            most_examples=self.most_feedback,
-            poll_seconds=self.feedback_poll_seconds,
-            patience_seconds=self.feedback_patience_hours * 3600,
-        )
-
-    def training(self) -> RunPolicy:
-        return RunPolicy(
-            base_model=self.base_model,
-            limits=Limits(max_bytes=self.dataset_bytes, max_rows=self.dataset_rows, memory_mib=self.memory_mib or None),
-            threads=self.run_threads(),
-            checkpoint_steps=self.checkpoint_steps,
-            frozen_layers=self.frozen_layers,
-        )
-
-    def execution(self) -> ExecutionPolicy:
-        return ExecutionPolicy(
-            stall_seconds=self.stall_seconds,
-            run_seconds=self.run_seconds,
-            on_shutdown=self.on_shutdown,
-            attempts=self.attempts,
-            retry_seconds=self.retry_seconds,
-        )

@@ -58,7 +58,8 @@ def tracked() -> list[Path]:
         capture_output=True,
         text=True,
     ).stdout
-    return sorted(path for name in listed.split("\0") if name and (ROOT / (path := Path(name))).is_file())
+    # A set: during a merge git names a path in conflict once a side.
+    return sorted({path for name in listed.split("\0") if name and (ROOT / (path := Path(name))).is_file()})
 
 
 def python_sources() -> list[Path]:

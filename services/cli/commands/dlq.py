@@ -46,23 +46,23 @@ def list_letters(
     session, now = Session(as_json=as_json), _now()
     query = {"topic": topic, "code": code, "since": _since(since, now), "waiting": "true" if waiting else ""}
     pages = Listing(session.rest(), {**query, "page_size": min(limit, LARGEST_PAGE)})
-    letters = [_with_age(letter, now) for letter in islice(pages, limit)][::-1]
-    document = {"letters": letters, "total": pages.total, "not_read": pages.not_read}
+    dead_letters = [_with_age(one, now) for one in islice(pages, limit)][::-1]
+    document = {"dead_letters": dead_letters, "total": pages.total, "not_read": pages.not_read}
     session.out.data(document, lambda shown: session.out.table(
         ["letter", "code", "tries", "age", "key", "event", "by", "status"],
         [
-            (one["letter"], one["code"], one["tries"], age(one["age_seconds"]), one["key"][:40],
+            (one["address"], one["code"], one["tries"], age(one["age_seconds"]), one["key"][:40],
              _short(one["event_id"]), one["by"], _status(one))
-            for one in shown["letters"]
+            for one in shown["dead_letters"]
         ],
         empty="no dead letters",
     ))  # fmt: skip
-    if pages.total > len(letters):
-        session.out.say(f"{pages.total - len(letters)} older ones are not shown; --limit shows more")
+    if pages.total > len(dead_letters):
+        session.out.say(f"{pages.total - len(dead_letters)} older ones are not shown; --limit shows more")
     if pages.not_read:
         session.out.say(f"{pages.not_read} older records were not read: there are too many to hold; --since narrows")
-    if letters:
-        newest = letters[-1]["letter"]
+    if dead_letters:
+        newest = dead_letters[-1]["address"]
         session.out.next(f"millrace dlq show {newest}", f"millrace dlq redeliver {newest} --dry-run")
 
 
@@ -78,7 +78,12 @@ def show(
     content = _content(session.rest(), letter)
     body = base64.b64decode(content["body"])
     form, text = readable(body, None if whole else SHOWN_BYTES)
-    document = {**_with_age(content["letter"], _now()), "headers": content["headers"], "body_form": form, "body": text}
+    document = {
+        **_with_age(content["dead_letter"], _now()),
+        "headers": content["headers"],
+        "body_form": form,
+        "body": text,
+    }
     session.out.data(document, lambda shown: _show(session, shown))
     session.out.next(f"millrace dlq redeliver {content['letter']['letter']}")
 
@@ -112,10 +117,12 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     if bool(names) == bool(code or topic or every or since):
         message = "name the letters, or choose them with --code, --topic, --since or --all"
         raise CliError(message, hint="millrace dlq list", code="nothing_chosen", status=Exit.USAGE)
-    selection = {"letters": names} if names else {"code": code, "topic": topic, "since": _since(since, _now()) or None}
+    selection = (
+        {"addresses": names} if names else {"code": code, "topic": topic, "since": _since(since, _now()) or None}
+    )
     request = {**selection, "all": every, "again": again, "corrected_body": _corrected(rest, names, body, edit=edit)}
     planned = rest.post(REDELIVER, _sent({**request, "dry_run": True}))
-    going = [one for one in planned["letters"] if not one["skipped"]]
+    going = [one for one in planned["redeliveries"] if not one["skipped"]]
     outcome = planned
     if going and not dry_run:
         session.confirm(f"Send {len(going)} of {len(planned['letters'])} dead letters again?", yes=yes)
@@ -123,9 +130,9 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     outcome["dry_run"] = dry_run
     session.out.data(outcome, lambda document: _show_redelivery(session, document))
     if going and not dry_run:
-        sent_to = going[0]["letter"].partition("/")[0]
+        sent_to = going[0]["address"].partition("/")[0]
         session.out.next(f"millrace dlq list {sent_to}", f"millrace events tail {sent_to}")
-    if names and len(going) < len(planned["letters"]):
+    if names and len(going) < len(planned["redeliveries"]):
         raise typer.Exit(int(Exit.FAILED))
 
 
@@ -144,7 +151,7 @@ class Listing:
             page = self._rest.get("/dead-letters", **self._query, page_token=token)
             if not token:
                 self.total, self.not_read = page["total"], page["not_read"]
-            yield from page["letters"]
+            yield from page["dead_letters"]
             token = page["next_page_token"]
             if not token:
                 return
@@ -251,7 +258,7 @@ def _short(event: str) -> str:
 
 
 def _show(session: Session, letter: dict[str, Any]) -> None:
-    for name in ("letter", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "given_up_at"):
+    for name in ("address", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "given_up_at"):
         session.out.text(f"{name:<14} {printable(str(letter[name])) if letter[name] != '' else '-'}")
     for name in ("redelivery_of", "redelivered_at", "redelivered_as", "failed_again", "truncated_from"):
         if letter.get(name):
@@ -264,11 +271,11 @@ def _show(session: Session, letter: dict[str, Any]) -> None:
 
 
 def _show_redelivery(session: Session, outcome: dict[str, Any]) -> None:
-    for one in outcome["letters"]:
+    for one in outcome["redeliveries"]:
         going = "would be sent" if outcome["dry_run"] else "sent"
         result = f"skipped, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
         session.out.text(f"{one['letter']}  {printable(result)}")
-    if not outcome["letters"]:
+    if not outcome["redeliveries"]:
         session.out.text("no dead letters")
     elif not outcome["dry_run"]:
         session.out.text(f"records sent: {outcome['sent']}")

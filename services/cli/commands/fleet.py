@@ -11,10 +11,8 @@ import typer
 from services.cli.brokers import BOOTSTRAP_SETTING
 from services.cli.demo import folder
 from services.cli.errors import CliError, Exit, NotRunning
-from services.cli.home import Home
 from services.cli.launcher import launch
 from services.cli.launcher.fleet import BrokerKind
-from services.cli.launcher.probe import status_of
 from services.cli.launcher.state import READY, FleetState
 from services.cli.session import Json, Session, command
 from services.kit.core.clock import SystemClock
@@ -69,7 +67,7 @@ async def _up(session: Session, wanted: launch.LaunchOptions) -> None:
     folder.belongs_to_user(home)
     state = await start(session, wanted)
     session.out.say(f"ready after {clock.monotonic() - started:.1f} s")
-    document = await describe(home, state)
+    document = await launch.describe(home, state)
     session.out.data(document, lambda told: _show(session, told))
     if wanted.detach:
         session.out.next("millrace status", "millrace demo", "millrace down")
@@ -118,42 +116,10 @@ def status(as_json: Json = False) -> None:
         if as_json:
             session.out.data({"state": "stopped", "home": str(session.home.root)}, lambda _: None)
         raise NotRunning
-    document = asyncio.run(describe(session.home, state))
+    document = asyncio.run(launch.describe(session.home, state))
     session.out.data(document, lambda told: _show(session, told))
     if document["state"] == READY:
         session.out.next("millrace deployments list", "millrace runs list")
-
-
-async def describe(home: Home, state: FleetState) -> dict[str, Any]:
-    """What `status --json` gives: the supervisor's word, and each service asked now."""
-    services = [part for part in state.parts if part.http]
-    answers = await asyncio.gather(
-        *(status_of(part.http, path) for part in services for path in ("/healthz", "/readyz"))
-    )
-    health = {
-        part.name: "ready" if answers[2 * index + 1] == 200 else "alive" if answers[2 * index] == 200 else "silent"
-        for index, part in enumerate(services)
-    }
-    return {
-        "state": state.state,
-        "home": state.home,
-        "broker": state.broker,
-        "endpoints": state.endpoints,
-        "api_key_file": state.api_key_file,
-        "services": {
-            part.name: {
-                "health": health[part.name],
-                "state": part.state,
-                "pid": part.pid,
-                "http": f"http://{part.http}",
-                "grpc": part.grpc,
-                "restarts": part.restarts,
-                "log": part.log,
-            }
-            for part in services
-        },
-        "logs": str(home.logs),
-    }
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.cli.scores import interval, overall
 from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
 
 app = subcommands(help="Models and their versions.")
@@ -99,17 +100,6 @@ def set_alias(
 def _aliases(session: Session, told: dict[str, Any]) -> None:
     moved = ", ".join(f"@{name} version {number}" for name, number in sorted(told["aliases"].items()))
     session.out.text(f"{told['name']}{' (dry run, nothing was changed)' if told.get('dry_run') else ''}: {moved}")
-
-
-def overall(version: dict[str, Any]) -> dict[str, Any]:
-    """The scores over all test rows."""
-    found: dict[str, Any] = next((part for part in version.get("slices", []) if part["name"] == "all"), {})
-    return found
-
-
-def interval(scores: dict[str, Any]) -> str:
-    bounds = scores.get("macro_f1_ci95")
-    return f"{bounds['low']:.3f}..{bounds['high']:.3f}" if bounds else ""
 
 
 def _row(version: dict[str, Any]) -> tuple[object, ...]:

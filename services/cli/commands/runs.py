@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.commands.models import interval, overall
+from services.cli.scores import interval, overall
 from services.cli.session import DryRun, Json, Limit, Page, Reason, RecipeJson, Session, Yes, command, more, subcommands
 
 app = subcommands(help="Training runs.")

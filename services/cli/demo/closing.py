@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from services.cli.commands.models import overall
 from services.cli.demo.context import DemoContext
 from services.cli.demo.errors import DemoFailed
 from services.cli.demo.steps import Trained
@@ -25,6 +24,7 @@ from services.cli.demo.summary import (
 )
 from services.cli.demo.view import clock_time
 from services.cli.home import Home
+from services.cli.scores import overall
 from services.cli.waterfall import Span, draw, read_spans, waterfall
 
 WATERFALL_ROWS: Final = 40

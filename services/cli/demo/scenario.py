@@ -10,7 +10,6 @@ from typing import Final
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from services.cli.commands.fleet import describe
 from services.cli.demo import closing, folder, steps
 from services.cli.demo.context import DemoContext
 from services.cli.demo.corpus import Corpus, build
@@ -242,7 +241,7 @@ async def _show_doors(session: Session, home: Home) -> None:
     state = launch.running_state(home)
     if state is None:
         raise DemoFailed("the services stopped")
-    told = await describe(home, state)
+    told = await launch.describe(home, state)
     silent = [name for name, part in told["services"].items() if part["health"] != "ready"]
     for name in ("grpc", "kafka"):
         host, _, port = state.endpoints[name].split(",")[0].rpartition(":")

@@ -1,5 +1,6 @@
 """Starting and stopping the supervisor from a command, and waiting for what it tells."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -7,10 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.cli.home import Home
 from services.cli.launcher.fleet import CLEAN_UPS, BrokerKind
+from services.cli.launcher.probe import status_of
 from services.cli.launcher.processes import alive, run, spawn
 from services.cli.launcher.state import FAILED, READY, FleetState, is_held
 from services.kit.core.clock import Clock
@@ -135,3 +137,35 @@ def _why(state: FleetState | None, supervisor_log: Path) -> str:
         return f"the supervisor ended:\n{tail(supervisor_log)}"
     named = state.problem.rpartition("its log: ")[2]
     return f"{state.problem}\n{tail(Path(named))}" if named != state.problem else state.problem
+
+
+async def describe(home: Home, state: FleetState) -> dict[str, Any]:
+    """What `status --json` gives: the supervisor's word, and each service asked now."""
+    services = [part for part in state.parts if part.http]
+    answers = await asyncio.gather(
+        *(status_of(part.http, path) for part in services for path in ("/healthz", "/readyz"))
+    )
+    health = {
+        part.name: "ready" if answers[2 * index + 1] == 200 else "alive" if answers[2 * index] == 200 else "silent"
+        for index, part in enumerate(services)
+    }
+    return {
+        "state": state.state,
+        "home": state.home,
+        "broker": state.broker,
+        "endpoints": state.endpoints,
+        "api_key_file": state.api_key_file,
+        "services": {
+            part.name: {
+                "health": health[part.name],
+                "state": part.state,
+                "pid": part.pid,
+                "http": f"http://{part.http}",
+                "grpc": part.grpc,
+                "restarts": part.restarts,
+                "log": part.log,
+            }
+            for part in services
+        },
+        "logs": str(home.logs),
+    }

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from services.contracts.rpc import common_pb2 as millrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillrace/v1/dead_letters.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"\xfb\x02\n\nDeadLetter\x12\x0e\n\x06letter\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05tries\x18\x06 \x01(\r\x12\n\n\x02\x62y\x18\x07 \x01(\t\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\x10\n\x08\x65vent_id\x18\t \x01(\t\x12\x10\n\x08trace_id\x18\n \x01(\t\x12/\n\x0bgiven_up_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x0c \x01(\r\x12\x16\n\x0etruncated_from\x18\r \x01(\r\x12\x15\n\rredelivery_of\x18\x0e \x01(\t\x12\x32\n\x0eredelivered_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eredelivered_as\x18\x10 \x01(\t\x12\x14\n\x0c\x66\x61iled_again\x18\x11 \x01(\t\"\x92\x01\n\x16ListDeadLettersRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07waiting\x18\x05 \x01(\x08\"}\n\x17ListDeadLettersResponse\x12(\n\x07letters\x18\x01 \x03(\x0b\x32\x17.millrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r\x12\x10\n\x08not_read\x18\x04 \x01(\r\"H\n\x14GetDeadLetterRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\t\"\xb8\x01\n\x11\x44\x65\x61\x64LetterContent\x12\'\n\x06letter\x18\x01 \x01(\x0b\x32\x17.millrace.v1.DeadLetter\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.millrace.v1.DeadLetterContent.HeadersEntry\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbb\x01\n\x1bRedeliverDeadLettersRequest\x12\x0f\n\x07letters\x18\x01 \x03(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\x12\r\n\x05\x61gain\x18\x06 \x01(\x08\x12\x16\n\x0e\x63orrected_body\x18\x07 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\"g\n\x1cRedeliverDeadLettersResponse\x12(\n\x07letters\x18\x01 \x03(\x0b\x32\x17.millrace.v1.Redelivery\x12\x0c\n\x04sent\x18\x02 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"Y\n\nRedelivery\x12\x0e\n\x06letter\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0f\n\x07skipped\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t2\xb2\x02\n\x11\x44\x65\x61\x64LetterService\x12\\\n\x0fListDeadLetters\x12#.millrace.v1.ListDeadLettersRequest\x1a$.millrace.v1.ListDeadLettersResponse\x12R\n\rGetDeadLetter\x12!.millrace.v1.GetDeadLetterRequest\x1a\x1e.millrace.v1.DeadLetterContent\x12k\n\x14RedeliverDeadLetters\x12(.millrace.v1.RedeliverDeadLettersRequest\x1a).millrace.v1.RedeliverDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emillrace/v1/dead_letters.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18millrace/v1/common.proto\"\xfc\x02\n\nDeadLetter\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05tries\x18\x06 \x01(\r\x12\n\n\x02\x62y\x18\x07 \x01(\t\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\x10\n\x08\x65vent_id\x18\t \x01(\t\x12\x10\n\x08trace_id\x18\n \x01(\t\x12/\n\x0bgiven_up_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x0c \x01(\r\x12\x16\n\x0etruncated_from\x18\r \x01(\r\x12\x15\n\rredelivery_of\x18\x0e \x01(\t\x12\x32\n\x0eredelivered_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eredelivered_as\x18\x10 \x01(\t\x12\x14\n\x0c\x66\x61iled_again\x18\x11 \x01(\t\"\x92\x01\n\x16ListDeadLettersRequest\x12\x1f\n\x04page\x18\x01 \x01(\x0b\x32\x11.millrace.v1.Page\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07waiting\x18\x05 \x01(\x08\"\x82\x01\n\x17ListDeadLettersResponse\x12-\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x17.millrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\r\x12\x10\n\x08not_read\x18\x04 \x01(\r\"H\n\x14GetDeadLetterRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\t\"\xbd\x01\n\x11\x44\x65\x61\x64LetterContent\x12,\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x17.millrace.v1.DeadLetter\x12<\n\x07headers\x18\x02 \x03(\x0b\x32+.millrace.v1.DeadLetterContent.HeadersEntry\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x1bRedeliverDeadLettersRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\r\n\x05topic\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03\x61ll\x18\x05 \x01(\x08\x12\r\n\x05\x61gain\x18\x06 \x01(\x08\x12\x16\n\x0e\x63orrected_body\x18\x07 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x08 \x01(\x08\"l\n\x1cRedeliverDeadLettersResponse\x12-\n\x0credeliveries\x18\x01 \x03(\x0b\x32\x17.millrace.v1.Redelivery\x12\x0c\n\x04sent\x18\x02 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"Z\n\nRedelivery\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x03 \x01(\t\x12\x0f\n\x07skipped\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t2\xb2\x02\n\x11\x44\x65\x61\x64LetterService\x12\\\n\x0fListDeadLetters\x12#.millrace.v1.ListDeadLettersRequest\x1a$.millrace.v1.ListDeadLettersResponse\x12R\n\rGetDeadLetter\x12!.millrace.v1.GetDeadLetterRequest\x1a\x1e.millrace.v1.DeadLetterContent\x12k\n\x14RedeliverDeadLetters\x12(.millrace.v1.RedeliverDeadLettersRequest\x1a).millrace.v1.RedeliverDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEADLETTERCONTENT_HEADERSENTRY']._loaded_options = None
   _globals['_DEADLETTERCONTENT_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_DEADLETTER']._serialized_start=107
-  _globals['_DEADLETTER']._serialized_end=486
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=489
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=635
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=637
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=762
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=764
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=836
-  _globals['_DEADLETTERCONTENT']._serialized_start=839
-  _globals['_DEADLETTERCONTENT']._serialized_end=1023
-  _globals['_DEADLETTERCONTENT_HEADERSENTRY']._serialized_start=977
-  _globals['_DEADLETTERCONTENT_HEADERSENTRY']._serialized_end=1023
-  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_start=1026
-  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_end=1213
-  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_start=1215
-  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_end=1318
-  _globals['_REDELIVERY']._serialized_start=1320
-  _globals['_REDELIVERY']._serialized_end=1409
-  _globals['_DEADLETTERSERVICE']._serialized_start=1412
-  _globals['_DEADLETTERSERVICE']._serialized_end=1718
+  _globals['_DEADLETTER']._serialized_end=487
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=490
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=636
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=639
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=769
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=771
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=843
+  _globals['_DEADLETTERCONTENT']._serialized_start=846
+  _globals['_DEADLETTERCONTENT']._serialized_end=1035
+  _globals['_DEADLETTERCONTENT_HEADERSENTRY']._serialized_start=989
+  _globals['_DEADLETTERCONTENT_HEADERSENTRY']._serialized_end=1035
+  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_start=1038
+  _globals['_REDELIVERDEADLETTERSREQUEST']._serialized_end=1227
+  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_start=1229
+  _globals['_REDELIVERDEADLETTERSRESPONSE']._serialized_end=1337
+  _globals['_REDELIVERY']._serialized_start=1339
+  _globals['_REDELIVERY']._serialized_end=1429
+  _globals['_DEADLETTERSERVICE']._serialized_start=1432
+  _globals['_DEADLETTERSERVICE']._serialized_end=1738
 # @@protoc_insertion_point(module_scope)

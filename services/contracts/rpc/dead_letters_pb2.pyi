@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class DeadLetter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LETTER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
@@ -41,7 +41,7 @@ class DeadLetter(_message.Message):
     REDELIVERED_AT_FIELD_NUMBER: _builtins.int
     REDELIVERED_AS_FIELD_NUMBER: _builtins.int
     FAILED_AGAIN_FIELD_NUMBER: _builtins.int
-    letter: _builtins.str
+    address: _builtins.str
     """TOPIC/PARTITION/OFFSET, with the topic that the event was on."""
     topic: _builtins.str
     status: _builtins.str
@@ -72,7 +72,7 @@ class DeadLetter(_message.Message):
     def __init__(
         self,
         *,
-        letter: _builtins.str = ...,
+        address: _builtins.str = ...,
         topic: _builtins.str = ...,
         status: _builtins.str = ...,
         code: _builtins.str = ...,
@@ -92,7 +92,7 @@ class DeadLetter(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["given_up_at", b"given_up_at", "redelivered_at", b"redelivered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "code", b"code", "event_id", b"event_id", "failed_again", b"failed_again", "given_up_at", b"given_up_at", "key", b"key", "letter", b"letter", "reason", b"reason", "redelivered_as", b"redelivered_as", "redelivered_at", b"redelivered_at", "redelivery_of", b"redelivery_of", "size_bytes", b"size_bytes", "status", b"status", "topic", b"topic", "trace_id", b"trace_id", "tries", b"tries", "truncated_from", b"truncated_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "by", b"by", "code", b"code", "event_id", b"event_id", "failed_again", b"failed_again", "given_up_at", b"given_up_at", "key", b"key", "reason", b"reason", "redelivered_as", b"redelivered_as", "redelivered_at", b"redelivered_at", "redelivery_of", b"redelivery_of", "size_bytes", b"size_bytes", "status", b"status", "topic", b"topic", "trace_id", b"trace_id", "tries", b"tries", "truncated_from", b"truncated_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -140,7 +140,7 @@ Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y0
 class ListDeadLettersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LETTERS_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     NOT_READ_FIELD_NUMBER: _builtins.int
@@ -150,20 +150,20 @@ class ListDeadLettersResponse(_message.Message):
     not_read: _builtins.int
     """Older records that were not read, because there are too many to hold: narrow by topic or by time."""
     @_builtins.property
-    def letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
         """newest first"""
 
     def __init__(
         self,
         *,
-        letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
         next_page_token: _builtins.str = ...,
         total: _builtins.int = ...,
         not_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["letters", b"letters", "next_page_token", b"next_page_token", "not_read", b"not_read", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token", "not_read", b"not_read", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,24 +219,24 @@ class DeadLetterContent(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    LETTER_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     @_builtins.property
-    def letter(self) -> Global___DeadLetter: ...
+    def dead_letter(self) -> Global___DeadLetter: ...
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
-        letter: Global___DeadLetter | None = ...,
+        dead_letter: Global___DeadLetter | None = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         body: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["letter", b"letter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "letter", b"letter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "dead_letter", b"dead_letter", "headers", b"headers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,7 +246,7 @@ Global___DeadLetterContent: _TypeAlias = DeadLetterContent  # noqa: Y015
 class RedeliverDeadLettersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LETTERS_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     TOPIC_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
@@ -257,7 +257,7 @@ class RedeliverDeadLettersRequest(_message.Message):
     topic: _builtins.str
     code: _builtins.str
     all: _builtins.bool
-    """Every letter of the tenant, where no filter is given."""
+    """Every dead letter of the tenant, where no filter is given."""
     again: _builtins.bool
     """Those that were redelivered before, too."""
     corrected_body: _builtins.str
@@ -265,15 +265,15 @@ class RedeliverDeadLettersRequest(_message.Message):
     dry_run: _builtins.bool
     """Say what would be sent, and send nothing."""
     @_builtins.property
-    def letters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """By name; or else those that the filters choose, of which only the ones that wait are sent."""
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By address; or else those that the filters choose, of which only the ones that wait are sent."""
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
-        letters: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
         topic: _builtins.str = ...,
         code: _builtins.str = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
@@ -284,7 +284,7 @@ class RedeliverDeadLettersRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["again", b"again", "all", b"all", "code", b"code", "corrected_body", b"corrected_body", "dry_run", b"dry_run", "letters", b"letters", "since", b"since", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "again", b"again", "all", b"all", "code", b"code", "corrected_body", b"corrected_body", "dry_run", b"dry_run", "since", b"since", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -294,24 +294,24 @@ Global___RedeliverDeadLettersRequest: _TypeAlias = RedeliverDeadLettersRequest  
 class RedeliverDeadLettersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LETTERS_FIELD_NUMBER: _builtins.int
+    REDELIVERIES_FIELD_NUMBER: _builtins.int
     SENT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     sent: _builtins.int
     """How many records were sent: letters of one event, given up by several services, are one record."""
     dry_run: _builtins.bool
     @_builtins.property
-    def letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Redelivery]: ...
+    def redeliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Redelivery]: ...
     def __init__(
         self,
         *,
-        letters: _abc.Iterable[Global___Redelivery] | None = ...,
+        redeliveries: _abc.Iterable[Global___Redelivery] | None = ...,
         sent: _builtins.int = ...,
         dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "letters", b"letters", "sent", b"sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "redeliveries", b"redeliveries", "sent", b"sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,12 +321,12 @@ Global___RedeliverDeadLettersResponse: _TypeAlias = RedeliverDeadLettersResponse
 class Redelivery(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LETTER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
-    letter: _builtins.str
+    address: _builtins.str
     key: _builtins.str
     event_id: _builtins.str
     """Of the record that is sent; of the letter where none is."""
@@ -337,7 +337,7 @@ class Redelivery(_message.Message):
     def __init__(
         self,
         *,
-        letter: _builtins.str = ...,
+        address: _builtins.str = ...,
         key: _builtins.str = ...,
         event_id: _builtins.str = ...,
         skipped: _builtins.str = ...,
@@ -345,7 +345,7 @@ class Redelivery(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "key", b"key", "letter", b"letter", "skipped", b"skipped", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "event_id", b"event_id", "key", b"key", "skipped", b"skipped", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

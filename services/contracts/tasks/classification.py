@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
 from services.contracts.names import Label
@@ -109,10 +109,7 @@ class Classification(Task[ClassificationRequest, ClassificationResult]):
         return shown
 
     def lines(self, result: ClassificationResult) -> list[dict[str, Any]]:
-        lines = [
-            {"label": prediction.label, "score": prediction.score, "scores": prediction.scores}
-            for prediction in result.predictions
-        ]
+        lines = [asdict(prediction) for prediction in result.predictions]
         for line, values in zip(lines, result.embeddings, strict=False):
             line["embedding"] = to_base64(values)
         return lines

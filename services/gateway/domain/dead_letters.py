@@ -19,7 +19,7 @@ REASON_PREFIX: Final = "dlq-"
 REDELIVERY_OF: Final = "redelivery-of"
 FIRST_GIVEN_UP_AT: Final = "redelivery-first-at"
 MARKER: Final = "dlq-redelivered"
-MARKER_LETTER: Final = "dlq-letter"
+MARKER_ADDRESS: Final = "dlq-letter"
 MARKER_EVENT: Final = "dlq-redelivered-as"
 MARKER_AT: Final = "dlq-at"
 
@@ -30,7 +30,7 @@ FAILED_AGAIN: Final = "failed_again"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a dead letter lies; its name is TOPIC/PARTITION/OFFSET, with the topic that the event was on."""
+    """Where a dead letter lies; its address is TOPIC/PARTITION/OFFSET, with the topic that the event was on."""
 
     topic: str
     partition: int
@@ -40,11 +40,11 @@ class Position:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-def read_position(name: str) -> Position:
-    """Raises UnknownDeadLetter for what is no name of one, UnknownTopic for a topic that is none of ours."""
-    parts = name.split("/")
+def read_position(address: str) -> Position:
+    """Raises UnknownDeadLetter for what is no address of one, UnknownTopic for a topic that is none of ours."""
+    parts = address.split("/")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts[1:]):
-        raise UnknownDeadLetter(letter=name[:200])
+        raise UnknownDeadLetter(address=address[:200])
     return Position(check_topic(parts[0]), int(parts[1]), int(parts[2]))
 
 
@@ -97,7 +97,7 @@ class DeadLetter:
     """The letter that the latest redelivery became."""
 
     @property
-    def name(self) -> str:
+    def address(self) -> str:
         return str(self.record.position)
 
     @property
@@ -157,22 +157,25 @@ class DeadLetter:
         return Message(self.topic, self.record.key, body, headers)
 
 
-def dead_letters(records: Iterable[DeadRecord]) -> list[DeadLetter]:
+def read_dead_letters(records: Iterable[DeadRecord]) -> list[DeadLetter]:
     """The letters among the records of dead-letter topics, the oldest first, each with what became of it."""
     all_records = list(records)
-    found = [DeadLetter(record) for record in all_records if MARKER not in record.headers]
-    letters = {letter.name: letter for letter in found}
+    unmarked = [DeadLetter(record) for record in all_records if MARKER not in record.headers]
+    dead_letters = {dead_letter.address: dead_letter for dead_letter in unmarked}
     for record in all_records:
-        if MARKER in record.headers and (letter := letters.get(record.headers.get(MARKER_LETTER, ""))) is not None:
+        if (
+            MARKER in record.headers
+            and (dead_letter := dead_letters.get(record.headers.get(MARKER_ADDRESS, ""))) is not None
+        ):
             at = _read_time(record.headers.get(MARKER_AT, ""), record.written_at)
             event = record.headers.get(MARKER_EVENT, "")
-            letters[letter.name] = replace(letter, redelivered_at=at, redelivered_as=event)
-    for letter in found:
-        origin = letters.get(letter.header(REDELIVERY_OF))
+            dead_letters[dead_letter.address] = replace(dead_letter, redelivered_at=at, redelivered_as=event)
+    for dead_letter in unmarked:
+        origin = dead_letters.get(dead_letter.header(REDELIVERY_OF))
         if origin is not None:  # its marker may be lost; the redelivery is not
-            at = origin.redelivered_at or letter.given_up_at
-            letters[origin.name] = replace(origin, failed_again=letter.name, redelivered_at=at)
-    return sorted(letters.values(), key=lambda letter: (letter.given_up_at, letter.name))
+            at = origin.redelivered_at or dead_letter.given_up_at
+            dead_letters[origin.address] = replace(origin, failed_again=dead_letter.address, redelivered_at=at)
+    return sorted(dead_letters.values(), key=lambda dead_letter: (dead_letter.given_up_at, dead_letter.address))
 
 
 @dataclass(frozen=True)
@@ -188,11 +191,11 @@ class DeadLetterFilter:
         """Raises UnknownTopic."""
         return [check_topic(self.topic)] if self.topic else list(BY_TOPIC)
 
-    def selects(self, letter: DeadLetter) -> bool:
+    def selects(self, dead_letter: DeadLetter) -> bool:
         return (
-            self.code in ("", letter.code)
-            and not (self.waiting and letter.redelivered_at)
-            and (self.since is None or letter.given_up_at >= self.since)
+            self.code in ("", dead_letter.code)
+            and not (self.waiting and dead_letter.redelivered_at)
+            and (self.since is None or dead_letter.given_up_at >= self.since)
         )
 
 

@@ -9,7 +9,6 @@ ahead is in debt, and refused until it is no longer.
 
 import math
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,13 +127,3 @@ class Pass:
 
     def leave(self) -> None:
         """Call it once, however the request ended."""
-
-
-present_pass: ContextVar[Pass | None] = ContextVar("present_pass", default=None)
-
-
-def spend(tokens: int) -> None:
-    """Charges the present request's key, when the request ends; nobody where no door let it in."""
-    passed = present_pass.get()
-    if passed is not None:
-        passed.tokens += tokens

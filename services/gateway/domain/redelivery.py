@@ -16,9 +16,9 @@ from services.contracts.topics import DLQ_SUFFIX
 from services.gateway.domain.dead_letters import (
     FIRST_GIVEN_UP_AT,
     MARKER,
+    MARKER_ADDRESS,
     MARKER_AT,
     MARKER_EVENT,
-    MARKER_LETTER,
     REDELIVERY_OF,
     DeadLetter,
 )
@@ -36,7 +36,7 @@ NewestIds = Mapping[tuple[str, str], str]
 class Redelivery:
     """A letter, and either the record that is sent or why none is."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     message: Message | None = None
     skipped: str = ""
     """A code for programs; empty where a record is sent."""
@@ -45,69 +45,76 @@ class Redelivery:
     @property
     def event_id(self) -> str:
         """Of the record that is sent; of the letter where none is."""
-        return id_of(self.message) if self.message is not None else self.letter.record.event_id
+        return id_of(self.message) if self.message is not None else self.dead_letter.record.event_id
 
     @property
     def identity(self) -> bytes:
         """Equal for letters of one event, which several services may have given up."""
         if self.message is None:
-            return self.letter.name.encode()
-        event = self.letter.record.event_id or self.letter.name
+            return self.dead_letter.address.encode()
+        event = self.dead_letter.record.event_id or self.dead_letter.address
         parts = (event.encode(), self.message.topic.encode(), self.message.key or b"", self.message.value or b"")
         return hashlib.sha256(b"\n".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
     def marker(self, actor: str, now: datetime) -> Message:
         """Recorded beside the letter after the record was sent."""
-        headers = {MARKER: actor, MARKER_LETTER: self.letter.name, MARKER_EVENT: self.event_id}
-        topic = self.letter.topic + DLQ_SUFFIX
-        return Message(topic, self.letter.record.key, None, (*headers.items(), (MARKER_AT, now.isoformat())))
+        headers = {MARKER: actor, MARKER_ADDRESS: self.dead_letter.address, MARKER_EVENT: self.event_id}
+        topic = self.dead_letter.topic + DLQ_SUFFIX
+        return Message(topic, self.dead_letter.record.key, None, (*headers.items(), (MARKER_AT, now.isoformat())))
 
 
-def skip_unread(letter: DeadLetter, newest: NewestIds, now: datetime, *, again: bool) -> Redelivery | None:
+def skip_unread(dead_letter: DeadLetter, newest: NewestIds, now: datetime, *, again: bool) -> Redelivery | None:
     """The reason not to send the letter that its headers already give; None where its body has to be read."""
-    if letter.redelivered_at and not again:
-        why = f"it became {letter.failed_again}" if letter.failed_again else f"at {letter.redelivered_at.isoformat()}"
-        return Redelivery(letter, skipped="redelivered_already", why=f"{why}; 'again' sends it once more")
-    if letter.truncated_from:
-        why = f"of {letter.truncated_from} bytes only a part fitted the dead-letter topic; its producer has to send it"
-        return Redelivery(letter, skipped="truncated", why=why)
-    if now - letter.first_given_up_at > DEAD_LETTER_RETENTION:
+    if dead_letter.redelivered_at and not again:
+        why = (
+            f"it became {dead_letter.failed_again}"
+            if dead_letter.failed_again
+            else f"at {dead_letter.redelivered_at.isoformat()}"
+        )
+        return Redelivery(dead_letter, skipped="redelivered_already", why=f"{why}; 'again' sends it once more")
+    if dead_letter.truncated_from:
+        size = dead_letter.truncated_from
+        why = f"of {size} bytes only a part fitted the dead-letter topic; its producer has to send it"
+        return Redelivery(dead_letter, skipped="truncated", why=why)
+    if now - dead_letter.first_given_up_at > DEAD_LETTER_RETENTION:
         days = DEAD_LETTER_RETENTION.days
         why = f"first given up more than {days} days ago: a service that handled it may have forgotten its id"
-        return Redelivery(letter, skipped="too_old", why=why)
-    event = BY_TOPIC[letter.topic]
-    if event.compacted and newest.get((letter.topic, letter.key)) != letter.record.event_id:
-        why = f"{event.owner} has published a newer event for {letter.key}, and only the newest counts"
-        return Redelivery(letter, skipped="superseded", why=why)
+        return Redelivery(dead_letter, skipped="too_old", why=why)
+    event = BY_TOPIC[dead_letter.topic]
+    if event.compacted and newest.get((dead_letter.topic, dead_letter.key)) != dead_letter.record.event_id:
+        why = f"{event.owner} has published a newer event for {dead_letter.key}, and only the newest counts"
+        return Redelivery(dead_letter, skipped="superseded", why=why)
     return None
 
 
-def redeliver(letter: DeadLetter, body: bytes, now: datetime) -> Redelivery:
+def redeliver(dead_letter: DeadLetter, body: bytes, now: datetime) -> Redelivery:
     """The original record. It is skipped where it cannot be read: it would become a dead letter again."""
-    original = letter.original(body)
+    original = dead_letter.original(body)
     try:
         decode(original, now)
-    except Refusal as refusal:
-        return Redelivery(letter, skipped="malformed", why=f"{refusal} A corrected body can be sent instead.")
-    return Redelivery(letter, _with_origin(original, letter))
+    except Refusal as error:
+        return Redelivery(dead_letter, skipped="malformed", why=f"{error} A corrected body can be sent instead.")
+    return Redelivery(dead_letter, _with_origin(original, dead_letter))
 
 
-def redeliver_corrected(letter: DeadLetter, body: bytes, corrected: bytes, now: datetime, *, again: bool) -> Redelivery:
+def redeliver_corrected(
+    dead_letter: DeadLetter, body: bytes, corrected: bytes, now: datetime, *, again: bool
+) -> Redelivery:
     """The letter with another body: an event of its own, caused by the first one.
 
     Its id is made of the first one and of the body, so that the same correction twice has one effect. Raises BadField
     for a body that is no event, and RedeliveredAlready for a letter that was redelivered as another event: two events
     have two effects.
     """
-    original = letter.original(body)
-    cause = letter.record.event_id or letter.name
+    original = dead_letter.original(body)
+    cause = dead_letter.record.event_id or dead_letter.address
     digest = hashlib.sha256(f"{cause}\n".encode() + corrected).hexdigest()[:40]
     attributes = attributes_of(original)
     headers = {
         "ce_specversion": "1.0",
         "ce_id": f"corrected-{digest}",
         "ce_source": SOURCE,
-        "ce_tenant": letter.record.tenant,
+        "ce_tenant": dead_letter.record.tenant,
         "ce_causationid": cause,
         "ce_correlationid": attributes.get("correlationid", "") or cause,
         **{name: original.header(name) or attributes.get(name, "") for name in ("traceparent", "tracestate")},
@@ -115,13 +122,15 @@ def redeliver_corrected(letter: DeadLetter, body: bytes, corrected: bytes, now: 
     sent = tuple((name, value) for name, value in headers.items() if value)
     try:
         envelope: Envelope[Any] = decode(replace(original, value=corrected, headers=sent), now)
-    except Refusal as refusal:
-        raise BadField(name="corrected_body", problem=str(refusal), at="corrected_body") from refusal
-    if letter.redelivered_at and letter.redelivered_as != envelope.id and not again:
-        raise RedeliveredAlready(letter=letter.name, event=letter.redelivered_as or letter.failed_again)
-    return Redelivery(letter, _with_origin(encode(envelope), letter))
+    except Refusal as error:
+        raise BadField(name="corrected_body", problem=str(error), at="corrected_body") from error
+    if dead_letter.redelivered_at and dead_letter.redelivered_as != envelope.id and not again:
+        raise RedeliveredAlready(
+            address=dead_letter.address, event=dead_letter.redelivered_as or dead_letter.failed_again
+        )
+    return Redelivery(dead_letter, _with_origin(encode(envelope), dead_letter))
 
 
-def _with_origin(message: Message, letter: DeadLetter) -> Message:
-    origin = ((REDELIVERY_OF, letter.name), (FIRST_GIVEN_UP_AT, letter.first_given_up_at.isoformat()))
+def _with_origin(message: Message, dead_letter: DeadLetter) -> Message:
+    origin = ((REDELIVERY_OF, dead_letter.address), (FIRST_GIVEN_UP_AT, dead_letter.first_given_up_at.isoformat()))
     return replace(message, headers=(*message.headers, *origin))

@@ -1,11 +1,11 @@
 """The rows of a batch: how they are asked about together, and the line that tells what came of each. Pure."""
 
 import hashlib
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import orjson
+from typing import Any
 
 from services.contracts.errors import Refusal
 from services.contracts.tasks.records import Source
@@ -71,7 +71,7 @@ def command_of(batch: Batch, task: AnyTask, rows: Sequence[InputRow], *, deadlin
 def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
     lines = []
     for row, line in zip(rows, answer.task.lines(answer.result()), strict=True):
-        content = orjson.dumps({"row": row.number, **line, "version": answer.version}) + b"\n"
+        content = _line({"row": row.number, **line, "version": answer.version})
         lines.append(Line(row.number, content, answer.version))
     return lines
 
@@ -80,7 +80,7 @@ def error_line(row: InputRow, problem: Refusal) -> Line:
     """A row is asked about with others, so its place among them says nothing."""
     message = _PLACE.sub("text", str(problem))
     told = {"row": row.number, "error": {"code": problem.code, "message": message}}
-    return Line(row.number, orjson.dumps(told) + b"\n", 0)
+    return Line(row.number, _line(told), 0)
 
 
 def part_of(batch: Batch, lines: Sequence[Line], *, fence: int, read_bytes: int) -> tuple[Part, bytes]:
@@ -114,4 +114,8 @@ def manifest(batch: Batch, *, sha256: str, size_bytes: int) -> bytes:
         "versions": list(batch.versions),
         "output": {"name": "output.jsonl", "size_bytes": size_bytes, "sha256": sha256},
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n"
+    return f"{json.dumps(told, ensure_ascii=False, indent=2)}\n".encode()
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(row, ensure_ascii=False, separators=(',', ':'))}\n".encode()

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from opentelemetry import trace
-
 from services.contracts.errors import InternalError, Kind, Refusal
 from services.contracts.names import place_of
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import PredictEvent, Result
 from services.contracts.tasks.task import RequestLimits
-from services.gateway.domain.limits import spend
 from services.gateway.domain.requests import Answer, Predict, check_request_id, check_sticky_key
 from services.gateway.domain.routing import Replica, sticky_ticket
 from services.gateway.errors import DeadlinePassed, DeploymentNotReady, RoutesNotRead, UnknownDeployment
-from services.gateway.ports import Policy, Ports, ReplicaRequest
+from services.gateway.ports import Policy, Ports, ReplicaRequest, spend
 from services.gateway.telemetry import FIRST_REQUEST, REQUEST_SECONDS, REQUESTS, RETRIES
 from services.kit.core import telemetry
 
@@ -256,7 +253,7 @@ async def _wait_for_a_replica(command: Predict, attempts: _Attempts, give_up_at:
 @contextmanager
 def _first_request(brought_by: Mapping[str, str], request: ReplicaRequest) -> Iterator[None]:
     """A version's first request is answered inside the trace of its rollout, whose story so ends with it."""
-    request_span = trace.get_current_span().get_span_context()
+    request_span = telemetry.current_span_context()
     attributes: dict[str, str | int | float | bool] = {
         "millrace.deployment": request.deployment,
         "millrace.version": request.version,

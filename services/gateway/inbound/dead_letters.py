@@ -16,35 +16,39 @@ MAX_NAMES = 200
 async def list_all(request: wire.ListDeadLettersRequest, caller: Caller, ports: Ports) -> wire.ListDeadLettersResponse:
     page = paging("ListDeadLetters", request)
     listing = await handlers.list_dead_letters(_selection(request, waiting=request.waiting), caller.tenant, ports)
-    letters = listing.letters
+    dead_letters = listing.dead_letters
     if page.after:
-        start = next((index + 1 for index, letter in enumerate(letters) if letter.name == page.after), None)
+        start = next(
+            (index + 1 for index, dead_letter in enumerate(dead_letters) if dead_letter.address == page.after), None
+        )
         if start is None:  # its topic dropped it: a page from the middle would hide letters
             raise BadPageToken
-        letters = letters[start:]
-    shown, token = page.cut(letters[: page.limit], lambda letter: letter.name)
+        dead_letters = dead_letters[start:]
+    shown, token = page.cut(dead_letters[: page.limit], lambda dead_letter: dead_letter.address)
     return wire.ListDeadLettersResponse(
-        letters=map(letter_message, shown),
+        dead_letters=map(dead_letter_message, shown),
         next_page_token=token,
-        total=len(listing.letters),
+        total=len(listing.dead_letters),
         not_read=listing.not_read,
     )
 
 
 async def get(request: wire.GetDeadLetterRequest, caller: Caller, ports: Ports) -> wire.DeadLetterContent:
     name = f"{request.topic}/{request.partition}/{request.offset}"
-    letter, body = await handlers.get_dead_letter(name, caller.tenant, ports)
-    return wire.DeadLetterContent(letter=letter_message(letter), headers=dict(letter.record.headers), body=body)
+    dead_letter, body = await handlers.get_dead_letter(name, caller.tenant, ports)
+    return wire.DeadLetterContent(
+        dead_letter=dead_letter_message(dead_letter), headers=dict(dead_letter.record.headers), body=body
+    )
 
 
 async def redeliver(
     request: wire.RedeliverDeadLettersRequest, caller: Caller, ports: Ports
 ) -> wire.RedeliverDeadLettersResponse:
-    if len(request.letters) > MAX_NAMES:
-        raise BadField(name="letters", problem=f"they are more than {MAX_NAMES}", at="letters")
+    if len(request.addresses) > MAX_NAMES:
+        raise BadField(name="addresses", problem=f"they are more than {MAX_NAMES}", at="addresses")
     filtered = bool(request.topic or request.code or request.HasField("since") or request.all)
     command = handlers.RedeliverDeadLetters(
-        letters=tuple(request.letters),
+        addresses=tuple(request.addresses),
         selection=_selection(request, waiting=False) if filtered else None,
         again=request.again,
         corrected_body=request.corrected_body.encode() or None,
@@ -52,7 +56,7 @@ async def redeliver(
     )
     outcome = await handlers.redeliver_dead_letters(command, caller, ports)
     return wire.RedeliverDeadLettersResponse(
-        letters=map(_redelivery_message, outcome.redeliveries), sent=outcome.sent, dry_run=request.dry_run
+        redeliveries=map(_redelivery_message, outcome.redeliveries), sent=outcome.sent, dry_run=request.dry_run
     )
 
 
@@ -67,32 +71,32 @@ def _selection(
     )
 
 
-def letter_message(letter: DeadLetter) -> wire.DeadLetter:
+def dead_letter_message(dead_letter: DeadLetter) -> wire.DeadLetter:
     return wire.DeadLetter(
-        letter=letter.name,
-        topic=letter.topic,
-        status=letter.status,
-        code=letter.code,
-        reason=letter.header("dlq-reason"),
-        tries=letter.tries,
-        by=letter.header("dlq-by"),
-        key=letter.key,
-        event_id=letter.record.event_id,
-        trace_id=letter.trace_id,
-        given_up_at=timestamp(letter.given_up_at),
-        size_bytes=letter.record.size_bytes,
-        truncated_from=within_column(letter.truncated_from),
-        redelivery_of=letter.header(REDELIVERY_OF),
-        redelivered_at=timestamp(letter.redelivered_at),
-        redelivered_as=letter.redelivered_as,
-        failed_again=letter.failed_again,
+        address=dead_letter.address,
+        topic=dead_letter.topic,
+        status=dead_letter.status,
+        code=dead_letter.code,
+        reason=dead_letter.header("dlq-reason"),
+        tries=dead_letter.tries,
+        by=dead_letter.header("dlq-by"),
+        key=dead_letter.key,
+        event_id=dead_letter.record.event_id,
+        trace_id=dead_letter.trace_id,
+        given_up_at=timestamp(dead_letter.given_up_at),
+        size_bytes=dead_letter.record.size_bytes,
+        truncated_from=within_column(dead_letter.truncated_from),
+        redelivery_of=dead_letter.header(REDELIVERY_OF),
+        redelivered_at=timestamp(dead_letter.redelivered_at),
+        redelivered_as=dead_letter.redelivered_as,
+        failed_again=dead_letter.failed_again,
     )
 
 
 def _redelivery_message(redelivery: Redelivery) -> wire.Redelivery:
     return wire.Redelivery(
-        letter=redelivery.letter.name,
-        key=redelivery.letter.key,
+        address=redelivery.dead_letter.address,
+        key=redelivery.dead_letter.key,
         event_id=redelivery.event_id,
         skipped=redelivery.skipped,
         why=redelivery.why,

@@ -27,13 +27,13 @@ FETCH_BYTES: Final = 8 * 1024 * 1024
 
 
 class KafkaDeadLetters(DeadLetterTopics):
-    """One reader at a time: whoever waits too long for its turn is refused as for a silent broker."""
+    """One reader at a time: whoever waits too long for the one before is refused as for a silent broker."""
 
     def __init__(self, bootstrap_servers: str, sender: Sender, *, max_records: int = MAX_RECORDS) -> None:
         self._servers = bootstrap_servers
         self._sender = sender
         self._max_records = max_records
-        self._turn = asyncio.Lock()
+        self._reader = asyncio.Lock()
 
     async def scan(self, topics: Sequence[str], since: datetime | None) -> DeadLetterScan:
         records: list[DeadRecord] = []
@@ -47,15 +47,15 @@ class KafkaDeadLetters(DeadLetterTopics):
                     del records[:excess]
         return DeadLetterScan(records, not_read)
 
-    async def read(self, letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        wanted = {letter.record.position: letter for letter in letters}
-        topics = sorted({letter.topic + DLQ_SUFFIX for letter in letters})
+    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+        positions = {dead_letter.record.position: dead_letter for dead_letter in dead_letters}
+        topics = sorted({dead_letter.topic + DLQ_SUFFIX for dead_letter in dead_letters})
         async with self._reading(topics) as consumer:
-            async for chunk in _between(consumer, list(wanted)):
+            async for chunk in _between(consumer, list(positions)):
                 for record in chunk:
                     position = Position(record.topic.removesuffix(DLQ_SUFFIX), record.partition, record.offset)
-                    if (letter := wanted.get(position)) is not None:
-                        yield letter, record.value or b""
+                    if (dead_letter := positions.get(position)) is not None:
+                        yield dead_letter, record.value or b""
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         newest: dict[tuple[str, str], str] = {}
@@ -79,7 +79,7 @@ class KafkaDeadLetters(DeadLetterTopics):
             fetch_max_bytes=FETCH_BYTES,
         )
         try:
-            async with asyncio.timeout(READ_SECONDS), self._turn:
+            async with asyncio.timeout(READ_SECONDS), self._reader:
                 try:
                     await consumer.start()
                     yield consumer
@@ -103,9 +103,9 @@ async def _seek_time(consumer: AIOKafkaConsumer, partitions: Sequence[TopicParti
     """Where the broker has an index of times; the embedded one has none, and is read from the beginning."""
     time_ms = max(0, int(since.timestamp() * 1000))
     offsets = await consumer.offsets_for_times(dict.fromkeys(partitions, time_ms))
-    for partition, found in offsets.items():
-        if found is not None and found.offset >= 0:
-            consumer.seek(partition, found.offset)
+    for partition, first in offsets.items():
+        if first is not None and first.offset >= 0:
+            consumer.seek(partition, first.offset)
 
 
 async def _between(consumer: AIOKafkaConsumer, positions: Sequence[Position]) -> AsyncIterator[list[Any]]:
@@ -117,9 +117,9 @@ async def _between(consumer: AIOKafkaConsumer, positions: Sequence[Position]) ->
     ends = await consumer.end_offsets(list(offsets))
     others = consumer.assignment() - offsets.keys()
     consumer.pause(*others)
-    for partition, wanted in offsets.items():
-        consumer.seek(partition, min(wanted))
-    async for chunk in _until(consumer, {part: min(ends[part], max(wanted) + 1) for part, wanted in offsets.items()}):
+    for partition, numbers in offsets.items():
+        consumer.seek(partition, min(numbers))
+    async for chunk in _until(consumer, {part: min(ends[part], max(numbers) + 1) for part, numbers in offsets.items()}):
         yield chunk
 
 

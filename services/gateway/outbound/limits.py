@@ -11,11 +11,10 @@ from services.gateway.domain.limits import (
     charge,
     debt,
     left_over,
-    present_pass,
     take,
 )
 from services.gateway.errors import ConcurrencyLimitExceeded, RateLimitExceeded, TokenLimitExceeded
-from services.gateway.ports import Limiter
+from services.gateway.ports import Limiter, present_pass
 from services.gateway.telemetry import LIMITED
 from services.kit.core.clock import Clock
 from services.kit.identity.auth import KeyLimits, Principal

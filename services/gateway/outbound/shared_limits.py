@@ -26,10 +26,9 @@ from services.gateway.domain.limits import (
     Limits,
     Pass,
     Quota,
-    present_pass,
 )
 from services.gateway.outbound.limits import free, too_many_at_once, too_many_requests, too_many_tokens
-from services.gateway.ports import Limiter
+from services.gateway.ports import Limiter, present_pass
 from services.gateway.telemetry import LIMIT_SECONDS, LIMITS_LOCAL
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger

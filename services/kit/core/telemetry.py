@@ -108,6 +108,11 @@ def current_trace_id() -> str:
     return f"{told.trace_id:032x}" if told.is_valid else ""
 
 
+def current_span_context() -> SpanContext:
+    """The context of the span under way, to link another span to; not valid where there is none."""
+    return trace.get_current_span().get_span_context()
+
+
 @contextmanager
 def span(
     name: str,

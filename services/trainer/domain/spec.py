@@ -12,7 +12,6 @@ artifact/         the model, as `services/contracts/artifact.py` lays it out
 
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,14 +74,6 @@ class ExitCode(IntEnum):
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Champion(_Frozen):
-    """The version to be compared with: a verified artifact folder and the precision that is served of it."""
-
-    version: VersionNumber
-    folder: Path
-    precision: Precision
 
 
 class Limits(_Frozen):
@@ -160,7 +151,7 @@ class ExecutionPolicy(_Frozen):
     )
 
 
-class _Training(RunPolicy):
+class TrainingInputs(RunPolicy):
     """What a run depends on wherever its files lie."""
 
     run: RunId
@@ -182,7 +173,7 @@ class ChampionRef(_Frozen):
     precision: Precision
 
 
-class TrainingSpec(_Training):
+class TrainingSpec(TrainingInputs):
     """What an executor is given: addresses only, so that the work may be done on any machine."""
 
     tenant: Tenant
@@ -191,14 +182,6 @@ class TrainingSpec(_Training):
     champion: ChampionRef | None = None
     artifact_store: str = Field(description="the root that the artifact is put under")
     working_uri: str = Field(description="the run's own folder: attempts, checkpoints, progress and outcome")
-
-
-class RunSpec(_Training):
-    """All that a run depends on, on this machine's disk: the same spec over the same files gives the same model."""
-
-    data: Path
-    feedback: Path | None = None
-    champion: Champion | None = None
 
 
 class Handle(_Frozen):

@@ -14,7 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from services.contracts.artifact import Precision, graph_file
 from services.contracts.training import VariantReport
 from services.kit.core.clock import Clock
-from services.trainer.domain.spec import Gates, RunSpec, Split, Stage
+from services.trainer.domain.spec import Gates, Split, Stage
 from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.batches import by_length, encode, pad
 from services.trainer.stages.evaluate import (
@@ -29,6 +29,7 @@ from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, load_rows
 from services.trainer.stages.scores import label_numbers, macro_f1
+from services.trainer.stages.spec import RunSpec
 
 INT8_LOGITS_FILE: Final = "int8.logits.npy"
 _QUANTISED: Final = ["MatMul", "Gather"]

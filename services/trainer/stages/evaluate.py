@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, graph_file
-from services.trainer.domain.spec import Champion, RunSpec, Split, Stage
+from services.trainer.domain.spec import Split, Stage
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.baseline import BaselineBeside
 from services.trainer.stages.batches import Batch, by_length, encode
@@ -20,6 +20,7 @@ from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Floats, Graph, Outputs, gather
 from services.trainer.stages.prepare import Prepared, Row, load_rows
 from services.trainer.stages.scores import Labels, label_numbers, macro_f1
+from services.trainer.stages.spec import Champion, RunSpec
 from services.trainer.stages.train import Trained, load_trained
 
 LOGITS_FILE: Final = "torch.logits.npy"

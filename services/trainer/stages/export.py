@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from services.contracts.artifact import Precision, graph_file
-from services.trainer.domain.spec import RunSpec, Split, Stage
+from services.trainer.domain.spec import Split, Stage
 from services.trainer.errors import ParityFailed
 from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.batches import Batch, by_length, encode, mixed, pad
@@ -29,6 +29,7 @@ from services.trainer.stages.evaluate import (
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, load_rows
+from services.trainer.stages.spec import RunSpec
 from services.trainer.stages.train import load_trained
 
 OPSET: Final = 20

@@ -10,7 +10,8 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from services.kit.core.clock import Clock
-from services.trainer.domain.spec import PROGRESS_FILE, RUN_FILE, DataContent, Progress, RunSpec, Stage
+from services.trainer.domain.spec import PROGRESS_FILE, RUN_FILE, DataContent, Progress, Stage
+from services.trainer.stages.spec import RunSpec
 
 M = TypeVar("M", bound=BaseModel)
 _PARTIAL: Final = ".partial"

@@ -10,7 +10,8 @@ import fsspec
 from services.contracts.errors import Unavailable
 from services.kit.core.tabular import MissingFile, UnsupportedAddress
 from services.kit.storage.artifacts import ArtifactStore
-from services.trainer.domain.spec import Champion, ChampionRef, RunSpec, TrainingSpec
+from services.trainer.domain.spec import ChampionRef, TrainingSpec
+from services.trainer.stages.spec import Champion, RunSpec
 
 DATA_FILE: Final = "data"
 CHAMPION_FOLDER: Final = "champion"

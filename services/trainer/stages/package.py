@@ -18,7 +18,7 @@ from services.contracts.artifact import (
     graph_file,
 )
 from services.contracts.training import Comparison, Metrics
-from services.trainer.domain.spec import ARTIFACT_FOLDER, BASE, FEEDBACK, RunSpec, Split, Stage
+from services.trainer.domain.spec import ARTIFACT_FOLDER, BASE, FEEDBACK, Split, Stage
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import by_length, encode
 from services.trainer.stages.compress import INT8_LOGITS_FILE, Compressed
@@ -34,6 +34,7 @@ from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, Row, load_rows
 from services.trainer.stages.scores import Labels, label_numbers, paired, score
+from services.trainer.stages.spec import RunSpec
 
 _PARTIAL_FOLDER: Final = f"{ARTIFACT_FOLDER}.partial"
 _LOGITS: Final = {Precision.FP32: FP32_LOGITS_FILE, Precision.INT8: INT8_LOGITS_FILE}

@@ -18,10 +18,11 @@ from pydantic import BaseModel
 from services.contracts.training import Columns
 from services.kit.core.duplicates import first_likes, normalised
 from services.kit.core.tabular import UnusableData
-from services.trainer.domain.spec import BASE, FEEDBACK, DataContent, Limits, RunSpec, Split, Splitting, Stage
+from services.trainer.domain.spec import BASE, FEEDBACK, DataContent, Limits, Split, Splitting, Stage
 from services.trainer.errors import ContentChanged, EmptyData, OneClass, TooFewRows, TooManyLabels
 from services.trainer.stages.folder import Finished, RunFolder, file_hash, hash_of
 from services.trainer.stages.reading import RawRow, read_content, read_rows
+from services.trainer.stages.spec import RunSpec
 
 ROWS_FILE: Final = "rows.jsonl"
 MIN_SPLIT_ROWS: Final = 20

@@ -5,9 +5,10 @@ import asyncio
 from services.contracts.artifact import ArtifactRef
 from services.kit.core import telemetry
 from services.kit.storage.artifacts import ArtifactStore
-from services.trainer.domain.spec import ARTIFACT_FOLDER, RunSpec, Stage
+from services.trainer.domain.spec import ARTIFACT_FOLDER, Stage
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.package import Packaged
+from services.trainer.stages.spec import RunSpec
 
 
 class Published(Finished):

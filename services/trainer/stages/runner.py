@@ -20,7 +20,6 @@ from services.trainer.domain.spec import (
     ExitCode,
     Failure,
     RunResult,
-    RunSpec,
     Stage,
     TrainingSpec,
 )
@@ -29,6 +28,7 @@ from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.folder import F, RunFolder
 from services.trainer.stages.inputs import localise
 from services.trainer.stages.prepare import Prepared, prepare, prepare_inputs
+from services.trainer.stages.spec import RunSpec
 from services.trainer.stages.stopping import Stopping, watch_memory
 from services.trainer.stages.tracing import stage_span
 

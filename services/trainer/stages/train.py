@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from services.contracts.training import Recipe
-from services.trainer.domain.spec import RunSpec, Split, Stage
+from services.trainer.domain.spec import Split, Stage
 from services.trainer.stages import checkpoint
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import encode, pad, shuffled
@@ -23,6 +23,7 @@ from services.trainer.stages.checkpoint import Position
 from services.trainer.stages.encoder import Classifier
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.prepare import Prepared, load_rows
+from services.trainer.stages.spec import RunSpec
 from services.trainer.stages.stopping import Stopping
 
 WEIGHTS_FILE: Final = "trained.safetensors"

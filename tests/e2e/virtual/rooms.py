@@ -38,6 +38,7 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.unit_of_work import Job
 from services.kit.storage.uploads import UploadStore
 from services.monitor import ports as monitor
+from services.monitor.app import policy_of
 from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound import events as monitor_events
 from services.monitor.outbound.baselines import StoredBaselines
@@ -47,11 +48,13 @@ from services.monitor.settings import MonitorSettings
 from services.registry import handlers as registry_handlers
 from services.registry import ports as registry
 from services.registry.app import MIGRATIONS as REGISTRY_MIGRATIONS
+from services.registry.app import rules_of
 from services.registry.inbound import events as registry_events
 from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
 from services.trainer import ports as trainer
 from services.trainer.app import MIGRATIONS as TRAINER_MIGRATIONS
+from services.trainer.app import retraining_of
 from services.trainer.domain.spec import ExecutionPolicy
 from services.trainer.handlers import running
 from services.trainer.inbound import events as trainer_events
@@ -132,7 +135,7 @@ async def build_registry(ground: Ground) -> Registry:
         return RegistryTx(session, clock=ground.clock, ids=ground.ids("registry"), source="millrace/registry")
 
     store = SqlStore(database, begin)
-    rules = RegistrySettings.model_validate(REGISTRY).rules()
+    rules = rules_of(RegistrySettings.model_validate(REGISTRY))
     ports = registry.Ports(store=store, artifacts=ground.shelf, clock=ground.clock, rules=rules)
     room = _room("registry", ground, database, [_subscribers(partial(registry_events.subscribe, ports=ports), ground)])
     room.timers = TimerLoop(store, registry_events.timer_handlers(ports), ground.clock)
@@ -173,7 +176,7 @@ async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Po
         champions=RegistryAsked(registry_ports, TENANT),
         executor=StandInTraining(ground.shelf, ground.clock, ground.executions),
         inputs=InlineInputs(ground.folder, [ground.data.resolve()]),
-        retraining=settings.retraining(),
+        retraining=retraining_of(settings),
         wake=worker.wake.set,
         execution=ExecutionPolicy(poll_seconds=STAGE_SECONDS),
         code_version="virtual",
@@ -278,7 +281,7 @@ async def build_monitor(ground: Ground) -> Monitor:
         return MonitorTx(session, clock=ground.clock, ids=ground.ids("monitor"), source="millrace/monitor")
 
     store = SqlStore(database, begin)
-    policy = MonitorSettings.model_validate(MONITOR).policy()
+    policy = policy_of(MonitorSettings.model_validate(MONITOR))
     ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy, TASKS)
     subscribers = _subscribers(partial(monitor_events.subscribe, ports=ports), ground)
     room = _room("monitor", ground, database, [subscribers, *_batches(monitor_events.batches(ports), ground)])

@@ -121,7 +121,7 @@ async def letters(count: int) -> list[dict[str, Any]]:
     """The dead letters of the topic once there are so many."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
-        found: list[dict[str, Any]] = (await millrace("dlq", "list", TOPIC))["letters"]
+        found: list[dict[str, Any]] = (await millrace("dlq", "list", TOPIC))["dead_letters"]
         if len(found) >= count:
             return found
         assert time.monotonic() < deadline, found
@@ -148,14 +148,14 @@ async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(traine
     assert await trainer.runs() == []
 
     # Not mended yet: it becomes a letter again, which remembers the first.
-    assert (await millrace("dlq", "redeliver", letter["letter"], "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "redeliver", letter["address"], "--yes"))["sent"] == 1
     first, second = await letters(2)
-    assert (first["status"], first["failed_again"]) == ("failed_again", second["letter"])
-    assert (second["redelivery_of"], second["event_id"]) == (letter["letter"], letter["event_id"])
+    assert (first["status"], first["failed_again"]) == ("failed_again", second["address"])
+    assert (second["redelivery_of"], second["event_id"]) == (letter["address"], letter["event_id"])
 
     trainer.mended = True
-    assert (await millrace("dlq", "redeliver", second["letter"], "--yes"))["sent"] == 1
-    assert (await millrace("dlq", "redeliver", first["letter"], "--again", "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "redeliver", second["address"], "--yes"))["sent"] == 1
+    assert (await millrace("dlq", "redeliver", first["address"], "--again", "--yes"))["sent"] == 1
     await until(lambda: len(trainer.calls) == 4, f"both redeliveries arrived: {trainer.calls}")
     assert set(trainer.calls) == {letter["event_id"]}
     assert [run.dataset for run in await trainer.runs()] == ["docs"]
@@ -168,16 +168,16 @@ async def test_a_malformed_data_set_is_corrected_under_an_id_of_its_own(trainer:
     trainer.mended = True
     await trainer.writer.send([Message(TOPIC, b"docs", b'{"dataset": "docs"}')])
     [letter] = await letters(1)
-    [left_out] = (await millrace("dlq", "redeliver", "--all", "--yes"))["letters"]
+    [left_out] = (await millrace("dlq", "redeliver", "--all", "--yes"))["redeliveries"]
     assert left_out["skipped"] == "malformed"
 
     file = tmp_path / "corrected.json"
     file.write_text(json.dumps(BODY))
     for _ in range(2):
-        await millrace("dlq", "redeliver", letter["letter"], "--body", str(file), "--yes")
+        await millrace("dlq", "redeliver", letter["address"], "--body", str(file), "--yes")
     await until(lambda: len(trainer.calls) == 2, f"both corrections were delivered: {trainer.calls}")
     assert len(await trainer.runs()) == 1
-    shown = await millrace("dlq", "show", letter["letter"])
+    shown = await millrace("dlq", "show", letter["address"])
     assert (shown["status"], shown["redelivered_as"]) == ("redelivered", trainer.calls[0])
     assert shown["redelivered_as"] != shown["event_id"]
 
@@ -212,7 +212,10 @@ async def test_an_older_event_of_a_compacted_topic_is_not_sent_again(bootstrap_s
         await dead_letters.send_to_dlq(one, NoRoomYet(), tries=1)
     await writer.close()
     told = await millrace("dlq", "redeliver", "--topic", "deployment.changed", "--yes")
-    assert [(one["event_id"], one["skipped"]) for one in told["letters"]] == [("evt-1", "superseded"), ("evt-2", "")]
+    assert [(one["event_id"], one["skipped"]) for one in told["redeliveries"]] == [
+        ("evt-1", "superseded"),
+        ("evt-2", ""),
+    ]
 
 
 def change(generation: int) -> Message:

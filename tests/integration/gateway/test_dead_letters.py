@@ -24,12 +24,12 @@ PATH = "/api/v1/dead-letters"
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")
 
 
-class NoRoomYet(Invalid):
-    """There is no room for the data set yet."""
+class TooBusy(Invalid):
+    """It is not taken today."""
 
 
 @pytest.fixture
-async def place(tmp_path: Path, bootstrap_servers: str) -> AsyncIterator[Place]:
+async def gateway(tmp_path: Path, bootstrap_servers: str) -> AsyncIterator[Place]:
     async with open_place(tmp_path, bootstrap_servers) as opened:
         yield opened
 
@@ -38,37 +38,37 @@ def message(name: str, tenant: str = "default", event: Event = DATASET) -> Messa
     return encode(Envelope(id=name, event=event, source="test", time=SystemClock().now(), tenant=tenant))
 
 
-async def give_up(place: Place, *messages: Message) -> None:
-    dead_letters = DeadLetterQueue(place.writer, SystemClock(), service="trainer")
+async def give_up(gateway: Place, *messages: Message) -> None:
+    dead_letters = DeadLetterQueue(gateway.writer, SystemClock(), service="trainer")
     for one in messages:
-        await dead_letters.send_to_dlq(one, NoRoomYet(), tries=1)
+        await dead_letters.send_to_dlq(one, TooBusy(), tries=1)
 
 
-async def listed(place: Place, **query: Any) -> dict[str, Any]:
-    reply = await place.client.get(PATH, params=query)
+async def listed(gateway: Place, **query: Any) -> dict[str, Any]:
+    reply = await gateway.client.get(PATH, params=query)
     assert reply.status_code == 200, reply.text
     page: dict[str, Any] = reply.json()
     return page
 
 
-async def test_letters_are_listed_shown_and_sent_again(place: Place) -> None:
-    await give_up(place, *(message(f"evt-{number}") for number in range(3)))
-    page = await listed(place, page_size=2)
-    assert ([one["event_id"] for one in page["letters"]], page["total"]) == (["evt-2", "evt-1"], 3)
-    second = await listed(place, page_size=2, page_token=page["next_page_token"])
-    assert ([one["event_id"] for one in second["letters"]], second["next_page_token"]) == (["evt-0"], "")
+async def test_letters_are_listed_shown_and_sent_again(gateway: Place) -> None:
+    await give_up(gateway, *(message(f"evt-{number}") for number in range(3)))
+    page = await listed(gateway, page_size=2)
+    assert ([one["event_id"] for one in page["dead_letters"]], page["total"]) == (["evt-2", "evt-1"], 3)
+    second = await listed(gateway, page_size=2, page_token=page["next_page_token"])
+    assert ([one["event_id"] for one in second["dead_letters"]], second["next_page_token"]) == (["evt-0"], "")
 
-    name = page["letters"][0]["letter"]
-    shown = (await place.client.get(f"{PATH}/{name}")).json()
+    name = page["dead_letters"][0]["address"]
+    shown = (await gateway.client.get(f"{PATH}/{name}")).json()
     assert DatasetReady.model_validate_json(base64.b64decode(shown["body"])) == DATASET
-    assert (shown["headers"]["dlq-code"], shown["letter"]["status"]) == ("no_room_yet", "waiting")
+    assert (shown["headers"]["dlq-code"], shown["dead_letter"]["status"]) == ("too_busy", "waiting")
 
-    reply = await place.client.post(f"{PATH}:redeliver", json={"letters": [name]})
+    reply = await gateway.client.post(f"{PATH}:redeliver", json={"addresses": [name]})
     assert (reply.status_code, reply.json()["sent"]) == (200, 1), reply.text
-    again = (await listed(place, waiting="true"))["letters"]
+    again = (await listed(gateway, waiting="true"))["dead_letters"]
     assert [one["event_id"] for one in again] == ["evt-1", "evt-0"]
-    rest = (await place.client.post(f"{PATH}:redeliver", json={"all": True})).json()
-    assert {one["event_id"]: one["skipped"] for one in rest["letters"]} == {
+    rest = (await gateway.client.post(f"{PATH}:redeliver", json={"all": True})).json()
+    assert {one["event_id"]: one["skipped"] for one in rest["redeliveries"]} == {
         "evt-0": "",
         "evt-1": "",
         "evt-2": "redelivered_already",
@@ -76,17 +76,17 @@ async def test_letters_are_listed_shown_and_sent_again(place: Place) -> None:
     assert rest["sent"] == 2
 
 
-async def test_grpc_does_the_same(place: Place) -> None:
-    await give_up(place, message("evt-1"))
-    page = await place.rpc_method(DEAD_LETTERS, "ListDeadLetters")(wire.ListDeadLettersRequest(code="no_room_yet"))
-    [letter] = page.letters
-    get = place.rpc_method(DEAD_LETTERS, "GetDeadLetter")
-    topic, partition, offset = letter.letter.split("/")
+async def test_grpc_does_the_same(gateway: Place) -> None:
+    await give_up(gateway, message("evt-1"))
+    page = await gateway.rpc_method(DEAD_LETTERS, "ListDeadLetters")(wire.ListDeadLettersRequest(code="too_busy"))
+    [dead_letter] = page.dead_letters
+    get = gateway.rpc_method(DEAD_LETTERS, "GetDeadLetter")
+    topic, partition, offset = dead_letter.dead_letter.split("/")
     shown = await get(wire.GetDeadLetterRequest(topic=topic, partition=int(partition), offset=offset))
-    assert shown.letter == letter
-    redeliver = place.rpc_method(DEAD_LETTERS, "RedeliverDeadLetters")
-    done = await redeliver(wire.RedeliverDeadLettersRequest(letters=[letter.letter], dry_run=True))
-    assert ([one.event_id for one in done.letters], done.sent, done.dry_run) == (["evt-1"], 0, True)
+    assert shown.dead_letter == dead_letter
+    redeliver = gateway.rpc_method(DEAD_LETTERS, "RedeliverDeadLetters")
+    done = await redeliver(wire.RedeliverDeadLettersRequest(addresses=[dead_letter.dead_letter], dry_run=True))
+    assert ([one.event_id for one in done.dead_letters], done.sent, done.dry_run) == (["evt-1"], 0, True)
 
 
 @pytest.mark.parametrize(
@@ -94,41 +94,46 @@ async def test_grpc_does_the_same(place: Place) -> None:
     [
         ("GET", "", {"topic": "nonsense"}, (422, "unknown_topic", "topic")),
         ("GET", "", {"since": "yesterday"}, (422, "bad_field", "since")),
-        ("GET", "/dataset.ready/0/77", {}, (404, "unknown_dead_letter", "letter")),
-        ("GET", "/dataset.ready/9/0", {}, (404, "unknown_dead_letter", "letter")),
+        ("GET", "/dataset.ready/0/77", {}, (404, "unknown_dead_letter", "address")),
+        ("GET", "/dataset.ready/9/0", {}, (404, "unknown_dead_letter", "address")),
         ("GET", "/dataset.ready/x/0", {}, (400, "malformed", "partition")),
         ("GET", "/dataset.ready/0/-1", {}, (400, "malformed", "offset")),
         ("GET", f"/dataset.ready/0/{'9' * 40}", {}, (400, "malformed", "offset")),
-        ("POST", ":redeliver", {}, (422, "nothing_selected", "letters")),
-        ("POST", ":redeliver", {"letters": ["dataset.ready/0/0"], "all": True}, (422, "nothing_selected", "letters")),
-        ("POST", ":redeliver", {"letters": ["x"] * 201}, (422, "bad_field", "letters")),
-        ("POST", ":redeliver", {"letters": ["../etc/passwd"]}, (404, "unknown_dead_letter", "letter")),
+        ("POST", ":redeliver", {}, (422, "nothing_selected", "addresses")),
+        (
+            "POST",
+            ":redeliver",
+            {"addresses": ["dataset.ready/0/0"], "all": True},
+            (422, "nothing_selected", "addresses"),
+        ),
+        ("POST", ":redeliver", {"addresses": ["x"] * 201}, (422, "bad_field", "addresses")),
+        ("POST", ":redeliver", {"addresses": ["../etc/passwd"]}, (404, "unknown_dead_letter", "address")),
         ("POST", ":redeliver", {"all": True, "corrected_body": "{}"}, (422, "bad_field", "corrected_body")),
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_its_code_and_field(
-    embedded_place: Place, verb: str, path: str, body: dict[str, Any], answer: tuple[int, str, str]
+    embedded_gateway: Place, verb: str, path: str, body: dict[str, Any], answer: tuple[int, str, str]
 ) -> None:
-    client = embedded_place.client
+    client = embedded_gateway.client
     reply = await (client.get(PATH + path, params=body) if verb == "GET" else client.post(PATH + path, json=body))
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["field"]) == answer, reply.text
 
 
 @pytest.fixture
-async def embedded_place(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
+async def embedded_gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
     async with open_place(tmp_path, embedded_bootstrap) as opened:
         yield opened
 
 
-async def test_a_page_token_whose_letter_is_gone_is_refused(embedded_place: Place) -> None:
-    await give_up(embedded_place, message("evt-1"), message("evt-2"))
-    page = await listed(embedded_place, page_size=1)
-    [letter] = page["letters"]
-    await embedded_place.client.post(f"{PATH}:redeliver", json={"letters": [letter["letter"]]})
-    fine = await embedded_place.client.get(PATH, params={"page_size": 1, "page_token": page["next_page_token"]})
-    assert [one["event_id"] for one in fine.json()["letters"]] == ["evt-1"]
-    waiting = await listed(embedded_place, page_size=1, waiting="true")
+async def test_a_page_token_whose_letter_is_gone_is_refused(embedded_gateway: Place) -> None:
+    await give_up(embedded_gateway, message("evt-1"), message("evt-2"))
+    page = await listed(embedded_gateway, page_size=1)
+    [dead_letter] = page["dead_letters"]
+    await embedded_gateway.client.post(f"{PATH}:redeliver", json={"addresses": [dead_letter["letter"]]})
+    fine = await embedded_gateway.client.get(PATH, params={"page_size": 1, "page_token": page["next_page_token"]})
+    assert [one["event_id"] for one in fine.json()["dead_letters"]] == ["evt-1"]
+    waiting = await listed(embedded_gateway, page_size=1, waiting="true")
     assert waiting["next_page_token"] == ""
 
 
@@ -136,14 +141,14 @@ async def test_more_records_than_memory_holds_leave_the_newest(embedded_bootstra
     writer = EventProducer(embedded_bootstrap, "test")
     dead_letters = DeadLetterQueue(writer, SystemClock())
     for number in range(5):
-        await dead_letters.send_to_dlq(message(f"evt-{number}"), NoRoomYet(), tries=1)
+        await dead_letters.send_to_dlq(message(f"evt-{number}"), TooBusy(), tries=1)
         await asyncio.sleep(0.002)
     scan = await KafkaDeadLetters(embedded_bootstrap, writer, max_records=3).scan(["dataset.ready"], None)
     await writer.close()
     assert ([record.event_id for record in scan.records], scan.not_read) == (["evt-2", "evt-3", "evt-4"], 2)
 
 
-async def test_a_broker_that_does_not_answer_is_said_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_does_not_answer_is_reported_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbound, "READ_SECONDS", 0.3)
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from services.contracts.events import Role
-from services.gateway.openapi import document
+from services.gateway.inbound.openapi.document import document
 from tests.integration.gateway.place import Place, open_place, target
 
 DOCUMENT: Final = document()

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from services.contracts.access import KeyRole
-from services.gateway.domain.limits import LimitRules, Limits, spend
+from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.errors import ConcurrencyLimitExceeded, RateLimitExceeded, TokenLimitExceeded
 from services.gateway.outbound.limits import MAX_METERS, MemoryLimits
 from services.gateway.outbound.shared_limits import RedisLimits, Times
-from services.gateway.ports import Limiter
+from services.gateway.ports import Limiter, spend
 from services.kit.core.clock import SystemClock, VirtualClock
 from services.kit.core.ids import SystemIds
 from services.kit.identity.auth import KeyLimits, Principal

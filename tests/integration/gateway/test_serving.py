@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from services.contracts.access import KeyRole
 from services.contracts.events import Role
 from services.contracts.rpc import inference_pb2, replica_pb2
 from services.gateway.inbound.http.routes import INFERENCE
 from services.gateway.telemetry import MIRRORS
+from services.kit.core.clock import SystemClock
+from services.kit.identity.keys import KeyringFile, NewKey
 from tests.integration.gateway.place import (
     EMBEDDING,
     FakeReplica,
@@ -41,6 +44,29 @@ async def test_a_ready_version_answers_with_its_labels_and_its_number(place: Pla
     assert body["predictions"][0]["scores"] == [{"label": "dev", "score": 0.75}, {"label": "data", "score": 0.25}]
     assert list(replica.seen[-1].texts) == ["one", "two"]
     assert replica.seen[-1].deadline_ms > 20_000
+
+
+async def test_a_replica_is_asked_in_the_name_of_the_tenant_whose_key_asks(place: Place) -> None:
+    """Two tenants' deployments of one name on one replica: it tells them apart by nothing else."""
+    replica = await place.replica("replica-1", 1)
+    report = replica.report(1)
+    of_acme = report.versions[0].model_copy(update={"tenant": "acme"})
+    await place.publish(report.model_copy(update={"versions": [*report.versions, of_acme]}))
+    await place.deploy(target(1))
+    await place.deploy(target(1), tenant="acme")
+    _, key = KeyringFile(place.home / "keys", SystemClock()).create(NewKey(KeyRole.CLIENT, "acme"), by="test")
+    acme = {"authorization": f"Bearer {key}"}
+    await place.serves(1)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while (await place.classify(headers=acme)).status_code != 200:  # noqa: ASYNC110 - asks another process
+            await asyncio.sleep(0.01)
+    replica.seen.clear()
+    assert (await place.classify("ours")).status_code == 200
+    assert (await place.classify("theirs", headers=acme)).status_code == 200
+    assert [(request.classify.tenant, *request.classify.texts) for request in replica.seen] == [
+        ("default", "ours"),
+        ("acme", "theirs"),
+    ]
 
 
 async def test_an_unknown_deployment_is_404_and_one_without_a_replica_503_with_retry_after(place: Place) -> None:

@@ -195,3 +195,18 @@ async def test_the_inbox_forgets_what_no_redelivery_can_ask_for(room: Room) -> N
     async with room.store.transaction() as tx:
         assert not await tx.mark_processed(envelope("new"))
         assert await tx.mark_processed(envelope("old"))
+
+
+async def test_the_inbox_remembers_as_long_as_a_redelivery_can_come(room: Room) -> None:
+    """Until the last hour, however often it is tidied meanwhile: forgetting early is a second effect."""
+    async with room.store.transaction() as tx:
+        await tx.mark_processed(envelope("e-1"))
+    assert isinstance(room.clock, VirtualClock)
+    cleanup, shares = Cleanup(room.database, room.clock), 4
+    for _ in range(shares):
+        await room.clock.advance((INBOX_RETENTION - timedelta(hours=1)).total_seconds() / shares)
+        assert await cleanup.forget() == 0
+        async with room.store.transaction() as tx:
+            assert not await tx.mark_processed(envelope("e-1"))
+    await room.clock.advance(timedelta(hours=2).total_seconds())
+    assert await cleanup.forget() == 1

@@ -26,8 +26,10 @@ from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Envelope, Message, decode
-from services.kit.persistence.sql.tables import OutboxRow
-from services.kit.persistence.sql.unit_of_work import columns
+from services.kit.persistence.sql.tables import OutboxRow, TimerRow
+from services.kit.persistence.sql.unit_of_work import columns, read_timer
+from services.kit.persistence.unit_of_work import Timer
+from services.monitor.app import policy_of
 from services.monitor.domain.drift import Floats
 from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
@@ -175,6 +177,12 @@ class Monitor:
         event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, said_at=said_at)
         await take_feedback([self.envelope(event)], self.ports)
 
+    async def timers(self, kind: str) -> list[Timer]:
+        """What is set of this kind."""
+        table = columns(TimerRow)
+        async with self.store.reading() as tx:
+            return [read_timer(row) for row in await tx.execute(sa.select(table).where(table.c.kind == kind))]
+
     async def told(self, event: type[E]) -> list[Envelope[E]]:
         """What stands in the outbox of this type, in order."""
         table = columns(OutboxRow)
@@ -196,7 +204,7 @@ async def monitor(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     store = open_store(database_url, clock=clock, ids=SeededIds(1), source="monitor")
     baselines = FakeBaselines({version: inputs.rows(200) for version in (1, 2)})
     monkeypatch.setenv("MILLRACE_MONITOR_WINDOW_ROWS", "100")
-    ports = Ports(store, clock, baselines, inline, MonitorSettings.load().policy(), TASKS)
+    ports = Ports(store, clock, baselines, inline, policy_of(MonitorSettings.load()), TASKS)
     await store.database.open()
     await begin_upkeep(ports)
     yield Monitor(store, clock, ports, baselines, inputs, TimerLoop(store, timers(ports), clock))

@@ -4,6 +4,7 @@ from services.contracts.errors import Unavailable
 from services.contracts.events import DriftDetected
 from services.monitor.domain.drift import WindowVerdict
 from services.monitor.domain.watching import Place
+from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
 from services.monitor.handlers.showing import list_windows
 from services.monitor.handlers.taking import take_records
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
@@ -118,6 +119,25 @@ async def test_while_the_store_is_away_windows_wait_and_are_then_tested_in_order
     monitor.baselines.away = None
     await monitor.pass_time(2)
     assert await verdicts(monitor) == ["quiet", "suspect", "drifted"]
+
+
+async def test_a_window_is_not_tested_before_the_one_that_closed_first(monitor: Monitor) -> None:
+    """Whichever timer comes first: low windows are counted in a row, and a quiet one between them ends the row."""
+    await monitor.serve(1)
+    await monitor.answer(1, 100, shift=2.0)
+    await monitor.answer(1, 100)
+    await monitor.answer(1, 100, shift=2.0)
+    by_window = {timer.payload["number"]: timer for timer in await monitor.timers(WINDOW_TIMER)}
+    assert sorted(by_window) == [1, 2, 3]
+    for number in (3, 2, 3):
+        await examine_window(by_window[number], monitor.ports)
+        assert await verdicts(monitor) == []
+    await examine_window(by_window[1], monitor.ports)
+    await examine_window(by_window[3], monitor.ports)
+    assert await verdicts(monitor) == ["suspect"]
+    await monitor.pass_time(1)  # the timers of those that had to wait are still set
+    assert await verdicts(monitor) == ["suspect", "quiet", "suspect"]
+    assert await monitor.told(DriftDetected) == []
 
 
 async def test_without_a_baseline_windows_are_untested_and_never_alarm(monitor: Monitor) -> None:

@@ -1,7 +1,9 @@
 """The monitor's tables and migrations."""
 
+from services.contracts.events import FeedbackReceived
 from services.kit.persistence.sql.migrate import check
 from services.monitor.domain.watching import Place
+from services.monitor.handlers.taking import take_records
 from services.monitor.outbound.store import MIGRATIONS
 from services.monitor.ports import Retention
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
@@ -27,6 +29,32 @@ async def test_a_watch_and_a_rollout_come_back_as_they_were_kept(monitor: Monito
         await tx.save_rollout(rollout)
         assert await tx.watch(PLACE) == watch
         assert await tx.rollout(PLACE) == rollout
+
+
+async def test_a_batch_of_records_counts_once_until_its_inbox_row_is_old_enough(monitor: Monitor) -> None:
+    """The monitor forgets batches earlier than other events, for they are many; and not before their time."""
+    retention, other = Retention(), monitor.envelope(FeedbackReceived(deployment=DEPLOYMENT, request="q", label="a"))
+    async with monitor.store.transaction() as tx:
+        assert await tx.mark_processed(other)
+    await monitor.serve(1)
+    batch = await monitor.log(monitor.record(1))
+
+    async def requests_after(hours: float) -> int:
+        """How many are counted after so long, once the inbox was tidied and the batch was delivered again."""
+        await monitor.clock.advance(hours * 3600)
+        async with monitor.store.transaction() as tx:
+            await tx.forget(monitor.clock.now(), retention)
+        await take_records([batch], monitor.ports)
+        async with monitor.store.reading() as tx:
+            watch = await tx.watch(PLACE)
+        assert watch is not None
+        return watch.answered
+
+    assert await requests_after(0) == 1
+    assert await requests_after(retention.inbox_hours - 1) == 1
+    assert await requests_after(2) == 2
+    async with monitor.store.transaction() as tx:
+        assert not await tx.mark_processed(other)
 
 
 async def test_of_many_answers_and_windows_the_newest_are_kept(monitor: Monitor) -> None:

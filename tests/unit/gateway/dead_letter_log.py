@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.contracts.topics import DLQ_SUFFIX
-from services.gateway.domain.dead_letters import DeadLetter, DeadRecord, dead_letters, read_record
+from services.gateway.domain.dead_letters import DeadLetter, DeadRecord, read_dead_letters, read_record
 from services.gateway.domain.redelivery import NewestIds
 from services.gateway.ports import DeadLetterScan, DeadLetterTopics
 from services.kit.core.clock import VirtualClock
@@ -28,25 +28,25 @@ class DeadLetterLog(DeadLetterTopics):
     def on_topic(self, topic: str) -> list[Message]:
         return [message for message, _ in self.records if message.topic == topic]
 
-    def letters(self) -> list[DeadLetter]:
-        return dead_letters(self._scan(None))
+    def all(self) -> list[DeadLetter]:
+        return read_dead_letters(self._scan(None))
 
     async def scan(self, topics: Sequence[str], since: datetime | None) -> DeadLetterScan:
         return DeadLetterScan([record for record in self._scan(since) if record.position.topic in topics])
 
     def _scan(self, since: datetime | None) -> list[DeadRecord]:
         offsets: dict[str, int] = {}
-        found: list[DeadRecord] = []
+        records: list[DeadRecord] = []
         for message, written_at in self.records:
             offset = offsets[message.topic] = offsets.get(message.topic, -1) + 1
             if message.topic.endswith(DLQ_SUFFIX) and (since is None or written_at >= since):
-                found.append(read_record(message, 0, offset, written_at))
-        return found
+                records.append(read_record(message, 0, offset, written_at))
+        return records
 
-    async def read(self, letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        for letter in letters:
-            message = self.on_topic(letter.topic + DLQ_SUFFIX)[letter.record.position.offset]
-            yield letter, message.value or b""
+    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+        for dead_letter in dead_letters:
+            message = self.on_topic(dead_letter.topic + DLQ_SUFFIX)[dead_letter.record.position.offset]
+            yield dead_letter, message.value or b""
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         return {

@@ -39,15 +39,15 @@ class NotNow(Invalid):
 
 
 @pytest.fixture
-def world() -> World:
+def gateway() -> World:
     made = World()
     made.dead_letters = DeadLetterLog(made.clock)
     return made
 
 
 @pytest.fixture
-def log(world: World) -> DeadLetterLog:
-    return world.dead_letters
+def log(gateway: World) -> DeadLetterLog:
+    return gateway.dead_letters
 
 
 @dataclass
@@ -85,68 +85,73 @@ def encoded(event: Any, name: str = "evt-1", **more: Any) -> Message:
 
 async def give_up(log: DeadLetterLog, message: Message = PLAIN, service: str = "trainer") -> DeadLetter:
     await Service(log, service).deliver(message)
-    return log.letters()[-1]
+    return log.all()[-1]
 
 
-async def redeliver(world: World, *letters: DeadLetter, caller: Caller = ADMIN, **options: Any) -> Outcome:
+async def redeliver(gateway: World, *dead_letters: DeadLetter, caller: Caller = ADMIN, **options: Any) -> Outcome:
     """All of them, or those that are named."""
-    names = tuple(letter.name for letter in letters)
+    names = tuple(dead_letter.address for dead_letter in dead_letters)
     command = RedeliverDeadLetters(names, None if names else ALL, **options)
-    return await redeliver_dead_letters(command, caller, world.ports)
+    return await redeliver_dead_letters(command, caller, gateway.ports)
 
 
-async def skipped(world: World, *letters: DeadLetter, **options: Any) -> list[str]:
-    return [one.skipped for one in (await redeliver(world, *letters, dry_run=True, **options)).redeliveries]
+async def skipped(gateway: World, *dead_letters: DeadLetter, **options: Any) -> list[str]:
+    return [one.skipped for one in (await redeliver(gateway, *dead_letters, dry_run=True, **options)).redeliveries]
 
 
 # --- what is listed ----------------------------------------------------------------------------
 
 
-async def test_a_letter_says_who_gave_it_up_why_and_what_it_was(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_says_who_gave_it_up_why_and_what_it_was(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log, encoded(DATASET, "evt-1"))
-    [letter] = (await handlers.list_dead_letters(ALL, "default", world.ports)).letters
-    assert (letter.name, letter.status, letter.code, letter.tries) == ("dataset.ready/0/0", "waiting", "not_now", 1)
-    assert (letter.header("dlq-by"), letter.key, letter.record.event_id) == ("trainer", "docs", "evt-1")
+    [dead_letter] = (await handlers.list_dead_letters(ALL, "default", gateway.ports)).dead_letters
+    assert (dead_letter.address, dead_letter.status, dead_letter.code, dead_letter.tries) == (
+        "dataset.ready/0/0",
+        "waiting",
+        "not_now",
+        1,
+    )
+    assert (dead_letter.header("dlq-by"), dead_letter.key, dead_letter.record.event_id) == ("trainer", "docs", "evt-1")
 
 
-async def test_a_listing_is_the_newest_first_and_filtered(world: World, log: DeadLetterLog) -> None:
+async def test_a_listing_is_the_newest_first_and_filtered(gateway: World, log: DeadLetterLog) -> None:
     for name in ("evt-1", "evt-2"):
         await give_up(log, encoded(DATASET, name))
-        await world.clock.advance(60)
+        await gateway.clock.advance(60)
     await give_up(log, Message(TOPIC, b"docs", b"\x80"))
-    await redeliver(world, log.letters()[1])
+    await redeliver(gateway, log.all()[1])
 
     async def listed(**chosen: Any) -> list[str]:
-        listing = await handlers.list_dead_letters(DeadLetterFilter(**chosen), "default", world.ports)
-        return [letter.name.rpartition("/")[2] for letter in listing.letters]
+        listing = await handlers.list_dead_letters(DeadLetterFilter(**chosen), "default", gateway.ports)
+        return [dead_letter.address.rpartition("/")[2] for dead_letter in listing.dead_letters]
 
     assert await listed() == ["2", "1", "0"]
     assert await listed(code="malformed_event") == ["2"]
     assert await listed(waiting=True) == ["2", "0"]
-    assert await listed(since=log.letters()[1].given_up_at) == ["2", "1"]
+    assert await listed(since=log.all()[1].given_up_at) == ["2", "1"]
     assert await listed(topic="dataset.ready.dlq") == ["2", "1", "0"]
     assert await listed(topic="model.trained") == []
     with pytest.raises(UnknownTopic):
         await listed(topic="nonsense")
 
 
-async def test_a_redelivered_letter_is_known_by_the_marker_beside_it(world: World, log: DeadLetterLog) -> None:
+async def test_a_redelivered_letter_is_known_by_the_marker_beside_it(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log)
-    await redeliver(world)
-    [letter] = log.letters()
-    assert (letter.status, letter.redelivered_at) == ("redelivered", world.clock.now())
+    await redeliver(gateway)
+    [dead_letter] = log.all()
+    assert (dead_letter.status, dead_letter.redelivered_at) == ("redelivered", gateway.clock.now())
     assert [message.header(MARKER) for message in log.on_topic(DEAD)] == [None, "admin:1"]
 
 
 async def test_a_redelivery_whose_marker_was_lost_is_known_by_the_letter_that_it_became(
-    world: World, log: DeadLetterLog
+    gateway: World, log: DeadLetterLog
 ) -> None:
     first = await give_up(log)
-    await redeliver(world)
+    await redeliver(gateway)
     log.records = [pair for pair in log.records if pair[0].header(MARKER) is None]
     await Service(log).deliver(log.on_topic(TOPIC)[0])
-    origin, second = log.letters()
-    assert (origin.name, origin.status, origin.failed_again) == (first.name, "failed_again", second.name)
+    origin, second = log.all()
+    assert (origin.address, origin.status, origin.failed_again) == (first.address, "failed_again", second.address)
 
 
 def test_a_letter_is_named_by_topic_partition_and_offset() -> None:
@@ -158,12 +163,12 @@ def test_a_letter_is_named_by_topic_partition_and_offset() -> None:
         read_position("nonsense/0/1")
 
 
-async def test_a_letter_that_is_not_there_is_not_found(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_that_is_not_there_is_not_found(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log)
-    letter, body = await handlers.get_dead_letter("dataset.ready.dlq/0/0", "default", world.ports)
-    assert (letter.name, body) == ("dataset.ready/0/0", PLAIN.value)
+    dead_letter, body = await handlers.get_dead_letter("dataset.ready.dlq/0/0", "default", gateway.ports)
+    assert (dead_letter.address, body) == ("dataset.ready/0/0", PLAIN.value)
     with pytest.raises(UnknownDeadLetter):
-        await handlers.get_dead_letter("dataset.ready/0/9", "default", world.ports)
+        await handlers.get_dead_letter("dataset.ready/0/9", "default", gateway.ports)
 
 
 # --- tenants -----------------------------------------------------------------------------------
@@ -183,30 +188,30 @@ STRUCTURED = (
     ],
     ids=["binary", "structured", "malformed", "truncated"],
 )
-async def test_another_tenants_letters_are_not_there(world: World, log: DeadLetterLog, message: Message) -> None:
+async def test_another_tenants_letters_are_not_there(gateway: World, log: DeadLetterLog, message: Message) -> None:
     await give_up(log, message)
     theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
     name = "dataset.ready/0/0"
-    assert (await handlers.list_dead_letters(ALL, "default", world.ports)).letters == []
+    assert (await handlers.list_dead_letters(ALL, "default", gateway.ports)).dead_letters == []
     with pytest.raises(UnknownDeadLetter):
-        await handlers.get_dead_letter(name, "default", world.ports)
-    assert (await redeliver(world)).redeliveries == []
+        await handlers.get_dead_letter(name, "default", gateway.ports)
+    assert (await redeliver(gateway)).redeliveries == []
     with pytest.raises(UnknownDeadLetter):
-        await redeliver_dead_letters(RedeliverDeadLetters((name,)), ADMIN, world.ports)
+        await redeliver_dead_letters(RedeliverDeadLetters((name,)), ADMIN, gateway.ports)
     assert log.on_topic(TOPIC) == []
-    [letter] = (await handlers.list_dead_letters(ALL, "acme", world.ports)).letters
-    assert letter.name == name
-    assert len((await redeliver(world, caller=theirs)).redeliveries) == 1
+    [dead_letter] = (await handlers.list_dead_letters(ALL, "acme", gateway.ports)).dead_letters
+    assert dead_letter.address == name
+    assert len((await redeliver(gateway, caller=theirs)).redeliveries) == 1
 
 
-async def test_a_correction_stays_in_the_tenant_of_its_letter(world: World, log: DeadLetterLog) -> None:
-    letter = await give_up(log, replace(encoded(DATASET, tenant="acme"), value=b"{}"))
+async def test_a_correction_stays_in_the_tenant_of_its_letter(gateway: World, log: DeadLetterLog) -> None:
+    dead_letter = await give_up(log, replace(encoded(DATASET, tenant="acme"), value=b"{}"))
     theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
     foreign = STRUCTURED.replace(b'"acme"', b'"other"')
     with pytest.raises(BadField):  # a wrapped event is no event of the topic
-        await redeliver(world, letter, caller=theirs, corrected_body=foreign)
-    await redeliver(world, letter, caller=theirs, corrected_body=PLAIN.value)
-    assert decode(log.on_topic(TOPIC)[0], world.clock.now()).tenant == "acme"
+        await redeliver(gateway, dead_letter, caller=theirs, corrected_body=foreign)
+    await redeliver(gateway, dead_letter, caller=theirs, corrected_body=PLAIN.value)
+    assert decode(log.on_topic(TOPIC)[0], gateway.clock.now()).tenant == "acme"
 
 
 # --- what is sent ------------------------------------------------------------------------------
@@ -218,69 +223,69 @@ async def test_a_correction_stays_in_the_tenant_of_its_letter(world: World, log:
     ids=["plain", "plain in a trace", "binary"],
 )
 async def test_a_redelivery_has_the_bytes_key_headers_and_id_of_the_first_delivery(
-    world: World, log: DeadLetterLog, message: Message
+    gateway: World, log: DeadLetterLog, message: Message
 ) -> None:
     await give_up(log, message)
-    assert (await redeliver(world)).sent == 1
+    assert (await redeliver(gateway)).sent == 1
     [sent] = log.on_topic(TOPIC)
     assert (sent.key, sent.value, id_of(sent)) == (message.key, message.value, id_of(message))
     assert sent.headers[: len(message.headers)] == message.headers
     assert [name for name, _ in sent.headers[len(message.headers) :]] == ["redelivery-of", "redelivery-first-at"]
 
 
-async def test_a_dry_run_sends_nothing(world: World, log: DeadLetterLog) -> None:
+async def test_a_dry_run_sends_nothing(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log)
-    assert [one.event_id for one in (await redeliver(world, dry_run=True)).redeliveries] == [id_of(PLAIN)]
+    assert [one.event_id for one in (await redeliver(gateway, dry_run=True)).redeliveries] == [id_of(PLAIN)]
     assert len(log.records) == 1
 
 
-async def test_a_letter_redelivered_twice_to_a_mended_consumer_has_one_effect(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_sent_twice_to_a_mended_consumer_has_one_effect(gateway: World, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     service.mended = True
     for again in (False, True):
-        await redeliver(world, again=again)
+        await redeliver(gateway, again=again)
     for message in log.on_topic(TOPIC):
         await service.deliver(message)
     assert len(log.on_topic(TOPIC)) == 2
     assert service.effects == [id_of(PLAIN)]
 
 
-async def test_a_service_that_handled_the_event_ignores_the_redelivery(world: World, log: DeadLetterLog) -> None:
+async def test_a_service_that_handled_the_event_ignores_the_redelivery(gateway: World, log: DeadLetterLog) -> None:
     well, broken = Service(log, "well", mended=True), Service(log, "broken")
     await well.deliver(PLAIN)
     await broken.deliver(PLAIN)
     broken.mended = True
-    await redeliver(world)
+    await redeliver(gateway)
     for service in (well, broken):
         await service.deliver(log.on_topic(TOPIC)[0])
     assert (len(well.effects), len(broken.effects)) == (1, 1)
 
 
-async def test_the_letters_of_one_event_from_two_services_are_one_record(world: World, log: DeadLetterLog) -> None:
+async def test_the_letters_of_one_event_from_two_services_are_one_record(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log, service="trainer")
     await give_up(log, service="monitor")
-    assert (await redeliver(world)).sent == 1
-    assert [letter.status for letter in log.letters()] == ["redelivered", "redelivered"]
+    assert (await redeliver(gateway)).sent == 1
+    assert [dead_letter.status for dead_letter in log.all()] == ["redelivered", "redelivered"]
 
 
-async def test_a_letter_that_fails_again_refers_to_its_origin(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_that_fails_again_refers_to_its_origin(gateway: World, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
-    first_at = world.clock.now()
-    await world.clock.advance(60)
-    await redeliver(world)
+    first_at = gateway.clock.now()
+    await gateway.clock.advance(60)
+    await redeliver(gateway)
     await service.deliver(log.on_topic(TOPIC)[0])
-    origin, second = log.letters()
-    assert (origin.status, origin.failed_again, second.status) == ("failed_again", second.name, "waiting")
-    assert second.header("redelivery-of") == origin.name
+    origin, second = log.all()
+    assert (origin.status, origin.failed_again, second.status) == ("failed_again", second.address, "waiting")
+    assert second.header("redelivery-of") == origin.address
     assert (second.first_given_up_at, second.record.event_id) == (first_at, origin.record.event_id)
 
 
-async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(world: World, log: DeadLetterLog) -> None:
+async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(gateway: World, log: DeadLetterLog) -> None:
     for number in range(250):
         await give_up(log, encoded(DATASET, f"evt-{number}"))
-    assert (await redeliver(world)).sent == 250
+    assert (await redeliver(gateway)).sent == 250
     sent = [MARKER if message.header(MARKER) else message.topic for message, _ in log.records[250:]]
     assert sent == [*[TOPIC] * 100, *[MARKER] * 100] * 2 + [*[TOPIC] * 50, *[MARKER] * 50]
 
@@ -288,106 +293,106 @@ async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(world: W
 # --- what is skipped ---------------------------------------------------------------------------
 
 
-async def test_a_letter_is_not_sent_a_second_time_unless_it_is_asked_for(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_is_not_sent_a_second_time_unless_it_is_asked_for(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log)
-    await redeliver(world)
-    assert await skipped(world) == ["redelivered_already"]
-    assert await skipped(world, again=True) == [""]
+    await redeliver(gateway)
+    assert await skipped(gateway) == ["redelivered_already"]
+    assert await skipped(gateway, again=True) == [""]
 
 
-async def test_what_cannot_be_read_is_not_sent_to_become_a_letter_again(world: World, log: DeadLetterLog) -> None:
+async def test_what_cannot_be_read_is_not_sent_to_become_a_letter_again(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log, Message(TOPIC, b"docs", b"\x80\x81"))
-    assert await skipped(world) == ["malformed"]
+    assert await skipped(gateway) == ["malformed"]
 
 
-async def test_a_truncated_letter_is_not_sent(world: World, log: DeadLetterLog) -> None:
+async def test_a_truncated_letter_is_not_sent(gateway: World, log: DeadLetterLog) -> None:
     await give_up(log)
     [(message, at)] = log.records
     log.records = [(replace(message, headers=(*message.headers, ("dlq-cut", "2000000"))), at)]
-    assert await skipped(world) == ["truncated"]
+    assert await skipped(gateway) == ["truncated"]
 
 
-async def test_a_letter_is_too_old_once_an_inbox_may_have_forgotten_its_event(world: World, log: DeadLetterLog) -> None:
+async def test_a_letter_is_too_old_once_an_inbox_may_have_lost_its_event(gateway: World, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
-    await world.clock.advance(timedelta(days=29).total_seconds())
-    await redeliver(world)
+    await gateway.clock.advance(timedelta(days=29).total_seconds())
+    await redeliver(gateway)
     await service.deliver(log.on_topic(TOPIC)[0])
-    assert await skipped(world, again=True) == ["", ""]
-    await world.clock.advance(timedelta(days=2).total_seconds())
-    assert await skipped(world, again=True) == ["too_old", "too_old"]
+    assert await skipped(gateway, again=True) == ["", ""]
+    await gateway.clock.advance(timedelta(days=2).total_seconds())
+    assert await skipped(gateway, again=True) == ["too_old", "too_old"]
 
 
-async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(world: World, log: DeadLetterLog) -> None:
+async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(gateway: World, log: DeadLetterLog) -> None:
     event = DeploymentChanged(deployment="docs", model="m", generation=3, targets=[], reason="r")
     dead = replace(encoded(event, "evt-3"), topic="deployment.changed.dlq")
-    await log.send([replace(dead, headers=(*dead.headers, ("dlq-at", world.clock.now().isoformat())))])
-    assert await skipped(world) == ["superseded"]  # compacted away: a newer one was there
+    await log.send([replace(dead, headers=(*dead.headers, ("dlq-at", gateway.clock.now().isoformat())))])
+    assert await skipped(gateway) == ["superseded"]  # compacted away: a newer one was there
     await log.send([encoded(event, "evt-3")])
-    assert await skipped(world) == [""]
+    assert await skipped(gateway) == [""]
     await log.send([encoded(event, "evt-4")])
-    assert await skipped(world) == ["superseded"]
+    assert await skipped(gateway) == ["superseded"]
 
 
 async def test_nothing_both_and_too_much_are_refused(
-    world: World, log: DeadLetterLog, monkeypatch: pytest.MonkeyPatch
+    gateway: World, log: DeadLetterLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    letter = await give_up(log)
-    for command in (RedeliverDeadLetters(), RedeliverDeadLetters((letter.name,), ALL)):
+    dead_letter = await give_up(log)
+    for command in (RedeliverDeadLetters(), RedeliverDeadLetters((dead_letter.address,), ALL)):
         with pytest.raises(NothingSelected):
-            await redeliver_dead_letters(command, ADMIN, world.ports)
+            await redeliver_dead_letters(command, ADMIN, gateway.ports)
     with pytest.raises(BadField, match="one letter"):
-        await redeliver(world, corrected_body=PLAIN.value)
+        await redeliver(gateway, corrected_body=PLAIN.value)
     await give_up(log)
     monkeypatch.setattr(handlers, "MAX_LETTERS", 1)
     with pytest.raises(TooManyDeadLetters):
-        await redeliver(world)
+        await redeliver(gateway)
     assert log.on_topic(TOPIC) == []
 
 
 # --- corrections -------------------------------------------------------------------------------
 
 
-def corrected(world: World, letter: DeadLetter, body: bytes | None, **options: Any) -> Redelivery:
+def corrected(gateway: World, dead_letter: DeadLetter, body: bytes | None, **options: Any) -> Redelivery:
     options.setdefault("again", False)
-    return redeliver_corrected(letter, b"{}", body or b"", world.clock.now(), **options)
+    return redeliver_corrected(dead_letter, b"{}", body or b"", gateway.clock.now(), **options)
 
 
 OTHER = DATASET.model_copy(update={"model": "others"}).model_dump_json().encode()
 
 
-async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(world: World, log: DeadLetterLog) -> None:
+async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(gateway: World, log: DeadLetterLog) -> None:
     wrong = Message(TOPIC, b"wrong key", b'{"dataset": "docs"}', (("traceparent", "t"),))
-    letter = await give_up(log, wrong)
-    await redeliver(world, letter, corrected_body=PLAIN.value)
+    dead_letter = await give_up(log, wrong)
+    await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
     [sent] = log.on_topic(TOPIC)
-    envelope = decode(sent, world.clock.now())
-    first = letter.record.event_id
+    envelope = decode(sent, gateway.clock.now())
+    first = dead_letter.record.event_id
     assert envelope.id != first == id_of(wrong)
     assert (envelope.causation, envelope.story, sent.key) == (first, first, b"docs")
-    assert sent.header("redelivery-of") == letter.name
+    assert sent.header("redelivery-of") == dead_letter.address
 
 
-async def test_the_same_correction_twice_is_one_event_and_another_is_another(world: World, log: DeadLetterLog) -> None:
-    letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
-    first, same, other = [corrected(world, letter, body).event_id for body in (PLAIN.value, PLAIN.value, OTHER)]
+async def test_the_same_correction_twice_is_one_event(gateway: World, log: DeadLetterLog) -> None:
+    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
+    first, same, other = [corrected(gateway, dead_letter, body).event_id for body in (PLAIN.value, PLAIN.value, OTHER)]
     assert first == same != other
 
 
 async def test_a_second_correction_that_differs_is_refused_unless_it_is_asked_for(
-    world: World, log: DeadLetterLog
+    gateway: World, log: DeadLetterLog
 ) -> None:
-    letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
-    await redeliver(world, letter, corrected_body=PLAIN.value)
-    [letter] = log.letters()
-    assert corrected(world, letter, PLAIN.value).event_id == letter.redelivered_as
+    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
+    await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
+    [dead_letter] = log.all()
+    assert corrected(gateway, dead_letter, PLAIN.value).event_id == dead_letter.redelivered_as
     with pytest.raises(RedeliveredAlready):
-        corrected(world, letter, OTHER)
-    assert corrected(world, letter, OTHER, again=True).event_id != letter.redelivered_as
+        corrected(gateway, dead_letter, OTHER)
+    assert corrected(gateway, dead_letter, OTHER, again=True).event_id != dead_letter.redelivered_as
 
 
-async def test_a_correction_that_is_no_event_is_refused_with_its_field(world: World, log: DeadLetterLog) -> None:
-    letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
+async def test_a_correction_that_is_no_event_is_refused_with_its_field(gateway: World, log: DeadLetterLog) -> None:
+    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
     with pytest.raises(BadField, match="uri: Field required"):
-        await redeliver(world, letter, corrected_body=b'{"dataset": "docs"}')
+        await redeliver(gateway, dead_letter, corrected_body=b'{"dataset": "docs"}')
     assert log.on_topic(TOPIC) == []

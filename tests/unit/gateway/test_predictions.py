@@ -258,13 +258,13 @@ async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None
 
 
 async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
-    class IdempotencyKey(Classification):
+    class Unrepeatable(Classification):
         repeatable = False
 
     world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
     with pytest.raises(ReplicaLost):
-        await answer(command(task=IdempotencyKey()), world.ports)
+        await answer(command(task=Unrepeatable()), world.ports)
     assert len(world.replicas.asked) == 1
 
 
@@ -279,3 +279,15 @@ async def test_whoever_stops_listening_before_the_end_leaves_the_first_place_to_
     assert await anext(events) == Delta(b"some")
     await events.aclose()
     assert world.routes.claim_first("default", "news", 1) is not None
+
+
+async def test_every_replica_is_asked_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
+    world = World()
+    changed = deployment(target(1), target(2, Role.CANARY, 0), mirror=1.0)
+    world.routes.deployment_changed("acme", changed, {})
+    ready = report("r1", 1, 2)
+    of_acme = [version.model_copy(update={"tenant": "acme"}) for version in ready.versions]
+    world.routes.replica_reported(ready.model_copy(update={"versions": of_acme}), at=0)
+    await answer(command(tenant="acme"), world.ports)
+    sent = [request for _, request in (*world.replicas.asked, *world.mirrors.sent)]
+    assert {(request.tenant, request.version) for request in sent} == {("acme", 1), ("acme", 2)}

@@ -15,8 +15,8 @@ from services.gateway.inbound import translate
 from services.gateway.inbound.http.control import match
 from services.gateway.inbound.http.routes import ROUTES, check_parameter
 from services.gateway.inbound.http.transcode import build_request, query_fields, read_query, render
+from services.gateway.inbound.openapi.document import document
 from services.gateway.inbound.sampling import Sampler
-from services.gateway.openapi import document
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,10 +10,11 @@ import pytest
 from services.contracts.training import Columns
 from services.kit.core.clock import SystemClock
 from services.kit.core.tabular import UnusableData
-from services.trainer.domain.spec import PROGRESS_FILE, DataContent, Limits, Progress, RunSpec, Split
+from services.trainer.domain.spec import PROGRESS_FILE, DataContent, Limits, Progress, Split
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.prepare import ROWS_FILE, Prepared, clean, hash_fraction, prepare
 from services.trainer.stages.reading import read_content, read_rows
+from services.trainer.stages.spec import RunSpec
 from tests.unit.trainer.tiny import texts, write_jsonl
 
 

@@ -10,10 +10,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import ensure_keys
 from services.kit.storage.artifacts import ArtifactStore
-from services.trainer.domain.spec import RUN_FILE, SPEC_FILE, RunSpec, TrainingSpec
+from services.trainer.domain.spec import RUN_FILE, SPEC_FILE, TrainingSpec
 from services.trainer.stages.base_model import EncoderConfig
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.runner import Runner
+from services.trainer.stages.spec import RunSpec
 from services.trainer.stages.stopping import Stopping
 
 SUBJECTS = {

@@ -10,9 +10,9 @@ from services.gateway.inbound.http.routes import ROUTES, Route
 from services.gateway.inbound.http.transcode import JSON_TYPES, TIMESTAMP, UINT32_MAX, query_fields
 from services.gateway.inbound.oip import description as open_inference
 from services.gateway.inbound.openai import description as openai
-from services.gateway.openapi_operations import operations_paths
-from services.gateway.openapi_refusals import ERROR, components, references, statuses
-from services.gateway.openapi_samples import BODIES, field_sample, sample
+from services.gateway.inbound.openapi.operations import operations_paths
+from services.gateway.inbound.openapi.refusals import ERROR, components, references, statuses
+from services.gateway.inbound.openapi.samples import BODIES, field_sample, sample
 
 VERSION: Final = "1"
 _KEY: Final = (

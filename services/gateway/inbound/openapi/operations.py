@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.gateway.openapi_refusals import references
+from services.gateway.inbound.openapi.refusals import references
 
 _HEALTH: dict[str, Any] = {
     "type": "object",

@@ -1,0 +1,14 @@
+"""How a version scored, read from what the registry shows of it."""
+
+from typing import Any
+
+
+def overall(version: dict[str, Any]) -> dict[str, Any]:
+    """The scores over all test rows."""
+    found: dict[str, Any] = next((part for part in version.get("slices", []) if part["name"] == "all"), {})
+    return found
+
+
+def interval(scores: dict[str, Any]) -> str:
+    bounds = scores.get("macro_f1_ci95")
+    return f"{bounds['low']:.3f}..{bounds['high']:.3f}" if bounds else ""
