@@ -72,7 +72,7 @@ def _may_be_redelivered(headers: Document) -> Document:
     return {**headers, "properties": {**headers["properties"], **REDELIVERED}}
 
 
-ASKED_FOR: Final = {"feedback.received": ("label",), "inference.requested": ("texts",)}
+PLAIN_FIELDS: Final = {"feedback.received": ("label",), "inference.requested": ("texts",)}
 """Of events that people write by hand: fields that none of them must have, and each of them needs one of."""
 
 
@@ -135,7 +135,7 @@ def examples(event: type[Event]) -> list[Document]:
     told = [{"name": "full", "summary": "Every field set.", "headers": dict(record.headers), "payload": payload}]
     if event.owner == "gateway":
         schema = event.model_json_schema(mode="validation")
-        least = {name: payload[name] for name in (*schema["required"], *ASKED_FOR.get(event.topic, ()))}
+        least = {name: payload[name] for name in (*schema["required"], *PLAIN_FIELDS.get(event.topic, ()))}
         told.append({"name": "plain", "summary": "Plain JSON from a producer outside, no headers.", "payload": least})
     return told
 

@@ -74,8 +74,8 @@ def _inference_logged(body: Body) -> str:
 
 
 def _feedback_received(body: Body) -> str:
-    said = next((kind, body[kind]) for kind in JUDGEMENTS if body.get(kind) is not None)
-    words = f"was {said[1]}" if said[0] == "label" else f"has the {said[0]} {said[1]}"
+    judgement = next((kind, body[kind]) for kind in JUDGEMENTS if body.get(kind) is not None)
+    words = f"was {judgement[1]}" if judgement[0] == "label" else f"has the {judgement[0]} {judgement[1]}"
     return f"request {_short(body['request'])} {words}"
 
 

@@ -220,7 +220,7 @@ class FeedbackReceived(Feedback, Event):
     deployment: DeploymentName
     request: RequestId = Field(description="'request:1' names the second item of a request, as the field item does")
     item: int = Field(default=0, ge=0, le=99_999, description="of the request, counted from 0")
-    said_at: AwareDatetime | None = Field(default=None, description="when the event was made, if unset")
+    given_at: AwareDatetime | None = Field(default=None, description="when the event was made, if unset")
 
     @property
     def judgement(self) -> Feedback:

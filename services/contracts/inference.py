@@ -16,6 +16,6 @@ class RequestFailure(Fact):
     retryable: bool = Field(description="the same request may be answered if it is sent again")
 
     @classmethod
-    def of(cls, refusal: Refusal) -> "RequestFailure":
-        body = refusal.body()
-        return cls(code=body.code, message=body.message, field=body.field, hint=body.hint, retryable=refusal.retryable)
+    def of(cls, error: Refusal) -> "RequestFailure":
+        body = error.body()
+        return cls(code=body.code, message=body.message, field=body.field, hint=body.hint, retryable=error.retryable)

@@ -11,7 +11,7 @@ from services.contracts.tasks import Tasks
 from services.kit.core.clock import Clock
 from services.kit.persistence.unit_of_work import UnitOfWork
 from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, Said
+from services.monitor.domain.ledger import Answer, Known, TimedFeedback
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
 from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch, Watched
@@ -70,7 +70,7 @@ class Tx(UnitOfWork, Protocol):
         """Each a request and a version's first answer to it."""
         ...
 
-    async def save_feedback(self, place: Place, item: str, said: Said) -> None:
+    async def save_feedback(self, place: Place, item: str, judged: TimedFeedback) -> None:
         """`item` is its key, by which it is found; replaces what was said of it before."""
         ...
 

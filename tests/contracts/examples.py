@@ -169,7 +169,7 @@ EXAMPLES: Final[tuple[Event, ...]] = (
             )
         ],
     ),
-    FeedbackReceived(deployment="chapters", request="req-01", label="files", item=1, said_at=NOON),
+    FeedbackReceived(deployment="chapters", request="req-01", label="files", item=1, given_at=NOON),
     InferenceRequested(
         deployment="chapters",
         task="embedding",

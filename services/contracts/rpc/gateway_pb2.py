@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/gateway.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x16\x41nnounceDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0btext_column\x18\x05 \x01(\t\x12\x14\n\x0clabel_column\x18\x06 \x01(\t\x12\x14\n\x0csplit_column\x18\x07 \x01(\t\x12\x14\n\x0cgroup_column\x18\x08 \x01(\t\x12\x13\n\x0brecipe_json\x18\t \x01(\t\x12\x11\n\thold_back\x18\n \x01(\x08\x12\x14\n\x0c\x63ontent_hash\x18\x0b \x01(\t\"\xd8\x01\n\x13SendFeedbackRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04item\x18\x04 \x01(\r\x12\x13\n\x06rating\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05score\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\treference\x18\x07 \x01(\t\x12+\n\x07said_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_ratingB\x08\n\x06_score\".\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\"\\\n\x14UploadDatasetRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.millrace.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"S\n\x0cUploadHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x82\x01\n\x15UploadDatasetResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.millrace.v1.UploadProgressH\x00\x12\x30\n\x08uploaded\x18\x02 \x01(\x0b\x32\x1c.millrace.v1.UploadedDatasetH\x00\x42\x06\n\x04told\"(\n\x0eUploadProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\r\"\x80\x01\n\x0fUploadedDataset\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\r\x12\x15\n\ralready_there\x18\x06 \x01(\x08\x32\x84\x02\n\x0eGatewayService\x12M\n\x0f\x41nnounceDataset\x12#.millrace.v1.AnnounceDatasetRequest\x1a\x15.millrace.v1.Accepted\x12G\n\x0cSendFeedback\x12 .millrace.v1.SendFeedbackRequest\x1a\x15.millrace.v1.Accepted\x12Z\n\rUploadDataset\x12!.millrace.v1.UploadDatasetRequest\x1a\".millrace.v1.UploadDatasetResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19millrace/v1/gateway.proto\x12\x0bmillrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x01\n\x16\x41nnounceDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x13\n\x0btext_column\x18\x05 \x01(\t\x12\x14\n\x0clabel_column\x18\x06 \x01(\t\x12\x14\n\x0csplit_column\x18\x07 \x01(\t\x12\x14\n\x0cgroup_column\x18\x08 \x01(\t\x12\x13\n\x0brecipe_json\x18\t \x01(\t\x12\x11\n\thold_back\x18\n \x01(\x08\x12\x14\n\x0c\x63ontent_hash\x18\x0b \x01(\t\"\xd9\x01\n\x13SendFeedbackRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x0c\n\x04item\x18\x04 \x01(\r\x12\x13\n\x06rating\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05score\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\treference\x18\x07 \x01(\t\x12,\n\x08given_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\t\n\x07_ratingB\x08\n\x06_score\".\n\x08\x41\x63\x63\x65pted\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08trace_id\x18\x02 \x01(\t\"\\\n\x14UploadDatasetRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.millrace.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"S\n\x0cUploadHeader\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\x82\x01\n\x15UploadDatasetResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.millrace.v1.UploadProgressH\x00\x12\x30\n\x08uploaded\x18\x02 \x01(\x0b\x32\x1c.millrace.v1.UploadedDatasetH\x00\x42\x06\n\x04told\"(\n\x0eUploadProgress\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\r\"\x80\x01\n\x0fUploadedDataset\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\r\x12\x15\n\ralready_there\x18\x06 \x01(\x08\x32\x84\x02\n\x0eGatewayService\x12M\n\x0f\x41nnounceDataset\x12#.millrace.v1.AnnounceDatasetRequest\x1a\x15.millrace.v1.Accepted\x12G\n\x0cSendFeedback\x12 .millrace.v1.SendFeedbackRequest\x1a\x15.millrace.v1.Accepted\x12Z\n\rUploadDataset\x12!.millrace.v1.UploadDatasetRequest\x1a\".millrace.v1.UploadDatasetResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANNOUNCEDATASETREQUEST']._serialized_start=76
   _globals['_ANNOUNCEDATASETREQUEST']._serialized_end=310
   _globals['_SENDFEEDBACKREQUEST']._serialized_start=313
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=529
-  _globals['_ACCEPTED']._serialized_start=531
-  _globals['_ACCEPTED']._serialized_end=577
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=579
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=671
-  _globals['_UPLOADHEADER']._serialized_start=673
-  _globals['_UPLOADHEADER']._serialized_end=756
-  _globals['_UPLOADDATASETRESPONSE']._serialized_start=759
-  _globals['_UPLOADDATASETRESPONSE']._serialized_end=889
-  _globals['_UPLOADPROGRESS']._serialized_start=891
-  _globals['_UPLOADPROGRESS']._serialized_end=931
-  _globals['_UPLOADEDDATASET']._serialized_start=934
-  _globals['_UPLOADEDDATASET']._serialized_end=1062
-  _globals['_GATEWAYSERVICE']._serialized_start=1065
-  _globals['_GATEWAYSERVICE']._serialized_end=1325
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=530
+  _globals['_ACCEPTED']._serialized_start=532
+  _globals['_ACCEPTED']._serialized_end=578
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=580
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=672
+  _globals['_UPLOADHEADER']._serialized_start=674
+  _globals['_UPLOADHEADER']._serialized_end=757
+  _globals['_UPLOADDATASETRESPONSE']._serialized_start=760
+  _globals['_UPLOADDATASETRESPONSE']._serialized_end=890
+  _globals['_UPLOADPROGRESS']._serialized_start=892
+  _globals['_UPLOADPROGRESS']._serialized_end=932
+  _globals['_UPLOADEDDATASET']._serialized_start=935
+  _globals['_UPLOADEDDATASET']._serialized_end=1063
+  _globals['_GATEWAYSERVICE']._serialized_start=1066
+  _globals['_GATEWAYSERVICE']._serialized_end=1326
 # @@protoc_insertion_point(module_scope)

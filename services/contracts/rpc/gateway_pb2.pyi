@@ -85,7 +85,7 @@ class SendFeedbackRequest(_message.Message):
     RATING_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
-    SAID_AT_FIELD_NUMBER: _builtins.int
+    GIVEN_AT_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     request_id: _builtins.str
     """Of a request with several texts, `request_id:1` names its second one, as `item` does."""
@@ -100,7 +100,7 @@ class SendFeedbackRequest(_message.Message):
     reference: _builtins.str
     """The right answer, as text."""
     @_builtins.property
-    def said_at(self) -> _timestamp_pb2.Timestamp:
+    def given_at(self) -> _timestamp_pb2.Timestamp:
         """When it was said; when it arrived, if unset."""
 
     def __init__(
@@ -113,11 +113,11 @@ class SendFeedbackRequest(_message.Message):
         rating: _builtins.int | None = ...,
         score: _builtins.float | None = ...,
         reference: _builtins.str = ...,
-        said_at: _timestamp_pb2.Timestamp | None = ...,
+        given_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "rating", b"rating", "said_at", b"said_at", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "given_at", b"given_at", "rating", b"rating", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "deployment", b"deployment", "item", b"item", "label", b"label", "rating", b"rating", "reference", b"reference", "request_id", b"request_id", "said_at", b"said_at", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rating", b"_rating", "_score", b"_score", "deployment", b"deployment", "given_at", b"given_at", "item", b"item", "label", b"label", "rating", b"rating", "reference", b"reference", "request_id", b"request_id", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rating: _TypeAlias = _typing.Literal["rating"]  # noqa: Y015
     _WhichOneofArgType__rating: _TypeAlias = _typing.Literal["_rating", b"_rating"]  # noqa: Y015

@@ -38,13 +38,13 @@ def check_texts(texts: Sequence[str], limits: RequestLimits, *, truncate: bool) 
     """
     if not 1 <= len(texts) <= limits.texts:
         raise BadField(name="texts", problem=f"send 1 to {limits.texts} texts", at="texts")
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         if not text or text.isspace():
-            raise BadField(name=f"texts[{place}]", problem="it is empty", at=f"texts[{place}]")
+            raise BadField(name=f"texts[{index}]", problem="it is empty", at=f"texts[{index}]")
         if len(text) > limits.characters:
-            _refuse_length(len(text), f"texts[{place}]", limits, truncate=truncate)
+            _refuse_length(len(text), f"texts[{index}]", limits, truncate=truncate)
         if "\x00" in text:
-            raise Malformed(problem="a text holds a NUL character", at=f"texts[{place}]")
+            raise Malformed(problem="a text holds a NUL character", at=f"texts[{index}]")
 
 
 def _refuse_length(length: int, at: str, limits: RequestLimits, *, truncate: bool) -> None:

@@ -222,14 +222,14 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, port
         async with room:
             return await _ask(batch, task, group, patient)
 
-    asking = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
+    requests = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
     try:
-        for answered in await asyncio.gather(*asking):
+        for answered in await asyncio.gather(*requests):
             lines.extend(answered)
     finally:
-        for one in asking:
+        for one in requests:
             one.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.gather(*requests, return_exceptions=True)
     BATCH_ROWS.labels("ok").inc(sum(line.version != 0 for line in lines))
     BATCH_ROWS.labels("error").inc(sum(line.version == 0 for line in lines))
     return lines

@@ -63,7 +63,7 @@ def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackRecei
             rating=request.rating if request.HasField("rating") else None,
             score=request.score if request.HasField("score") else None,
             reference=request.reference or None,
-            said_at=read_timestamp(request, "said_at"),
+            given_at=read_timestamp(request, "given_at"),
         )
     except ValidationError as error:
         first = error.errors()[0]

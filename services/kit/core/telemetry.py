@@ -96,10 +96,10 @@ def current_carrier() -> dict[str, str]:
 
 def current_traceparent() -> str:
     """The present trace context as W3C has it, sampled or not; nothing outside a trace. Fast: one a request."""
-    told = trace.get_current_span().get_span_context()
-    if not told.is_valid:
+    span_context = current_span_context()
+    if not span_context.is_valid:
         return ""
-    return f"00-{told.trace_id:032x}-{told.span_id:016x}-{int(told.trace_flags):02x}"
+    return f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}-{int(span_context.trace_flags):02x}"
 
 
 def current_trace_id() -> str:
@@ -144,8 +144,8 @@ def following(traceparent: str) -> Iterator[None]:
         yield
         return
     _, trace_id, span_id, flags = traceparent.split("-")
-    told = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
-    token = context.attach(trace.set_span_in_context(NonRecordingSpan(told)))
+    parent = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    token = context.attach(trace.set_span_in_context(NonRecordingSpan(parent)))
     try:
         yield
     finally:

@@ -8,16 +8,16 @@ from services.contracts.rpc import inference_pb2
 _KINDS: Final = frozenset(Kind)
 
 
-def to_failure(refusal: Refusal) -> inference_pb2.Failure:
+def to_failure(error: Refusal) -> inference_pb2.Failure:
     """With the seconds after which it may have passed by itself; 0 where it will not."""
-    body = refusal.body()
+    body = error.body()
     return inference_pb2.Failure(
-        kind=refusal.kind.value,
+        kind=error.kind.value,
         code=body.code,
         message=body.message,
         field=body.field or "",
         hint=body.hint or "",
-        retry_after_seconds=refusal.retry_after or 0.0,
+        retry_after_seconds=error.retry_after or 0.0,
     )
 
 

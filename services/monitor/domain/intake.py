@@ -6,7 +6,7 @@ from typing import Final
 
 from services.contracts.tasks import Tasks
 from services.contracts.tasks.records import InferenceRecord, Source
-from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Said, Tally, likeness, news, quality
+from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Tally, TimedFeedback, likeness, news, quality
 from services.monitor.domain.slo import Counts, bucket_of
 from services.monitor.domain.windows import Arrival, Sample, decode_embedding, text_key
 
@@ -58,10 +58,10 @@ class Intake:
         if answer.version == self.watched and not answer.mirrored:
             self.arrivals.append(Arrival(record.request, self._sample(record, answer.at)))
 
-    def judge(self, request: str, item: int, said: Said) -> bool:
+    def judge(self, request: str, item: int, judged: TimedFeedback) -> bool:
         """False when something later was said of the item already."""
         before = self.known.get(request, Known())
-        after = before.with_feedback(item, said)
+        after = before.with_feedback(item, judged)
         if after is before:
             return False
         self._learn(request, before, after)

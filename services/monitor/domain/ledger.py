@@ -33,13 +33,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Said:
+class TimedFeedback:
     """A judgement of one item, and when it was said."""
 
     feedback: Feedback
     at: datetime
 
-    def is_after(self, other: "Said") -> bool:
+    def is_after(self, other: "TimedFeedback") -> bool:
         """By its own time, not by its arrival; of two at one moment the same one counts whatever their order."""
         return (self.at, self.feedback.model_dump_json()) > (other.at, other.feedback.model_dump_json())
 
@@ -49,7 +49,7 @@ class Known:
     """All that is known of one request. Of each item the latest feedback counts."""
 
     answers: tuple[Answer, ...] = ()
-    feedback: Mapping[int, Said] = field(default_factory=dict)
+    feedback: Mapping[int, TimedFeedback] = field(default_factory=dict)
 
     def with_answer(self, answer: Answer) -> "Known":
         """The first answer of each version counts."""
@@ -57,11 +57,11 @@ class Known:
             return self
         return replace(self, answers=(*self.answers, answer))
 
-    def with_feedback(self, item: int, said: Said) -> "Known":
+    def with_feedback(self, item: int, judged: TimedFeedback) -> "Known":
         before = self.feedback.get(item)
-        if before is not None and not said.is_after(before):
+        if before is not None and not judged.is_after(before):
             return self
-        return replace(self, feedback={**self.feedback, item: said})
+        return replace(self, feedback={**self.feedback, item: judged})
 
 
 def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
@@ -74,9 +74,9 @@ def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
         return None
     grades = [
         grade
-        for item, said in known.feedback.items()
-        if item < len(answer.answers) and not (answer.mirrored and said.feedback.grade is not None)
-        if (grade := task.judge(answer.answers[item], said.feedback)) is not None
+        for item, judged in known.feedback.items()
+        if item < len(answer.answers) and not (answer.mirrored and judged.feedback.grade is not None)
+        if (grade := task.judge(answer.answers[item], judged.feedback)) is not None
     ]
     return sum(grades) / len(grades) if grades else None
 
@@ -87,8 +87,8 @@ def likeness(left: Answer, right: Answer, tasks: Tasks) -> float | None:
     if task is None or left.task != right.task:
         return None
     shares = [task.compare(*pair) for pair in zip(left.answers, right.answers, strict=False)]
-    told = [share for share in shares if share is not None]
-    return sum(told) / len(told) if told else None
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from services.kit.core import telemetry
 from services.kit.messaging.envelope import Envelope
 from services.monitor import telemetry as names
 from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Known, Said
+from services.monitor.domain.ledger import Known, TimedFeedback
 from services.monitor.domain.watching import Place, Rollout, Story, Watch, followed, rollout_of
 from services.monitor.handlers.drifting import fill_window
 from services.monitor.handlers.judging import schedule_judgement
@@ -48,12 +48,12 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
 async def take_feedback(envelopes: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
     """Joins what was said to the answers of its requests, known or still to come; what was taken changes nothing."""
     async with ports.store.transaction() as tx:
-        by_place: dict[Place, list[Envelope[FeedbackReceived]]] = defaultdict(list)
+        groups: dict[Place, list[Envelope[FeedbackReceived]]] = defaultdict(list)
         for envelope in envelopes:
             if await tx.mark_processed(envelope):
-                by_place[Place(envelope.tenant, envelope.event.deployment)].append(envelope)
-        for place in sorted(by_place, key=lambda place: (place.tenant, place.deployment)):
-            await _take_judgements(place, by_place[place], tx, ports)
+                groups[Place(envelope.tenant, envelope.event.deployment)].append(envelope)
+        for deployment in sorted(groups, key=lambda place: (place.tenant, place.deployment)):
+            await _take_judgements(deployment, groups[deployment], tx, ports)
 
 
 async def _take_judgements(place: Place, group: list[Envelope[FeedbackReceived]], tx: Tx, ports: Ports) -> None:
@@ -63,11 +63,11 @@ async def _take_judgements(place: Place, group: list[Envelope[FeedbackReceived]]
     may_mean = {request: item + 1 for key in keys for request, item in requests_of(key)}
     intake = _intake(await tx.known(place, may_mean), None, rollout, ports)
     for key, envelope in zip(keys, group, strict=True):
-        said = Said(envelope.event.judgement, min(envelope.event.said_at or envelope.time, now))
+        judged = TimedFeedback(envelope.event.judgement, min(envelope.event.given_at or envelope.time, now))
         meant = requests_of(key)
         answered = [(request, item) for request, item in meant if intake.known.get(request, Known()).answers]
-        if intake.judge(*(answered or meant)[0], said):
-            await tx.save_feedback(place, key, said)
+        if intake.judge(*(answered or meant)[0], judged):
+            await tx.save_feedback(place, key, judged)
             names.FEEDBACK.labels("joined" if answered else "early").inc()
     await _keep_news(place, intake, rollout, tx, ports)
 

@@ -8,7 +8,7 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import Evidence, Verdict
 from services.contracts.tasks.feedback import Feedback
 from services.monitor.domain.drift import DriftTest, WindowVerdict
-from services.monitor.domain.ledger import Answer, Contest, Said, Tally
+from services.monitor.domain.ledger import Answer, Contest, Tally, TimedFeedback
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 from services.monitor.domain.slo import Counts
 from services.monitor.domain.watching import (
@@ -133,13 +133,13 @@ def to_answer(row: Any) -> Answer:
     return Answer(row.version, row.mirrored, row.at, row.ok, row.slow, row.task, tuple(row.answers))
 
 
-def of_said(place: Place, item: str, said: Said) -> Values:
-    judgement = said.feedback.model_dump(mode="json", exclude_none=True)
-    return {**of_place(place), "item": item, "judgement": judgement, "said_at": said.at}
+def of_feedback(place: Place, item: str, judged: TimedFeedback) -> Values:
+    judgement = judged.feedback.model_dump(mode="json", exclude_none=True)
+    return {**of_place(place), "item": item, "judgement": judgement, "given_at": judged.at}
 
 
-def to_said(row: Any) -> Said:
-    return Said(Feedback.model_validate(row.judgement), row.said_at)
+def to_feedback(row: Any) -> TimedFeedback:
+    return TimedFeedback(Feedback.model_validate(row.judgement), row.given_at)
 
 
 def of_counts(counts: Counts) -> Values:

@@ -18,7 +18,7 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import InboxRow
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, Said
+from services.monitor.domain.ledger import Answer, Known, TimedFeedback
 from services.monitor.domain.slo import Counts, Indicator
 from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
 from services.monitor.domain.windows import Sample
@@ -100,7 +100,7 @@ class MonitorTx(SqlUnitOfWork):
         for some in _in_parts(sorted(items)):
             for row in await self.execute(sa.select(f).where(at(FeedbackRow, place), f.c.item.in_(some))):
                 for request, item in items[row.item]:
-                    found[request] = found[request].with_feedback(item, rows.to_said(row))
+                    found[request] = found[request].with_feedback(item, rows.to_feedback(row))
         return dict(found)
 
     async def known_since(self, place: Place, since: datetime) -> list[Known]:
@@ -114,8 +114,8 @@ class MonitorTx(SqlUnitOfWork):
             values = [rows.of_answer(place, request, answer) for request, answer in answers]
             await self._insert_many(AnswerRow, values)
 
-    async def save_feedback(self, place: Place, item: str, said: Said) -> None:
-        values = {**rows.of_said(place, item, said), "at": self._clock.now()}
+    async def save_feedback(self, place: Place, item: str, judged: TimedFeedback) -> None:
+        values = {**rows.of_feedback(place, item, judged), "at": self._clock.now()}
         await self.upsert(FeedbackRow, values, keys=[*PLACE, "item"])
 
     async def _insert_many(self, table: type[SQLModel], values: list[dict[str, Any]]) -> None:
@@ -247,11 +247,11 @@ def _in_parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
         yield names[start : start + IN_LIST]
 
 
-def _items(requests: Mapping[str, int], found: Mapping[str, Known]) -> dict[str, list[tuple[str, int]]]:
+def _items(requests: Mapping[str, int], answered: Mapping[str, Known]) -> dict[str, list[tuple[str, int]]]:
     """By the key that feedback is kept under: the requests, each with the item, that it may be about."""
     items: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for request, count in requests.items():
-        known = found.get(request, Known())
+        known = answered.get(request, Known())
         most = max([count, *(len(answer.answers) for answer in known.answers)])
         for item, key in enumerate(item_keys(request, most)):
             items[key].append((request, item))

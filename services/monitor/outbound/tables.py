@@ -72,7 +72,7 @@ class FeedbackRow(SQLModel, table=True):
     deployment: str = Field(primary_key=True)
     item: str = Field(primary_key=True)
     judgement: dict[str, Any] = Field(sa_type=sa.JSON)
-    said_at: datetime = Field(sa_type=UtcDateTime)
+    given_at: datetime = Field(sa_type=UtcDateTime)
     at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -45,7 +45,7 @@ async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports)
             label = event.label if event.label is not None else event.reference
             if not await tx.mark_processed(envelope) or label is None or len(label) > LONGEST_LABEL:
                 continue
-            given = GivenLabel(item_key(event.request, event.item), label, min(event.said_at or envelope.time, now))
+            given = GivenLabel(item_key(event.request, event.item), label, min(event.given_at or envelope.time, now))
             labels[envelope.tenant, event.deployment].append(given)
         for (tenant, deployment), found in labels.items():
             await tx.keep_labels(tenant, deployment, found, most=ports.kept_examples)

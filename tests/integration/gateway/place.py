@@ -54,7 +54,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReplicaCall:
     """A request as a replica gets it, opened."""
 
     id: int
@@ -77,14 +77,14 @@ class Seen:
         return list(self.message.texts)
 
 
-Behaviour = Callable[[Seen], Awaitable[pb.ReplicaEvent]]
+Behaviour = Callable[[ReplicaCall], Awaitable[pb.ReplicaEvent]]
 
 
-async def answer_at_once(request: Seen) -> pb.ReplicaEvent:
+async def answer_at_once(request: ReplicaCall) -> pb.ReplicaEvent:
     return answered(request, [EMBEDDING] * len(request.texts))
 
 
-def answered(request: Seen, vectors: Sequence[Sequence[float]], tokens: int = 7) -> pb.ReplicaEvent:
+def answered(request: ReplicaCall, vectors: Sequence[Sequence[float]], tokens: int = 7) -> pb.ReplicaEvent:
     task = TASKS.named(request.task)
     embeddings = [array("f", vector) for vector in vectors]
     result: Any = EmbeddingResult(embeddings)
@@ -94,12 +94,12 @@ def answered(request: Seen, vectors: Sequence[Sequence[float]], tokens: int = 7)
         result = ClassificationResult(predictions, embeddings if request.message.with_embeddings else ())
     info = AnswerInfo(request.request_id, request.deployment, "news", request.version, tokens)
     payload = task.encode_result(result, info)
-    told = pb.Result(payload=payload, model="news", version=request.version, tokens=tokens)
-    return pb.ReplicaEvent(id=request.id, result=told)
+    result_message = pb.Result(payload=payload, model="news", version=request.version, tokens=tokens)
+    return pb.ReplicaEvent(id=request.id, result=result_message)
 
 
 def refuse_with(kind: str, code: str = "no") -> Behaviour:
-    async def behave(request: Seen) -> pb.ReplicaEvent:
+    async def behave(request: ReplicaCall) -> pb.ReplicaEvent:
         failure = inference_pb2.Failure(kind=kind, code=code, message="the replica says no", field="texts")
         return pb.ReplicaEvent(id=request.id, failure=failure)
 
@@ -115,7 +115,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
         register = replica_pb2_grpc.add_ReplicaServiceServicer_to_server
         self.server.add(register, self, "millrace.v1.ReplicaService")
         self.behaviours: dict[int, Behaviour] = {}
-        self.seen: list[Seen] = []
+        self.seen: list[ReplicaCall] = []
         self.cancelled: list[int] = []
         self.sequence = 0
 
@@ -124,7 +124,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
     ) -> None:
         writing = asyncio.Lock()
 
-        async def serve(request: Seen) -> None:
+        async def serve(request: ReplicaCall) -> None:
             answer = await self.behaviours.get(request.version, answer_at_once)(request)
             async with writing:
                 await context.write(answer)
@@ -134,7 +134,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
                 if request.HasField("cancel"):
                     self.cancelled.append(request.id)
                     continue
-                self.seen.append(Seen(request.id, request.predict))
+                self.seen.append(ReplicaCall(request.id, request.predict))
                 group.create_task(serve(self.seen[-1]))
 
     async def kill(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.rpc import batches_pb2, inference_pb2, replica_pb2
 from services.gateway.inbound.http.routes import BATCHES
-from tests.integration.gateway.place import Place, Seen, answer_at_once, open_place, target
+from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target
 from tests.waiting import LIMIT_SECONDS
 
 BATCHES_PATH = "/api/v1/batches"
@@ -103,7 +103,7 @@ async def test_a_bad_row_is_told_in_its_place_and_costs_no_other(
     content += b'{"text": "gr\xf6\xdfe"}\n{"text": "a\\u0000b"}\n{"text": "bad for the model"}\n{"text": "good too"}\n'
     uri = write(tmp_path, "texts.jsonl", content)
 
-    async def picky(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def picky(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if "bad for the model" in request.texts:
             failure = inference_pb2.Failure(kind="too_large", code="text_too_long", message="texts[0] is too long")
             return replica_pb2.ReplicaEvent(id=request.id, failure=failure)
@@ -158,7 +158,7 @@ async def test_a_gateway_that_stops_in_mid_batch_goes_on_from_its_last_whole_par
     seen: list[str] = []
     hold = asyncio.Event()
 
-    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def held(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if "text 33" in request.texts:
             await hold.wait()
         seen.extend(request.texts)
@@ -187,7 +187,7 @@ async def test_an_input_that_changes_under_the_batch_fails_it(
     uri = write(tmp_path, "texts.jsonl", rows(64))
     hold = asyncio.Event()
 
-    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def held(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if "text 33" in request.texts:
             await hold.wait()
         return await answer_at_once(request)
@@ -210,7 +210,7 @@ async def test_a_part_that_was_changed_on_disk_fails_the_batch(
     uri = write(tmp_path, "texts.jsonl", rows(40))
     hold = asyncio.Event()
 
-    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def held(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if "text 33" in request.texts:
             await hold.wait()
         return await answer_at_once(request)
@@ -232,7 +232,7 @@ async def test_a_cancelled_batch_stops_and_leaves_nothing(
 ) -> None:
     uri = write(tmp_path, "texts.jsonl", rows(400))
 
-    async def slow(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def slow(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await asyncio.sleep(0.05)
         return await answer_at_once(request)
 
@@ -344,7 +344,7 @@ async def test_no_more_batches_than_the_limit_are_open(tmp_path: Path, embedded_
     database = f"sqlite+aiosqlite:///{tmp_path / 'state.db'}"
     hold = asyncio.Event()
 
-    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def held(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await hold.wait()
         return await answer_at_once(request)
 
@@ -366,7 +366,7 @@ async def test_a_batch_gives_way_to_those_who_wait(tmp_path: Path, embedded_boot
     database = f"sqlite+aiosqlite:///{tmp_path / 'state.db'}"
     hold = asyncio.Event()
 
-    async def held(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def held(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if request.texts[0] == "live":
             await hold.wait()
         return await answer_at_once(request)

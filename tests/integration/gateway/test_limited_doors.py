@@ -18,7 +18,7 @@ from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import KeyLimits, ensure_keys
 from services.kit.identity.keys import KeyringFile, NewKey
 from services.kit.transport.rpc import refusal_from
-from tests.integration.gateway.place import Place, Seen, answer_at_once, open_place, target, until
+from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target, until
 
 CLASSIFY = "/api/v1/deployments/news/classify"
 BODY = {"texts": ["a text"]}
@@ -96,7 +96,7 @@ async def test_requests_under_way_are_counted_over_all_doors_together(tmp_path: 
     async with limited(tmp_path, embedded_bootstrap, concurrent=1) as (place, headers):
         release = asyncio.Event()
 
-        async def answer_later(request: Seen) -> replica_pb2.ReplicaEvent:
+        async def answer_later(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
             await release.wait()
             return await answer_at_once(request)
 
@@ -158,7 +158,7 @@ async def test_the_clients_time_travels_to_the_engine_and_ends_in_504(place: Pla
     usual = replica.seen[-1].deadline_ms
     assert 25_000 < usual <= 30_000
 
-    async def never(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def never(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await asyncio.Event().wait()
         raise AssertionError
 

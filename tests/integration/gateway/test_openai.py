@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.events import Role
 from services.contracts.rpc import replica_pb2
-from tests.integration.gateway.place import EMBEDDING, Place, Seen, answered, open_place, refuse_with, target
+from tests.integration.gateway.place import EMBEDDING, Place, ReplicaCall, answered, open_place, refuse_with, target
 
 EMBEDDINGS: Final = "/v1/embeddings"
 
@@ -75,7 +75,7 @@ async def test_a_batch_of_the_largest_size_is_answered_in_order(place: Place) ->
     await serving(place)
     random.seed(7)
 
-    async def number(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def number(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         return answered(request, [[float(text), 1.0] for text in request.texts], tokens=len(request.texts))
 
     place.replicas[0].behaviours[1] = number

@@ -11,7 +11,15 @@ import pytest
 
 from services.contracts.rpc import replica_pb2
 from tests.integration.gateway.asking import COMPLETED, DEAD, Told, asking
-from tests.integration.gateway.place import EMBEDDING, Seen, answer_at_once, open_place, refuse_with, target, until
+from tests.integration.gateway.place import (
+    EMBEDDING,
+    ReplicaCall,
+    answer_at_once,
+    open_place,
+    refuse_with,
+    target,
+    until,
+)
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -147,7 +155,7 @@ async def test_overload_is_waited_out(tmp_path: Path, bootstrap_servers: str) ->
 async def test_no_more_than_the_bound_is_with_the_replicas_at_once(tmp_path: Path, bootstrap_servers: str) -> None:
     under_way, most = 0, 0
 
-    async def slow(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def slow(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
@@ -172,7 +180,7 @@ async def test_no_more_than_the_bound_is_with_the_replicas_at_once(tmp_path: Pat
 async def test_two_gateways_share_the_work_and_one_that_leaves_forgets_nothing(
     tmp_path: Path, apache_kafka_bootstrap: str
 ) -> None:
-    async def slow(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def slow(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await asyncio.sleep(0.05)
         return await answer_at_once(request)
 

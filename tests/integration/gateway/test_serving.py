@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from tests.integration.gateway.place import (
     EMBEDDING,
     FakeReplica,
     Place,
-    Seen,
+    ReplicaCall,
     answer_at_once,
     identity,
     open_place,
@@ -175,7 +174,7 @@ async def test_full_replicas_refuse_instead_of_queueing(place: Place) -> None:
     await place.serves(1)
     release = asyncio.Event()
 
-    async def answer_later(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def answer_later(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await release.wait()
         return await answer_at_once(request)
 
@@ -213,7 +212,7 @@ async def test_a_leaving_replica_finishes_what_it_has_and_gets_nothing_new(place
     await place.serves(1)
     release = asyncio.Event()
 
-    async def answer_later(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def answer_later(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         if request.texts[0] == "slow":
             await release.wait()
         return await answer_at_once(request)
@@ -295,52 +294,6 @@ async def test_grpc_clients_are_answered_one_by_one_and_on_a_stream(place: Place
     assert answers[6].failure.code == "unknown_task"
 
 
-async def test_a_message_of_a_client_reaches_the_replica_and_its_answer_the_client_byte_for_byte(place: Place) -> None:
-    replica = await place.replica("replica-1", 1)
-    await place.deploy(target(1))
-    await place.serves(1)
-    unknown_field = b"\x9a\x06\x03new"
-    payload = inference_pb2.ClassifyRequest(deployment="news", texts=["a"]).SerializeToString() + unknown_field
-
-    async def answer_with_more(request: Seen) -> replica_pb2.ReplicaEvent:
-        event = await answer_at_once(request)
-        event.result.payload += unknown_field
-        return event
-
-    replica.behaviours[1] = answer_with_more
-    unary: Any = place.channel.unary_unary("/millrace.v1.InferenceService/Classify")
-    answer = await unary(payload, metadata=place.metadata)
-    assert replica.seen[-1].payload == payload
-    assert answer.endswith(unknown_field)
-    stream: Any = place.channel.stream_stream("/millrace.v1.InferenceService/Stream")(metadata=place.metadata)
-    frame = inference_pb2.StreamRequest(id=1).SerializeToString() + b"\x12" + bytes([len(payload)]) + payload
-    await stream.write(frame)
-    await stream.done_writing()
-    (told,) = [message async for message in stream]
-    assert replica.seen[-1].payload == payload
-    assert told.endswith(unknown_field)
-
-
-async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(place: Place) -> None:
-    replica = await place.replica("replica-1", 1)
-    await place.deploy(target(1))
-    await place.serves(1)
-    release = asyncio.Event()
-
-    async def never(request: Seen) -> replica_pb2.ReplicaEvent:
-        await release.wait()
-        return await answer_at_once(request)
-
-    replica.behaviours[1] = never
-    seen = len(replica.seen)
-    request = inference_pb2.ClassifyRequest(deployment="news", texts=["a text"])
-    call = place.rpc_method(INFERENCE, "Classify")(request)
-    await until(lambda: len(replica.seen) > seen, "the replica has the request")
-    call.cancel()
-    await until(lambda: replica.cancelled == [replica.seen[-1].id], "the replica is told")
-    release.set()
-
-
 async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded_bootstrap: str) -> None:
     async with open_place(tmp_path, embedded_bootstrap, attempt_seconds=0.3) as place:
         hung = await place.replica("replica-1", 1)
@@ -348,7 +301,7 @@ async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded
         await place.serves(1)
         release = asyncio.Event()
 
-        async def hang(request: Seen) -> replica_pb2.ReplicaEvent:
+        async def hang(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
             await release.wait()
             return await answer_at_once(request)
 
@@ -364,7 +317,7 @@ async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path
         replica = await place.replica("replica-1", 1, 2)
         release = asyncio.Event()
 
-        async def hang(request: Seen) -> replica_pb2.ReplicaEvent:
+        async def hang(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
             await release.wait()
             return await answer_at_once(request)
 
@@ -394,7 +347,7 @@ async def test_a_stopping_gateway_ends_the_requests_it_has(place: Place) -> None
     await place.deploy(target(1))
     await place.serves(1)
 
-    async def take_a_while(request: Seen) -> replica_pb2.ReplicaEvent:
+    async def take_a_while(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         await asyncio.sleep(0.5)
         return await answer_at_once(request)
 

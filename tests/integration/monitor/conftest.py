@@ -173,8 +173,8 @@ class Monitor:
             embedding=base64.b64encode(row.astype("<f2").tobytes()).decode() if row is not None else None,
         )
 
-    async def feedback(self, request: str, label: str, *, said_at: datetime | None = None) -> None:
-        event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, said_at=said_at)
+    async def feedback(self, request: str, label: str, *, given_at: datetime | None = None) -> None:
+        event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, given_at=given_at)
         await take_feedback([self.envelope(event)], self.ports)
 
     async def timers(self, kind: str) -> list[Timer]:

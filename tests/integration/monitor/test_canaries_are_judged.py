@@ -132,13 +132,13 @@ async def test_after_a_rollout_nothing_is_judged(monitor: Monitor) -> None:
     assert await told(monitor) == []
 
 
-async def test_the_feedback_said_last_counts_once_whenever_it_arrives(monitor: Monitor) -> None:
+async def test_the_feedback_given_last_counts_once_whenever_it_arrives(monitor: Monitor) -> None:
     await monitor.serve(1, canary=2)
-    said_at = monitor.clock.now()
+    given_at = monitor.clock.now()
     await monitor.clock.advance(10)
     await monitor.log(monitor.record(2, request="q", label="a"))
     await monitor.feedback("q", "a")
-    await monitor.feedback("q", "b", said_at=said_at)
+    await monitor.feedback("q", "b", given_at=given_at)
     (health,) = await show_health(PLACE, monitor.ports)
     assert (health.version, health.counts.labelled, health.counts.right) == (2, 1, 1)
     await monitor.clock.advance(1)

@@ -90,10 +90,10 @@ class Counting(StreamingTask[Texts, Counts, int]):
 
 def _loaded(payload: bytes) -> list[Any]:
     try:
-        found: list[Any] = orjson.loads(payload)
+        values: list[Any] = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise Malformed(problem="it is not JSON", at="payload") from error
-    return found
+    return values
 
 
 COUNTING: Final = Counting()

@@ -36,7 +36,7 @@ REPLICA: Final = "counter-1"
 class Fleet:
     """The services, and the deployment as the registry would have it."""
 
-    place: Place
+    gateway: Place
     replica: Ports
     bootstrap: str
     port: int
@@ -60,10 +60,10 @@ class Fleet:
         )
         now = SystemClock().now()
         await adopt_deployment(Envelope(SystemIds().new("evt"), changed, "registry", now), self.replica)
-        wanted = {one.version for one in targets}
-        await until(lambda: wanted <= {one.version for one in self._ready()}, "the replica has loaded them")
-        await self.place.publish(self._report())
-        await self.place.publish(changed)
+        expected = {one.version for one in targets}
+        await until(lambda: expected <= {one.version for one in self._ready()}, "the replica has loaded them")
+        await self.gateway.publish(self._report())
+        await self.gateway.publish(changed)
 
     def _ready(self) -> list[Any]:
         return [one for one in self._report().versions if one.state == "ready"]
@@ -78,15 +78,15 @@ class Fleet:
         """By REST; asked again while the gateway does not know the deployment yet."""
         path, sent = f"/api/v1/deployments/{DEPLOYMENT}/count", {"texts": texts, **body}
         async with asyncio.timeout(LIMIT_SECONDS):
-            while (reply := await self.place.client.post(path, json=sent)).status_code == 404:  # noqa: ASYNC110
+            while (reply := await self.gateway.client.post(path, json=sent)).status_code == 404:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert reply.status_code == 200, reply.text
-        told: dict[str, Any] = reply.json()
-        return told
+        reply_body: dict[str, Any] = reply.json()
+        return reply_body
 
     async def says(self, **feedback: Any) -> None:
         path = f"/api/v1/deployments/{DEPLOYMENT}/feedback"
-        reply = await self.place.client.post(path, json=feedback)
+        reply = await self.gateway.client.post(path, json=feedback)
         assert reply.status_code == 202, reply.text
 
     async def events(
@@ -95,7 +95,7 @@ class Fleet:
         """Everything on the topic, from its beginning, as soon as that is enough."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         await consumer.start()
-        found: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         try:
             await consumer._client.add_topic(topic)
             await consumer._client.force_metadata_update()
@@ -103,12 +103,12 @@ class Fleet:
             consumer.assign([TopicPartition(topic, number) for number in numbers])
             await consumer.seek_to_beginning()
             async with asyncio.timeout(seconds):
-                while not enough(found):
+                while not enough(events):
                     for records in (await consumer.getmany(timeout_ms=100)).values():
-                        found.extend(orjson.loads(record.value) for record in records)
-            return found
+                        events.extend(orjson.loads(record.value) for record in records)
+            return events
         except TimeoutError:
-            raise AssertionError(f"not enough on {topic}: {found}") from None
+            raise AssertionError(f"not enough on {topic}: {events}") from None
         finally:
             await consumer.stop()
 
@@ -116,20 +116,20 @@ class Fleet:
 @asynccontextmanager
 async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
     settings = {"database_url": f"sqlite+aiosqlite:///{home / 'gateway.db'}", "batch_part_rows": 4, "batch_texts": 2}
-    async with open_place(home, bootstrap, tasks=WITH_COUNTING, **settings) as place:
-        room = Room(clock=SystemClock())
+    async with open_place(home, bootstrap, tasks=WITH_COUNTING, **settings) as gateway:
+        parts = Room(clock=SystemClock())
         log = LogWriter(
-            Logging(REPLICA, place.writer, SystemClock(), SystemIds(), seconds=0.05, records=100, capacity=1_000)
+            Logging(REPLICA, gateway.writer, SystemClock(), SystemIds(), seconds=0.05, records=100, capacity=1_000)
         )
-        ports = replace(room.ports, engines=CountingEngines(), log=log, tasks=WITH_COUNTING)
-        server, rpc = RpcServer(place.keyring, "127.0.0.1", 0, services_only=True), ReplicaRpc(ports, 0.05)
+        ports = replace(parts.ports, engines=CountingEngines(), log=log, tasks=WITH_COUNTING)
+        server, rpc = RpcServer(gateway.keyring, "127.0.0.1", 0, services_only=True), ReplicaRpc(ports, 0.05)
         server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
         await server.open()
         monitor = build_monitor(_monitor_settings(home, bootstrap), WITH_COUNTING)
         running = [asyncio.create_task(monitor.run()), asyncio.create_task(log.run())]
         try:
             await until(lambda: all(check() for check in monitor.checks.values()), "the monitor is ready")
-            yield Fleet(place, ports, bootstrap, port=server.port)
+            yield Fleet(gateway, ports, bootstrap, port=server.port)
         finally:
             for task in running:
                 task.cancel()

@@ -21,11 +21,11 @@ def records(events: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
 
 
 async def streamed(serving: Fleet, *requests: pb.StreamRequest) -> list[pb.StreamResponse]:
-    call: Any = serving.place.channel.stream_stream(
+    call: Any = serving.gateway.channel.stream_stream(
         STREAM,
         request_serializer=pb.StreamRequest.SerializeToString,
         response_deserializer=pb.StreamResponse.FromString,
-    )(metadata=serving.place.metadata)
+    )(metadata=serving.gateway.metadata)
     for request in requests:
         await call.write(request)
     await call.done_writing()
@@ -37,15 +37,15 @@ async def test_it_is_asked_by_rest_by_grpc_in_chunks_by_kafka_and_in_batches(
 ) -> None:
     async with fleet(tmp_path, embedded_bootstrap) as serving, asking(embedded_bootstrap) as asker:
         await serving.serve()
-        told = await serving.count("one two three", "one", request_id="by-rest")
-        assert (told["counts"], told["tokens"], told["version"]) == ([3, 1], 4, 1)
+        reply_body = await serving.count("one two three", "one", request_id="by-rest")
+        assert (reply_body["counts"], reply_body["tokens"], reply_body["version"]) == ([3, 1], 4, 1)
 
         payload = COUNTING.encode(Texts(["one two", "one"]))
         asked = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=payload, request_id="by-grpc")
-        first, second, whole = await streamed(serving, pb.StreamRequest(id=5, predict=asked))
+        first, second, last = await streamed(serving, pb.StreamRequest(id=5, predict=asked))
         assert [COUNTING.decode_chunk(one.delta.payload) for one in (first, second)] == [2, 1]
-        assert COUNTING.decode_result(whole.result.payload).counts == [2, 1]
-        assert (whole.id, whole.result.request_id, whole.result.version) == (5, "by-grpc", 1)
+        assert COUNTING.decode_result(last.result.payload).counts == [2, 1]
+        assert (last.id, last.result.request_id, last.result.version) == (5, "by-grpc", 1)
 
         body = {"deployment": "news", "task": COUNTING.name, "input": {"texts": ["one two"]}, "request": "by-kafka"}
         await asker.ask(body, "evt-1", b"key")
@@ -53,12 +53,12 @@ async def test_it_is_asked_by_rest_by_grpc_in_chunks_by_kafka_and_in_batches(
         assert (completed.body["task"], completed.body["result"]) == (COUNTING.name, {"counts": [2]})
 
         rows = "".join(f'{{"text": "{"word " * number}"}}\n' for number in range(1, 8))
-        batch = await create(serving.place, write(tmp_path, "texts.jsonl", rows), task=COUNTING.name)
-        assert (await ended(serving.place, batch["batch"]))["status"] == "succeeded"
-        lines = await output(serving.place, batch["batch"])
+        batch = await create(serving.gateway, write(tmp_path, "texts.jsonl", rows), task=COUNTING.name)
+        assert (await ended(serving.gateway, batch["batch"]))["status"] == "succeeded"
+        lines = await output(serving.gateway, batch["batch"])
         assert [(line["row"], line["count"]) for line in lines] == [(number, number) for number in range(1, 8)]
 
-        logged = await serving.events("inference.logged", lambda found: len(records(found, "batch")) >= 4)
+        logged = await serving.events("inference.logged", lambda some: len(records(some, "batch")) >= 4)
         assert {event["task"] for event in logged} == {COUNTING.name}
         assert [one["request"] for one in records(logged, "live")] == ["by-rest", "by-grpc"]
         assert records(logged, "live")[0]["items"] == [
@@ -74,18 +74,18 @@ async def test_what_its_model_does_not_do_and_what_it_does_not_take_is_refused(
     async with fleet(tmp_path, embedded_bootstrap) as serving:
         await serving.serve()
         await serving.count("one")
-        refused = await serving.place.classify("one")
+        refused = await serving.gateway.classify("one")
         assert (refused.status_code, refused.json()["error"]["code"]) == (415, "task_not_served")
         wrong: tuple[dict[str, Any], ...] = ({"texts": []}, {"texts": ["a"], "with_embeddings": True})
         for sent in wrong:
-            reply = await serving.place.client.post("/api/v1/deployments/news/count", json=sent)
+            reply = await serving.gateway.client.post("/api/v1/deployments/news/count", json=sent)
             assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_field")
         asked = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=b"{")
-        (told,) = await streamed(serving, pb.StreamRequest(id=1, predict=asked))
-        assert (told.failure.code, told.failure.field) == ("malformed", "payload")
+        (reply_body,) = await streamed(serving, pb.StreamRequest(id=1, predict=asked))
+        assert (reply_body.failure.code, reply_body.failure.field) == ("malformed", "payload")
         uri = write(tmp_path, "texts.jsonl", '{"text": "a"}\n')
         body = {"deployment": "news", "uri": uri, "task": COUNTING.name, "options_json": '{"with_embeddings": true}'}
-        reply = await serving.place.client.post("/api/v1/batches", json=body)
+        reply = await serving.gateway.client.post("/api/v1/batches", json=body)
         assert (reply.status_code, reply.json()["error"]["field"]) == (422, "options.with_embeddings")
 
 
@@ -101,15 +101,15 @@ async def test_its_canary_is_judged_by_its_own_feedback(
         await serving.serve(primary, canary=canary)
         for number in range(60):
             words = number % 5 + 1
-            told = await serving.count("word " * words, "one", request_id=f"r-{number}")
-            await serving.says(request_id=told["request_id"], reference=str(words))
-        judged = await serving.events("rollout.judged", lambda found: any(one["verdict"] == verdict for one in found))
+            reply_body = await serving.count("word " * words, "one", request_id=f"r-{number}")
+            await serving.says(request_id=reply_body["request_id"], reference=str(words))
+        judged = await serving.events("rollout.judged", lambda some: any(one["verdict"] == verdict for one in some))
         decided = next(one for one in judged if one["verdict"] == verdict)
         evidence = next(one for one in decided["evidence"] if one["indicator"] == "correctness")
         assert (decided["rollout"], decided["version"]) == (f"r-{canary}", canary)
         assert evidence["decision"] == ("worse" if verdict == "roll_back" else "safe")
         assert 0 < evidence["pairs"] <= 60
-        logged = await serving.events("inference.logged", lambda found: len(records(found, "mirror")) >= 60)
+        logged = await serving.events("inference.logged", lambda some: len(records(some, "mirror")) >= 60)
         assert {one["request"] for one in records(logged, "mirror")} == {f"r-{number}" for number in range(60)}
 
 

@@ -228,28 +228,6 @@ async def test_a_label_that_comes_again_late_undoes_no_correction(room: Room) ->
     assert [example.label for example in found] == ["y"]
 
 
-async def test_each_item_of_a_request_has_a_text_and_a_label_of_its_own(room: Room) -> None:
-    await room.traffic(labelled=0, unlabelled=1, items=[{"text": "first"}, {"text": "second"}, {"text": "third"}])
-    for name, item, label in (("req-0", 0, "x"), ("req-0:1", 0, "y"), ("req-0", 2, "z")):
-        event = FeedbackReceived(deployment="topics", request=name, item=item, label=label)
-        await traffic.keep_labels([room.envelope(event)], room.ports)
-    async with room.store.reading() as tx:
-        found = await tx.labelled("default", "topics", room.clock.now(), room.clock.now(), 100)
-    assert {example.text: example.label for example in found} == {"first": "x", "second": "y", "third": "z"}
-
-
-async def test_the_label_that_was_given_last_counts_whenever_it_arrives(room: Room) -> None:
-    await room.traffic(labelled=0, unlabelled=1)
-    now = room.clock.now()
-    for label, minutes in (("x", 5), ("y", 2), ("z", 9)):
-        said_at = now - timedelta(minutes=minutes)
-        event = FeedbackReceived(deployment="topics", request="req-0", label=label, said_at=said_at)
-        await traffic.keep_labels([room.envelope(event)], room.ports)
-    async with room.store.reading() as tx:
-        found = await tx.labelled("default", "topics", now, now, 100)
-    assert [example.label for example in found] == ["y"]
-
-
 async def test_traffic_is_kept_bounded(database_url: str) -> None:
     async with opened(database_url, kept_examples=50) as room:
         for start in range(0, 200, 20):

@@ -50,9 +50,9 @@ def refusal_of(texts: list[str], limits: RequestLimits = EDGE, *, truncate: bool
         (["x" * 10_001], BadField, "texts[0]"),
     ],
 )
-def test_what_no_model_takes_is_refused_by_its_place(texts: list[str], kind: type[Refusal], field: str) -> None:
-    refusal = refusal_of(texts)
-    assert (type(refusal), refusal.at) == (kind, field)
+def test_what_no_model_takes_is_refused_by_its_index(texts: list[str], kind: type[Refusal], field: str) -> None:
+    error = refusal_of(texts)
+    assert (type(error), error.at) == (kind, field)
 
 
 def test_a_text_that_is_far_longer_than_the_model_reads_is_refused_with_a_way_out() -> None:
@@ -108,10 +108,10 @@ def test_a_result_is_the_answer_that_a_client_of_grpc_gets() -> None:
     assert CLASSIFICATION.lines(result)[0]["embedding"] == packed
 
 
-def test_of_very_many_labels_the_likeliest_are_told() -> None:
+def test_of_very_many_labels_the_likeliest_are_shown() -> None:
     scores = [float(number) for number in range(MAX_SCORES + 50)]
-    told = ranked([f"l{number}" for number in range(len(scores))], scores)
-    assert (told.label, len(told.scores), told.scores[-1].label) == (f"l{MAX_SCORES + 49}", MAX_SCORES, "l50")
+    shown = ranked([f"l{number}" for number in range(len(scores))], scores)
+    assert (shown.label, len(shown.scores), shown.scores[-1].label) == (f"l{MAX_SCORES + 49}", MAX_SCORES, "l50")
 
 
 def test_a_closed_frame_has_the_bytes_of_the_open_message() -> None:
@@ -120,8 +120,8 @@ def test_a_closed_frame_has_the_bytes_of_the_open_message() -> None:
     frame = StreamRequestFrame.FromString(request.SerializeToString())
     assert (frame.id, frame.classify, frame.HasField("embed")) == (7, asked.SerializeToString(), False)
     answer = pb.ClassifyResponse(request_id="r")
-    told = StreamResponseFrame(id=7, response=answer.SerializeToString()).SerializeToString()
-    assert pb.StreamResponse.FromString(told) == pb.StreamResponse(id=7, response=answer)
+    shown = StreamResponseFrame(id=7, response=answer.SerializeToString()).SerializeToString()
+    assert pb.StreamResponse.FromString(shown) == pb.StreamResponse(id=7, response=answer)
 
 
 def test_labels_references_and_grades_judge_a_classification_and_grades_alone_an_embedding() -> None:

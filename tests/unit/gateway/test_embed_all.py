@@ -44,16 +44,16 @@ def world_of(*targets: Any, behaviour: Behaviour = embedded, **policy: Any) -> W
 
 
 def many(texts: int, **changes: Any) -> Predict:
-    request = EmbeddingRequest([f"text {place}" for place in range(texts)], truncate=False)
+    request = EmbeddingRequest([f"text {index}" for index in range(texts)], truncate=False)
     return command(task=EMBEDDING, request=request, **changes)
 
 
 @pytest.mark.parametrize("texts", [1, 64, 65, 200])
 async def test_many_texts_are_asked_for_in_chunks_and_come_back_in_order(texts: int) -> None:
     world = world_of(target(1))
-    told = await embed_all(many(texts), world.ports)
-    assert [values[0] for values in told.embeddings] == list(range(texts))
-    assert (told.tokens, told.version) == (texts, 1)
+    embedded_all = await embed_all(many(texts), world.ports)
+    assert [values[0] for values in embedded_all.embeddings] == list(range(texts))
+    assert (embedded_all.tokens, embedded_all.version) == (texts, 1)
     asked = [request for _, request in world.replicas.asked]
     assert all(request.task == "embedding" for request in asked)
     assert all(len(EMBEDDING.decode(request.payload).texts) <= 64 for request in asked)
@@ -95,9 +95,9 @@ async def test_a_canary_that_dies_half_way_leaves_all_vectors_to_one_version(see
         return embedded(request)
 
     world = world_of(target(1, weight=0), target(2, Role.CANARY, 100), behaviour=behave)
-    told = await embed_all(many(64 * 8), world.ports)
-    assert {values[1] for values in told.embeddings} == {float(told.version)} == {1.0}
-    assert [values[0] for values in told.embeddings] == list(range(64 * 8))
+    embedded_all = await embed_all(many(64 * 8), world.ports)
+    assert {values[1] for values in embedded_all.embeddings} == {float(embedded_all.version)} == {1.0}
+    assert [values[0] for values in embedded_all.embeddings] == list(range(64 * 8))
 
 
 async def test_one_request_goes_to_one_version_whatever_the_weights() -> None:
@@ -138,8 +138,8 @@ def test_a_shortened_embedding_has_unit_length_again() -> None:
 def test_what_is_served_is_told_by_tenant_and_only_once_it_is_known() -> None:
     world = world_of(target(1), target(3, Role.CANARY, 10), target(2, Role.DRAINING, 0))
     world.routes.deployment_changed("other", deployment(target(9)), {})
-    (told,) = served("default", world.ports)
-    assert (told.deployment, told.model, told.versions) == ("news", "news", (1, 3, 2))
+    (embedded_all,) = served("default", world.ports)
+    assert (embedded_all.deployment, embedded_all.model, embedded_all.versions) == ("news", "news", (1, 3, 2))
     assert [part.versions for part in served("other", world.ports)] == [(9,)]
     assert served("nobody", world.ports) == ()
     world.routes_read = False

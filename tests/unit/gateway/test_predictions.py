@@ -27,11 +27,11 @@ from tests.unit.gateway.fakes import FakeReplicas, World, answered, command, dep
 
 
 def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float = 0.0) -> World:
-    world = World()
-    world.routes.deployment_changed("default", deployment(*targets, mirror=mirror), {})
+    fleet = World()
+    fleet.routes.deployment_changed("default", deployment(*targets, mirror=mirror), {})
     for name, ready in replicas.items():
-        world.routes.replica_reported(report(name, *ready), at=0)
-    return world
+        fleet.routes.replica_reported(report(name, *ready), at=0)
+    return fleet
 
 
 def fails_for(failing: dict[tuple[str, int], Refusal]) -> Any:
@@ -49,65 +49,65 @@ def relayed(kind: Kind) -> Relayed:
 
 
 async def test_an_answer_names_the_version_that_gave_it() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
-    told = await answer(command(), world.ports)
-    assert (told.version, told.request_id, len(told.result().predictions)) == (1, "req-1", 1)
+    fleet = serving(target(1), replicas={"r1": (1,)})
+    reply = await answer(command(), fleet.ports)
+    assert (reply.version, reply.request_id, len(reply.result().predictions)) == (1, "req-1", 1)
 
 
 async def test_a_lost_replica_is_left_for_another() -> None:
-    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
-    world.replicas.loads = {"r1": 0, "r2": 5}
-    world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost()})
-    told = await answer(command(), world.ports)
-    assert told.version == 1
-    assert [replica for replica, _ in world.replicas.asked] == ["r1", "r2"]
+    fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    fleet.replicas.loads = {"r1": 0, "r2": 5}
+    fleet.replicas.behaviour = fails_for({("r1", 1): ReplicaLost()})
+    reply = await answer(command(), fleet.ports)
+    assert reply.version == 1
+    assert [replica for replica, _ in fleet.replicas.asked] == ["r1", "r2"]
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.INTERNAL, Kind.OVERLOADED, Kind.NOT_FOUND])
 async def test_a_failing_canary_leaves_the_request_to_the_primary(kind: Kind) -> None:
-    world = serving(target(1, weight=0), target(2, Role.CANARY, 100), replicas={"r1": (1, 2)})
-    world.replicas.behaviour = fails_for({("r1", 2): relayed(kind)})
-    told = await answer(command(), world.ports)
-    assert [request.version for _, request in world.replicas.asked] == [2, 1]
-    assert told.version == 1
+    fleet = serving(target(1, weight=0), target(2, Role.CANARY, 100), replicas={"r1": (1, 2)})
+    fleet.replicas.behaviour = fails_for({("r1", 2): relayed(kind)})
+    reply = await answer(command(), fleet.ports)
+    assert [request.version for _, request in fleet.replicas.asked] == [2, 1]
+    assert reply.version == 1
 
 
 async def test_what_is_wrong_with_the_request_itself_is_not_tried_again() -> None:
-    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     for refusal in (relayed(Kind.INVALID), TimedOut(seconds=30)):
-        world.replicas.asked.clear()
-        world.replicas.behaviour = fails_for({("r1", 1): refusal, ("r2", 1): refusal})
+        fleet.replicas.asked.clear()
+        fleet.replicas.behaviour = fails_for({("r1", 1): refusal, ("r2", 1): refusal})
         with pytest.raises(type(refusal)):
-            await answer(command(), world.ports)
-        assert len(world.replicas.asked) == 1
+            await answer(command(), fleet.ports)
+        assert len(fleet.replicas.asked) == 1
 
 
 async def test_full_replicas_refuse_at_once() -> None:
-    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     full = ReplicaFull(queued=8, retry_after_seconds=1.0)
-    world.replicas.behaviour = fails_for({("r1", 1): full, ("r2", 1): full})
+    fleet.replicas.behaviour = fails_for({("r1", 1): full, ("r2", 1): full})
     with pytest.raises(ReplicaFull):
-        await answer(command(), world.ports)
-    assert len(world.replicas.asked) == 2
+        await answer(command(), fleet.ports)
+    assert len(fleet.replicas.asked) == 2
 
 
 async def test_a_request_that_breaks_every_replica_is_given_up_after_a_few() -> None:
-    world = serving(target(1), replicas={f"r{number}": (1,) for number in range(9)})
+    fleet = serving(target(1), replicas={f"r{number}": (1,) for number in range(9)})
     broken = relayed(Kind.INTERNAL)
-    world.replicas.behaviour = fails_for({(f"r{number}", 1): broken for number in range(9)})
+    fleet.replicas.behaviour = fails_for({(f"r{number}", 1): broken for number in range(9)})
     with pytest.raises(Relayed):
-        await answer(command(), world.ports)
-    assert len(world.replicas.asked) == Policy().attempts
+        await answer(command(), fleet.ports)
+    assert len(fleet.replicas.asked) == Policy().attempts
 
 
 async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
-    world = serving(target(1), replicas={})
-    asked = asyncio.create_task(answer(command(), world.ports))
+    fleet = serving(target(1), replicas={})
+    asked = asyncio.create_task(answer(command(), fleet.ports))
     await asyncio.sleep(0)
-    await world.clock.advance(1.0)
+    await fleet.clock.advance(1.0)
     assert not asked.done()
-    world.routes.replica_reported(report("r1", 1), at=world.clock.monotonic())
-    await world.clock.advance(0.1)
+    fleet.routes.replica_reported(report("r1", 1), at=fleet.clock.monotonic())
+    await fleet.clock.advance(0.1)
     assert (await asked).version == 1
 
 
@@ -117,66 +117,66 @@ async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
 async def test_the_wait_ends_with_its_limit_or_the_deadline(
     deadline: float, given_up: float, refusal: type[Refusal]
 ) -> None:
-    world = serving(target(1), replicas={})
-    asked = asyncio.create_task(answer(command(deadline=deadline), world.ports))
+    fleet = serving(target(1), replicas={})
+    asked = asyncio.create_task(answer(command(deadline=deadline), fleet.ports))
     await asyncio.sleep(0)
-    await world.clock.advance(given_up - 0.2)
+    await fleet.clock.advance(given_up - 0.2)
     assert not asked.done()
-    await world.clock.advance(0.4)
+    await fleet.clock.advance(0.4)
     with pytest.raises(refusal) as refused:
         await asked
     assert refused.value.retry_after == 1.0
 
 
 async def test_a_request_whose_deadline_has_passed_reaches_no_replica() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
-    await world.clock.advance(5.0)
+    fleet = serving(target(1), replicas={"r1": (1,)})
+    await fleet.clock.advance(5.0)
     with pytest.raises(DeadlinePassed):
-        await answer(command(deadline=5.0), world.ports)
-    assert world.replicas.asked == []
+        await answer(command(deadline=5.0), fleet.ports)
+    assert fleet.replicas.asked == []
 
 
 async def test_before_the_table_is_read_nothing_is_called_unknown() -> None:
-    world = World(routes_read=False)
+    fleet = World(routes_read=False)
     with pytest.raises(RoutesNotRead):
-        await answer(command(), world.ports)
-    world.routes_read = True
+        await answer(command(), fleet.ports)
+    fleet.routes_read = True
     with pytest.raises(UnknownDeployment):
-        await answer(command(), world.ports)
+        await answer(command(), fleet.ports)
 
 
 async def test_a_sticky_key_always_meets_one_version() -> None:
-    world = serving(target(1, weight=50), target(2, Role.CANARY, 50), replicas={"r1": (1, 2)})
+    fleet = serving(target(1, weight=50), target(2, Role.CANARY, 50), replicas={"r1": (1, 2)})
     for key in ("a", "b", "c"):
-        versions = {(await answer(command(sticky_key=key), world.ports)).version for _ in range(20)}
+        versions = {(await answer(command(sticky_key=key), fleet.ports)).version for _ in range(20)}
         assert len(versions) == 1
 
 
 async def test_mirrors_carry_the_same_request_to_the_other_version() -> None:
-    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
-    await answer(command(), world.ports)
-    ((replica, request),) = world.mirrors.sent
+    fleet = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
+    await answer(command(), fleet.ports)
+    ((replica, request),) = fleet.mirrors.sent
     assert (replica, request.version, request.request_id, request.source) == ("r1", 2, "req-1", Source.MIRROR)
-    assert request.payload == world.replicas.asked[0][1].payload
+    assert request.payload == fleet.replicas.asked[0][1].payload
 
 
 @pytest.mark.parametrize("source", [Source.BATCH, Source.KAFKA, Source.PROBE])
 async def test_only_live_requests_are_mirrored(source: Source) -> None:
-    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
-    await answer(command(source=source), world.ports)
-    assert world.mirrors.sent == []
-    assert world.replicas.asked[0][1].source is source
+    fleet = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
+    await answer(command(source=source), fleet.ports)
+    assert fleet.mirrors.sent == []
+    assert fleet.replicas.asked[0][1].source is source
 
 
 async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
-    world.routes = type(world.routes)(stale_after_seconds=15.0)
-    world.routes.deployment_changed("default", deployment(target(1)), {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
-    world.routes.replica_reported(report("r1", 1), at=0)
-    world.replicas.behaviour = fails_for({("r1", 1): relayed(Kind.INVALID)})
+    fleet = serving(target(1), replicas={"r1": (1,)})
+    fleet.routes = type(fleet.routes)(stale_after_seconds=15.0)
+    fleet.routes.deployment_changed("default", deployment(target(1)), {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    fleet.routes.replica_reported(report("r1", 1), at=0)
+    fleet.replicas.behaviour = fails_for({("r1", 1): relayed(Kind.INVALID)})
     with pytest.raises(Relayed):
-        await answer(command(), world.ports)
-    assert world.routes.claim_first("default", "news", 1) is not None
+        await answer(command(), fleet.ports)
+    assert fleet.routes.claim_first("default", "news", 1) is not None
 
 
 @pytest.mark.parametrize(
@@ -191,51 +191,51 @@ async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> No
     ],
 )
 async def test_a_bad_request_is_refused_before_any_replica_is_asked(changes: dict[str, Any], field: str) -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(BadField) as refused:
-        await answer(command(**changes), world.ports)
+        await answer(command(**changes), fleet.ports)
     assert refused.value.at == field
-    assert not world.replicas.asked
+    assert not fleet.replicas.asked
 
 
 async def test_replicas_that_are_silent_and_unreachable_are_forgotten() -> None:
-    world = World()
-    now = world.clock.now()
+    fleet = World()
+    now = fleet.clock.now()
     for name in ("r1", "r2"):
-        await follow_replica(Envelope(id=name, event=report(name, 1), source="t", time=now), world.ports)
-    assert world.replicas.kept == ["r1", "r2"]
-    world.replicas.loads["r1"] = None
-    await world.clock.advance(20)
-    await follow_replica(Envelope(id="x", event=report("r3", 1), source="t", time=now), world.ports)
-    assert world.replicas.kept == ["r2", "r3"]
+        await follow_replica(Envelope(id=name, event=report(name, 1), source="t", time=now), fleet.ports)
+    assert fleet.replicas.kept == ["r1", "r2"]
+    fleet.replicas.loads["r1"] = None
+    await fleet.clock.advance(20)
+    await follow_replica(Envelope(id="x", event=report("r3", 1), source="t", time=now), fleet.ports)
+    assert fleet.replicas.kept == ["r2", "r3"]
 
 
 async def test_the_deployment_event_sets_the_weights() -> None:
-    world = World()
-    event = Envelope(id="e", event=deployment(target(4)), source="t", time=world.clock.now(), tenant="acme")
-    await follow_deployment(event, world.ports)
-    assert world.routes.plan("acme", "news", ticket=0.1).versions == (4,)
+    fleet = World()
+    event = Envelope(id="e", event=deployment(target(4)), source="t", time=fleet.clock.now(), tenant="acme")
+    await follow_deployment(event, fleet.ports)
+    assert fleet.routes.plan("acme", "news", ticket=0.1).versions == (4,)
 
 
 async def test_a_version_that_is_asked_for_answers_whatever_the_weights() -> None:
-    world = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)})
-    versions = {(await answer(command(version=2), world.ports)).version for _ in range(10)}
+    fleet = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)})
+    versions = {(await answer(command(version=2), fleet.ports)).version for _ in range(10)}
     assert versions == {2}
 
 
 async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(VersionNotServed) as refused:
-        await answer(command(version=3), world.ports)
+        await answer(command(version=3), fleet.ports)
     assert refused.value.at == "version"
-    assert not world.replicas.asked
+    assert not fleet.replicas.asked
 
 
 async def test_a_payload_that_came_encoded_is_passed_on_byte_for_byte() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,)})
     payload = command().encoded() + b"\x9a\x06\x03new"  # a field that this gateway does not know yet
-    await answer(command(payload=payload), world.ports)
-    assert world.replicas.asked[0][1].payload is payload
+    await answer(command(payload=payload), fleet.ports)
+    assert fleet.replicas.asked[0][1].payload is payload
 
 
 class Breaking(FakeReplicas):
@@ -248,46 +248,46 @@ class Breaking(FakeReplicas):
 
 
 async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None:
-    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
-    world.replicas = Breaking()
-    events = predict(command(), world.ports)
+    fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    fleet.replicas = Breaking()
+    events = predict(command(), fleet.ports)
     assert await anext(events) == Delta(b"some")
     with pytest.raises(ReplicaLost):
         await anext(events)
-    assert len(world.replicas.asked) == 1
+    assert len(fleet.replicas.asked) == 1
 
 
 async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
     class Unrepeatable(Classification):
         repeatable = False
 
-    world = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
-    world.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
+    fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
+    fleet.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
     with pytest.raises(ReplicaLost):
-        await answer(command(task=Unrepeatable()), world.ports)
-    assert len(world.replicas.asked) == 1
+        await answer(command(task=Unrepeatable()), fleet.ports)
+    assert len(fleet.replicas.asked) == 1
 
 
 async def test_whoever_stops_listening_before_the_end_leaves_the_first_place_to_the_next() -> None:
-    world = serving(target(1), replicas={"r1": (1,)})
+    fleet = serving(target(1), replicas={"r1": (1,)})
     trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    world.routes = type(world.routes)(stale_after_seconds=15.0)
-    world.routes.deployment_changed("default", deployment(target(1)), trace)
-    world.routes.replica_reported(report("r1", 1), at=0)
-    world.replicas = Breaking()
-    events = predict(command(), world.ports)
+    fleet.routes = type(fleet.routes)(stale_after_seconds=15.0)
+    fleet.routes.deployment_changed("default", deployment(target(1)), trace)
+    fleet.routes.replica_reported(report("r1", 1), at=0)
+    fleet.replicas = Breaking()
+    events = predict(command(), fleet.ports)
     assert await anext(events) == Delta(b"some")
     await events.aclose()
-    assert world.routes.claim_first("default", "news", 1) is not None
+    assert fleet.routes.claim_first("default", "news", 1) is not None
 
 
 async def test_every_replica_is_asked_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
-    world = World()
+    fleet = World()
     changed = deployment(target(1), target(2, Role.CANARY, 0), mirror=1.0)
-    world.routes.deployment_changed("acme", changed, {})
+    fleet.routes.deployment_changed("acme", changed, {})
     ready = report("r1", 1, 2)
     of_acme = [version.model_copy(update={"tenant": "acme"}) for version in ready.versions]
-    world.routes.replica_reported(ready.model_copy(update={"versions": of_acme}), at=0)
-    await answer(command(tenant="acme"), world.ports)
-    sent = [request for _, request in (*world.replicas.asked, *world.mirrors.sent)]
+    fleet.routes.replica_reported(ready.model_copy(update={"versions": of_acme}), at=0)
+    await answer(command(tenant="acme"), fleet.ports)
+    sent = [request for _, request in (*fleet.replicas.asked, *fleet.mirrors.sent)]
     assert {(request.tenant, request.version) for request in sent} == {("acme", 1), ("acme", 2)}

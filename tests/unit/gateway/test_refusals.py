@@ -27,7 +27,7 @@ def every_refusal() -> Iterator[Refusal]:
         if issubclass(found, Refusal) and found is not Relayed
     }
     for found in sorted(classes, key=lambda one: one.__name__):
-        facts: dict[str, Any] = dict.fromkeys(names_in(found), "x")
+        facts: dict[str, Any] = dict.fromkeys(names_in(found), 7)
         yield found(**facts)
     for kind in Kind:
         yield Relayed(kind, ErrorBody(code="x", message="another service said so"))

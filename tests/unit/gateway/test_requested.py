@@ -30,19 +30,19 @@ def asked(event_id: str = "evt-1", tenant: str = "default", **fields: Any) -> En
     return Envelope(event_id, event, "test", NOON, tenant=tenant, correlation="story", key=b"\xff\x00")
 
 
-def serving(world: World) -> World:
-    world.routes.deployment_changed("default", deployment(target(2)), {})
-    world.routes.replica_reported(report("r-1", 2), at=0.0)
-    return world
+def serving(fleet: World) -> World:
+    fleet.routes.deployment_changed("default", deployment(target(2)), {})
+    fleet.routes.replica_reported(report("r-1", 2), at=0.0)
+    return fleet
 
 
-async def advance(world: World, task: "asyncio.Task[Any]", seconds: float) -> None:
+async def advance(fleet: World, task: "asyncio.Task[Any]", seconds: float) -> None:
     for _ in range(int(seconds * 10)):
         for _ in range(20):
             await asyncio.sleep(0)
         if task.done():
             return
-        await world.clock.advance(0.1)
+        await fleet.clock.advance(0.1)
 
 
 def test_ids_follow_from_the_requests_id_and_tenant_alone() -> None:
@@ -53,9 +53,9 @@ def test_ids_follow_from_the_requests_id_and_tenant_alone() -> None:
 
 
 async def test_the_answer_goes_back_under_the_records_own_key() -> None:
-    world = serving(World())
+    fleet = serving(World())
     request = asked()
-    completed = await answer_request(request, Patient(world.ports, Patience()), world.ports)
+    completed = await answer_request(request, Patient(fleet.ports, Patience()), fleet.ports)
     message = encode(reply_to(request, completed, at=NOON, trace={}))
     assert (message.topic, message.key, message.header("ce_id")) == (
         "inference.completed",
@@ -68,18 +68,18 @@ async def test_the_answer_goes_back_under_the_records_own_key() -> None:
 
 
 async def test_what_expires_while_it_waits_is_told_so() -> None:
-    world = World()
-    world.routes.deployment_changed("default", deployment(target(2)), {})
-    request = asked(expires_at=world.clock.now() + timedelta(seconds=3))
-    task = asyncio.create_task(answer_request(request, Patient(world.ports, Patience()), world.ports))
-    await advance(world, task, 4)
+    fleet = World()
+    fleet.routes.deployment_changed("default", deployment(target(2)), {})
+    request = asked(expires_at=fleet.clock.now() + timedelta(seconds=3))
+    task = asyncio.create_task(answer_request(request, Patient(fleet.ports, Patience()), fleet.ports))
+    await advance(fleet, task, 4)
     failure = task.result().failure
     assert failure is not None
     assert (failure.code, failure.retryable) == ("request_expired", False)
 
 
 async def test_overload_is_waited_out_however_long() -> None:
-    world = serving(World())
+    fleet = serving(World())
     full = True
 
     def behave(_: str, request: ReplicaRequest) -> Any:
@@ -87,31 +87,31 @@ async def test_overload_is_waited_out_however_long() -> None:
             raise ReplicaFull(queued=64, retry_after_seconds=1.0)
         return answered(request)
 
-    world.replicas.behaviour = behave
-    patient = Patient(world.ports, Patience(ready_wait_seconds=1.0))
-    task = asyncio.create_task(answer_request(asked(), patient, world.ports))
-    await advance(world, task, 60)
+    fleet.replicas.behaviour = behave
+    patient = Patient(fleet.ports, Patience(ready_wait_seconds=1.0))
+    task = asyncio.create_task(answer_request(asked(), patient, fleet.ports))
+    await advance(fleet, task, 60)
     assert not task.done()
     full = False
-    await advance(world, task, 5)
+    await advance(fleet, task, 5)
     assert task.result().failure is None
 
 
 async def test_a_deployment_that_stays_away_is_waited_for_once_and_then_refused_at_once() -> None:
-    world = serving(World())
-    world.replicas.behaviour = lambda _replica, _question: (_ for _ in ()).throw(Unavailable(what="it"))
-    patient = Patient(world.ports, Patience(ready_wait_seconds=20.0))
-    first = asyncio.create_task(answer_request(asked(), patient, world.ports))
-    await advance(world, first, 60)
+    fleet = serving(World())
+    fleet.replicas.behaviour = lambda _replica, _question: (_ for _ in ()).throw(Unavailable(what="it"))
+    patient = Patient(fleet.ports, Patience(ready_wait_seconds=20.0))
+    first = asyncio.create_task(answer_request(asked(), patient, fleet.ports))
+    await advance(fleet, first, 60)
     assert first.result().failure is not None
-    waited = world.clock.monotonic()
+    waited = fleet.clock.monotonic()
     assert 20 <= waited <= 40
-    second = asyncio.create_task(answer_request(asked("evt-2"), patient, world.ports))
-    await advance(world, second, 60)
+    second = asyncio.create_task(answer_request(asked("evt-2"), patient, fleet.ports))
+    await advance(fleet, second, 60)
     assert second.result().failure is not None
-    assert world.clock.monotonic() - waited <= 6
-    world.replicas.behaviour = lambda _, request: answered(request)
-    third = await answer_request(asked("evt-3"), patient, world.ports)
+    assert fleet.clock.monotonic() - waited <= 6
+    fleet.replicas.behaviour = lambda _, request: answered(request)
+    third = await answer_request(asked("evt-3"), patient, fleet.ports)
     assert third.failure is None
 
 
@@ -134,26 +134,26 @@ async def test_a_tenant_that_fills_its_lanes_keeps_no_other_waiting() -> None:
 
 
 async def test_any_task_is_asked_by_its_name_and_its_own_fields() -> None:
-    world = serving(World())
+    fleet = serving(World())
 
     def behave(_: str, request: ReplicaRequest) -> Result:
         result = EmbeddingResult([array("f", [0.0, 1.0])])
         info = AnswerInfo(request.request_id, "news", "news", request.version, tokens=3)
         return Result(EMBEDDING.encode_result(result, info), "news", request.version, tokens=3)
 
-    world.replicas.behaviour = behave
+    fleet.replicas.behaviour = behave
     request = asked(task="embedding", input={"texts": ["a"]}, texts=[])
-    completed = await answer_request(request, Patient(world.ports, Patience()), world.ports)
+    completed = await answer_request(request, Patient(fleet.ports, Patience()), fleet.ports)
     assert (completed.task, completed.predictions, completed.tokens) == ("embedding", [], 3)
     assert completed.embeddings == [base64.b64encode(struct.pack("<2f", 0.0, 1.0)).decode()]
-    ((_, sent),) = world.replicas.asked
+    ((_, sent),) = fleet.replicas.asked
     assert (sent.task, sent.source) == ("embedding", Source.KAFKA)
 
 
 async def test_what_a_task_does_not_take_and_a_task_that_is_not_known_are_answered_with_a_failure() -> None:
-    world = serving(World())
+    fleet = serving(World())
     for fields, code in (({"input": {"texts": "a"}}, "bad_field"), ({"task": "painting"}, "unknown_task")):
-        completed = await answer_request(asked(**fields), Patient(world.ports, Patience()), world.ports)
+        completed = await answer_request(asked(**fields), Patient(fleet.ports, Patience()), fleet.ports)
         assert completed.failure is not None
         assert (completed.failure.code, completed.failure.retryable) == (code, False)
-    assert world.replicas.asked == []
+    assert fleet.replicas.asked == []

@@ -18,18 +18,18 @@ NEWS = ("default", "news", 1)
 
 def canaried() -> World:
     """Version 2 fails always; version 1 has the rest of the traffic."""
-    world = World()
+    fleet = World()
     wish = deployment(target(1, weight=0), target(2, Role.CANARY, 100))
-    world.routes.deployment_changed("default", wish, {})
-    world.routes.replica_reported(report("r1", 1, 2), at=0)
+    fleet.routes.deployment_changed("default", wish, {})
+    fleet.routes.replica_reported(report("r1", 1, 2), at=0)
 
     def behave(replica: str, request: ReplicaRequest) -> Result:
         if request.version == 2:
             raise Relayed(Kind.INTERNAL, ErrorBody(code="broken", message="no"))
         return answered(request)
 
-    world.replicas.behaviour = behave
-    return world
+    fleet.replicas.behaviour = behave
+    return fleet
 
 
 def test_times_and_texts_add_up() -> None:
@@ -62,29 +62,29 @@ def test_beyond_the_limit_those_not_asked_for_longest_are_forgotten() -> None:
 
 
 async def test_a_failing_canary_is_counted_as_failed_and_the_primary_as_having_answered() -> None:
-    world = canaried()
-    await answer(command(["a", "b"]), world.ports)
-    failed, answered_ = (world.statistics.of(("default", "news", version)) for version in (2, 1))
+    fleet = canaried()
+    await answer(command(["a", "b"]), fleet.ports)
+    failed, answered_ = (fleet.statistics.of(("default", "news", version)) for version in (2, 1))
     assert (failed.failed.count, failed.answered.count) == (1, 0)
     assert (answered_.failed.count, answered_.answered.count, answered_.texts) == (0, 1, 2)
-    assert answered_.last == world.clock.now()
+    assert answered_.last == fleet.clock.now()
 
 
 async def test_what_is_refused_before_a_version_is_asked_is_counted_of_none() -> None:
-    world = canaried()
+    fleet = canaried()
     with pytest.raises(BadField):
-        await answer(command([" "]), world.ports)
-    assert all(world.statistics.of(("default", "news", version)).failed.count == 0 for version in (1, 2))
+        await answer(command([" "]), fleet.ports)
+    assert all(fleet.statistics.of(("default", "news", version)).failed.count == 0 for version in (1, 2))
 
 
 @pytest.mark.parametrize("kind", [Kind.INVALID, Kind.TOO_LARGE, Kind.TIMED_OUT, Kind.OVERLOADED])
 async def test_what_is_no_fault_of_the_version_is_not_counted_against_it(kind: Kind) -> None:
-    world = canaried()
+    fleet = canaried()
 
     def behave(replica: str, request: ReplicaRequest) -> Result:
         raise Relayed(kind, ErrorBody(code="no", message="no"))
 
-    world.replicas.behaviour = behave
+    fleet.replicas.behaviour = behave
     with pytest.raises(Relayed):
-        await answer(command(), world.ports)
-    assert world.statistics.of(("default", "news", 2)).failed.count == 0
+        await answer(command(), fleet.ports)
+    assert fleet.statistics.of(("default", "news", 2)).failed.count == 0

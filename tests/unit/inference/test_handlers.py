@@ -194,14 +194,14 @@ async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
 
 
 async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
+    replica = Room()
+    await adopt(replica, wish(1, target(1)))
     payload = EMBEDDING.encode(EmbeddingRequest(["one two"]))
     command = Predict("topics", "embedding", payload, 30.0, "r1", source=Source.BATCH)
-    (event,) = [event async for event in predict(command, room.ports)]
+    (event,) = [event async for event in predict(command, replica.ports)]
     assert isinstance(event, Result)
     assert [values.tolist() for values in EMBEDDING.decode_result(event.payload).embeddings] == [[1.0]]
-    (logged,) = room.log.requests
+    (logged,) = replica.log.requests
     assert (logged.task, logged.record.source, logged.record.items) == ("embedding", "batch", [{"text": "one two"}])
 
 
@@ -217,23 +217,23 @@ async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "refusal",
+    "error",
     [
         QueueFull(queued=64, capacity=64),
         DeadlinePassed(seconds=0),
         VersionNotServed(version=1, deployment="topics"),
         ContextLengthExceeded(limit=16, unit="tokens", at="texts[0]"),
     ],
-    ids=lambda refusal: refusal.code,
+    ids=lambda error: error.code,
 )
-async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(refusal: Refusal) -> None:
+async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(error: Refusal) -> None:
     room = Room()
     await adopt(room, wish(1, target(1)))
-    room.engines.refusal = refusal
-    with pytest.raises(type(refusal)):
+    room.engines.refusal = error
+    with pytest.raises(type(error)):
         await ask(room)
     assert room.log.requests == []
-    assert room.observed == [("topics", 1, refusal.code)]
+    assert room.observed == [("topics", 1, error.code)]
 
 
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:

@@ -79,8 +79,8 @@ async def answers(call: AsyncIterator[pb.ReplicaEvent], count: int) -> dict[int,
 
 
 async def test_a_result_is_what_a_client_of_grpc_gets_byte_for_byte(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        call = door.stub.Predict(iter([request(1, "one two", "three", name="r1")]), metadata=door.key)
+    async with served(tmp_path) as client:
+        call = client.stub.Predict(iter([request(1, "one two", "three", name="r1")]), metadata=client.key)
         result = (await answers(call, 1))[1].result
         assert (result.model, result.version, result.tokens) == ("topics", 1, 3)
         answer = inference_pb2.ClassifyResponse.FromString(result.payload)
@@ -90,9 +90,9 @@ async def test_a_result_is_what_a_client_of_grpc_gets_byte_for_byte(tmp_path: Pa
 
 
 async def test_a_call_without_a_key_is_refused(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
+    async with served(tmp_path) as client:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await answers(door.stub.Predict(iter([request(1)])), 1)
+            await answers(client.stub.Predict(iter([request(1)])), 1)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -111,85 +111,85 @@ async def test_a_call_without_a_key_is_refused(tmp_path: Path) -> None:
 async def test_bad_requests_end_in_a_code_and_a_field(
     tmp_path: Path, asked: pb.ReplicaRequest, code: str, field: str
 ) -> None:
-    async with served(tmp_path) as door:
-        call = door.stub.Predict(iter([asked]), metadata=door.key)
+    async with served(tmp_path) as client:
+        call = client.stub.Predict(iter([asked]), metadata=client.key)
         failure = (await answers(call, 1))[7].failure
         assert (failure.code, failure.field) == (code, field)
 
 
 async def test_a_failure_that_passes_by_itself_says_when(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        door.room.engines.refusal = QueueFull(queued=64, capacity=64)
-        failure = (await answers(door.stub.Predict(iter([request(1)]), metadata=door.key), 1))[1].failure
+    async with served(tmp_path) as client:
+        client.room.engines.refusal = QueueFull(queued=64, capacity=64)
+        failure = (await answers(client.stub.Predict(iter([request(1)]), metadata=client.key), 1))[1].failure
         assert (failure.kind, failure.retry_after_seconds) == ("overloaded", 1.0)
 
 
 async def test_a_cancelled_request_ends_without_an_event_and_leaves_nothing_running(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        door.room.engines.gate.clear()
-        call = door.stub.Predict(metadata=door.key)
+    async with served(tmp_path) as client:
+        client.room.engines.gate.clear()
+        call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await call.write(request(2))
-        await until(lambda: sum(door.room.roster.in_flight.values()) == 2)
+        await until(lambda: sum(client.room.roster.in_flight.values()) == 2)
         await call.write(pb.ReplicaRequest(id=1, cancel=pb.Cancel()))
-        await until(lambda: sum(door.room.roster.in_flight.values()) == 1)
-        door.room.engines.gate.set()
+        await until(lambda: sum(client.room.roster.in_flight.values()) == 1)
+        client.room.engines.gate.set()
         await call.done_writing()
         assert [event.id async for event in call if event.id] == [2]
 
 
 async def test_a_stream_answers_every_request_by_its_id_and_ends_after_the_last(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        call = door.stub.Predict(iter([request(number) for number in range(1, 101)]), metadata=door.key)
+    async with served(tmp_path) as client:
+        call = client.stub.Predict(iter([request(number) for number in range(1, 101)]), metadata=client.key)
         found = await answers(call, 200)
         assert sorted(found) == list(range(1, 101))
         assert {answer.result.version for answer in found.values()} == {1}
 
 
 async def test_one_slow_request_holds_up_no_other_on_the_stream(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        door.room.engines.gate.clear()
-        call = door.stub.Predict(metadata=door.key)
+    async with served(tmp_path) as client:
+        client.room.engines.gate.clear()
+        call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await call.write(request(2, deployment="nowhere"))
         assert (await answers(call, 1))[2].failure.code == "unknown_deployment"
-        door.room.engines.gate.set()
+        client.room.engines.gate.set()
         assert (await answers(call, 1))[1].result.version == 1
         await call.done_writing()
 
 
 async def test_a_stream_tells_the_load_when_it_changes(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        call = door.stub.Predict(metadata=door.key)
+    async with served(tmp_path) as client:
+        call = client.stub.Predict(metadata=client.key)
         told = await call.read()
         assert (told.id, told.load.queued, told.load.capacity) == (0, 0, 64)
-        door.room.engines.queued = 5
+        client.room.engines.queued = 5
         assert (await call.read()).load.queued == 5
         await call.done_writing()
 
 
 async def test_leaving_ends_the_streams_after_their_last_answer(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        door.room.engines.gate.clear()
-        call = door.stub.Predict(metadata=door.key)
+    async with served(tmp_path) as client:
+        client.room.engines.gate.clear()
+        call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await asyncio.sleep(0.05)
-        closing = asyncio.create_task(door.rpc.close())
+        closing = asyncio.create_task(client.rpc.close())
         await asyncio.sleep(0.4)
         assert not closing.done()
-        door.room.engines.gate.set()
+        client.room.engines.gate.set()
         assert (await answers(call, 2))[1].result.version == 1
         await closing
 
 
 async def test_a_caller_that_hangs_up_leaves_nothing_running(tmp_path: Path) -> None:
-    async with served(tmp_path) as door:
-        door.room.engines.gate.clear()
-        call = door.stub.Predict(metadata=door.key)
+    async with served(tmp_path) as client:
+        client.room.engines.gate.clear()
+        call = client.stub.Predict(metadata=client.key)
         for number in range(1, 6):
             await call.write(request(number))
         await asyncio.sleep(0.1)
-        assert sum(door.room.roster.in_flight.values()) == 5
+        assert sum(client.room.roster.in_flight.values()) == 5
         call.cancel()
         await asyncio.sleep(0.1)
-        assert door.room.roster.in_flight == {}
+        assert client.room.roster.in_flight == {}

@@ -17,7 +17,7 @@ from services.kit.transport.failures import from_failure, to_failure
 
 
 @pytest.mark.parametrize(
-    "refusal",
+    "error",
     [
         BadField(name="texts", problem="no", at="texts"),
         Overloaded(queued=3, retry_after_seconds=2.5),
@@ -25,13 +25,13 @@ from services.kit.transport.failures import from_failure, to_failure
         InternalError(),
         Relayed(Kind.TOO_LARGE, ErrorBody(code="text_too_long", message="m", field="texts[1]", hint="h")),
     ],
-    ids=lambda refusal: refusal.code,
+    ids=lambda error: error.code,
 )
-def test_a_refusal_is_the_same_on_the_other_side(refusal: Refusal) -> None:
-    back = from_failure(to_failure(refusal))
-    told, came = refusal.body(), back.body()
-    assert (back.kind, back.code, str(back)) == (refusal.kind, refusal.code, str(refusal))
-    assert (came.field, came.hint, back.retry_after) == (told.field, told.hint, refusal.retry_after)
+def test_a_refusal_is_the_same_on_the_other_side(error: Refusal) -> None:
+    back = from_failure(to_failure(error))
+    sent, came = error.body(), back.body()
+    assert (back.kind, back.code, str(back)) == (error.kind, error.code, str(error))
+    assert (came.field, came.hint, back.retry_after) == (sent.field, sent.hint, error.retry_after)
 
 
 def test_what_may_pass_always_says_when_and_what_may_not_never_does() -> None:

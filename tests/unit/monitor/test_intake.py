@@ -9,7 +9,7 @@ from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
 from services.contracts.tasks.records import InferenceRecord
 from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Contest, Said
+from services.monitor.domain.ledger import Contest, TimedFeedback
 from services.monitor.domain.slo import summed
 
 NOW = datetime(2026, 11, 1, 12, 0, 30, tzinfo=UTC)
@@ -26,8 +26,8 @@ def record(request: str, version: int = 1, **changes: object) -> InferenceRecord
     return InferenceRecord.model_validate({"request": request, "version": version, **values, **changes})
 
 
-def said(label: str, *, seconds: float = 0) -> Said:
-    return Said(Feedback(label=label), NOW + timedelta(seconds=seconds))
+def timed(label: str, *, seconds: float = 0) -> TimedFeedback:
+    return TimedFeedback(Feedback(label=label), NOW + timedelta(seconds=seconds))
 
 
 def test_a_request_counts_once_a_version() -> None:
@@ -65,8 +65,8 @@ def test_an_unreadable_embedding_costs_the_sample_and_not_the_request() -> None:
 def test_a_label_counts_for_every_version_that_answered_before_or_after() -> None:
     taken = intake()
     taken.add(record("r", 1, label="a"), "classification")
-    assert taken.judge("r", 0, said("a"))
-    assert not taken.judge("r", 0, said("b", seconds=-1))
+    assert taken.judge("r", 0, timed("a"))
+    assert not taken.judge("r", 0, timed("b", seconds=-1))
     taken.add(record("r", 2, label="b", source="mirror"), "classification")
     counts = {version: value for (version, _), value in taken.counts.items()}
     assert (counts[1].labelled, counts[1].right) == (1, 1)
@@ -75,7 +75,7 @@ def test_a_label_counts_for_every_version_that_answered_before_or_after() -> Non
 
 def test_the_tally_follows_the_contest() -> None:
     taken = intake(Contest(candidate=2, champion=1, since=NOW - timedelta(minutes=1)))
-    taken.judge("r", 0, said("a"))
+    taken.judge("r", 0, timed("a"))
     taken.add(record("r", 2, label="b", source="mirror"), "classification")
     taken.add(record("r", 1, label="a"), "classification")
     assert taken.tally.correctness.pairs.candidate_bad == 1
@@ -90,7 +90,7 @@ def test_clocks_that_run_ahead_or_have_no_zone_are_put_right() -> None:
 
 
 def test_a_correction_takes_back_what_was_counted_whenever_it_arrives() -> None:
-    for order in ((said("a"), said("b", seconds=5)), (said("b", seconds=5), said("a"))):
+    for order in ((timed("a"), timed("b", seconds=5)), (timed("b", seconds=5), timed("a"))):
         taken = intake()
         taken.add(record("r", label="a"), "classification")
         for one in order:
@@ -103,7 +103,7 @@ def test_a_request_of_many_texts_is_one_observation() -> None:
     taken = intake()
     taken.add(record("r", items=[{"text": str(number), "label": "a"} for number in range(64)]), "classification")
     for item in range(3):
-        taken.judge("r", item, said("a" if item else "b"))
+        taken.judge("r", item, timed("a" if item else "b"))
     counts = summed(taken.counts.values())
     assert (counts.requests, counts.labelled, counts.right) == (1, 1, 1)
     assert len(taken.arrivals) == 1
@@ -131,6 +131,6 @@ def test_two_versions_answers_to_one_request_are_compared() -> None:
 def test_a_task_that_is_not_known_here_is_counted_and_never_judged() -> None:
     taken = intake()
     taken.add(record("r"), "painting")
-    taken.judge("r", 0, said("a"))
+    taken.judge("r", 0, timed("a"))
     counts = summed(taken.counts.values())
     assert (counts.requests, counts.labelled) == (1, 0)

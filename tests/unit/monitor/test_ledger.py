@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
-from services.monitor.domain.ledger import Answer, Contest, Known, Said, Tally, contribution, news, total
+from services.monitor.domain.ledger import Answer, Contest, Known, Tally, TimedFeedback, contribution, news, total
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -21,11 +21,11 @@ def answer(version: int, *, mirrored: bool = False, ok: bool = True, label: str 
     return Answer(version, mirrored, at, ok=ok, slow=slow, task="classification", answers=answers)
 
 
-def said(seconds: int = 0, **judgement: Any) -> Said:
-    return Said(Feedback(**judgement), START + timedelta(seconds=seconds))
+def timed(seconds: int = 0, **judgement: Any) -> TimedFeedback:
+    return TimedFeedback(Feedback(**judgement), START + timedelta(seconds=seconds))
 
 
-def told(known: Known) -> Tally:
+def tally_of(known: Known) -> Tally:
     return contribution(known, CONTEST, TASKS)
 
 
@@ -34,36 +34,39 @@ def test_a_request_answered_by_both_is_a_pair_and_by_one_an_arm() -> None:
         Known()
         .with_answer(answer(1, label="a"))
         .with_answer(answer(2, mirrored=True, label="b"))
-        .with_feedback(0, said(label="a"))
+        .with_feedback(0, timed(label="a"))
     )
-    alone = Known().with_answer(answer(2, label="b")).with_feedback(0, said(label="a"))
-    assert told(both).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
-    assert told(both).errors == Outcomes(pairs=Pairs(neither=1))
-    assert told(alone).correctness == Outcomes(candidate=Arm(1, 1))
+    alone = Known().with_answer(answer(2, label="b")).with_feedback(0, timed(label="a"))
+    assert tally_of(both).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
+    assert tally_of(both).errors == Outcomes(pairs=Pairs(neither=1))
+    assert tally_of(alone).correctness == Outcomes(candidate=Arm(1, 1))
 
 
 def test_a_mirrored_answer_counts_only_beside_its_twin() -> None:
-    lonely = Known().with_answer(answer(2, mirrored=True)).with_feedback(0, said(label="a"))
-    assert told(lonely) == Tally()
+    lonely = Known().with_answer(answer(2, mirrored=True)).with_feedback(0, timed(label="a"))
+    assert tally_of(lonely) == Tally()
 
 
 def test_a_failed_answer_is_an_error_and_no_wrong_answer() -> None:
     known = (
-        Known().with_answer(answer(1)).with_answer(answer(2, mirrored=True, ok=False)).with_feedback(0, said(label="a"))
+        Known()
+        .with_answer(answer(1))
+        .with_answer(answer(2, mirrored=True, ok=False))
+        .with_feedback(0, timed(label="a"))
     )
-    found = told(known)
+    found = tally_of(known)
     assert found.errors == Outcomes(pairs=Pairs(candidate_bad=1))
     assert found.correctness == Outcomes()
 
 
 def test_latency_is_compared_on_what_clients_saw() -> None:
     known = Known().with_answer(answer(1, slow=True)).with_answer(answer(2, mirrored=True, slow=True))
-    assert told(known).latency == Outcomes(champion=Arm(1, 1))
+    assert tally_of(known).latency == Outcomes(champion=Arm(1, 1))
 
 
 def test_answers_from_before_the_contest_do_not_count() -> None:
     late = Contest(candidate=2, champion=1, since=START + timedelta(hours=1))
-    assert contribution(Known().with_answer(answer(1)).with_feedback(0, said(label="a")), late, TASKS) == Tally()
+    assert contribution(Known().with_answer(answer(1)).with_feedback(0, timed(label="a")), late, TASKS) == Tally()
 
 
 def test_the_latest_feedback_by_its_own_time_and_the_first_answer_count() -> None:
@@ -71,11 +74,11 @@ def test_the_latest_feedback_by_its_own_time_and_the_first_answer_count() -> Non
         Known()
         .with_answer(answer(2, label="a"))
         .with_answer(answer(2, label="b"))
-        .with_feedback(0, said(label="a"))
-        .with_feedback(0, said(-1, label="b"))
+        .with_feedback(0, timed(label="a"))
+        .with_feedback(0, timed(-1, label="b"))
     )
     assert known.feedback[0].feedback.label == "a"
-    assert told(known).correctness == Outcomes(candidate=Arm(1, 0))
+    assert tally_of(known).correctness == Outcomes(candidate=Arm(1, 0))
 
 
 PARTS = st.lists(
@@ -88,39 +91,39 @@ PARTS = st.lists(
             label=st.sampled_from("ab"),
             slow=st.booleans(),
         ),
-        st.builds(said, st.integers(0, 3), label=st.sampled_from("ab")),
+        st.builds(timed, st.integers(0, 3), label=st.sampled_from("ab")),
     ),
     max_size=8,
 )
 
 
 @given(PARTS)
-def test_running_news_add_up_to_the_contribution_of_all_that_is_known(parts: list[Answer | Said]) -> None:
+def test_running_news_add_up_to_the_contribution_of_all_that_is_known(parts: list[Answer | TimedFeedback]) -> None:
     known, steps = Known(), []
     for part in parts:
-        after = known.with_feedback(0, part) if isinstance(part, Said) else known.with_answer(part)
+        after = known.with_feedback(0, part) if isinstance(part, TimedFeedback) else known.with_answer(part)
         steps.append(news(known, after, CONTEST, TASKS))
         known = after
-    assert total(steps) == told(known)
+    assert total(steps) == tally_of(known)
 
 
 @given(PARTS)
-def test_news_told_twice_adds_nothing(parts: list[Answer | Said]) -> None:
+def test_news_told_twice_adds_nothing(parts: list[Answer | TimedFeedback]) -> None:
     known = Known()
     for part in parts:
-        known = known.with_feedback(0, part) if isinstance(part, Said) else known.with_answer(part)
+        known = known.with_feedback(0, part) if isinstance(part, TimedFeedback) else known.with_answer(part)
     again = known
     for part in parts:
-        again = again.with_feedback(0, part) if isinstance(part, Said) else again.with_answer(part)
+        again = again.with_feedback(0, part) if isinstance(part, TimedFeedback) else again.with_answer(part)
     assert news(known, again, CONTEST, TASKS) == Tally()
 
 
-@given(st.permutations([said(0, label="a"), said(1, label="b"), said(1, label="a"), said(2, rating=5)]))
-def test_whatever_the_order_of_arrival_the_same_feedback_counts(order: list[Said]) -> None:
+@given(st.permutations([timed(0, label="a"), timed(1, label="b"), timed(1, label="a"), timed(2, rating=5)]))
+def test_whatever_the_order_of_arrival_the_same_feedback_counts(order: list[TimedFeedback]) -> None:
     known = Known()
     for one in order:
         known = known.with_feedback(0, one)
-    assert known.feedback[0] == said(2, rating=5)
+    assert known.feedback[0] == timed(2, rating=5)
 
 
 def test_a_request_of_several_items_is_one_pair_and_the_better_version_of_it_counts() -> None:
@@ -130,10 +133,10 @@ def test_a_request_of_several_items_is_one_pair_and_the_better_version_of_it_cou
 
     known = Known().with_answer(several(1, "a", "a", "b")).with_answer(several(2, "a", "b", "b"))
     for item in range(3):
-        known = known.with_feedback(item, said(label="a"))
-    assert told(known).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
+        known = known.with_feedback(item, timed(label="a"))
+    assert tally_of(known).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
 
 
 def test_a_grade_is_about_the_answer_that_its_sender_saw() -> None:
-    known = Known().with_answer(answer(1)).with_answer(answer(2, mirrored=True)).with_feedback(0, said(rating=1))
-    assert told(known).correctness == Outcomes(champion=Arm(1, 1))
+    known = Known().with_answer(answer(1)).with_answer(answer(2, mirrored=True)).with_feedback(0, timed(rating=1))
+    assert tally_of(known).correctness == Outcomes(champion=Arm(1, 1))

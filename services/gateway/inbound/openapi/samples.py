@@ -168,7 +168,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "reference": "files",
     "request_id": "req-01k9rmb3x5c7v9b1n2m4a6s8d0",
     "requests": 4213,
-    "said_at": "2026-11-03T12:21:00Z",
+    "given_at": "2026-11-03T12:21:00Z",
     "score": 0.93,
     "statistic": 0.0031,
     "sticky_key": "user-17",

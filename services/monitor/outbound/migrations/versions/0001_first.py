@@ -74,7 +74,7 @@ def _create_requests() -> None:
         *_place(),
         sa.Column("item", sa.String(), primary_key=True),
         sa.Column("judgement", sa.JSON(), nullable=False),
-        sa.Column("said_at", UtcDateTime(), nullable=False),
+        sa.Column("given_at", UtcDateTime(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
     )
     op.create_index("ix_feedback_at", "feedback", ["tenant", "deployment", "at"])

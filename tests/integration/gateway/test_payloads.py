@@ -1,0 +1,66 @@
+"""What a client sends stays closed on its way, and ends where it hangs up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.contracts.rpc import inference_pb2, replica_pb2
+from services.gateway.inbound.http.routes import INFERENCE
+from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target, until
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
+    async with open_place(tmp_path, embedded_bootstrap) as opened:
+        yield opened
+
+
+async def test_a_message_of_a_client_and_its_answer_are_passed_on_byte_for_byte(
+    gateway: Place,
+) -> None:
+    replica = await gateway.replica("replica-1", 1)
+    await gateway.deploy(target(1))
+    await gateway.serves(1)
+    unknown_field = b"\x9a\x06\x03new"
+    payload = inference_pb2.ClassifyRequest(deployment="news", texts=["a"]).SerializeToString() + unknown_field
+
+    async def answer_with_more(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
+        event = await answer_at_once(request)
+        event.result.payload += unknown_field
+        return event
+
+    replica.behaviours[1] = answer_with_more
+    unary: Any = gateway.channel.unary_unary("/millrace.v1.InferenceService/Classify")
+    answer = await unary(payload, metadata=gateway.metadata)
+    assert replica.seen[-1].payload == payload
+    assert answer.endswith(unknown_field)
+    stream: Any = gateway.channel.stream_stream("/millrace.v1.InferenceService/Stream")(metadata=gateway.metadata)
+    frame = inference_pb2.StreamRequest(id=1).SerializeToString() + b"\x12" + bytes([len(payload)]) + payload
+    await stream.write(frame)
+    await stream.done_writing()
+    (reply,) = [message async for message in stream]
+    assert replica.seen[-1].payload == payload
+    assert reply.endswith(unknown_field)
+
+
+async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(gateway: Place) -> None:
+    replica = await gateway.replica("replica-1", 1)
+    await gateway.deploy(target(1))
+    await gateway.serves(1)
+    release = asyncio.Event()
+
+    async def never(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
+        await release.wait()
+        return await answer_at_once(request)
+
+    replica.behaviours[1] = never
+    seen = len(replica.seen)
+    request = inference_pb2.ClassifyRequest(deployment="news", texts=["a text"])
+    call = gateway.rpc_method(INFERENCE, "Classify")(request)
+    await until(lambda: len(replica.seen) > seen, "the replica has the request")
+    call.cancel()
+    await until(lambda: replica.cancelled == [replica.seen[-1].id], "the replica is reply")
+    release.set()
