@@ -94,7 +94,7 @@ def _pool(service: Service, machine: _Machine) -> WorkerPool:
     pool = WorkerPool(
         machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=observe_batch
     )
-    QUEUED.set_function(lambda: pool.queued)
+    QUEUED.follow(lambda: pool.queued)
     service.part("engines", open=pool.start, close=pool.stop)
     return pool
 

@@ -199,7 +199,7 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service]) -> in
     except Refusal as refusal:
         print(f"millrace {name}: {refusal} {refusal.advice or ''}", file=sys.stderr)
         return 2
-    spans = telemetry.start(name, loaded.traces_folder)
+    sending = telemetry.start(name, loaded.traces_folder)
 
     async def live() -> int:
         return await build(loaded).run()
@@ -207,4 +207,4 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service]) -> in
     try:
         return uvloop.run(live())
     finally:
-        spans.shutdown()
+        sending.shutdown()

@@ -312,7 +312,7 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
     for decided in decide(before, command, at=now, rules=ports.rules):
         after = evolve(after, decided, now)
         await tx.record(cause, decided, now)
-        telemetry.count(decided.fact)
+        telemetry.count(tenant, decided.fact)
     if after is before:
         return before
     await tx.keep(tenant, after)

@@ -2,13 +2,20 @@
 
 from typing import Final
 
-from prometheus_client import Counter
-
+from services.kit.core.metrics import Counter
 from services.registry.domain.facts import AnyFact, DeploymentFact
 
-VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["model", "verdict"])
-ROLLOUTS = Counter(
-    "millrace_registry_rollouts", "Rollouts ended or paused, or all stopped, by how.", ["deployment", "outcome"]
+VERSIONS: Final = Counter(
+    "millrace.registry.versions",
+    "Versions judged, by what the gate said.",
+    ["tenant", "model", "verdict"],
+    unit="{version}",
+)
+ROLLOUTS: Final = Counter(
+    "millrace.registry.rollouts",
+    "Rollouts ended or paused, or all stopped, by how.",
+    ["tenant", "deployment", "outcome"],
+    unit="{rollout}",
 )
 
 _VERDICTS: Final = {"version_passed": "passed", "version_refused": "refused"}
@@ -21,14 +28,14 @@ _OUTCOMES: Final = {
 }
 
 
-def count(fact: AnyFact) -> None:
+def count(tenant: str, fact: AnyFact) -> None:
     """Counts a fact of the history, if it is one of these."""
     if verdict := _VERDICTS.get(fact.kind):
-        VERSIONS.labels(fact.model, verdict).inc()
+        VERSIONS.add(1, tenant=tenant, model=fact.model, verdict=verdict)
     if not isinstance(fact, DeploymentFact):
         return
     if fact.kind == "rollout_started":
         for outcome in _OUTCOMES.values():  # from 0 on: a series that begins at 1 shows no increase
-            ROLLOUTS.labels(fact.deployment, outcome)
+            ROLLOUTS.add(0, tenant=tenant, deployment=fact.deployment, outcome=outcome)
     if outcome := _OUTCOMES.get(fact.kind, ""):
-        ROLLOUTS.labels(fact.deployment, outcome).inc()
+        ROLLOUTS.add(1, tenant=tenant, deployment=fact.deployment, outcome=outcome)

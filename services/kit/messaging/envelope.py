@@ -153,6 +153,11 @@ def id_of(message: Message) -> str:
         return ""
 
 
+def tenant_of(message: Message) -> str:
+    """Whose event it is, or would be if the rest of it were one. Raises MalformedEvent."""
+    return _tenant(attributes_of(message).get("tenant", DEFAULT_TENANT), message.topic)
+
+
 def attributes_of(message: Message) -> dict[str, str]:
     """The CloudEvents attributes, from the headers or from the body; a message that is malformed may have some too."""
     try:

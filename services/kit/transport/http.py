@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import orjson
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.contracts.access import METRICS_ROLE
 from services.contracts.errors import Kind, NotFound, Refusal
 from services.kit.core.log import logger
+from services.kit.core.metrics import scrape
 from services.kit.identity.auth import Keyring, require
 
 Scope = MutableMapping[str, Any]
@@ -95,7 +95,8 @@ class Operations:
                 await respond(send, 200 if ready else 503, body)
             elif path == "/metrics" and method == "GET":
                 require(self._keyring.authenticate(header(scope, b"authorization")), METRICS_ROLE)
-                await respond(send, 200, generate_latest(), [(b"content-type", CONTENT_TYPE_LATEST.encode())])
+                body, content_type = scrape()
+                await respond(send, 200, body, [(b"content-type", content_type.encode())])
             elif self._inner is not None:
                 await self._inner(scope, receive, send)
             else:

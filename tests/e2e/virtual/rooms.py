@@ -210,7 +210,7 @@ def build_inference(ground: Ground) -> Inference:
         clock=ground.clock,
         ids=ids,
         bounds=inference.Bounds(drain_grace_seconds=2.0),
-        observe=lambda deployment, version, outcome, seconds: None,
+        observe=lambda tenant, deployment, version, outcome, seconds: None,
     )
     groups: list[Group] = [_compacted(inference_topics(ports), ground)]
     tasks: list[asyncio.Task[None]] = []
