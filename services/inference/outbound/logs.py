@@ -42,6 +42,11 @@ class LogWriter:
         self._many = asyncio.Event()
         self._counted: Counter[str] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """Answers in memory that were not sent yet."""
+        return len(self._buffer)
+
     def add(self, answered: Answered) -> None:
         """Never waits and never fails."""
         self._buffer.add(answered)

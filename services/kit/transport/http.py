@@ -11,7 +11,7 @@ import orjson
 import uvicorn
 
 from services.contracts.access import METRICS_ROLE
-from services.contracts.errors import Kind, NotFound, Refusal
+from services.contracts.errors import Kind, NotFound, Refusal, Unavailable
 from services.kit.core.log import logger
 from services.kit.core.metrics import scrape
 from services.kit.identity.auth import Keyring, require
@@ -44,6 +44,12 @@ class NoSuchRoute(NotFound):
     """Nothing is served at this path."""
 
     hint = "'/openapi.json' of the gateway lists every path"
+
+
+class PortTaken(Unavailable):
+    """The port {port} cannot be listened on."""
+
+    hint = "another process has it; choose another one, or 0 for any free one"
 
 
 def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
@@ -118,7 +124,10 @@ class HttpServer:
     """Binds at once, so that the port is known; serves between `open` and `close`, which drains."""
 
     def __init__(self, app: App, host: str, port: int) -> None:
-        self._socket = bind(host, port)
+        try:
+            self._socket = bind(host, port)
+        except OSError as error:
+            raise PortTaken(port=port) from error
         self.address = f"{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             app,

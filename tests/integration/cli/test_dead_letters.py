@@ -75,7 +75,7 @@ class Trainer:
 async def trainer(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Trainer]:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
     writer = EventProducer(bootstrap_servers, "test")
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db") as room:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", tmp_path) as room:
         made = Trainer(room, bootstrap_servers, writer)
         async with running(made.bus()):
             yield made
