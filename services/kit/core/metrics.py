@@ -5,6 +5,7 @@ In a scrape an instrument has its own name with `_` for `.`, then the unit's wor
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ DECLARED: Final[dict[str, "Instrument"]] = {}
 """Every instrument of this process by name; it grows only while modules are imported."""
 
 _meter: Final = metrics.get_meter("millrace")
+_scraping: Final = threading.Lock()
 
 
 class Instrument:
@@ -160,8 +162,12 @@ def start(resource: "Resource") -> "MeterProvider":
 
 
 def scrape() -> tuple[bytes, str]:
-    """Every series in Prometheus' text format, the process's own among them, and the content type."""
-    return generate_latest(), CONTENT_TYPE_LATEST
+    """Every series in Prometheus' text format, the process's own among them, and the content type.
+
+    Takes tens of milliseconds where there are many series: call it on a thread beside the event loop.
+    """
+    with _scraping:  # the reader would hand the measurements of two scrapes to whichever asks first
+        return generate_latest(), CONTENT_TYPE_LATEST
 
 
 def sends_otlp(signal: str) -> bool:

@@ -101,7 +101,7 @@ class Operations:
                 await respond(send, 200 if ready else 503, body)
             elif path == "/metrics" and method == "GET":
                 require(self._keyring.authenticate(header(scope, b"authorization")), METRICS_ROLE)
-                body, content_type = scrape()
+                body, content_type = await asyncio.to_thread(scrape)
                 await respond(send, 200, body, [(b"content-type", content_type.encode())])
             elif self._inner is not None:
                 await self._inner(scope, receive, send)

@@ -1,6 +1,8 @@
 """Instruments: what a scrape shows of them, what they refuse, and how many series they may have."""
 
 import enum
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -120,3 +122,17 @@ def test_names_that_callers_choose_share_a_series_from_the_limit_on_and_nothing_
     counts = [sample for sample in scraped.samples(FLOODED_WAIT) if sample.name.endswith("_count")]
     assert len(counts) == HISTOGRAM_SERIES_LIMIT + 1
     assert sum(sample.value for sample in counts) == HISTOGRAM_SERIES_LIMIT + 50
+
+
+@pytest.mark.usefixtures("scraped")
+def test_scrapes_at_the_same_time_show_each_series_once() -> None:
+    for number in range(200):
+        WAIT.record(1, tenant=f"at-once-{number}")
+    between = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places wherever they can
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            shown = list(pool.map(lambda _: lines('test_wait_seconds_count{tenant="at-once-'), range(64)))
+    finally:
+        sys.setswitchinterval(between)
+    assert {len(found) for found in shown} == {200}
