@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from services.contracts.errors import Refusal
 from services.contracts.events import DeploymentChanged
-from services.contracts.names import DEFAULT_TENANT, place_of
+from services.contracts.names import DEFAULT_TENANT
 from services.inference.domain.records import Answered, record_id
 from services.inference.domain.requests import Reading, check_count, check_request_id, check_texts
 from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire
@@ -107,8 +107,8 @@ async def bring_up(key: VersionKey, ports: Ports, cause: EventRef | None = None)
                 with telemetry.span(f"load {key.deployment}/{key.version}", attributes=_attributes(key)):
                     await _bring_up_once(ports.roster.held[key].wanted, ports)
                     ports.reporter.changed(cause)
-            BRING_UPS.labels("ready").inc()
-            BRING_UP_SECONDS.observe(ports.clock.monotonic() - began)
+            BRING_UPS.add(1, tenant=key.tenant, outcome="ready")
+            BRING_UP_SECONDS.record(ports.clock.monotonic() - began, tenant=key.tenant)
             return
         except Refusal as refusal:
             pause = await _step_back(key, refusal, ports, cause)
@@ -181,7 +181,7 @@ async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: Eve
     to = State.DESIRED if again else State.FAILED
     ports.roster.move(key, to, reason=f"{code}: {refusal}", retryable=refusal.retryable)
     logger.warning("version %s of %s is not loaded: %s: %s", key.version, key.deployment, code, refusal)
-    BRING_UPS.labels(code).inc()
+    BRING_UPS.add(1, tenant=key.tenant, outcome=code)
     await ports.engines.unload(key)
     ports.reporter.changed(cause)
     return min(LONGEST_PAUSE_SECONDS, 2.0 ** (held.attempts - 1)) if again else None
@@ -214,7 +214,7 @@ def _note(
 ) -> None:
     """Counts the request and logs one line a text. A full queue says nothing about the version: it is not logged."""
     seconds = ports.clock.monotonic() - started
-    ports.observe(place_of(command.tenant, command.deployment), held.key.version, outcome, seconds)
+    ports.observe(command.tenant, command.deployment, held.key.version, outcome, seconds)
     if outcome == _QUEUE_FULL:
         return
     told: Literal["ok", "error"] = "ok" if classified else "error"

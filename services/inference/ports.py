@@ -157,5 +157,5 @@ class Ports:
     clock: Clock
     ids: Ids
     bounds: Bounds
-    observe: Callable[[str, int, str, float], None]
+    observe: Callable[[str, str, int, str, float], None]
     """Called with deployment, version, outcome and seconds of each request that reached a version."""

@@ -74,8 +74,8 @@ async def classify(command: Classify, ports: Ports) -> Answer:
         raise
     finally:
         known = command.deployment if ports.routes.knows(command.tenant, command.deployment) else ""
-        REQUESTS.labels(known, version, outcome).inc()
-        REQUEST_SECONDS.labels(known).observe(ports.clock.monotonic() - started)
+        REQUESTS.add(1, tenant=command.tenant, deployment=known, version=version, outcome=outcome)
+        REQUEST_SECONDS.record(ports.clock.monotonic() - started, tenant=command.tenant, deployment=known)
 
 
 async def _classify(command: Classify, ports: Ports) -> Answer:
@@ -103,7 +103,7 @@ async def _classify(command: Classify, ports: Ports) -> Answer:
             attempts.note(replica, version, refusal)
             if attempts.hard_failures >= ports.policy.attempts:
                 raise
-            RETRIES.labels(refusal.code).inc()
+            RETRIES.add(1, tenant=command.tenant, code=refusal.code)
             continue
         _mirror(command, answer.version, ports)
         return answer

@@ -151,14 +151,14 @@ class _Line:
         self._heard_at = self._clock.monotonic()
         self._has_answered = False
         self._is_open = True
-        STREAMS.inc()
+        STREAMS.add(1)
         logger.info("the stream to %s is open", self._id)
 
     def _lose(self) -> None:
         if not self._is_open:
             return
         self._is_open = False
-        STREAMS.dec()
+        STREAMS.add(-1)
         for answer in self._pending.values():
             if not answer.done():
                 answer.set_exception(ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS))
@@ -236,7 +236,7 @@ class MirrorLane:
 
     def send(self, replica: str, question: Question) -> None:
         if len(self._tasks) >= self._limit:
-            MIRRORS.labels("dropped").inc()
+            MIRRORS.add(1, tenant=question.tenant, outcome="dropped")
             return
         task = asyncio.create_task(self._ask(replica, question))
         self._tasks.add(task)
@@ -250,9 +250,9 @@ class MirrorLane:
     async def _ask(self, replica: str, question: Question) -> None:
         try:
             await self._replicas.ask(replica, question)
-            MIRRORS.labels("answered").inc()
+            MIRRORS.add(1, tenant=question.tenant, outcome="answered")
         except Refusal:
-            MIRRORS.labels("failed").inc()
+            MIRRORS.add(1, tenant=question.tenant, outcome="failed")
 
 
 def _stream_request(number: int, question: Question, left_seconds: float) -> inference_pb2.StreamRequest:

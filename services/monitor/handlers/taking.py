@@ -1,6 +1,6 @@
 """What comes in: answered requests, labels, changes of deployments, failed runs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
@@ -34,9 +34,10 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
     intake = _intake(await tx.known(place, {record.request for record in records}), watch, rollout, ports)
     for record in records:
         intake.add(record)
-        names.RECORDS.labels(record.outcome).inc()
-    names.RECORDS.labels("repeated").inc(intake.repeated)
-    names.SAMPLES_LEFT_OUT.labels("unreadable").inc(intake.unreadable)
+    outcomes = Counter(record.outcome for record in records) | {"repeated": intake.repeated}
+    for outcome, count in outcomes.items():
+        names.RECORDS.add(count, tenant=place.tenant, outcome=outcome)
+    names.SAMPLES_LEFT_OUT.add(intake.unreadable, tenant=place.tenant, reason="unreadable")
     await tx.add_answers(place, intake.answers)
     await _keep_news(place, intake, rollout, tx, ports)
     if watch is not None and intake.arrivals:
@@ -62,7 +63,7 @@ async def _take_labels(place: Place, group: list[FeedbackReceived], tx: Tx, port
         answered = event.request in intake.known and bool(intake.known[event.request].answers)
         if intake.label(event.request, event.label):
             await tx.add_truth(place, event.request, event.label)
-            names.FEEDBACK.labels("joined" if answered else "early").inc()
+            names.FEEDBACK.add(1, tenant=place.tenant, state="joined" if answered else "early")
     await _keep_news(place, intake, rollout, tx, ports)
 
 
@@ -102,7 +103,8 @@ async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports)
     async with ports.store.transaction() as tx:
         if not await tx.mark_processed(envelope):
             return
-    names.TRAINING_FAILED.labels(envelope.event.model, envelope.event.code).inc()
+    failed = envelope.event
+    names.TRAINING_FAILED.add(1, tenant=envelope.tenant, model=failed.model, code=failed.code)
 
 
 def _chunks(envelopes: Sequence[Envelope[InferenceLogged]], records: int) -> Iterator[list[Envelope[InferenceLogged]]]:

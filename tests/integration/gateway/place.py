@@ -139,7 +139,7 @@ class Place:
     """The gateway under test and everything around it."""
 
     home: Path
-    service: Service
+    service: Service[Any]
     running: asyncio.Task[int]
     keyring: Keyring
     registry: FakeRegistry

@@ -146,7 +146,7 @@ class Room:
     remembered: FakeRemembered = field(default_factory=FakeRemembered)
     crew: FakeCrew = field(default_factory=FakeCrew)
     log: FakeLog = field(default_factory=FakeLog)
-    observed: list[tuple[str, int, str]] = field(default_factory=list)
+    observed: list[tuple[str, str, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engines.gate.set()
@@ -163,7 +163,7 @@ class Room:
             clock=self.clock,
             ids=SeededIds(0),
             bounds=Bounds(),
-            observe=lambda deployment, version, outcome, _seconds: self.observed.append((deployment, version, outcome)),
+            observe=lambda *measured: self.observed.append(measured[:-1]),
         )
 
     async def settle(self) -> None:

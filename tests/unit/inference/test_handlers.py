@@ -176,7 +176,7 @@ async def test_every_answered_text_is_logged_under_an_id_that_feedback_can_name(
     assert [answered.request for answered in room.log.answers] == ["r1", "r2:0", "r2:1"]
     first = room.log.answers[0]
     assert (first.label, first.score, first.outcome, first.embedding) == ("yes", 0.75, "ok", b"\x00\x3c")
-    assert room.observed == [("topics", 1, "ok")] * 2
+    assert room.observed == [("default", "topics", 1, "ok")] * 2
 
 
 async def test_a_model_that_fails_is_logged_as_an_error_of_its_version() -> None:
@@ -195,7 +195,7 @@ async def test_a_full_queue_is_counted_but_not_held_against_the_version() -> Non
     with pytest.raises(QueueFull):
         await ask(room)
     assert room.log.answers == []
-    assert room.observed == [("topics", 1, "queue_full")]
+    assert room.observed == [("default", "topics", 1, "queue_full")]
 
 
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
