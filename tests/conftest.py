@@ -9,7 +9,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fixtures.brokers", "tests.fixtures.databases", "tests.fixtures.stores"]
+pytest_plugins = [
+    "tests.fixtures.brokers",
+    "tests.fixtures.databases",
+    "tests.fixtures.metrics",
+    "tests.fixtures.stores",
+]
 
 SUITE = settings(
     deadline=None,

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from services.contracts.rpc import (
     batches_pb2_grpc,
@@ -51,15 +53,24 @@ from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
 from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
 from services.gateway.outbound.upstreams import ServiceLines
-from services.gateway.ports import Batching, BatchPolicy, Limiter, Policy, Ports
+from services.gateway.ports import (
+    Batching,
+    BatchPolicy,
+    DeadLetterTopics,
+    Generator,
+    Keys,
+    Limiter,
+    Mirrors,
+    Policy,
+    Ports,
+    Replicas,
+    Upstreams,
+)
 from services.gateway.ports import Patience as RequestPatience
 from services.gateway.settings import GatewaySettings
+from services.kit import service as service_parts
 from services.kit.core.tabular import RowLimits
 from services.kit.identity.keys import KeyringFile
-from services.kit.jobs.worker import Worker
-from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
-from services.kit.messaging.concurrent_consumer import ConcurrentConsumer
-from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.unit_of_work import Job
 from services.kit.service import Service
@@ -67,49 +78,72 @@ from services.kit.storage.uploads import UploadStore
 from services.kit.transport.rpc import RpcServer
 
 
-def build(settings: GatewaySettings, tasks: Tasks = TASKS) -> Service:
-    service = Service(settings)
-    database = Database(settings.sql_url(), MIGRATIONS)
-    replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
-    mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
-    upstreams = ServiceLines(_addresses(settings))
-    workers: list[Worker] = []
+@dataclass(frozen=True, kw_only=True)
+class Adapters(service_parts.Adapters):
+    """And what the gateway alone opens."""
+
+    replicas: Replicas | None = None
+    mirrors: Mirrors | None = None
+    upstreams: Upstreams | None = None
+    dead_letters: DeadLetterTopics | None = None
+    keys: Keys | None = None
+    generator: Generator | None = None
+    limiter: Limiter | None = None
+    tasks: Tasks = TASKS
+
+
+NOTHING_REPLACED: Final = Adapters()
+
+
+def build(settings: GatewaySettings, adapters: Adapters = NOTHING_REPLACED) -> Service[Ports]:
+    """The whole service; nothing is open before it runs."""
+    service: Service[Ports] = Service(settings, adapters)
     uploads = _uploads(service, settings)
-    ports = Ports(
-        store=(kept := store(database, service.clock, service.ids)),
+    kept = store(service.database(MIGRATIONS), service.clock, service.ids)
+    upstreams = adapters.upstreams or _upstreams(service, settings)
+    replicas = adapters.replicas or _replicas(service, settings)
+    service.ports = ports = Ports(
+        store=kept,
         clock=service.clock,
         ids=service.ids,
         routes=RoutingTable(stale_after_seconds=settings.stale_after_seconds),
-        routes_read=lambda: reader.caught_up.is_set(),  # noqa: PLW0108 - the reader is made below, and needs the ports
+        routes_read=lambda: service.checks["routes"](),  # noqa: PLW0108 - the reader is made below, and needs the ports
         replicas=replicas,
-        mirrors=mirrors,
-        dead_letters=KafkaDeadLetters(settings.kafka_bootstrap_servers, service.writer),
-        keys=KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
-        generator=random.Random(service.ids.seed()),
+        mirrors=adapters.mirrors or _mirrors(service, settings, replicas),
+        dead_letters=adapters.dead_letters or KafkaDeadLetters(settings.kafka_bootstrap_servers, service.sender),
+        keys=adapters.keys or KeyringThread(KeyringFile(settings.keys_folder, service.clock)),
+        generator=adapters.generator or random.Random(service.ids.seed()),
         policy=_policy(settings),
-        batching=_batching(settings, uploads, workers),
+        batching=_batching(service, settings, uploads),
         uploads=uploads,
-        tasks=tasks,
+        tasks=adapters.tasks,
     )
-    reader = CompactedTopicReader(
-        compacted_topics(ports),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client="millrace-gateway",
-        clock=service.clock,
-    )
-    service.checks["routes"] = reader.caught_up.is_set
-    service.database(database)
-    service.part("upstreams", close=upstreams.close)
-    service.part("replicas", close=replicas.close)
-    service.part("mirrors", close=mirrors.close)
-    service.runs("routes", reader.run)
+    service.checks["routes"] = service.follows("routes", compacted_topics(ports), client="millrace-gateway").is_set
     _take_requests(service, settings, ports)
-    _work_batches(service, settings, ports, kept, workers)
-    _open_doors(service, settings, ports, upstreams)
+    _work_batches(service, settings, ports, kept)
+    _open_doors(service, settings, ports, upstreams, adapters.limiter or _limiter(service, settings))
     return service
 
 
-def _uploads(service: Service, settings: GatewaySettings) -> UploadStore:
+def _upstreams(service: Service[Ports], settings: GatewaySettings) -> ServiceLines:
+    upstreams = ServiceLines(_addresses(settings))
+    service.part("upstreams", close=upstreams.close)
+    return upstreams
+
+
+def _replicas(service: Service[Ports], settings: GatewaySettings) -> ReplicaLines:
+    replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
+    service.part("replicas", close=replicas.close)
+    return replicas
+
+
+def _mirrors(service: Service[Ports], settings: GatewaySettings, replicas: Replicas) -> MirrorLane:
+    mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
+    service.part("mirrors", close=mirrors.close)
+    return mirrors
+
+
+def _uploads(service: Service[Ports], settings: GatewaySettings) -> UploadStore:
     root, longest = settings.upload_root(), settings.upload_seconds
     uploads = UploadStore(root, service.clock, service.ids, limit=settings.upload_limit, partial_seconds=longest)
     service.part("uploads", close=uploads.close)
@@ -125,56 +159,31 @@ def _addresses(settings: GatewaySettings) -> dict[str, str]:
     }
 
 
-def _batching(settings: GatewaySettings, uploads: UploadStore, workers: list[Worker]) -> Batching:
-    def wake() -> None:
-        for worker in workers:
-            worker.wake.set()
-
+def _batching(service: Service[Ports], settings: GatewaySettings, uploads: UploadStore) -> Batching:
     inputs = RootedFiles(settings.roots(), _row_limits(settings), uploads)
-    return Batching(inputs, StoredResults(settings.results_root()), _batch_policy(settings), wake)
+    return Batching(inputs, StoredResults(settings.results_root()), _batch_policy(settings), service.wake_workers)
 
 
-def _work_batches(
-    service: Service, settings: GatewaySettings, ports: Ports, kept: SqlStore[GatewayTx], workers: list[Worker]
-) -> None:
+def _work_batches(service: Service[Ports], settings: GatewaySettings, ports: Ports, kept: SqlStore[GatewayTx]) -> None:
     patient = Patient(ports, _batch_patience(settings))
 
     async def work(job: Job) -> None:
         await work_batch(job, patient, ports)
 
     for number in range(settings.batch_workers):
-        worker = Worker(
-            kept,
-            work,
-            kind=BATCH_JOB,
-            owner=service.ids.new("worker"),
-            lease_seconds=settings.batch_lease_seconds,
-            clock=service.clock,
-        )
-        workers.append(worker)
-        service.runs(f"batches {number + 1}", worker.run)
+        service.works(f"batches {number + 1}", kept, work, kind=BATCH_JOB, lease_seconds=settings.batch_lease_seconds)
 
 
-def _take_requests(service: Service, settings: GatewaySettings, ports: Ports) -> None:
+def _take_requests(service: Service[Ports], settings: GatewaySettings, ports: Ports) -> None:
     """Requests that come by Kafka, shared with the other gateways."""
     patient = Patient(ports, _kafka_patience(settings))
-    handlers = concurrent_topics(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.writer)
-    for event, handle in handlers.items():
-        consumer = ConcurrentConsumer(
-            event,
-            handle,
-            bootstrap_servers=settings.kafka_bootstrap_servers,
-            service=service.name,
-            delivery=service.delivery(),
-            clock=service.clock,
-            limit=settings.async_held,
-            limit_bytes=settings.async_held_bytes,
-        )
-        service.runs(event.topic, consumer.run)
+    handlers = concurrent_topics(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.sender)
+    service.consumes_concurrently(handlers, limit=settings.async_held, limit_bytes=settings.async_held_bytes)
 
 
-def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstreams: ServiceLines) -> None:
-    limiter = _limiter(service, settings)
+def _open_doors(
+    service: Service[Ports], settings: GatewaySettings, ports: Ports, upstreams: Upstreams, limiter: Limiter
+) -> None:
     sampler = Sampler(settings.trace_ratio, ports.generator)
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
     seconds, follow = settings.request_seconds, settings.follow_seconds
@@ -210,23 +219,25 @@ def _open_doors(service: Service, settings: GatewaySettings, ports: Ports, upstr
     service.http(BrowserKey(door))
 
 
-def _limiter(service: Service, settings: GatewaySettings) -> Limiter:
-    memory = MemoryLimits(_limits(settings), service.clock)
+def _limiter(service: Service[Ports], settings: GatewaySettings) -> Limiter:
+    memory = MemoryLimits(limits_of(settings), service.clock)
     if not settings.redis_url:
         return memory
     from services.gateway.outbound.shared_limits import RedisLimits  # only where a Redis is named
 
-    shared = RedisLimits(settings.redis_url, _limits(settings), memory, service.clock, owner=service.ids.new("gateway"))
+    shared = RedisLimits(
+        settings.redis_url, limits_of(settings), memory, service.clock, owner=service.ids.new("gateway")
+    )
     service.part("Redis", close=shared.close)
     service.runs("limits", shared.run)
     return shared
 
 
 def _open_inference(
-    service: Service,
+    service: Service[Ports],
     settings: GatewaySettings,
     ports: Ports,
-    upstreams: ServiceLines,
+    upstreams: Upstreams,
     rpc: RpcServer,
     sampler: Sampler,
     limits: BodyLimits,
@@ -293,7 +304,7 @@ def _row_limits(settings: GatewaySettings) -> RowLimits:
     return RowLimits(settings.batch_bytes, settings.batch_rows, settings.text_limit_chars)
 
 
-def _limits(settings: GatewaySettings) -> LimitRules:
+def limits_of(settings: GatewaySettings) -> LimitRules:
     usual = Limits(
         requests_per_second=settings.limit_requests_per_second,
         burst=settings.limit_burst,

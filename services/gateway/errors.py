@@ -191,7 +191,7 @@ class RedeliveredAlready(Conflict):
 
 
 class DeadLettersNotRead(Unavailable):
-    """The dead letters could not be read within {seconds:.0f} s."""
+    """The dead letters could not be read within {seconds} s."""
 
     hint = "retry; where the broker answers, narrow by topic or time"
 

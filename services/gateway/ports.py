@@ -74,11 +74,13 @@ Metadata = Sequence[tuple[str, str]]
 class Upstreams(Protocol):
     """The other services' gRPC doors, called with bytes that are passed on as they are."""
 
-    async def call(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> bytes:
+    async def call(self, method: str, request: bytes, metadata: Metadata, *, tenant: str, seconds: float) -> bytes:
         """`method` is `/package.Service/Method`. Raises ServiceSilent, and what the service refuses."""
         ...
 
-    def stream(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> AsyncIterator[bytes]:
+    def stream(
+        self, method: str, request: bytes, metadata: Metadata, *, tenant: str, seconds: float
+    ) -> AsyncIterator[bytes]:
         """The answers of a streaming method; raises as `call` does, also in between."""
         ...
 

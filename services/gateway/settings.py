@@ -7,7 +7,8 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.core.settings import ServiceSettings
+from services.contracts.addresses import PORTS, grpc_address
+from services.kit.core.settings import ServiceSettings, port
 
 
 class GatewaySettings(ServiceSettings):
@@ -16,9 +17,11 @@ class GatewaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_GATEWAY_", frozen=True, extra="ignore")
     service: ClassVar[str] = "gateway"
 
-    registry_address: str = Field(default="127.0.0.1:7102", description="host:port of the registry's gRPC door")
-    trainer_address: str = Field(default="127.0.0.1:7103", description="host:port of the trainer's gRPC door")
-    monitor_address: str = Field(default="127.0.0.1:7104", description="host:port of the monitor's gRPC door")
+    http_port: int = port(PORTS["gateway"].http, "REST, health and metrics")
+    grpc_port: int = port(PORTS["gateway"].grpc, "gRPC")
+    registry_address: str = Field(default=grpc_address("registry"), description="host:port of the registry's gRPC door")
+    trainer_address: str = Field(default=grpc_address("trainer"), description="host:port of the trainer's gRPC door")
+    monitor_address: str = Field(default=grpc_address("monitor"), description="host:port of the monitor's gRPC door")
     allowed_hosts: str = Field(
         default="localhost,127.0.0.1,::1", description="names this gateway may be called by, comma-separated"
     )

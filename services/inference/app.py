@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from services.contracts.artifact import Precision
 from services.contracts.events import ReplicaReported
@@ -24,10 +25,10 @@ from services.inference.outbound.pool import WorkerPool
 from services.inference.outbound.remembered import RememberedDeployments, ReportSequence
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.outbound.sandbox import Sandbox
-from services.inference.ports import Bounds, Ports
+from services.inference.ports import Artifacts, Bounds, Checker, Engines, Ports, Remembered
 from services.inference.settings import InferenceSettings
 from services.inference.telemetry import QUEUED, observe_batch, observe_request
-from services.kit.messaging.compacted_topic_reader import CompactedTopicReader
+from services.kit import service as service_parts
 from services.kit.service import Service
 
 
@@ -40,21 +41,37 @@ class _Machine:
     limits: Limits
 
 
-def build(settings: InferenceSettings, tasks: Tasks = TASKS) -> Service:
-    service = Service(settings)
+@dataclass(frozen=True, kw_only=True)
+class Adapters(service_parts.Adapters):
+    """And what inference alone opens."""
+
+    engines: Engines | None = None
+    checker: Checker | None = None
+    remembered: Remembered | None = None
+    sequence: ReportSequence | None = None
+    artifact_cache: Artifacts | None = None
+    tasks: Tasks = TASKS
+
+
+NOTHING_REPLACED: Final = Adapters()
+
+
+def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) -> Service[Ports]:
+    """The whole service; nothing is open before it runs."""
+    service: Service[Ports] = Service(settings, adapters)
     machine = _machine(settings)
-    pool = _pool(service, machine)
+    engines = adapters.engines or _pool(service, machine)
     crew, log = TaskCrew(), _log(service, settings)
     rpc_server = service.grpc(services_only=True)
     roster = Roster()
     address = _advertised(settings, rpc_server.port)
-    reporter = _reporter(service, settings, roster, address)
-    ports = Ports(
+    reporter = _reporter(service, settings, roster, address, adapters.sequence)
+    service.ports = ports = Ports(
         roster=roster,
-        engines=pool,
-        artifacts=CachedArtifacts(service.artifacts, settings.data_folder / "artifacts"),
-        checker=Sandbox(rows=machine.limits.rows, seconds=settings.check_seconds),
-        remembered=RememberedDeployments(settings.data_folder / "deployments.json"),
+        engines=engines,
+        artifacts=adapters.artifact_cache or CachedArtifacts(service.artifacts, settings.data_folder / "artifacts"),
+        checker=adapters.checker or Sandbox(rows=machine.limits.rows, seconds=settings.check_seconds),
+        remembered=adapters.remembered or RememberedDeployments(settings.data_folder / "deployments.json"),
         crew=crew,
         reporter=reporter,
         log=log,
@@ -64,7 +81,7 @@ def build(settings: InferenceSettings, tasks: Tasks = TASKS) -> Service:
             characters_per_token=settings.characters_per_token, drain_grace_seconds=settings.drain_grace_seconds
         ),
         sampling=Sampling(text=settings.log_text, embedding=settings.log_embedding),
-        tasks=tasks,
+        tasks=adapters.tasks,
         observe=observe_request,
     )
     rpc = ReplicaRpc(ports, settings.load_seconds)
@@ -91,18 +108,19 @@ def _machine(settings: InferenceSettings) -> _Machine:
     return _Machine(device, settings.workers or workers, limits)
 
 
-def _pool(service: Service, machine: _Machine) -> WorkerPool:
+def _pool(service: Service[Ports], machine: _Machine) -> WorkerPool:
     def load(folder: Path, precision: Precision) -> OrtEngine:
         return OrtEngine.load(folder, precision, machine.device)
 
     pool = WorkerPool(machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=_observe)
-    QUEUED.set_function(lambda: pool.queued)
+    QUEUED.follow(lambda: pool.queued)
     service.part("engines", open=pool.start, close=pool.stop)
     return pool
 
 
-def _observe(facts: BatchFacts) -> None:
+def _observe(tenant: str, facts: BatchFacts) -> None:
     observe_batch(
+        tenant,
         rows=facts.rows,
         tokens=facts.tokens,
         padding=facts.padding,
@@ -111,11 +129,11 @@ def _observe(facts: BatchFacts) -> None:
     )
 
 
-def _log(service: Service, settings: InferenceSettings) -> LogWriter:
+def _log(service: Service[Ports], settings: InferenceSettings) -> LogWriter:
     log = LogWriter(
         Logging(
             replica=settings.replica,
-            writer=service.writer,
+            writer=service.sender,
             clock=service.clock,
             ids=service.ids,
             seconds=settings.log_seconds,
@@ -128,7 +146,9 @@ def _log(service: Service, settings: InferenceSettings) -> LogWriter:
     return log
 
 
-def _reporter(service: Service, settings: InferenceSettings, roster: Roster, address: str) -> ReplicaReporter:
+def _reporter(
+    service: Service[Ports], settings: InferenceSettings, roster: Roster, address: str, sequence: ReportSequence | None
+) -> ReplicaReporter:
     def build_report(sequence: int, leaving: bool) -> ReplicaReported:
         return roster.report(
             replica=settings.replica,
@@ -139,27 +159,21 @@ def _reporter(service: Service, settings: InferenceSettings, roster: Roster, add
         )
 
     reporting = Reporting(
-        writer=service.writer,
+        writer=service.sender,
         clock=service.clock,
         ids=service.ids,
-        sequence=ReportSequence(settings.data_folder / "sequence.json", service.clock.now),
+        sequence=sequence or ReportSequence(settings.data_folder / "sequence.json", service.clock.now),
         heartbeat_seconds=settings.heartbeat_seconds,
     )
     return ReplicaReporter(build_report, reporting)
 
 
-def _follow(service: Service, settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
-    reader = CompactedTopicReader(
-        compacted_topics(ports),
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client=f"millrace-{settings.replica}",
-        clock=service.clock,
-    )
+def _follow(service: Service[Ports], settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
     # Closed in reverse: first no new wish is heard, then the house is told, then the streams end.
     service.part("farewell", close=reporter.leave)
     service.runs("reports", reporter.run)
-    service.runs("registry's wishes", reader.run)
-    service.checks["deployments known"] = lambda: reader.caught_up.is_set() or bool(ports.roster.deployments)
+    caught_up = service.follows("registry's wishes", compacted_topics(ports), client=f"millrace-{settings.replica}")
+    service.checks["deployments known"] = lambda: caught_up.is_set() or bool(ports.roster.deployments)
     service.checks["primaries loaded"] = lambda: ports.roster.ready
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.contracts.errors import Kind, Refusal
 from services.contracts.events import DeploymentChanged
-from services.contracts.names import DEFAULT_TENANT, place_of
+from services.contracts.names import DEFAULT_TENANT
 from services.contracts.tasks.errors import TaskNotServed
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.registry import AnyTask
@@ -102,8 +102,8 @@ async def bring_up(key: VersionKey, ports: Ports, cause: EventRef | None = None)
                 with telemetry.span(f"load {key.deployment}/{key.version}", attributes=_attributes(key)):
                     await _bring_up_once(ports.roster.held[key].wanted, ports)
                     ports.reporter.changed(cause)
-            BRING_UPS.labels("ready").inc()
-            BRING_UP_SECONDS.observe(ports.clock.monotonic() - began)
+            BRING_UPS.add(1, tenant=key.tenant, outcome="ready")
+            BRING_UP_SECONDS.record(ports.clock.monotonic() - began, tenant=key.tenant)
             return
         except Refusal as refusal:
             pause = await _step_back(key, refusal, ports, cause)
@@ -176,7 +176,7 @@ async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: Eve
     to = State.DESIRED if again else State.FAILED
     ports.roster.move(key, to, reason=f"{code}: {refusal}", retryable=refusal.retryable)
     logger.warning("version %s of %s is not loaded: %s: %s", key.version, key.deployment, code, refusal)
-    BRING_UPS.labels(code).inc()
+    BRING_UPS.add(1, tenant=key.tenant, outcome=code)
     await ports.engines.unload(key)
     ports.reporter.changed(cause)
     return min(LONGEST_PAUSE_SECONDS, 2.0 ** (held.attempts - 1)) if again else None
@@ -230,8 +230,8 @@ class _Serving:
             self._log(None)
 
     def _observe(self, outcome: str) -> None:
-        place = place_of(self._command.tenant, self._command.deployment)
-        self._ports.observe(place, self._held.key.version, outcome, self._ports.clock.monotonic() - self._started)
+        command, seconds = self._command, self._ports.clock.monotonic() - self._started
+        self._ports.observe(command.tenant, command.deployment, self._held.key.version, outcome, seconds)
 
     def _log(self, done: Done | None) -> None:
         ports, command = self._ports, self._command

@@ -157,5 +157,5 @@ class Ports:
     bounds: Bounds
     sampling: Sampling
     tasks: Tasks
-    observe: Callable[[str, int, str, float], None]
+    observe: Callable[[str, str, int, str, float], None]
     """Called with deployment, version, outcome and seconds of each request that reached a version."""

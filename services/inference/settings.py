@@ -5,8 +5,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.contracts.addresses import PORTS
 from services.contracts.names import ReplicaId
-from services.kit.core.settings import ServiceSettings
+from services.kit.core.settings import ServiceSettings, port
 
 
 class InferenceSettings(ServiceSettings):
@@ -15,6 +16,8 @@ class InferenceSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_INFERENCE_", frozen=True, extra="ignore")
     service: ClassVar[str] = "inference"
 
+    http_port: int = port(PORTS["inference"].http, "health and metrics")
+    grpc_port: int = port(PORTS["inference"].grpc, "gRPC")
     replica: ReplicaId = Field(default="inference-0", description="this replica's name; no two may share one")
     advertised_host: str = Field(default="", description="what others reach it by; the host it listens on when empty")
 

@@ -1,12 +1,13 @@
 """Wires the monitor."""
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from services.contracts.rpc import monitor_pb2_grpc
 from services.contracts.tasks import TASKS, Tasks
+from services.kit import service as service_parts
 from services.kit.core.settings import BadSettings
-from services.kit.jobs.timers import TimerLoop
-from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.service import Service
 from services.monitor.domain.drift import DriftPolicy
 from services.monitor.domain.sequential import Limits
@@ -16,37 +17,40 @@ from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.inbound.events import batches, subscribe, timers
 from services.monitor.inbound.rpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
-from services.monitor.outbound.store import open_store
-from services.monitor.ports import Policy, Ports, Retention
+from services.monitor.outbound.store import MIGRATIONS, store_on
+from services.monitor.ports import Baselines, Offload, Policy, Ports, Retention
 from services.monitor.settings import MonitorSettings
 
 
-def build(settings: MonitorSettings, tasks: Tasks = TASKS) -> Service:
+@dataclass(frozen=True, kw_only=True)
+class Adapters(service_parts.Adapters):
+    """And what the monitor alone opens."""
+
+    baselines: Baselines | None = None
+    offload: Offload | None = None
+    tasks: Tasks = TASKS
+
+
+NOTHING_REPLACED: Final = Adapters()
+
+
+def build(settings: MonitorSettings, adapters: Adapters = NOTHING_REPLACED) -> Service[Ports]:
     """The whole service; nothing is open before it runs."""
-    service = Service(settings)
-    store = open_store(settings.sql_url(), clock=service.clock, ids=service.ids, source=f"millrace/{service.name}")
-    ports = Ports(
+    service: Service[Ports] = Service(settings, adapters)
+    database = service.database(MIGRATIONS)
+    store = store_on(database, clock=service.clock, ids=service.ids, source=f"millrace/{service.name}")
+    service.ports = ports = Ports(
         store=store,
         clock=service.clock,
-        baselines=StoredBaselines(service.artifacts),
-        offload=on_a_thread,
+        baselines=adapters.baselines or StoredBaselines(service.artifacts),
+        offload=adapters.offload or on_a_thread,
         policy=policy_of(settings),
-        tasks=tasks,
+        tasks=adapters.tasks,
     )
-    service.database(store.database)
     service.part("upkeep", open=partial(begin_upkeep, ports))
-    service.runs("timers", TimerLoop(store, timers(ports), service.clock).run)
+    service.timers(store, timers(ports))
     service.subscribes(partial(subscribe, ports=ports))
-    for event, take in batches(ports).items():
-        consumer = BatchConsumer(
-            event,
-            take,
-            bootstrap_servers=settings.kafka_bootstrap_servers,
-            service=service.name,
-            delivery=service.delivery(),
-            clock=service.clock,
-        )
-        service.runs(event.topic, consumer.run)
+    service.consumes_batches(batches(ports))
     service.grpc().add(monitor_pb2_grpc.add_MonitorServiceServicer_to_server, MonitorRpc(ports), SERVICE)
     service.http()
     return service

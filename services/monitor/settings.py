@@ -5,7 +5,8 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.core.settings import ServiceSettings
+from services.contracts.addresses import PORTS
+from services.kit.core.settings import ServiceSettings, port
 
 
 class MonitorSettings(ServiceSettings):
@@ -14,6 +15,8 @@ class MonitorSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_MONITOR_", frozen=True, extra="ignore")
     service: ClassVar[str] = "monitor"
 
+    http_port: int = port(PORTS["monitor"].http, "health and metrics")
+    grpc_port: int = port(PORTS["monitor"].grpc, "gRPC")
     window_rows: int = Field(default=200, ge=20, le=5_000, description="different inputs a window")
     permutations: int = Field(default=200, ge=20, le=10_000)
     drift_alpha: float = Field(default=0.01, gt=0, le=0.2, description="a window at or below it is suspect")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from services.kit.core.metrics import Counter, Gauge, Histogram
 
 TELL_DRIFT: Final = "monitor.tell_drift"
 """Span: drift is told; a child of the change that brought the drifted version."""
@@ -11,49 +11,77 @@ TELL_VERDICT: Final = "monitor.tell_verdict"
 """Span: a verdict is told; a child of the rollout's step."""
 
 RECORDS: Final = Counter(
-    "millrace_monitor_records",
+    "millrace.monitor.records",
     "Answered requests taken, by outcome and source; 'repeated' were known already.",
-    ["outcome", "source"],
+    ["tenant", "outcome", "source"],
+    unit="{record}",
 )
 SAMPLES_LEFT_OUT: Final = Counter(
-    "millrace_monitor_samples_left_out",
+    "millrace.monitor.samples_left_out",
     "Sampled inputs that entered no window: 'repeated' inputs, 'unreadable' embeddings.",
-    ["reason"],
+    ["tenant", "reason"],
+    unit="{sample}",
 )
 FEEDBACK: Final = Counter(
-    "millrace_monitor_feedback", "Feedback taken: 'joined' to an answer, or 'early' (no answer yet).", ["state"]
+    "millrace.monitor.feedback",
+    "Feedback taken: 'joined' to an answer, or 'early' (no answer yet).",
+    ["tenant", "state"],
+    unit="{judgement}",
 )
 QUALITY: Final = Histogram(
-    "millrace_monitor_quality",
+    "millrace.monitor.quality",
     "How good judged requests were, by the metric of their task; what is judged anew counts again.",
-    ["deployment", "metric"],
+    ["tenant", "deployment", "metric"],
+    unit="1",
     buckets=(0.0, 0.25, 0.5, 0.75, 1.0),
 )
 LIKENESS: Final = Histogram(
-    "millrace_monitor_likeness",
+    "millrace.monitor.likeness",
     "How alike two versions answered one request; far below 1 while both are right: the change is not what it seems.",
-    ["deployment"],
+    ["tenant", "deployment"],
+    unit="1",
     buckets=(0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
 )
-WINDOWS: Final = Counter("millrace_monitor_windows", "Windows tested for drift, by verdict.", ["deployment", "verdict"])
+WINDOWS: Final = Counter(
+    "millrace.monitor.windows",
+    "Windows tested for drift, by verdict.",
+    ["tenant", "deployment", "verdict"],
+    unit="{window}",
+)
 WINDOW_P_VALUE: Final = Gauge(
-    "millrace_monitor_window_p_value",
+    "millrace.monitor.window_p_value",
     "Of the latest window; at or below alpha in two in a row is drift.",
-    ["deployment"],
+    ["tenant", "deployment"],
+    unit="1",
 )
 WINDOW_SECONDS: Final = Histogram(
-    "millrace_monitor_window_test_seconds",
+    "millrace.monitor.window_test",
     "One permutation test, on a worker thread.",
+    ["tenant"],
+    unit="s",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-DRIFTS: Final = Counter("millrace_monitor_drifts", "Drifts told, at most one a version.", ["deployment"])
-VERDICTS: Final = Counter("millrace_monitor_verdicts", "Verdicts on canaries told.", ["deployment", "verdict"])
-BURN_RATE: Final = Gauge(
-    "millrace_monitor_burn_rate",
-    "How fast the error budget burns; 1 uses it up exactly by the end of its period.",
-    ["deployment", "version", "indicator", "window"],
+DRIFTS: Final = Counter(
+    "millrace.monitor.drifts", "Drifts told, at most one a version.", ["tenant", "deployment"], unit="{drift}"
 )
-BREACHES: Final = Counter("millrace_monitor_breaches", "Breached objectives told.", ["deployment", "indicator"])
+VERDICTS: Final = Counter(
+    "millrace.monitor.verdicts", "Verdicts on canaries told.", ["tenant", "deployment", "verdict"], unit="{verdict}"
+)
+BURN_RATE: Final = Gauge(
+    "millrace.monitor.burn_rate",
+    "How fast the error budget burns; 1 uses it up exactly by the end of its period.",
+    ["tenant", "deployment", "version", "indicator", "window"],
+    unit="1",
+)
+BREACHES: Final = Counter(
+    "millrace.monitor.breaches",
+    "Breached objectives told.",
+    ["tenant", "deployment", "indicator"],
+    unit="{breach}",
+)
 TRAINING_FAILED: Final = Counter(
-    "millrace_monitor_training_failed", "Runs that ended without a model.", ["model", "code"]
+    "millrace.monitor.training_failed",
+    "Runs that ended without a model.",
+    ["tenant", "model", "code"],
+    unit="{run}",
 )

@@ -1,5 +1,6 @@
 """The registry, wired."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.kit import service as service_parts
 from services.kit.core.settings import BadSettings
-from services.kit.jobs.timers import TimerLoop
-from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
 from services.registry import handlers
@@ -18,33 +18,43 @@ from services.registry.domain import GatePolicy, RolloutPolicy, Rules
 from services.registry.inbound import events, rpc
 from services.registry.outbound.artifacts import CheckedArtifacts
 from services.registry.outbound.store import RegistryTx
-from services.registry.ports import Ports
+from services.registry.ports import Artifacts, Ports
 from services.registry.settings import RegistrySettings
 
 MIGRATIONS: Final = Path(__file__).parent / "outbound" / "migrations"
 
 
-def build(settings: RegistrySettings) -> Service:
-    service = Service(settings)
-    database = Database(settings.sql_url(), MIGRATIONS)
+@dataclass(frozen=True, kw_only=True)
+class Adapters(service_parts.Adapters):
+    """And what the registry alone opens."""
+
+    checker: Artifacts | None = None
+
+
+NOTHING_REPLACED: Final = Adapters()
+
+
+def build(settings: RegistrySettings, adapters: Adapters = NOTHING_REPLACED) -> Service[Ports]:
+    """The whole service; nothing is open before it runs."""
+    service: Service[Ports] = Service(settings, adapters)
+    database = service.database(MIGRATIONS)
 
     def begin(session: AsyncSession) -> RegistryTx:
         return RegistryTx(session, clock=service.clock, ids=service.ids, source="millrace/registry")
 
     store = SqlStore(database, begin)
-    ports = Ports(
+    service.ports = ports = Ports(
         store=store,
-        artifacts=CheckedArtifacts(service.artifacts),
+        artifacts=adapters.checker or CheckedArtifacts(service.artifacts),
         clock=service.clock,
         rules=rules_of(settings),
         replica_timeout=timedelta(seconds=settings.replica_timeout_seconds),
         settle=timedelta(seconds=settings.settle_seconds),
     )
-    service.database(database)
     service.part("what ought to be served", open=lambda: handlers.republish_all(ports))
     rpc.serve(service.grpc(), ports)
     service.subscribes(partial(events.subscribe, ports=ports))
-    service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
+    service.timers(store, events.timer_handlers(ports))
     service.http()
     return service
 

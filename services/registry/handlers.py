@@ -313,7 +313,7 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
     for decided in decide(before, command, at=now, rules=ports.rules):
         after = evolve(after, decided, now)
         await tx.record(cause, decided, now)
-        _count(decided.fact)
+        _count(tenant, decided.fact)
     if after is before:
         return before
     await tx.keep(tenant, after)
@@ -323,10 +323,10 @@ async def _change(tx: Tx, before: ModelState, command: Command, ports: Ports, *,
     return after
 
 
-def _count(fact: AnyFact) -> None:
-    telemetry.count_version(fact.kind, fact.model)
+def _count(tenant: str, fact: AnyFact) -> None:
+    telemetry.count_version(tenant, fact.kind, fact.model)
     if isinstance(fact, DeploymentFact):
-        telemetry.count_rollout(fact.kind, fact.deployment)
+        telemetry.count_rollout(tenant, fact.kind, fact.deployment)
 
 
 async def _set_timers(tx: Tx, before: ModelState, after: ModelState, cause: EventRef) -> None:

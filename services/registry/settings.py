@@ -5,7 +5,8 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.core.settings import ServiceSettings
+from services.contracts.addresses import PORTS
+from services.kit.core.settings import ServiceSettings, port
 
 
 class RegistrySettings(ServiceSettings):
@@ -14,6 +15,8 @@ class RegistrySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_REGISTRY_")
     service: ClassVar[str] = "registry"
 
+    http_port: int = port(PORTS["registry"].http, "health and metrics")
+    grpc_port: int = port(PORTS["registry"].grpc, "gRPC")
     canary_weights: tuple[int, ...] = Field(default=(10, 50), description="percent for the canary, as JSON: [10, 50]")
     bake_seconds: float = Field(default=60.0, ge=0)
     minimum_requests: int = Field(default=50, ge=0)

@@ -2,11 +2,19 @@
 
 from typing import Final
 
-from prometheus_client import Counter
+from services.kit.core.metrics import Counter
 
-VERSIONS = Counter("millrace_registry_versions", "Versions judged, by what the gate said.", ["model", "verdict"])
-ROLLOUTS = Counter(
-    "millrace_registry_rollouts", "Rollouts ended or paused, or all stopped, by how.", ["deployment", "outcome"]
+VERSIONS: Final = Counter(
+    "millrace.registry.versions",
+    "Versions judged, by what the gate said.",
+    ["tenant", "model", "verdict"],
+    unit="{version}",
+)
+ROLLOUTS: Final = Counter(
+    "millrace.registry.rollouts",
+    "Rollouts ended or paused, or all stopped, by how.",
+    ["tenant", "deployment", "outcome"],
+    unit="{rollout}",
 )
 
 _VERDICTS: Final = {"version_passed": "passed", "version_refused": "refused"}
@@ -19,16 +27,16 @@ _OUTCOMES: Final = {
 }
 
 
-def count_version(kind: str, model: str) -> None:
+def count_version(tenant: str, kind: str, model: str) -> None:
     """Counts a fact of a version by its kind, if it is one of these."""
     if verdict := _VERDICTS.get(kind):
-        VERSIONS.labels(model, verdict).inc()
+        VERSIONS.add(1, tenant=tenant, model=model, verdict=verdict)
 
 
-def count_rollout(kind: str, deployment: str) -> None:
+def count_rollout(tenant: str, kind: str, deployment: str) -> None:
     """Counts a fact of a deployment by its kind, if it is one of these."""
     if kind == "rollout_started":
         for outcome in _OUTCOMES.values():  # from 0 on: a series that begins at 1 shows no increase
-            ROLLOUTS.labels(deployment, outcome)
+            ROLLOUTS.add(0, tenant=tenant, deployment=deployment, outcome=outcome)
     if outcome := _OUTCOMES.get(kind, ""):
-        ROLLOUTS.labels(deployment, outcome).inc()
+        ROLLOUTS.add(1, tenant=tenant, deployment=deployment, outcome=outcome)

@@ -2,18 +2,16 @@
 
 import asyncio
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from services.kit import service as service_parts
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock, SystemClock
-from services.kit.jobs.timers import TimerLoop
-from services.kit.jobs.worker import Worker
-from services.kit.messaging.batch_consumer import BatchConsumer
-from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.unit_of_work import Job
 from services.kit.service import Service
@@ -27,62 +25,57 @@ from services.trainer.outbound.inputs import StoredInputs
 from services.trainer.outbound.registry import RegistryChampions
 from services.trainer.outbound.store import TrainerTx
 from services.trainer.outbound.workspace import Workspace
-from services.trainer.ports import Ports, Store
+from services.trainer.ports import Champions, Executor, Ports, RunInputs, Store
 from services.trainer.settings import TrainerSettings
 
 MIGRATIONS: Final = Path(__file__).parent / "outbound" / "migrations"
 
 
-def build(settings: TrainerSettings) -> Service:
+@dataclass(frozen=True, kw_only=True)
+class Adapters(service_parts.Adapters):
+    """And what the trainer alone opens."""
+
+    champions: Champions | None = None
+    executor: Executor | None = None
+    inputs: RunInputs | None = None
+
+
+NOTHING_REPLACED: Final = Adapters()
+
+
+def build(settings: TrainerSettings, adapters: Adapters = NOTHING_REPLACED) -> Service[Ports]:
     """The whole service; nothing is open before it runs."""
-    service = Service(settings)
-    database = Database(settings.sql_url(), MIGRATIONS)
+    service: Service[Ports] = Service(settings, adapters)
+    database = service.database(MIGRATIONS)
 
     def begin(session: AsyncSession) -> TrainerTx:
         return TrainerTx(session, clock=service.clock, ids=service.ids, source="millrace/trainer")
 
     async def work(job: Job) -> None:
-        await running.work_run(job, ports)
+        await running.work_run(job, service.ports)
 
     store = SqlStore(database, begin)
-    champions = RegistryChampions(settings.registry_address, service.service_key, settings.registry_seconds)
-    worker = Worker(
-        store,
-        work,
-        kind=running.RUN_JOB,
-        owner=service.ids.new("worker"),
-        lease_seconds=settings.lease_seconds,
-        clock=service.clock,
-    )
-    ports = _ports(settings, service, store, champions, worker)
-    service.database(database)
-    service.part("registry", close=champions.close)
+    service.ports = ports = _ports(settings, service, adapters, store)
     rpc.serve(service.grpc(), ports)
-    _consume(settings, service, ports)
-    service.runs("timers", TimerLoop(store, events.timer_handlers(ports), service.clock).run)
-    service.runs("worker", worker.run)
+    service.subscribes(partial(events.subscribe, ports=ports))
+    service.consumes_batches(events.batches(ports))
+    service.timers(store, events.timer_handlers(ports))
+    service.works("worker", store, work, kind=running.RUN_JOB, lease_seconds=settings.lease_seconds)
     service.runs("orphans", executions.OrphanWatch(ports, settings.orphan_seconds).run)
     service.http()
     return service
 
 
-def _ports(
-    settings: TrainerSettings, service: Service, store: Store, champions: RegistryChampions, worker: Worker
-) -> Ports:
-    uploads = UploadStore(settings.upload_root(), service.clock, service.ids)
-    service.part("uploads", close=uploads.close)
-    executor = local_executor(settings, service.clock)
-    if settings.on_shutdown == "cancel":
-        service.part("executor", close=executor.end_all)
+def _ports(settings: TrainerSettings, service: Service[Ports], adapters: Adapters, store: Store) -> Ports:
     return Ports(
         store=store,
         clock=service.clock,
         ids=service.ids,
-        champions=champions,
-        executor=executor,
-        inputs=StoredInputs(workspace(settings), uploads, settings.roots(), settings.artifact_root()),
+        champions=adapters.champions or _champions(settings, service),
+        executor=adapters.executor or _executor(settings, service),
+        inputs=adapters.inputs or _inputs(settings, service),
         retraining=retraining_of(settings),
-        wake=worker.wake.set,
+        wake=service.wake_workers,
         lease_seconds=settings.lease_seconds,
         training=_training(settings),
         execution=_execution(settings),
@@ -91,18 +84,23 @@ def _ports(
     )
 
 
-def _consume(settings: TrainerSettings, service: Service, ports: Ports) -> None:
-    service.subscribes(partial(events.subscribe, ports=ports))
-    for event, handle in events.batches(ports).items():
-        consumer = BatchConsumer(
-            event,
-            handle,
-            bootstrap_servers=settings.kafka_bootstrap_servers,
-            service=service.name,
-            delivery=service.delivery(),
-            clock=service.clock,
-        )
-        service.runs(event.topic, consumer.run)
+def _champions(settings: TrainerSettings, service: Service[Ports]) -> RegistryChampions:
+    champions = RegistryChampions(settings.registry_address, service.service_key, settings.registry_seconds)
+    service.part("registry", close=champions.close)
+    return champions
+
+
+def _executor(settings: TrainerSettings, service: Service[Ports]) -> LocalExecutor:
+    executor = local_executor(settings, service.clock)
+    if settings.on_shutdown == OnShutdown.CANCEL.value:
+        service.part("executor", close=executor.end_all)
+    return executor
+
+
+def _inputs(settings: TrainerSettings, service: Service[Ports]) -> StoredInputs:
+    uploads = UploadStore(settings.upload_root(), service.clock, service.ids)
+    service.part("uploads", close=uploads.close)
+    return StoredInputs(workspace(settings), uploads, settings.roots(), settings.artifact_root())
 
 
 def local_executor(settings: TrainerSettings, clock: Clock) -> LocalExecutor:

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.core.settings import ServiceSettings
+from services.contracts.addresses import PORTS, grpc_address
+from services.kit.core.settings import ServiceSettings, port
 
 
 class TrainerSettings(ServiceSettings):
@@ -16,7 +17,9 @@ class TrainerSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MILLRACE_TRAINER_", frozen=True, extra="ignore")
     service: ClassVar[str] = "trainer"
 
-    registry_address: str = Field(default="127.0.0.1:8121", description="host:port of the registry's gRPC door")
+    http_port: int = port(PORTS["trainer"].http, "health and metrics")
+    grpc_port: int = port(PORTS["trainer"].grpc, "gRPC")
+    registry_address: str = Field(default=grpc_address("registry"), description="host:port of the registry's gRPC door")
     registry_seconds: float = Field(default=10.0, gt=0, description="the longest the registry is waited for")
     data_roots: str = Field(
         default="",
@@ -49,6 +52,7 @@ class TrainerSettings(ServiceSettings):
     )
     stall_seconds: float = Field(default=3_600.0, gt=0, description="a run without any progress for so long is ended")
     run_seconds: float = Field(default=86_400.0, gt=0, description="the longest that one attempt at a run may take")
+    poll_seconds: float = Field(default=0.2, gt=0, description="between two looks at a run that goes on")
     orphan_seconds: float = Field(default=30.0, gt=0, description="between two looks for runs that nobody follows")
     attempts: int = Field(default=3, ge=1, le=100, description="failed attempts a run is given")
     retry_seconds: float = Field(

@@ -59,7 +59,7 @@ async def test_requests_that_come_together_share_large_batches(tmp_path: Path) -
         return OrtEngine.load(folder, precision, "cuda")
 
     limits = Limits(capacity=512, rows=64, tokens=32_768, padding=0.15)
-    pool = WorkerPool(limits, 2, load=load, monotonic=time.monotonic, observe=seen.append)
+    pool = WorkerPool(limits, 2, load=load, monotonic=time.monotonic, observe=lambda _tenant, facts: seen.append(facts))
     await pool.start()
     try:
         await pool.load(key(1), tmp_path, Precision.FP32)

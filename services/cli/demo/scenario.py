@@ -57,7 +57,7 @@ async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bo
     """Plays the story and writes its summary. Raises CliError when it does not go as it should."""
     clock, home = SystemClock(), session.home
     fresh, started = folder.begin(home), clock.now()
-    provider = telemetry.start("demo", home.traces)
+    provider = telemetry.start_tracing("demo", home.traces)
     view = view_for(clock)
     corpus = asyncio.ensure_future(asyncio.to_thread(build, SEED))  # while the services start
     setting = _Setting(home, view, clock, broker, started, fresh, corpus, provider)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.cli.home import Home
-from services.cli.launcher.ports import LOOPBACK, next_free
+from services.cli.launcher.ports import next_free
 from services.cli.launcher.processes import QUIET_MATH
+from services.contracts.addresses import LOOPBACK, PORTS
 
 EMBEDDED_DEFAULTS: Final = {
     # What is stopped here is stopped altogether: a run goes on from its checkpoint at the next start.
@@ -30,12 +31,9 @@ class Room:
     grpc_port: int
 
 
-ROOMS: Final = (
-    Room("registry", 8120, 8121),
-    Room("trainer", 8110, 8111),
-    Room("monitor", 8140, 8141),
-    Room("inference", 8130, 8131),
-    Room("gateway", 8080, 8081),
+ROOMS: Final = tuple(
+    Room(name, PORTS[name].http, PORTS[name].grpc)
+    for name in ("registry", "trainer", "monitor", "inference", "gateway")
 )
 
 STOP_ORDER: Final = (("gateway",), ("trainer", "inference", "monitor"), ("registry",))

@@ -22,11 +22,11 @@ from signal import SIGCHLD, SIGKILL
 from typing import Any, Final
 
 from services.cli.launcher.broker import BrokerReady, hold_signals, told_to_stop, write_ready
-from services.cli.launcher.ports import LOOPBACK, any_free, next_free
+from services.cli.launcher.ports import any_free, next_free
 from services.cli.launcher.processes import spawn, stop
 from services.cli.launcher.topics import Topic, kafka_files, load_topics
+from services.contracts.addresses import BROKER_PORT, LOOPBACK
 
-DEFAULT_PORT: Final = 9092
 HEAP: Final = "-Xmx512m"
 START_LIMIT_SECONDS: Final = 60.0
 STOP_LIMIT_SECONDS: Final = 20.0
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_server(data: Path, preferred: int, ready_file: Path) -> int:
     hold_signals(SIGCHLD)
-    port = preferred or next_free(DEFAULT_PORT)
+    port = preferred or next_free(BROKER_PORT)
     place = KafkaPlace(data=data, port=port, controller_port=any_free({port}))
     libraries = ensure_libraries()
     prepare(place, libraries)

@@ -4,7 +4,8 @@ import socket
 from collections.abc import Collection
 from typing import Final
 
-LOOPBACK: Final = "127.0.0.1"
+from services.contracts.addresses import LOOPBACK
+
 SEARCH: Final = 200
 
 

@@ -23,10 +23,10 @@ from services.cli.home import Home
 from services.cli.launcher import fleet
 from services.cli.launcher.broker import read_ready
 from services.cli.launcher.fleet import BrokerKind, Room
-from services.cli.launcher.ports import LOOPBACK
 from services.cli.launcher.probe import status_of
 from services.cli.launcher.processes import kill_group, run, spawn
 from services.cli.launcher.state import FAILED, READY, RESTARTING, STARTING, STOPPING, FleetState, Lock, PartState
+from services.contracts.addresses import LOOPBACK
 from services.kit.core.clock import Clock, SystemClock
 
 BROKER: Final = "broker"

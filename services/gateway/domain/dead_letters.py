@@ -12,7 +12,7 @@ from typing import Final
 from services.contracts.events import BY_TOPIC
 from services.contracts.topics import DLQ_SUFFIX
 from services.gateway.errors import UnknownDeadLetter, UnknownTopic
-from services.kit.messaging.envelope import Message, id_of, tenant_of
+from services.kit.messaging.envelope import Message, id_of, tenant_or_default
 
 REASON_PREFIX: Final = "dlq-"
 """Headers with this beginning are the dead letter's own and are never sent again."""
@@ -80,7 +80,7 @@ def read_record(message: Message, partition: int, offset: int, written_at: datet
         dict(message.headers),
         len(message.value or b""),
         id_of(original),
-        message.header("dlq-tenant") or tenant_of(original),
+        message.header("dlq-tenant") or tenant_or_default(original),
         written_at,
     )
 

@@ -105,7 +105,7 @@ async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) 
         await tx.cancel_job(batch.id)
         if asked is not None:
             await tx.save_idempotent_response(asked, batch.id)
-    BATCHES_ENDED.labels(batch.status).inc()
+    BATCHES_ENDED.add(1, tenant=batch.tenant, status=batch.status)
     await ports.batching.results.tidy(batch)
     return batch
 
@@ -230,8 +230,8 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, port
         for one in requests:
             one.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-    BATCH_ROWS.labels("ok").inc(sum(line.version != 0 for line in lines))
-    BATCH_ROWS.labels("error").inc(sum(line.version == 0 for line in lines))
+    BATCH_ROWS.add(sum(line.version != 0 for line in lines), tenant=batch.tenant, outcome="ok")
+    BATCH_ROWS.add(sum(line.version == 0 for line in lines), tenant=batch.tenant, outcome="error")
     return lines
 
 
@@ -276,7 +276,7 @@ async def _keep_end(job: Job, ended: Outcome | BatchFailure, ports: Ports) -> No
             reason = "every row has its line" if isinstance(ended, Outcome) else ended.reason
             batch = await _follow(tx, batch, command, ports, reason=reason)
         await tx.finish_job(job, JOB_DONE if batch.outcome is not None else JOB_FAILED)
-    BATCHES_ENDED.labels(batch.status).inc()
+    BATCHES_ENDED.add(1, tenant=batch.tenant, status=batch.status)
     await ports.batching.results.tidy(batch)
 
 

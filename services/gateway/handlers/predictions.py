@@ -101,7 +101,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                 attempts.note(*choice, refusal)
                 if attempts.hard_failures >= ports.policy.attempts:
                     raise
-                RETRIES.labels(refusal.code).inc()
+                RETRIES.add(1, tenant=command.tenant, code=refusal.code)
 
 
 class _Counted:
@@ -130,8 +130,8 @@ class _Counted:
             outcome = error.code
         command, ports = self._command, self._ports
         known = command.deployment if ports.routes.knows(command.tenant, command.deployment) else ""
-        REQUESTS.labels(known, self._version, outcome).inc()
-        REQUEST_SECONDS.labels(known).observe(ports.clock.monotonic() - self.began)
+        REQUESTS.add(1, tenant=command.tenant, deployment=known, version=self._version, outcome=outcome)
+        REQUEST_SECONDS.record(ports.clock.monotonic() - self.began, tenant=command.tenant, deployment=known)
 
 
 class _Attempt:

@@ -26,8 +26,8 @@ async def answer_request(asked: Envelope[InferenceRequested], patient: Patient, 
     except Exception:  # noqa: BLE001 - the caller waits, and learns nothing of the inside
         logger.exception("a request failed inside")
         completed, outcome = refused(asked, InternalError()), "internal_error"
-    ASYNC_REQUESTS.labels(outcome).inc()
-    ASYNC_SECONDS.observe(max(0.0, (ports.clock.now() - asked.time).total_seconds()))
+    ASYNC_REQUESTS.add(1, tenant=asked.tenant, outcome=outcome)
+    ASYNC_SECONDS.record(max(0.0, (ports.clock.now() - asked.time).total_seconds()), tenant=asked.tenant)
     return completed
 
 

@@ -38,7 +38,7 @@ async def upload_dataset(
         check_content(asked, content)
         await _take_key(asked, content, caller, ports)
         uri, there = await upload.keep(caller.tenant, asked.dataset, asked.format)
-    UPLOADED_BYTES.inc(content.size_bytes)
+    UPLOADED_BYTES.add(content.size_bytes, tenant=caller.tenant)
     return Uploaded(asked.dataset, asked.format, uri, content, already_there=there)
 
 

@@ -208,14 +208,19 @@ class Forwarder(grpc.GenericRpcHandler):
     def _unary(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> bytes:
             seconds = seconds_left(context, self._request_seconds)
-            return await self._upstreams.call(path, request, self._passed_on(context), seconds=seconds)
+            return await self._upstreams.call(
+                path, request, self._passed_on(context), tenant=caller().tenant, seconds=seconds
+            )
 
         return forward
 
     def _streaming(self, path: str, method: MethodDescriptor) -> Any:
         async def forward(request: bytes, context: Any) -> AsyncIterator[bytes]:
             seconds = seconds_left(context, self._follow_seconds)
-            async for answer in self._upstreams.stream(path, request, self._passed_on(context), seconds=seconds):
+            answers = self._upstreams.stream(
+                path, request, self._passed_on(context), tenant=caller().tenant, seconds=seconds
+            )
+            async for answer in answers:
                 yield answer
 
         return forward

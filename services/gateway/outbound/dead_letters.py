@@ -19,7 +19,7 @@ from services.kit.messaging.envelope import Message, id_of
 from services.kit.messaging.ports import Sender
 from services.kit.messaging.records import to_message
 
-READ_SECONDS: Final = 20.0
+READ_SECONDS: Final = 20
 STOP_SECONDS: Final = 2.0
 MAX_RECORDS: Final = 50_000
 """Held at once, without their bodies; some 2 kB each."""

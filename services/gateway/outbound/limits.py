@@ -114,7 +114,7 @@ def free() -> Pass:
 
 
 def too_many_requests(principal: Principal, limits: Limits, wait: float) -> RateLimitExceeded:
-    LIMITED.labels("requests", principal.role).inc()
+    LIMITED.add(1, tenant=principal.tenant, limit="requests", role=principal.role)
     return RateLimitExceeded(
         limit=f"{limits.requests_per_second:g}",
         burst=limits.burst,
@@ -124,10 +124,10 @@ def too_many_requests(principal: Principal, limits: Limits, wait: float) -> Rate
 
 
 def too_many_at_once(principal: Principal, limits: Limits) -> ConcurrencyLimitExceeded:
-    LIMITED.labels("concurrent", principal.role).inc()
+    LIMITED.add(1, tenant=principal.tenant, limit="concurrent", role=principal.role)
     return ConcurrencyLimitExceeded(limit=limits.concurrent, retry_after_seconds=CONCURRENCY_RETRY_SECONDS)
 
 
 def too_many_tokens(principal: Principal, limits: Limits, wait: float) -> TokenLimitExceeded:
-    LIMITED.labels("tokens", principal.role).inc()
+    LIMITED.add(1, tenant=principal.tenant, limit="tokens", role=principal.role)
     return TokenLimitExceeded(limit=limits.tokens_per_minute, retry_after_seconds=wait)

@@ -188,14 +188,14 @@ class _Line:
         self._heard_at = self._clock.monotonic()
         self._has_answered = False
         self._is_open = True
-        STREAMS.inc()
+        STREAMS.add(1)
         logger.info("the stream to %s is open", self._id)
 
     def _lose(self) -> None:
         if not self._is_open:
             return
         self._is_open = False
-        STREAMS.dec()
+        STREAMS.add(-1)
         for events in self._pending.values():
             events.put(ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS))
 
@@ -267,7 +267,7 @@ class MirrorLane:
 
     def send(self, replica: str, request: ReplicaRequest) -> None:
         if len(self._tasks) >= self._limit:
-            MIRRORS.labels("dropped").inc()
+            MIRRORS.add(1, tenant=request.tenant, outcome="dropped")
             return
         task = asyncio.create_task(self._ask(replica, request))
         self._tasks.add(task)
@@ -283,9 +283,9 @@ class MirrorLane:
             async with aclosing(self._replicas.predict(replica, request)) as events:
                 async for _ in events:
                     pass
-            MIRRORS.labels("answered").inc()
+            MIRRORS.add(1, tenant=request.tenant, outcome="answered")
         except Refusal:
-            MIRRORS.labels("failed").inc()
+            MIRRORS.add(1, tenant=request.tenant, outcome="failed")
 
 
 def _to_message(number: int, request: ReplicaRequest, left_seconds: float) -> pb.ReplicaRequest:

@@ -173,7 +173,7 @@ class RedisLimits(Limiter):
         except (TimeoutError, RedisError, OSError) as error:
             self._leave_redis(error)
             return await self._local.admit(principal)
-        LIMIT_SECONDS.observe(self._clock.monotonic() - began)
+        LIMIT_SECONDS.record(self._clock.monotonic() - began)
         return self._judge(principal, limits, place, told)
 
     def left(self, passed: _SharedPass, key_id: str, limits: Limits) -> None:

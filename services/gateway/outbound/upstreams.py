@@ -24,17 +24,19 @@ class ServiceLines:
         self._addresses = addresses
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def call(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> bytes:
+    async def call(self, method: str, request: bytes, metadata: Metadata, *, tenant: str, seconds: float) -> bytes:
         service = _service(method)
         call: Any = self._channel(service).unary_unary(method)
         try:
             answer: bytes = await call(request, metadata=tuple(metadata), timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            raise _refused(service, error) from error
-        FORWARDED.labels(_short(service), "ok").inc()
+            raise _refused(service, tenant, error) from error
+        FORWARDED.add(1, tenant=tenant, service=_short(service), code="ok")
         return answer
 
-    async def stream(self, method: str, request: bytes, metadata: Metadata, *, seconds: float) -> AsyncIterator[bytes]:
+    async def stream(
+        self, method: str, request: bytes, metadata: Metadata, *, tenant: str, seconds: float
+    ) -> AsyncIterator[bytes]:
         service = _service(method)
         open_call: Any = self._channel(service).unary_stream(method)
         call = open_call(request, metadata=tuple(metadata), timeout=seconds)
@@ -42,10 +44,10 @@ class ServiceLines:
             async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _refused(service, error) from error
+            raise _refused(service, tenant, error) from error
         finally:
             call.cancel()
-        FORWARDED.labels(_short(service), "ok").inc()
+        FORWARDED.add(1, tenant=tenant, service=_short(service), code="ok")
 
     async def close(self) -> None:
         await asyncio.gather(*(opened.close() for opened in self._channels.values()))
@@ -65,7 +67,7 @@ def _short(service: str) -> str:
     return service.rpartition(".")[2].removesuffix("Service").lower()
 
 
-def _refused(service: str, error: grpc.aio.AioRpcError) -> Refusal:
+def _refused(service: str, tenant: str, error: grpc.aio.AioRpcError) -> Refusal:
     """What the service said; where gRPC speaks for it, words of ours that tell nothing of the inside."""
     told = any(name == DETAILS for name, _ in error.trailing_metadata() or ())
     refusal = refusal_from(error)
@@ -73,5 +75,5 @@ def _refused(service: str, error: grpc.aio.AioRpcError) -> Refusal:
         refusal = ServiceSilent(service=_short(service), retry_after_seconds=RETRY_AFTER_SECONDS)
     elif not told and error.code() in _UNTOLD:
         refusal = ServiceBroken(service=_short(service))
-    FORWARDED.labels(_short(service), refusal.code).inc()
+    FORWARDED.add(1, tenant=tenant, service=_short(service), code=refusal.code)
     return refusal

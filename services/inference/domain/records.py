@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -90,8 +90,8 @@ class LogBuffer:
     """Records that wait to be sent. When it is full the oldest goes: the monitor judges what happens now."""
 
     capacity: int
-    dropped: int = 0
-    """Records lost since the start."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Records lost since the start, by tenant."""
     _waiting: deque[LoggedRequest] = field(default_factory=deque)
 
     def __len__(self) -> int:
@@ -117,8 +117,7 @@ class LogBuffer:
 
     def _trim(self) -> None:
         while len(self._waiting) > self.capacity:
-            self._waiting.popleft()
-            self.dropped += 1
+            self.dropped[self._waiting.popleft().tenant] += 1
 
 
 def to_events(logged: list[LoggedRequest], *, replica: str) -> list[tuple[str, InferenceLogged]]:

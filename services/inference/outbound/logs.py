@@ -1,6 +1,7 @@
 """Sends answers as `inference.logged`, in batches, beside the requests and never in their way."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +39,12 @@ class LogWriter:
         self._buffer = LogBuffer(logging.capacity)
         self._some = asyncio.Event()
         self._many = asyncio.Event()
-        self._counted = 0
+        self._counted: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        """Answers in memory that were not sent yet."""
+        return len(self._buffer)
 
     def add(self, logged: LoggedRequest) -> None:
         """Never waits and never fails."""
@@ -93,7 +99,7 @@ class LogWriter:
         except Refusal as refusal:
             if not refusal.retryable:
                 logger.error("%s answers cannot be logged: %s", len(answers), refusal)
-                LOG_DROPPED.inc(len(answers))
+                _count_dropped(Counter(answered.tenant for answered in answers))
                 return
             self._buffer.put_back(answers)
             raise
@@ -110,5 +116,10 @@ class LogWriter:
                 wait.cancel()
 
     def _count_drops(self) -> None:
-        LOG_DROPPED.inc(self._buffer.dropped - self._counted)
-        self._counted = self._buffer.dropped
+        _count_dropped(self._buffer.dropped - self._counted)
+        self._counted = self._buffer.dropped.copy()
+
+
+def _count_dropped(by_tenant: Counter[str]) -> None:
+    for tenant, answers in by_tenant.items():
+        LOG_DROPPED.add(answers, tenant=tenant)

@@ -61,7 +61,7 @@ class WorkerPool:
         *,
         load: Callable[[Path, Precision], Engine],
         monotonic: Callable[[], float],
-        observe: Callable[[BatchFacts], None],
+        observe: Callable[[str, BatchFacts], None],
     ) -> None:
         self._load = load
         self._queue: BatchQueue[VersionKey, _Text] = BatchQueue(limits)
@@ -220,7 +220,8 @@ class WorkerPool:
         oldest = min(row.payload.arrived for row in rows)
         kept = Batch(batch.lane, rows)
         tokens = sum(row.length for row in rows)
-        self._observe(BatchFacts(len(rows), tokens, kept.padding, self._monotonic() - started, started - oldest))
+        facts = BatchFacts(len(rows), tokens, kept.padding, self._monotonic() - started, started - oldest)
+        self._observe(batch.lane.tenant, facts)
 
     def _run_rows(self, engine: Engine, rows: list[_Row]) -> None:
         """Scores together; when that fails, one by one, so that a poisonous text fails alone."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from pydantic import AliasChoices, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from services.contracts.addresses import BROKER, LOOPBACK
 from services.contracts.errors import Invalid
 
 
@@ -26,6 +27,11 @@ def shared(name: str, **field: Any) -> Any:
     return Field(validation_alias=AliasChoices(name), **field)
 
 
+def port(default: int, purpose: str) -> Any:
+    """A port to listen on; a service's default is that of `contracts/addresses.py`."""
+    return Field(default=default, ge=0, le=65535, description=f"{purpose}; 0 picks a free one")
+
+
 class ServiceSettings(BaseSettings):
     """What every service reads from its environment."""
 
@@ -33,9 +39,9 @@ class ServiceSettings(BaseSettings):
     service: ClassVar[str]
 
     home: Path = shared("MILLRACE_HOME", default=Path(".millrace"), description="the data folder")
-    host: str = shared("MILLRACE_HOST", default="127.0.0.1", description="address to listen on")
+    host: str = shared("MILLRACE_HOST", default=LOOPBACK, description="address to listen on")
     kafka_bootstrap_servers: str = shared(
-        "KAFKA_BOOTSTRAP_SERVERS", default="127.0.0.1:9092", description="host:port, comma-separated"
+        "KAFKA_BOOTSTRAP_SERVERS", default=BROKER, description="host:port, comma-separated"
     )
     artifact_store: str = shared(
         "MILLRACE_ARTIFACT_STORE",
@@ -47,8 +53,8 @@ class ServiceSettings(BaseSettings):
         default="",
         description="fsspec URL of the store for uploaded data sets; a folder of home when empty",
     )
-    http_port: int = Field(default=0, ge=0, le=65535, description="health and metrics; 0 picks a free one")
-    grpc_port: int = Field(default=0, ge=0, le=65535, description="0 picks a free one")
+    http_port: int = port(0, "health and metrics")
+    grpc_port: int = port(0, "gRPC")
     database_url: str = Field(default="", description="SQLAlchemy URL; a SQLite file of home when empty")
     environment: str = shared("MILLRACE_ENVIRONMENT", default="development", description="development or production")
 

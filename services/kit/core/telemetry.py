@@ -1,12 +1,14 @@
-"""OpenTelemetry, set up once, and Prometheus metrics; the same for every service.
+"""OpenTelemetry, set up once for each service: its spans, its metrics and its logs, and what the kit itself measures.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` (or `..._TRACES_ENDPOINT`) sends the spans to a collector. They are kept in the
-data folder as well, one JSON object a line, so that `millrace trace ID` can draw them without one.
+`OTEL_EXPORTER_OTLP_ENDPOINT` sends all three to a collector, `..._TRACES_ENDPOINT`, `..._METRICS_ENDPOINT` and
+`..._LOGS_ENDPOINT` each alone; `OTEL_METRICS_EXPORTER=none` and the like leave one out. Spans are kept in the data
+folder as well, one JSON object a line, so that `millrace trace ID` can draw them without a collector.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,23 +18,39 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from prometheus_client import Counter, Gauge, Histogram, Info
 
 from services.contracts.errors import Refusal
+from services.kit.core import log, metrics
+from services.kit.core.metrics import Counter, Gauge, Histogram, UpDownCounter, sends_otlp
 
 EXPORT_DELAY_MS: Final = 500
 MAX_TRACE_FILE_BYTES: Final = 32 * 1024 * 1024
 VERSION: Final = "0.1.0"
 
-BUILD_INFO = Info("millrace_build", "The version of this service.")
-OUTBOX_DEPTH = Gauge("millrace_outbox_depth", "Events that are committed and not yet sent; above 0 for long: stuck.")
-OUTBOX_OLDEST = Gauge("millrace_outbox_oldest_seconds", "Age of the oldest event that is not yet sent.")
-CONSUMER_LAG = Gauge("millrace_consumer_lag", "Records of the partition not yet handled.", ["topic", "partition"])
-DEAD_LETTERS = Counter("millrace_dead_letters", "Events given up, by topic and reason.", ["topic", "code"])
-EVENTS_HANDLED = Counter("millrace_events_handled", "Events handled, duplicates included.", ["topic"])
-EVENT_SECONDS = Histogram("millrace_event_handling_seconds", "From receiving an event to its commit.", ["topic"])
-JOBS_RUNNING = Gauge("millrace_jobs_running", "Jobs this service holds a lease on.", ["kind"])
-TIMER_DELAY = Histogram("millrace_timer_delay_seconds", "How late a durable timer was handled.")
+BUILD_INFO: Final = Gauge("millrace.build.info", "1; the version of this service is its label.", ["service", "version"])
+OUTBOX_DEPTH: Final = Gauge(
+    "millrace.outbox.depth", "Events that are committed and not yet sent; above 0 for long: stuck.", unit="{event}"
+)
+OUTBOX_OLDEST: Final = Gauge("millrace.outbox.oldest", "Age of the oldest event that is not yet sent.", unit="s")
+CONSUMER_LAG: Final = Gauge(
+    "millrace.consumer.lag", "Records of the partition not yet handled.", ["topic", "partition"], unit="{record}"
+)
+DEAD_LETTERS: Final = Counter(
+    "millrace.dead_letters",
+    "Events given up, by topic and reason; without a tenant where the message named none.",
+    ["tenant", "topic", "code"],
+    unit="{event}",
+)
+EVENTS_HANDLED: Final = Counter(
+    "millrace.events.handled", "Events handled, duplicates included.", ["tenant", "topic"], unit="{event}"
+)
+EVENT_SECONDS: Final = Histogram(
+    "millrace.event.handling", "From receiving an event to its commit.", ["tenant", "topic"], unit="s"
+)
+JOBS_RUNNING: Final = UpDownCounter(
+    "millrace.jobs.running", "Jobs this service holds a lease on.", ["tenant", "kind"], unit="{job}"
+)
+TIMER_DELAY: Final = Histogram("millrace.timer.delay", "How late a durable timer was handled.", ["tenant"], unit="s")
 
 tracer = trace.get_tracer("millrace")
 
@@ -71,20 +89,46 @@ def _as_json(span: ReadableSpan) -> dict[str, Any]:
     }
 
 
-def start(service: str, traces_folder: Path) -> TracerProvider:
-    """Sets tracing up for this process; call it once. Shut the provider down at the end to flush it."""
-    resource = Resource.create({"service.name": f"millrace-{service}", "service.version": VERSION})
-    provider = TracerProvider(resource=resource)
+@dataclass(frozen=True)
+class Telemetry:
+    """What a service sends; `shutdown` sends the rest of it."""
+
+    shutdowns: tuple[Callable[[], object], ...]
+
+    def shutdown(self) -> None:
+        """Side by side: a collector that hangs costs the patience of one exporter, not of each."""
+        with ThreadPoolExecutor(len(self.shutdowns)) as pool:
+            list(pool.map(lambda shutdown: shutdown(), self.shutdowns))
+
+
+def start(service: str, traces_folder: Path) -> Telemetry:
+    """Spans, metrics and logs of this process from now on; call it once."""
+    resource = resource_of(service)
+    spans = start_tracing(service, traces_folder)
+    measures = metrics.start(resource)
+    records = log.send_otlp(resource) if sends_otlp("LOGS") else None
+    BUILD_INFO.set(1, service=service, version=VERSION)
+    shutdowns = (spans.shutdown, measures.shutdown)
+    return Telemetry(shutdowns if records is None else (*shutdowns, records.shutdown))
+
+
+def start_tracing(service: str, traces_folder: Path) -> TracerProvider:
+    """Spans alone, for a process that is no service. Shut the provider down at the end to flush it."""
+    provider = TracerProvider(resource=resource_of(service))
     exporters: list[SpanExporter] = [LocalSpans(traces_folder, f"millrace-{service}")]
-    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+    if sends_otlp("TRACES"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         exporters.append(OTLPSpanExporter())
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_DELAY_MS))
     trace.set_tracer_provider(provider)
-    BUILD_INFO.info({"service": service, "version": VERSION})
     return provider
+
+
+def resource_of(service: str) -> Resource:
+    """Whose telemetry it is."""
+    return Resource.create({"service.name": f"millrace-{service}", "service.version": VERSION})
 
 
 def current_carrier() -> dict[str, str]:

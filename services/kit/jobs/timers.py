@@ -43,7 +43,7 @@ class TimerLoop:
         now = self._clock.now()
         due = await self._store.due_timers(now, BATCH)
         for timer in due:
-            telemetry.TIMER_DELAY.observe(max(0.0, (now - timer.due).total_seconds()))
+            telemetry.TIMER_DELAY.record(max(0.0, (now - timer.due).total_seconds()), tenant=timer.tenant)
             with telemetry.span(
                 f"timer {timer.kind}", parent=timer.trace, attributes={"millrace.timer.key": timer.key}
             ):

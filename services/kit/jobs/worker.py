@@ -63,7 +63,7 @@ class Worker:
             job = await tx.lease_job(self._kind, self._owner, self._clock.now(), self._lease_seconds)
         if job is None:
             return False
-        with telemetry.JOBS_RUNNING.labels(self._kind).track_inprogress():
+        with telemetry.JOBS_RUNNING.one(tenant=job.tenant, kind=self._kind):
             await self._work_under_lease(job)
         return True
 

@@ -1,5 +1,6 @@
 """Events of one topic in batches, one commit a batch: for telemetry, where volume counts."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class BatchConsumer:
         self._event = event
         self._handle = handle
         self._delivery = delivery
+        self._clock = clock
         self._loop = ConsumerLoop(
             event.topic, lambda: group_consumer(event, bootstrap_servers=bootstrap_servers, service=service), clock
         )
@@ -62,6 +64,9 @@ class BatchConsumer:
         events = [(message, envelope) for message, envelope in pairs if envelope is not None]
         if events:
             envelopes = [envelope for _, envelope in events]
-            with telemetry.EVENT_SECONDS.labels(self._event.topic).time():
-                await self._delivery.attempt([message for message, _ in events], lambda: self._handle(envelopes))
-            telemetry.EVENTS_HANDLED.labels(self._event.topic).inc(len(events))
+            began = self._clock.monotonic()
+            await self._delivery.attempt([message for message, _ in events], lambda: self._handle(envelopes))
+            seconds = self._clock.monotonic() - began
+            for tenant, count in Counter(envelope.tenant for envelope in envelopes).items():
+                telemetry.EVENT_SECONDS.record(seconds, tenant=tenant, topic=self._event.topic)
+                telemetry.EVENTS_HANDLED.add(count, tenant=tenant, topic=self._event.topic)

@@ -15,6 +15,7 @@ from services.contracts.events import Event
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
+from services.kit.core.metrics import NO_TENANT
 from services.kit.messaging.consumer_loop import MAX_RECORDS, POLL_MS, RETRY_SECONDS, ConsumerLoop, group_consumer
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.envelope import Envelope, Message
@@ -155,20 +156,25 @@ class ConcurrentConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aio
         task.add_done_callback(ended)
 
     async def _one(self, progress: PartitionProgress, offset: int, message: Message) -> None:
-        with telemetry.EVENT_SECONDS.labels(self._event.topic).time():
-            while True:
-                try:
-                    await self._deliver(message)
-                    break
-                except Refusal as refusal:  # its dead letter cannot be sent
-                    logger.warning("%s waits: %s", self._event.topic, refusal)
-                    await self._clock.sleep(RETRY_SECONDS)
-        telemetry.EVENTS_HANDLED.labels(self._event.topic).inc()
+        began = self._clock.monotonic()
+        while True:
+            try:
+                tenant = await self._deliver(message)
+                break
+            except Refusal as refusal:  # its dead letter cannot be sent
+                logger.warning("%s waits: %s", self._event.topic, refusal)
+                await self._clock.sleep(RETRY_SECONDS)
+        telemetry.EVENT_SECONDS.record(self._clock.monotonic() - began, tenant=tenant, topic=self._event.topic)
+        telemetry.EVENTS_HANDLED.add(1, tenant=tenant, topic=self._event.topic)
         progress.mark_handled(offset)
 
-    async def _deliver(self, message: Message) -> None:
-        if (envelope := await self._delivery.decode(message)) is not None:
-            await self._delivery.attempt([message], lambda: self._handle(envelope))
+    async def _deliver(self, message: Message) -> str:
+        """The tenant of the event that was handled; none of a message that is no event."""
+        envelope = await self._delivery.decode(message)
+        if envelope is None:
+            return NO_TENANT
+        await self._delivery.attempt([message], lambda: self._handle(envelope))
+        return envelope.tenant
 
     # --- offsets, and partitions that come and go
 

@@ -9,7 +9,8 @@ from services.contracts.topics import DLQ_SUFFIX
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
-from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message, tenant_of
+from services.kit.core.metrics import NO_TENANT
+from services.kit.messaging.envelope import MAX_EVENT_BYTES, MalformedEvent, Message, tenant_of, tenant_or_default
 from services.kit.messaging.ports import Sender
 
 MAX_TRUNCATED_KEY_BYTES: Final = 1_000
@@ -29,6 +30,14 @@ class DeadLetter:
     @property
     def code(self) -> str:
         return self.error.code if isinstance(self.error, Refusal) else type(self.error).__name__
+
+    @property
+    def tenant(self) -> str:
+        """Whose the message says it is; empty where it names no tenant that there could be."""
+        try:
+            return tenant_of(self.message)
+        except MalformedEvent:
+            return NO_TENANT
 
     def encode(self) -> Message:
         """The original bytes, key and headers, and the reason beside them."""
@@ -53,7 +62,7 @@ class DeadLetter:
         reason = str(self.error) if refused else "an internal error; the service's log has it"
         headers = {
             "dlq-topic": self.message.topic,
-            "dlq-tenant": tenant_of(self.message),
+            "dlq-tenant": tenant_or_default(self.message),
             "dlq-code": self.code,
             "dlq-tries": str(self.tries),
             "dlq-reason": reason[:MAX_REASON_CHARACTERS],
@@ -78,4 +87,4 @@ class DeadLetterQueue:
             await self._sender.send([letter.encode()])
         except TooLarge:
             await self._sender.send([letter.encode_truncated()])
-        telemetry.DEAD_LETTERS.labels(message.topic, letter.code).inc()
+        telemetry.DEAD_LETTERS.add(1, tenant=letter.tenant, topic=message.topic, code=letter.code)

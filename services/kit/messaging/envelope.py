@@ -153,6 +153,11 @@ def id_of(message: Message) -> str:
         return ""
 
 
+def tenant_of(message: Message) -> str:
+    """Whose event it is, or would be if the rest of it were one. Raises MalformedEvent."""
+    return _tenant(attributes_of(message).get("tenant", DEFAULT_TENANT), message.topic)
+
+
 def attributes_of(message: Message) -> dict[str, str]:
     """The CloudEvents attributes, from the headers or from the body; a message that is malformed may have some too."""
     try:
@@ -161,10 +166,10 @@ def attributes_of(message: Message) -> dict[str, str]:
         return _opened(message, {})[0]
 
 
-def tenant_of(message: Message) -> str:
-    """Whose message it is, whether or not it can be decoded; the default tenant's where it names no valid one."""
+def tenant_or_default(message: Message) -> str:
+    """Whose event it is; the default tenant's where it names no valid one."""
     try:
-        return _tenant(attributes_of(message).get("tenant", DEFAULT_TENANT), message.topic)
+        return tenant_of(message)
     except MalformedEvent:
         return DEFAULT_TENANT
 

@@ -1,9 +1,8 @@
 """The broker of the virtual loop: one process, no Kafka, every delivery in the order of sending."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
@@ -12,18 +11,8 @@ from services.kit.core.clock import Clock
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.envelope import Message
 from services.kit.messaging.event_consumer import Subscribe, build_broker, kafka_subscribers
+from services.kit.messaging.ports import Group
 from services.kit.messaging.producer import check_size
-
-
-class Group(Protocol):
-    """What receives each message of its topics once."""
-
-    @property
-    def topics(self) -> Sequence[str]: ...
-
-    async def deliver(self, message: Message) -> None:
-        """Returns when the message may be forgotten."""
-        ...
 
 
 class InMemoryBroker:
@@ -83,17 +72,6 @@ class InMemorySubscribers:
     async def deliver(self, message: Message) -> None:
         """Raises what FastStream would answer with a nack."""
         await self._subscribers[message.topic].process_message(_record(message))
-
-
-@dataclass(frozen=True)
-class InMemoryConsumer:
-    """A consumer of aiokafka's by its function for one message."""
-
-    topics: Sequence[str]
-    handle: Callable[[Message], Awaitable[None]]
-
-    async def deliver(self, message: Message) -> None:
-        await self.handle(message)
 
 
 def _record(message: Message) -> "ConsumerRecord[Any, Any]":

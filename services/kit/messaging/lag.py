@@ -40,4 +40,4 @@ async def observe_lag(consumer: AIOKafkaConsumer | None) -> None:
 
 
 def set_lag(partition: TopicPartition, records: int) -> None:
-    telemetry.CONSUMER_LAG.labels(partition.topic, str(partition.partition)).set(max(0, records))
+    telemetry.CONSUMER_LAG.set(max(0, records), topic=partition.topic, partition=partition.partition)

@@ -62,6 +62,6 @@ class EnvelopeMiddleware(BaseMiddleware[Any, ConsumerRecord[Any, Any]]):
             parent=envelope.trace,
             attributes=process_attributes(topic, envelope.id),
         ):
-            with telemetry.EVENT_SECONDS.labels(topic).time():
+            with telemetry.EVENT_SECONDS.time(tenant=envelope.tenant, topic=topic):
                 await call_next(msg)
-            telemetry.EVENTS_HANDLED.labels(topic).inc()
+            telemetry.EVENTS_HANDLED.add(1, tenant=envelope.tenant, topic=topic)

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import orjson
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.contracts.access import METRICS_ROLE
-from services.contracts.errors import Kind, NotFound, Refusal
+from services.contracts.errors import Kind, NotFound, Refusal, Unavailable
 from services.kit.core.log import logger
+from services.kit.core.metrics import scrape
 from services.kit.identity.auth import Keyring, require
 
 Scope = MutableMapping[str, Any]
@@ -44,6 +44,12 @@ class NoSuchRoute(NotFound):
     """Nothing is served at this path."""
 
     hint = "'/openapi.json' of the gateway lists every path"
+
+
+class PortTaken(Unavailable):
+    """The port {port} cannot be listened on."""
+
+    hint = "another process has it; choose another one, or 0 for any free one"
 
 
 def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
@@ -95,7 +101,8 @@ class Operations:
                 await respond(send, 200 if ready else 503, body)
             elif path == "/metrics" and method == "GET":
                 require(self._keyring.authenticate(header(scope, b"authorization")), METRICS_ROLE)
-                await respond(send, 200, generate_latest(), [(b"content-type", CONTENT_TYPE_LATEST.encode())])
+                body, content_type = await asyncio.to_thread(scrape)
+                await respond(send, 200, body, [(b"content-type", content_type.encode())])
             elif self._inner is not None:
                 await self._inner(scope, receive, send)
             else:
@@ -117,7 +124,10 @@ class HttpServer:
     """Binds at once, so that the port is known; serves between `open` and `close`, which drains."""
 
     def __init__(self, app: App, host: str, port: int) -> None:
-        self._socket = bind(host, port)
+        try:
+            self._socket = bind(host, port)
+        except OSError as error:
+            raise PortTaken(port=port) from error
         self.address = f"{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             app,

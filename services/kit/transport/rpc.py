@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from opentelemetry.trace import SpanKind
 
 from services.contracts.access import OPEN_METHODS, KeyRole
-from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated, Unavailable
+from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated
 from services.contracts.names import DEFAULT_TENANT
 from services.kit.core import telemetry
 from services.kit.core.log import logger
@@ -27,6 +27,7 @@ from services.kit.identity.auth import (
     check_role,
     current_principal,
 )
+from services.kit.transport.http import PortTaken
 
 STATUS: Final = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -240,12 +241,6 @@ def _span(method: str, metadata: Mapping[str, str], principal: Principal) -> Any
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name, "millrace.actor": principal.actor}
     with telemetry.span(method.strip("/"), kind=SpanKind.SERVER, parent=metadata, attributes=attributes):
         yield
-
-
-class PortTaken(Unavailable):
-    """The gRPC port {port} cannot be listened on."""
-
-    hint = "another process has it; choose another one, or 0 for any free one"
 
 
 class RpcServer:

@@ -32,7 +32,7 @@ WINDOW_TIMER: Final = "monitor.window"
 async def fill_window(watch: Watch, intake: Intake, cause: str, tx: Tx, ports: Ports) -> None:
     place, kept = watch.place, await tx.samples(watch.place, watch.window)
     filled = fill(OpenWindow(watch.window, kept, watch.answered), intake.arrivals, ports.policy.drift.window_rows)
-    names.SAMPLES_LEFT_OUT.labels("repeated").inc(filled.repeated)
+    names.SAMPLES_LEFT_OUT.add(filled.repeated, tenant=place.tenant, reason="repeated")
     for window in (*filled.closed, filled.open):
         first = len(kept) if window.number == watch.window else 0
         await tx.add_samples(place, window.number, first, window.samples[first:])
@@ -88,7 +88,7 @@ async def _tested(watch: Watch | None, window: ClosedWindow | None, rows_WD: Flo
     seed = seed_of(watch.model, watched.version, window.number)
     try:
         baseline_RD = thinned(await ports.baselines.load(watched), policy.baseline_rows)
-        with names.WINDOW_SECONDS.time():
+        with names.WINDOW_SECONDS.time(tenant=watch.place.tenant):
             return await ports.offload(
                 lambda: mmd_test(baseline_RD, rows_WD, permutations=policy.permutations, seed=seed)
             )
@@ -104,8 +104,8 @@ async def _keep_test(
     verdict, low = WindowVerdict.UNTESTED, 0
     if test is not None:
         verdict, low = verdict_of(test.p_value, watch.low_windows, policy)
-        names.WINDOW_P_VALUE.labels(place.deployment).set(test.p_value)
-    names.WINDOWS.labels(place.deployment, verdict.value).inc()
+        names.WINDOW_P_VALUE.set(test.p_value, tenant=place.tenant, deployment=place.deployment)
+    names.WINDOWS.add(1, tenant=place.tenant, deployment=place.deployment, verdict=verdict.value)
     after = watch.tested(verdict, low, window.answered)
     await tx.save_window(replace(window, verdict=verdict, test=test))
     await tx.drop_samples(place, window.number)
@@ -113,7 +113,7 @@ async def _keep_test(
     if test is not None and after.told and not watch.told:
         with telemetry.span(names.TELL_DRIFT, attributes={"millrace.p_value": test.p_value}):
             await tx.emit(_drift(after, window, test, policy.alpha), cause=timer.cause, tenant=place.tenant)
-        names.DRIFTS.labels(place.deployment).inc()
+        names.DRIFTS.add(1, tenant=place.tenant, deployment=place.deployment)
 
 
 def _drift(watch: Watch, window: ClosedWindow, test: DriftTest, alpha: float) -> DriftDetected:

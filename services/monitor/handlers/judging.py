@@ -95,6 +95,6 @@ async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -
             at=now,
         )
     )
-    names.VERDICTS.labels(place.deployment, judgement.verdict.value).inc()
+    names.VERDICTS.add(1, tenant=place.tenant, deployment=place.deployment, verdict=judgement.verdict.value)
     told = Told(rollout.step, judgement.verdict, judgement.reason, rollout.requests, now)
     return replace(rollout, told=told)

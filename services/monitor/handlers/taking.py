@@ -1,6 +1,6 @@
 """What comes in: answered requests, feedback, changes of deployments, failed runs."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
@@ -36,9 +36,11 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
     intake = _intake(known, watch, rollout, ports)
     for record, task in records:
         intake.add(record, task)
-        names.RECORDS.labels(record.outcome, record.source).inc()
-    names.RECORDS.labels("repeated", "").inc(intake.repeated)
-    names.SAMPLES_LEFT_OUT.labels("unreadable").inc(intake.unreadable)
+    counts = Counter((record.outcome, record.source.value) for record, _ in records)
+    for (outcome, source), count in counts.items():
+        names.RECORDS.add(count, tenant=place.tenant, outcome=outcome, source=source)
+    names.RECORDS.add(intake.repeated, tenant=place.tenant, outcome="repeated", source="")
+    names.SAMPLES_LEFT_OUT.add(intake.unreadable, tenant=place.tenant, reason="unreadable")
     await tx.add_answers(place, intake.answers)
     await _keep_news(place, intake, rollout, tx, ports)
     if watch is not None and intake.arrivals:
@@ -68,7 +70,7 @@ async def _take_judgements(place: Place, group: list[Envelope[FeedbackReceived]]
         answered = [(request, item) for request, item in meant if intake.known.get(request, Known()).answers]
         if intake.judge(*(answered or meant)[0], judged):
             await tx.save_feedback(place, key, judged)
-            names.FEEDBACK.labels("joined" if answered else "early").inc()
+            names.FEEDBACK.add(1, tenant=place.tenant, state="joined" if answered else "early")
     await _keep_news(place, intake, rollout, tx, ports)
 
 
@@ -108,7 +110,8 @@ async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports)
     async with ports.store.transaction() as tx:
         if not await tx.mark_processed(envelope):
             return
-    names.TRAINING_FAILED.labels(envelope.event.model, envelope.event.code).inc()
+    failed = envelope.event
+    names.TRAINING_FAILED.add(1, tenant=envelope.tenant, model=failed.model, code=failed.code)
 
 
 def _chunks(envelopes: Sequence[Envelope[InferenceLogged]], records: int) -> Iterator[list[Envelope[InferenceLogged]]]:
@@ -139,9 +142,9 @@ def _intake(known: dict[str, Known], watch: Watch | None, rollout: Rollout | Non
 async def _keep_news(place: Place, intake: Intake, rollout: Rollout | None, tx: Tx, ports: Ports) -> None:
     await tx.count(place, intake.counts)
     for alike in intake.likenesses:
-        names.LIKENESS.labels(place.deployment).observe(alike)
+        names.LIKENESS.record(alike, tenant=place.tenant, deployment=place.deployment)
     for metric, value in intake.qualities:
-        names.QUALITY.labels(place.deployment, metric).observe(value)
+        names.QUALITY.record(value, tenant=place.tenant, deployment=place.deployment, metric=metric)
     if rollout is not None:
         changed = rollout.with_news(intake.tally, [answer for _, answer in intake.answers])
         if changed != rollout:

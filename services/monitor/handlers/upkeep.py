@@ -50,8 +50,14 @@ def _next(ports: Ports) -> Timer:
 
 def _observe(watch: Watch, version: int, objective: Objective, long: Counts, short: Counts) -> None:
     for window, counts in (("long", long), ("short", short)):
-        labels = (watch.place.deployment, str(version), objective.indicator.value, window)
-        names.BURN_RATE.labels(*labels).set(burn_rate(counts, objective))
+        names.BURN_RATE.set(
+            burn_rate(counts, objective),
+            tenant=watch.place.tenant,
+            deployment=watch.place.deployment,
+            version=version,
+            indicator=objective.indicator.value,
+            window=window,
+        )
 
 
 async def _tell(watch: Watch, version: int, objective: Objective, counts: Counts, tx: Tx, ports: Ports) -> None:
@@ -68,4 +74,4 @@ async def _tell(watch: Watch, version: int, objective: Objective, counts: Counts
     cause = StoredEventRef(id=watch.story.id, story=watch.story.story, tenant=place.tenant)
     await tx.emit(event, cause=cause, tenant=place.tenant)
     await tx.set_breached(place, version, objective.indicator, breached=True)
-    names.BREACHES.labels(place.deployment, objective.indicator.value).inc()
+    names.BREACHES.add(1, tenant=place.tenant, deployment=place.deployment, indicator=objective.indicator.value)

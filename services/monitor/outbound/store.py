@@ -266,6 +266,6 @@ def _chosen(query: sa.Select[Any], table: sa.Table, **wanted: object) -> sa.Sele
 MonitorStore: TypeAlias = SqlStore[MonitorTx]
 
 
-def open_store(url: str, *, clock: Clock, ids: Ids, source: str) -> MonitorStore:
-    """The store on the database at `url`; open its `database` before use."""
-    return SqlStore(Database(url, MIGRATIONS), lambda session: MonitorTx(session, clock=clock, ids=ids, source=source))
+def store_on(database: Database, *, clock: Clock, ids: Ids, source: str) -> MonitorStore:
+    """The store on a database, which must be open before use."""
+    return SqlStore(database, lambda session: MonitorTx(session, clock=clock, ids=ids, source=source))

@@ -63,7 +63,7 @@ async def look_for_labels(timer: Timer, ports: Ports) -> None:
         if not await tx.take_timer(timer):
             return
         examples = await tx.labelled(timer.tenant, model, since, now, policy.most_examples)
-        telemetry.EXAMPLES.labels(model).set(len(examples))
+        telemetry.EXAMPLES.set(len(examples), tenant=timer.tenant, model=model)
         dataset = await tx.latest_dataset(timer.tenant, model)
         if dataset is None:
             return

@@ -202,10 +202,10 @@ async def _leave(job: Job, ports: Ports) -> None:
 
 def _measure(run: Run, outcome: Outcome | None, ports: Ports) -> None:
     if run.ended:
-        telemetry.RUNS_ENDED.labels(run.status).inc()
-        telemetry.RUN_SECONDS.observe((ports.clock.now() - run.created_at).total_seconds())
+        telemetry.RUNS_ENDED.add(1, tenant=run.tenant, status=run.status)
+        telemetry.RUN_SECONDS.record((ports.clock.now() - run.created_at).total_seconds(), tenant=run.tenant)
     elif isinstance(outcome, Failure):
-        telemetry.RUNS_PUT_BACK.labels(outcome.code).inc()
+        telemetry.RUNS_PUT_BACK.add(1, tenant=run.tenant, code=outcome.code)
 
 
 async def cancel_run(

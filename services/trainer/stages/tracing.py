@@ -13,7 +13,7 @@ from services.trainer.domain.spec import TRACES_VARIABLE, Stage
 def traced_process() -> Iterator[None]:
     """Keeps the spans of the block; without a folder for them in the environment they are dropped."""
     folder = os.environ.get(TRACES_VARIABLE)
-    provider = telemetry.start("trainer", Path(folder)) if folder else None
+    provider = telemetry.start_tracing("trainer", Path(folder)) if folder else None
     carrier = {name: os.environ[name.upper()] for name in ("traceparent", "tracestate") if name.upper() in os.environ}
     try:
         with telemetry.attached(carrier):

@@ -16,7 +16,7 @@ from tests.e2e.virtual.engines import KeptDeployments
 from tests.e2e.virtual.faults import Faults, FragileDatabase
 from tests.e2e.virtual.serving import DirectReplicas
 from tests.e2e.virtual.shelf import Shelf
-from tests.e2e.virtual.training import StandInExecution
+from tests.e2e.virtual.training import STAGE_SECONDS, StandInExecution
 
 TENANT: Final = "default"
 MODEL: Final = "chapters"
@@ -32,7 +32,14 @@ REGISTRY: Final = {
     "gate_minimum_test_rows": 100,
 }
 MONITOR: Final = {"window_rows": 80, "minimum_requests": 30, "slow_ms": 500.0}
-TRAINER: Final = {"minimum_feedback": 20, "lease_seconds": 10.0}
+TRAINER: Final = {"minimum_feedback": 20, "lease_seconds": 10.0, "poll_seconds": STAGE_SECONDS}
+INFERENCE: Final = {
+    "replica": REPLICA,
+    "device": "cpu",
+    "capacity_texts": 64,
+    "drain_grace_seconds": 2.0,
+    "heartbeat_seconds": 5.0,
+}
 
 
 class Bus(InMemoryBroker):

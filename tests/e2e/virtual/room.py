@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Message
-from services.kit.messaging.in_memory import Group, InMemorySubscribers
+from services.kit.messaging.in_memory import InMemorySubscribers
+from services.kit.messaging.ports import Group
 from services.kit.persistence.sql.relay import Relay
 from services.kit.persistence.sql.tables import TimerRow
 from services.kit.persistence.sql.unit_of_work import columns

@@ -1,74 +1,51 @@
-"""The five rooms, wired as their `app.py` wires them, on the house's ground instead of broker, wire and machine."""
+"""The five rooms by their own `app.build`, on the house's ground instead of broker, wire and machine."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
-from services.contracts.events import Event, ReplicaReported
-from services.contracts.tasks import TASKS
+from services.gateway import app as gateway_app
 from services.gateway import ports as gateway
-from services.gateway.domain.routing import RoutingTable
-from services.gateway.inbound.events import compacted_topics as gateway_topics
-from services.gateway.outbound.inputs import RootedFiles
-from services.gateway.outbound.results import StoredResults
+from services.gateway.outbound.limits import MemoryLimits
 from services.gateway.outbound.store import MIGRATIONS as GATEWAY_MIGRATIONS
-from services.gateway.outbound.store import store as gateway_store
+from services.gateway.settings import GatewaySettings
+from services.inference import app as inference_app
 from services.inference import ports as inference
-from services.inference.domain.records import Sampling
-from services.inference.domain.roster import Roster
 from services.inference.handlers import restore
-from services.inference.inbound.events import compacted_topics as inference_topics
 from services.inference.outbound.crew import TaskCrew
-from services.inference.outbound.logs import Logging, LogWriter
-from services.inference.outbound.reporter import ReplicaReporter, Reporting
-from services.kit.core.tabular import RowLimits
-from services.kit.jobs.timers import TimerLoop
+from services.inference.outbound.logs import LogWriter
+from services.inference.outbound.reporter import ReplicaReporter
+from services.inference.settings import InferenceSettings
 from services.kit.jobs.worker import Worker
-from services.kit.messaging.batch_consumer import BatchConsumer, BatchHandler
-from services.kit.messaging.compacted_topic_reader import CompactedTopicReader, Handler
-from services.kit.messaging.delivery import Delivery
-from services.kit.messaging.event_consumer import Subscribe
-from services.kit.messaging.in_memory import Group, InMemoryConsumer, InMemorySubscribers
-from services.kit.persistence.sql.relay import Relay
+from services.kit.messaging.envelope import Message
+from services.kit.messaging.ports import Group
 from services.kit.persistence.sql.store import SqlStore
-from services.kit.persistence.unit_of_work import Job
-from services.kit.storage.uploads import UploadStore
+from services.kit.service import Service
+from services.monitor import app as monitor_app
 from services.monitor import ports as monitor
-from services.monitor.app import policy_of
 from services.monitor.handlers.upkeep import begin_upkeep
-from services.monitor.inbound import events as monitor_events
-from services.monitor.outbound.baselines import StoredBaselines
 from services.monitor.outbound.store import MIGRATIONS as MONITOR_MIGRATIONS
-from services.monitor.outbound.store import MonitorTx
 from services.monitor.settings import MonitorSettings
+from services.registry import app as registry_app
 from services.registry import handlers as registry_handlers
 from services.registry import ports as registry
-from services.registry.app import MIGRATIONS as REGISTRY_MIGRATIONS
-from services.registry.app import rules_of
-from services.registry.inbound import events as registry_events
 from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
+from services.trainer import app as trainer_app
 from services.trainer import ports as trainer
-from services.trainer.app import MIGRATIONS as TRAINER_MIGRATIONS
-from services.trainer.app import retraining_of
-from services.trainer.domain.spec import ExecutionPolicy
-from services.trainer.handlers import running
-from services.trainer.inbound import events as trainer_events
-from services.trainer.outbound.store import TrainerTx
 from services.trainer.settings import TrainerSettings
 from tests.e2e.virtual.engines import AcceptingChecker, StandInEngines
 from tests.e2e.virtual.faults import FragileDatabase
-from tests.e2e.virtual.ground import MONITOR, REGISTRY, REPLICA, TENANT, TRAINER, Ground
+from tests.e2e.virtual.ground import INFERENCE, MONITOR, REGISTRY, REPLICA, TENANT, TRAINER, Bus, Ground
 from tests.e2e.virtual.room import Room
 from tests.e2e.virtual.serving import QueuedMirrors
 from tests.e2e.virtual.shelf import FetchedArtifacts
-from tests.e2e.virtual.training import STAGE_SECONDS, InlineInputs, RegistryAsked, StandInTraining
+from tests.e2e.virtual.training import InlineInputs, RegistryAsked, StandInTraining
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
 from tests.unit.gateway.fakes import FakeKeys
+from tests.wiring import SilentServers
 
 T = TypeVar("T")
 
@@ -76,6 +53,35 @@ T = TypeVar("T")
 async def inline(work: Callable[[], T], /) -> T:
     """`Offload` of the monitor: on the same thread, in order."""
     return work()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A room's way to the bus. The house joins the bus itself, with a group that outlives the room's process."""
+
+    bus: Bus
+
+    async def send(self, messages: list[Message]) -> None:
+        await self.bus.send(messages)
+
+    def join(self, groups: Sequence[Group]) -> None:
+        """Left to the house."""
+
+
+def _common(ground: Ground, name: str, database: FragileDatabase | None = None) -> dict[str, Any]:
+    """What every room has in place of the machine."""
+    return {
+        "clock": ground.clock,
+        "ids": ground.ids(name),
+        "broker": Line(ground.bus),
+        "database": database,
+        "artifacts": ground.shelf,
+        "servers": SilentServers(),
+    }
+
+
+def _room(service: Service[Any], database: FragileDatabase | None = None) -> Room:
+    return Room(service.name, service.groups, database, service.relay, service.timer_loop)
 
 
 @dataclass
@@ -86,61 +92,39 @@ class Gateway:
 
 
 async def build_gateway(ground: Ground) -> Gateway:
-    database = await ground.database("gateway", GATEWAY_MIGRATIONS)
-    ids, mirrors = ground.ids("gateway"), QueuedMirrors(ground.replicas)
-    uploads = UploadStore(f"file://{ground.data / 'uploads'}", ground.clock, ids)
-    ports = gateway.Ports(
-        store=gateway_store(database, ground.clock, ids),
-        clock=ground.clock,
-        ids=ids,
-        routes=RoutingTable(stale_after_seconds=15.0),
-        routes_read=lambda: True,
+    database, mirrors = await ground.database("gateway", GATEWAY_MIGRATIONS), QueuedMirrors(ground.replicas)
+    settings = GatewaySettings.model_validate({"MILLRACE_HOME": ground.folder, "data_roots": str(ground.data)})
+    adapters = gateway_app.Adapters(
+        **_common(ground, "gateway", database),
         replicas=ground.replicas,
         mirrors=mirrors,
         dead_letters=DeadLetterLog(),
         keys=FakeKeys(),
         generator=ground.generator,
-        policy=gateway.Policy(),
-        batching=_batching(ground, uploads),
-        uploads=uploads,
-        tasks=TASKS,
+        limiter=MemoryLimits(gateway_app.limits_of(settings), ground.clock),
     )
-    room = Room(
-        "gateway",
-        [_compacted(gateway_topics(ports), ground)],
-        database,
-        Relay(database, ground.bus, ground.clock),
-    )
-    return Gateway(room, ports, mirrors)
-
-
-def _batching(ground: Ground, uploads: UploadStore) -> gateway.Batching:
-    """Real files; nobody works on them in this story."""
-    inputs = RootedFiles([ground.data.resolve()], RowLimits(1_000_000, 1_000, 10_000), uploads)
-    results = StoredResults(f"file://{ground.folder / 'results'}")
-    return gateway.Batching(inputs, results, gateway.BatchPolicy(), wake=lambda: None)
+    service = gateway_app.build(settings, adapters)
+    return Gateway(_room(service, database), service.ports, mirrors)
 
 
 @dataclass
 class Registry:
     room: Room
     ports: registry.Ports
-    store: SqlStore[RegistryTx]
+
+    @property
+    def store(self) -> SqlStore[RegistryTx]:
+        """With what only its own unit of work can do."""
+        return cast("SqlStore[RegistryTx]", self.ports.store)
 
 
 async def build_registry(ground: Ground) -> Registry:
-    database = await ground.database("registry", REGISTRY_MIGRATIONS)
-
-    def begin(session: AsyncSession) -> RegistryTx:
-        return RegistryTx(session, clock=ground.clock, ids=ground.ids("registry"), source="millrace/registry")
-
-    store = SqlStore(database, begin)
-    rules = rules_of(RegistrySettings.model_validate(REGISTRY))
-    ports = registry.Ports(store=store, artifacts=ground.shelf, clock=ground.clock, rules=rules)
-    room = _room("registry", ground, database, [_subscribers(partial(registry_events.subscribe, ports=ports), ground)])
-    room.timers = TimerLoop(store, registry_events.timer_handlers(ports), ground.clock)
-    room.opened = partial(registry_handlers.republish_all, ports)
-    return Registry(room, ports, store)
+    database = await ground.database("registry", registry_app.MIGRATIONS)
+    settings = RegistrySettings.model_validate({"MILLRACE_HOME": ground.folder, **REGISTRY})
+    service = registry_app.build(settings, registry_app.Adapters(**_common(ground, "registry", database)))
+    room = _room(service, database)
+    room.opened = partial(registry_handlers.republish_all, service.ports)
+    return Registry(room, service.ports)
 
 
 @dataclass
@@ -151,77 +135,43 @@ class Trainer:
 
 
 async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Ports]) -> Trainer:
-    database = await ground.database("trainer", TRAINER_MIGRATIONS)
-    ids, settings = ground.ids("trainer"), TrainerSettings.model_validate(TRAINER)
-
-    def begin(session: AsyncSession) -> TrainerTx:
-        return TrainerTx(session, clock=ground.clock, ids=ids, source="millrace/trainer")
-
-    async def work(job: Job) -> None:
-        await running.work_run(job, ports)
-
-    store = SqlStore(database, begin)
-    worker = Worker(
-        store,
-        work,
-        kind=running.RUN_JOB,
-        owner=ids.new("worker"),
-        lease_seconds=settings.lease_seconds,
-        clock=ground.clock,
-    )
-    ports = trainer.Ports(
-        store=store,
-        clock=ground.clock,
-        ids=ids,
+    database = await ground.database("trainer", trainer_app.MIGRATIONS)
+    settings = TrainerSettings.model_validate({"MILLRACE_HOME": ground.folder, **TRAINER})
+    adapters = trainer_app.Adapters(
+        **_common(ground, "trainer", database),
         champions=RegistryAsked(registry_ports, TENANT),
         executor=StandInTraining(ground.shelf, ground.clock, ground.executions),
         inputs=InlineInputs(ground.folder, [ground.data.resolve()]),
-        retraining=retraining_of(settings),
-        wake=worker.wake.set,
-        execution=ExecutionPolicy(poll_seconds=STAGE_SECONDS),
-        code_version="virtual",
     )
-    subscribers = _subscribers(partial(trainer_events.subscribe, ports=ports), ground)
-    room = _room("trainer", ground, database, [subscribers, *_batches(trainer_events.batches(ports), ground)])
-    room.timers = TimerLoop(store, trainer_events.timer_handlers(ports), ground.clock)
-    return Trainer(room, ports, worker)
-
-
-class WatchedLog(LogWriter):
-    """The real log, and how much of it waits in memory."""
-
-    @property
-    def waiting(self) -> int:
-        return len(self._buffer)
+    service = trainer_app.build(settings, adapters)
+    (worker,) = service.workers
+    return Trainer(_room(service, database), service.ports, worker)
 
 
 @dataclass
 class Inference:
     room: Room
     ports: inference.Ports
-    log: WatchedLog
+    log: LogWriter
 
 
 def build_inference(ground: Ground) -> Inference:
-    roster, engines, ids = Roster(), StandInEngines(), ground.ids("inference")
-    crew, log, reporter = TaskCrew(), _log(ground), _reporter(ground, roster)
-    ports = inference.Ports(
-        roster=roster,
-        engines=engines,
-        artifacts=FetchedArtifacts(ground.shelf, ground.folder / "replica"),
+    settings = InferenceSettings.model_validate({"MILLRACE_HOME": ground.folder, **INFERENCE})
+    adapters = inference_app.Adapters(
+        **_common(ground, "inference"),
+        engines=StandInEngines(),
         checker=AcceptingChecker(),
         remembered=ground.remembered,
-        crew=crew,
-        reporter=reporter,
-        log=log,
-        clock=ground.clock,
-        ids=ids,
-        bounds=inference.Bounds(drain_grace_seconds=2.0),
-        sampling=Sampling(text=1.0, embedding=1.0),
-        tasks=TASKS,
-        observe=lambda deployment, version, outcome, seconds: None,
+        sequence=ground.sequence,
+        artifact_cache=FetchedArtifacts(ground.shelf, ground.folder / "replica"),
     )
-    groups: list[Group] = [_compacted(inference_topics(ports), ground)]
+    service = inference_app.build(settings, adapters)
+    ports = service.ports
+    log, reporter, crew = (
+        cast("LogWriter", ports.log),
+        cast("ReplicaReporter", ports.reporter),
+        cast("TaskCrew", ports.crew),
+    )
     tasks: list[asyncio.Task[None]] = []
 
     async def opened() -> None:
@@ -236,36 +186,9 @@ def build_inference(ground: Ground) -> Inference:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    room = Room("inference", groups, opened=opened, closed=closed)
+    room = _room(service)
+    room.opened, room.closed = opened, closed
     return Inference(room, ports, log)
-
-
-def _log(ground: Ground) -> WatchedLog:
-    return WatchedLog(
-        Logging(
-            replica=REPLICA,
-            writer=ground.bus,
-            clock=ground.clock,
-            ids=ground.ids("inference"),
-            seconds=0.5,
-            records=100,
-            capacity=20_000,
-        )
-    )
-
-
-def _reporter(ground: Ground, roster: Roster) -> ReplicaReporter:
-    def build_report(sequence: int, leaving: bool) -> ReplicaReported:
-        return roster.report(replica=REPLICA, address="127.0.0.1:1", sequence=sequence, capacity=64, leaving=leaving)
-
-    reporting = Reporting(
-        writer=ground.bus,
-        clock=ground.clock,
-        ids=ground.ids("inference"),
-        sequence=ground.sequence,
-        heartbeat_seconds=5.0,
-    )
-    return ReplicaReporter(build_report, reporting)
 
 
 @dataclass
@@ -276,41 +199,9 @@ class Monitor:
 
 async def build_monitor(ground: Ground) -> Monitor:
     database = await ground.database("monitor", MONITOR_MIGRATIONS)
-
-    def begin(session: AsyncSession) -> MonitorTx:
-        return MonitorTx(session, clock=ground.clock, ids=ground.ids("monitor"), source="millrace/monitor")
-
-    store = SqlStore(database, begin)
-    policy = policy_of(MonitorSettings.model_validate(MONITOR))
-    ports = monitor.Ports(store, ground.clock, StoredBaselines(ground.shelf), inline, policy, TASKS)
-    subscribers = _subscribers(partial(monitor_events.subscribe, ports=ports), ground)
-    room = _room("monitor", ground, database, [subscribers, *_batches(monitor_events.batches(ports), ground)])
-    room.timers = TimerLoop(store, monitor_events.timers(ports), ground.clock)
-    room.opened = partial(begin_upkeep, ports)
-    return Monitor(room, ports)
-
-
-def _room(name: str, ground: Ground, database: FragileDatabase, groups: list[Group]) -> Room:
-    return Room(name, groups, database, Relay(database, ground.bus, ground.clock))
-
-
-def _subscribers(subscribe: Subscribe, ground: Ground) -> Group:
-    return InMemorySubscribers(subscribe, Delivery(ground.bus, ground.clock), ground.clock)
-
-
-def _batches(handlers: Mapping[Any, BatchHandler], ground: Ground) -> list[Group]:
-    """Topics that are read in batches, here of one event each."""
-    delivery = Delivery(ground.bus, ground.clock)
-
-    def group(event: type[Event], handle: BatchHandler) -> Group:
-        consumer = BatchConsumer(
-            event, handle, bootstrap_servers="", service="virtual", delivery=delivery, clock=ground.clock
-        )
-        return InMemoryConsumer([event.topic], lambda message: consumer.deliver([message]))
-
-    return [group(event, handle) for event, handle in handlers.items()]
-
-
-def _compacted(handlers: dict[type[Event], Handler], ground: Ground) -> Group:
-    reader = CompactedTopicReader(handlers, bootstrap_servers="", client="virtual", clock=ground.clock)
-    return InMemoryConsumer(reader.topics, reader.on_message)
+    settings = MonitorSettings.model_validate({"MILLRACE_HOME": ground.folder, **MONITOR})
+    adapters = monitor_app.Adapters(**_common(ground, "monitor", database), offload=inline)
+    service = monitor_app.build(settings, adapters)
+    room = _room(service, database)
+    room.opened = partial(begin_upkeep, service.ports)
+    return Monitor(room, service.ports)

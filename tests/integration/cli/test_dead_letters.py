@@ -86,7 +86,7 @@ async def gateway(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 async def trainer(gateway: Place, bootstrap_servers: str, tmp_path: Path) -> AsyncIterator[Trainer]:
     writer = EventProducer(bootstrap_servers, "test")
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db") as room:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", tmp_path) as room:
         made = Trainer(room, bootstrap_servers, writer)
         async with running(made.bus()):
             yield made

@@ -26,7 +26,7 @@ from services.contracts.tasks import CLASSIFICATION, TASKS
 from services.contracts.tasks.classification import ClassificationResult, LabelScore, Prediction
 from services.contracts.tasks.embedding import EmbeddingResult
 from services.contracts.tasks.task import AnswerInfo
-from services.gateway.app import build
+from services.gateway.app import Adapters, build
 from services.gateway.settings import GatewaySettings
 from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds
@@ -160,7 +160,7 @@ class Place:
     """The gateway under test and everything around it."""
 
     home: Path
-    service: Service
+    service: Service[Any]
     running: asyncio.Task[int]
     keyring: Keyring
     registry: FakeRegistry
@@ -301,9 +301,9 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
     ensure_keys(home / "keys")
     keyring = Keyring(home / "keys", SystemClock())
     registry, trainer, upstreams = await _open_upstreams(keyring)
-    tasks = knobs.pop("tasks", TASKS)
+    adapters = Adapters(tasks=knobs.pop("tasks", TASKS))
     settings = _settings(home, bootstrap, upstreams.address, knobs)
-    service = build(settings, tasks)
+    service = build(settings, adapters)
     rest, rpc = f"127.0.0.1:{settings.http_port}", f"127.0.0.1:{settings.grpc_port}"
     key = read_key(home / "keys", API_KEY_FILE)
     running = asyncio.create_task(service.run())

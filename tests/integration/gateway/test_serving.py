@@ -14,6 +14,7 @@ from services.gateway.inbound.http.routes import INFERENCE
 from services.gateway.telemetry import MIRRORS
 from services.kit.core.clock import SystemClock
 from services.kit.identity.keys import KeyringFile, NewKey
+from tests.fixtures.metrics import Scraped
 from tests.integration.gateway.place import (
     EMBEDDING,
     FakeReplica,
@@ -62,7 +63,7 @@ async def test_a_replica_is_asked_in_the_name_of_the_tenant_whose_key_asks(place
     replica.seen.clear()
     assert (await place.classify("ours")).status_code == 200
     assert (await place.classify("theirs", headers=acme)).status_code == 200
-    assert [(request.classify.tenant, *request.classify.texts) for request in replica.seen] == [
+    assert [(request.tenant, *request.texts) for request in replica.seen] == [
         ("default", "ours"),
         ("acme", "theirs"),
     ]
@@ -312,7 +313,9 @@ async def test_a_replica_that_hangs_is_left_for_another(tmp_path: Path, embedded
         release.set()
 
 
-async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path, embedded_bootstrap: str) -> None:
+async def test_mirrors_beyond_their_bound_are_dropped_and_counted(
+    tmp_path: Path, embedded_bootstrap: str, scraped: Scraped
+) -> None:
     async with open_place(tmp_path, embedded_bootstrap, mirror_limit=2) as place:
         replica = await place.replica("replica-1", 1, 2)
         release = asyncio.Event()
@@ -322,12 +325,12 @@ async def test_mirrors_beyond_their_bound_are_dropped_and_counted(tmp_path: Path
             return await answer_at_once(request)
 
         replica.behaviours[2] = hang
-        dropped = MIRRORS.labels("dropped")._value.get()
+        dropped = scraped.value(MIRRORS, tenant="default", outcome="dropped")
         await place.deploy(target(1), target(2, Role.CANARY, 0), mirror=1.0)
         await place.serves(1)
         replies = [await place.classify() for _ in range(5)]
         assert {reply.json()["version"] for reply in replies} == {1}
-        assert MIRRORS.labels("dropped")._value.get() - dropped >= 3
+        assert scraped.value(MIRRORS, tenant="default", outcome="dropped") - dropped >= 3
         assert len({request.id for request in replica.seen if request.source == "mirror"}) == 2
         release.set()
 

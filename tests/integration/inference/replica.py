@@ -57,6 +57,7 @@ class Replica:
         environment = os.environ | {
             "MILLRACE_HOME": str(self.home),
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "MILLRACE_INFERENCE_HTTP_PORT": "0",
             "MILLRACE_INFERENCE_GRPC_PORT": str(self.port),
             "MILLRACE_INFERENCE_WORKERS": "1",
             "MILLRACE_INFERENCE_DRAIN_GRACE_SECONDS": "0.5",

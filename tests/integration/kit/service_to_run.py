@@ -14,8 +14,9 @@ class TestedSettings(ServiceSettings):
     service: ClassVar[str] = "tested"
 
 
-def build(settings: TestedSettings) -> Service:
-    service, how = Service(settings), sys.argv[1]
+def build(settings: TestedSettings) -> Service[None]:
+    service: Service[None] = Service(settings)
+    how = sys.argv[1]
 
     def tell(name: str) -> None:
         async def opened() -> None:

@@ -15,7 +15,8 @@ from services.contracts.rpc import registry_pb2_grpc
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import API_KEY_FILE, SERVICE_KEY_FILE, Keyring, ensure_keys, read_key
 from services.kit.transport.grpc_requests import caller
-from services.kit.transport.rpc import PortTaken, RpcServer, channel, metadata, refusal_from
+from services.kit.transport.http import PortTaken
+from services.kit.transport.rpc import RpcServer, channel, metadata, refusal_from
 from tests.unit.kit.spans import Spans, trace_of
 
 SERVICE = "millrace.v1.RegistryService"

@@ -4,7 +4,8 @@ import base64
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import pytest
@@ -20,25 +21,25 @@ from services.contracts.events import (
     RolloutStep,
     Target,
 )
-from services.contracts.tasks import TASKS
 from services.contracts.tasks.records import InferenceRecord, Source
 from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
 from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Envelope, Message, decode
+from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.tables import OutboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns, read_timer
 from services.kit.persistence.unit_of_work import Timer
-from services.monitor.app import policy_of
+from services.monitor.app import Adapters, build
 from services.monitor.domain.drift import Floats
 from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
 from services.monitor.handlers.taking import follow_deployment, take_feedback, take_records
 from services.monitor.handlers.upkeep import begin_upkeep
-from services.monitor.inbound.events import timers
-from services.monitor.outbound.store import MonitorStore, open_store
+from services.monitor.outbound.store import MIGRATIONS, MonitorStore
 from services.monitor.ports import Ports
 from services.monitor.settings import MonitorSettings
+from tests.wiring import beside
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
@@ -198,14 +199,23 @@ def _target(version: int, role: Role, weight: int) -> Target:
     return Target(version=version, artifact=artifact, precision=Precision.INT8, role=role, weight=weight)
 
 
+async def opened(url: str, home: Path, clock: VirtualClock, inputs: Inputs, *, seed: int) -> Monitor:
+    """A monitor on that database, as its process would begin."""
+    database, baselines = Database(url, MIGRATIONS), FakeBaselines()
+    settings = MonitorSettings.model_validate({"MILLRACE_HOME": home, "window_rows": 100})
+    adapters = Adapters(**beside(database, clock, SeededIds(seed)), baselines=baselines, offload=inline)
+    service = build(settings, adapters)
+    assert service.timer_loop is not None
+    await database.open()
+    await begin_upkeep(service.ports)
+    store = cast("MonitorStore", service.ports.store)
+    return Monitor(store, clock, service.ports, baselines, inputs, service.timer_loop)
+
+
 @pytest.fixture
-async def monitor(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Monitor]:
-    clock, inputs = VirtualClock(), Inputs(seed=1)
-    store = open_store(database_url, clock=clock, ids=SeededIds(1), source="monitor")
-    baselines = FakeBaselines({version: inputs.rows(200) for version in (1, 2)})
-    monkeypatch.setenv("MILLRACE_MONITOR_WINDOW_ROWS", "100")
-    ports = Ports(store, clock, baselines, inline, policy_of(MonitorSettings.load()), TASKS)
-    await store.database.open()
-    await begin_upkeep(ports)
-    yield Monitor(store, clock, ports, baselines, inputs, TimerLoop(store, timers(ports), clock))
-    await store.database.close()
+async def monitor(database_url: str, tmp_path: Path) -> AsyncIterator[Monitor]:
+    inputs = Inputs(seed=1)
+    made = await opened(database_url, tmp_path, VirtualClock(), inputs, seed=1)
+    made.baselines.by_version = {version: inputs.rows(200) for version in (1, 2)}
+    yield made
+    await made.store.database.close()

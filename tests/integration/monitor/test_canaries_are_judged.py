@@ -9,6 +9,7 @@ from services.monitor.handlers.showing import list_verdicts, show_health
 from services.monitor.handlers.taking import note_failed_training, take_feedback
 from services.monitor.handlers.upkeep import UPKEEP_TIMER
 from services.monitor.telemetry import TRAINING_FAILED
+from tests.fixtures.metrics import Scraped
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
 
 PLACE = Place("default", DEPLOYMENT)
@@ -218,16 +219,16 @@ async def test_what_is_old_is_forgotten(monitor: Monitor) -> None:
     assert [timer.kind for timer in timers] == [UPKEEP_TIMER]
 
 
-async def test_a_failed_run_is_noted_once(monitor: Monitor) -> None:
+async def test_a_failed_run_is_counted_once(monitor: Monitor, scraped: Scraped) -> None:
     failed = TrainingFailed(
         model="topics", run="run-1", dataset="d", stage="train", code="one_class", reason="one class", retryable=False
     )
     envelope: Envelope[TrainingFailed] = monitor.envelope(failed)
-    counter = TRAINING_FAILED.labels("topics", "one_class")
-    before = counter._value.get()
+    series = {"tenant": envelope.tenant, "model": "topics", "code": "one_class"}
+    before = scraped.value(TRAINING_FAILED, **series)
     for _ in range(2):
         await note_failed_training(envelope, monitor.ports)
-        assert counter._value.get() == before + 1
+        assert scraped.value(TRAINING_FAILED, **series) == before + 1
 
 
 async def test_tenants_do_not_see_each_other(monitor: Monitor) -> None:

@@ -1,31 +1,26 @@
 """What a monitor knows survives its sudden end: a second one on the same database goes on where the first stopped."""
 
-from dataclasses import replace
+from pathlib import Path
 
 from services.contracts.events import DriftDetected, RolloutJudged, Verdict
-from services.kit.core.ids import SeededIds
-from services.kit.jobs.timers import TimerLoop
-from services.monitor.handlers.upkeep import begin_upkeep
-from services.monitor.inbound.events import timers
-from services.monitor.outbound.store import open_store
-from tests.integration.monitor.conftest import Monitor
+from tests.integration.monitor.conftest import Monitor, opened
 from tests.integration.monitor.test_canaries_are_judged import pairs
 
 
-async def successor(monitor: Monitor) -> Monitor:
+async def successor(monitor: Monitor, home: Path) -> Monitor:
     """Nothing of the first monitor's memory is handed on."""
-    await monitor.store.database.close()
-    store = open_store(monitor.store.database.url, clock=monitor.clock, ids=SeededIds(2), source="monitor")
-    await store.database.open()
-    ports = replace(monitor.ports, store=store)
-    await begin_upkeep(ports)
-    return replace(monitor, store=store, ports=ports, loop=TimerLoop(store, timers(ports), monitor.clock))
+    database = monitor.store.database
+    await database.close()
+    second = await opened(database.url, home, monitor.clock, monitor.inputs, seed=2)
+    second.baselines.by_version = monitor.baselines.by_version
+    second.made, second.generation = monitor.made, monitor.generation
+    return second
 
 
-async def test_a_half_full_window_is_filled_by_the_successor(monitor: Monitor) -> None:
+async def test_a_half_full_window_is_filled_by_the_successor(monitor: Monitor, tmp_path: Path) -> None:
     await monitor.serve(1)
     await monitor.answer(1, 150, shift=2.0)
-    second = await successor(monitor)
+    second = await successor(monitor, tmp_path)
     await second.answer(1, 50, shift=2.0)
     await second.pass_time(1)
     (told,) = await second.told(DriftDetected)
@@ -33,10 +28,10 @@ async def test_a_half_full_window_is_filled_by_the_successor(monitor: Monitor) -
     await second.store.database.close()
 
 
-async def test_a_canary_is_judged_by_the_successor(monitor: Monitor) -> None:
+async def test_a_canary_is_judged_by_the_successor(monitor: Monitor, tmp_path: Path) -> None:
     await monitor.serve(1, canary=2)
     await pairs(monitor, 40, candidate=0.5, champion=0.9)
-    second = await successor(monitor)
+    second = await successor(monitor, tmp_path)
     await pairs(second, 30, candidate=0.5, champion=0.9, seed=2)
     await second.pass_time(1)
     judged = [envelope.event for envelope in await second.told(RolloutJudged)]

@@ -10,8 +10,8 @@ from tests.integration.registry.place import Registry
 
 
 @pytest.fixture
-async def registry(database_url: str) -> AsyncIterator[Registry]:
-    made = Registry(database_url)
+async def registry(database_url: str, tmp_path: Path) -> AsyncIterator[Registry]:
+    made = Registry(database_url, tmp_path)
     await made.database.open()
     yield made
     await made.database.close()

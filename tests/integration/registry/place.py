@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import (
@@ -22,21 +22,20 @@ from services.contracts.events import (
 from services.kit.core.clock import VirtualClock
 from services.kit.core.hash_chain import HistoryFilter
 from services.kit.core.ids import SystemIds
-from services.kit.jobs.timers import TimerLoop
 from services.kit.messaging.envelope import Envelope, Message, decode
 from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import OutboxRow
 from services.kit.persistence.sql.unit_of_work import columns
 from services.registry import handlers
-from services.registry.app import MIGRATIONS
-from services.registry.domain import ModelState, Rules
+from services.registry.app import MIGRATIONS, Adapters, build, rules_of
+from services.registry.domain import ModelState
 from services.registry.domain.commands import StartRollout
 from services.registry.domain.state import Deployment, Rollout
-from services.registry.inbound import events
 from services.registry.outbound.store import RegistryTx
-from services.registry.ports import Ports
+from services.registry.settings import RegistrySettings
 from tests.unit.registry.story import EVIDENCE, MODEL, NOON, POLICY, trained
+from tests.wiring import beside
 
 E = TypeVar("E", bound=Event)
 
@@ -57,16 +56,18 @@ class FakeArtifacts:
 class Registry:
     """The room under test. `sequence` of reports and ids of events are made up as they are needed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, home: Path) -> None:
         self.clock, self.artifacts, self.made = VirtualClock(NOON), FakeArtifacts(), 0
-        self.database, ids = Database(url, MIGRATIONS), SystemIds()
-
-        def begin(session: AsyncSession) -> RegistryTx:
-            return RegistryTx(session, clock=self.clock, ids=ids, source="millrace/registry")
-
-        self.store = SqlStore(self.database, begin)
-        self.ports = Ports(self.store, self.artifacts, self.clock, Rules(rollout=POLICY))
-        self.loop = TimerLoop(self.store, events.timer_handlers(self.ports), self.clock)
+        self.database = Database(url, MIGRATIONS)
+        settings = RegistrySettings.model_validate(
+            {"MILLRACE_HOME": home, "step_timeout_seconds": POLICY.step_timeout_seconds}
+        )
+        assert rules_of(settings).rollout == POLICY
+        adapters = Adapters(**beside(self.database, self.clock, SystemIds()), checker=self.artifacts)
+        service = build(settings, adapters)
+        assert service.timer_loop is not None
+        self.ports, self.loop = service.ports, service.timer_loop
+        self.store = cast("SqlStore[RegistryTx]", self.ports.store)
 
     def envelope(self, event: E, *, tenant: str = "default") -> Envelope[E]:
         self.made += 1

@@ -35,6 +35,7 @@ def running(room: str, home: Path, bootstrap: str) -> Iterator[tuple[str, subpro
         "MILLRACE_HOME": str(home),
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
         f"MILLRACE_{room.upper()}_HTTP_PORT": str(port),
+        f"MILLRACE_{room.upper()}_GRPC_PORT": "0",
     }
     program = without(foreign(room), RUN.format(room=room))
     with (home / f"{room}.log").open("wb") as log:

@@ -21,6 +21,7 @@ from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds
 from services.kit.messaging.envelope import Envelope
 from services.kit.transport.rpc import RpcServer
+from services.monitor.app import Adapters
 from services.monitor.app import build as build_monitor
 from services.monitor.settings import MonitorSettings
 from tests.integration.gateway.place import Place, open_place, target, until
@@ -125,7 +126,7 @@ async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
         server, rpc = RpcServer(gateway.keyring, "127.0.0.1", 0, services_only=True), ReplicaRpc(ports, 0.05)
         server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
         await server.open()
-        monitor = build_monitor(_monitor_settings(home, bootstrap), WITH_COUNTING)
+        monitor = build_monitor(_monitor_settings(home, bootstrap), Adapters(tasks=WITH_COUNTING))
         running = [asyncio.create_task(monitor.run()), asyncio.create_task(log.run())]
         try:
             await until(lambda: all(check() for check in monitor.checks.values()), "the monitor is ready")

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import (
@@ -29,14 +29,13 @@ from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import OutboxRow
 from services.kit.persistence.sql.unit_of_work import columns
-from services.kit.persistence.unit_of_work import Job
-from services.trainer.app import MIGRATIONS
-from services.trainer.domain.datasets import Example, RetrainingPolicy
+from services.kit.service import Service
+from services.trainer.app import MIGRATIONS, Adapters, build
+from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import (
     INTERRUPTED,
     ChampionRef,
     DataContent,
-    ExecutionPolicy,
     Failure,
     Handle,
     Progress,
@@ -45,10 +44,11 @@ from services.trainer.domain.spec import (
     TrainingSpec,
 )
 from services.trainer.errors import UnknownExecution
-from services.trainer.handlers import running, traffic
-from services.trainer.inbound.events import timer_handlers
+from services.trainer.handlers import traffic
 from services.trainer.outbound.store import TrainerTx
 from services.trainer.ports import Execution, Outcome, Ports
+from services.trainer.settings import TrainerSettings
+from tests.wiring import beside
 
 E = TypeVar("E", bound=Event)
 
@@ -201,11 +201,22 @@ class Room:
 
     store: SqlStore[TrainerTx]
     clock: VirtualClock
-    ports: Ports
+    service: Service[Ports]
     executor: FakeExecutor
     champions: FakeChampions
     inputs: FakeInputs
+    worker: Worker
+    timers: TimerLoop
     events: int = 0
+
+    @property
+    def ports(self) -> Ports:
+        return self.service.ports
+
+    @ports.setter
+    def ports(self, ports: Ports) -> None:
+        """Work that begins from now on has these."""
+        self.service.ports = ports
 
     def envelope(self, event: E, *, name: str = "", tenant: str = "default") -> Envelope[E]:
         self.events += 1
@@ -213,13 +224,12 @@ class Room:
 
     async def work(self) -> bool:
         """One job, as the worker would."""
-        worker = Worker(self.store, self._work, kind=running.RUN_JOB, owner="w", lease_seconds=10, clock=self.clock)
-        return await worker.run_one()
+        return await self.worker.run_one()
 
     async def tick(self, seconds: float = 0.0) -> None:
         """Time passes, and what is due is handled."""
         await self.clock.advance(seconds)
-        await TimerLoop(self.store, timer_handlers(self.ports), self.clock).run_due()
+        await self.timers.run_due()
 
     async def told(self) -> list[Envelope[Event]]:
         """Every event in the outbox, in order."""
@@ -258,35 +268,29 @@ class Room:
             consecutive=2, window=window, baseline_rows=500, requests_since_quiet=400,
         )  # fmt: skip
 
-    async def _work(self, job: Job) -> None:
-        await running.work_run(job, self.ports)
-
 
 @asynccontextmanager
-async def opened(url: str, *, kept_examples: int = 1000) -> AsyncIterator[Room]:
-    clock, ids = VirtualClock(), SeededIds(7)
-    database = Database(url, MIGRATIONS)
+async def opened(url: str, home: Path) -> AsyncIterator[Room]:
+    database, clock = Database(url, MIGRATIONS), VirtualClock()
     await database.open()
-
-    def begin(session: AsyncSession) -> TrainerTx:
-        return TrainerTx(session, clock=clock, ids=ids, source="millrace/trainer")
-
-    store = SqlStore(database, begin)
     executor, champions, inputs = FakeExecutor(clock), FakeChampions(), FakeInputs()
-    ports = Ports(
-        store=store,
-        clock=clock,
-        ids=ids,
-        champions=champions,
-        executor=executor,
-        inputs=inputs,
-        retraining=RetrainingPolicy(30, 100, poll_seconds=1, patience_seconds=3600),
-        wake=lambda: None,
-        execution=ExecutionPolicy(retry_seconds=5.0),
-        kept_examples=kept_examples,
+    settings = TrainerSettings.model_validate(
+        {
+            "MILLRACE_HOME": home,
+            "minimum_feedback": 30,
+            "most_feedback": 100,
+            "feedback_patience_hours": 1,
+            "retry_seconds": 5.0,
+            "kept_examples": 1000,
+        }
     )
+    adapters = Adapters(**beside(database, clock, SeededIds(7)), champions=champions, executor=executor, inputs=inputs)
+    service = build(settings, adapters)
+    assert service.timer_loop is not None
+    (worker,) = service.workers
+    store = cast("SqlStore[TrainerTx]", service.ports.store)
     try:
-        yield Room(store, clock, ports, executor, champions, inputs)
+        yield Room(store, clock, service, executor, champions, inputs, worker, service.timer_loop)
     finally:
         await database.close()
 

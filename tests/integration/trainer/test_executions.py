@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from tests.integration.trainer.room import DATASET, KILLED, Room, opened, topics
 
 
 @pytest.fixture
-async def room(database_url: str) -> AsyncIterator[Room]:
-    async with opened(database_url) as made:
+async def room(database_url: str, tmp_path: Path) -> AsyncIterator[Room]:
+    async with opened(database_url, tmp_path) as made:
         yield made
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ from tests.integration.trainer.room import Room, opened
 
 
 @pytest.fixture
-async def service(database_url: str) -> AsyncIterator[Room]:
-    async with opened(database_url) as trainer:
+async def service(database_url: str, tmp_path: Path) -> AsyncIterator[Room]:
+    async with opened(database_url, tmp_path) as trainer:
         yield trainer
 
 

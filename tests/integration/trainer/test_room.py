@@ -1,7 +1,9 @@
 """The trainer's use cases on its real store: every fact is kept and told once, whatever comes twice or breaks."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,8 +21,8 @@ from tests.integration.trainer.room import ARTIFACT, CHAMPION, DATASET, KILLED, 
 
 
 @pytest.fixture
-async def room(database_url: str) -> AsyncIterator[Room]:
-    async with opened(database_url) as made:
+async def room(database_url: str, tmp_path: Path) -> AsyncIterator[Room]:
+    async with opened(database_url, tmp_path) as made:
         yield made
 
 
@@ -228,8 +230,9 @@ async def test_a_label_that_comes_again_late_undoes_no_correction(room: Room) ->
     assert [example.label for example in found] == ["y"]
 
 
-async def test_traffic_is_kept_bounded(database_url: str) -> None:
-    async with opened(database_url, kept_examples=50) as room:
+async def test_traffic_is_kept_bounded(database_url: str, tmp_path: Path) -> None:
+    async with opened(database_url, tmp_path) as room:
+        room.ports = replace(room.ports, kept_examples=50)
         for start in range(0, 200, 20):
             await room.traffic(labelled=20, start=start)
             await room.clock.advance(1)

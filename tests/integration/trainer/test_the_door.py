@@ -59,7 +59,7 @@ def moment(at: datetime) -> Timestamp:
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
     """A trainer that has trained once on an announced content."""
-    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}") as room:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}", tmp_path) as room:
         ensure_keys(tmp_path / "keys")
         server = RpcServer(Keyring(tmp_path / "keys", SystemClock()), "127.0.0.1", 0)
         server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerRpc(room.ports), SERVICE)

@@ -1,6 +1,7 @@
 """A data set's versions, and runs that somebody starts on one of them."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +31,8 @@ REFUSED = Failure(stage=Stage.PREPARE, code="bad_row", reason="Row 3 cannot be r
 
 
 @pytest.fixture
-async def room(database_url: str) -> AsyncIterator[Room]:
-    async with opened(database_url) as made:
+async def room(database_url: str, tmp_path: Path) -> AsyncIterator[Room]:
+    async with opened(database_url, tmp_path) as made:
         yield made
 
 

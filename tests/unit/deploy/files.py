@@ -1,15 +1,16 @@
 """What the deploy files name, read from them, and what of it the code has."""
 
+import functools
 import importlib
-import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from prometheus_client import REGISTRY
 from pydantic import AliasChoices
 
 from services.kit.core.settings import ServiceSettings
@@ -19,9 +20,15 @@ DEPLOY: Final = ROOT / "deploy"
 ROOMS: Final = ("gateway", "inference", "monitor", "registry", "trainer")
 DOCKERFILES: Final = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 
+TARGET_LABELS: Final = {"service", "job", "instance"}
+"""What Prometheus adds to each series of a target."""
 OTHERS: Final = {
     # Not ours: the OpenTelemetry SDK's.
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_LOGS_EXPORTER",
+    "OTEL_METRIC_EXPORT_INTERVAL",
 }
 VARIABLE: Final = re.compile(r"\b(?:MILLRACE|OTEL)_[A-Z][A-Z_0-9]*\b|\bKAFKA_BOOTSTRAP_SERVERS\b")
 
@@ -62,29 +69,22 @@ def known_variables() -> set[str]:
     return set().union(*(variables_of(settings_of(room)) for room in ROOMS)) | OTHERS
 
 
-def metric_names() -> set[str]:
-    """Every series that a service can show, after importing all that declare any."""
-    importlib.import_module("services.kit.core.telemetry")
-    for room in ROOMS:
-        if importlib.util.find_spec(f"services.{room}.telemetry"):
-            importlib.import_module(f"services.{room}.telemetry")
-    names = set()
-    for family in REGISTRY.collect():
-        names.add(family.name)
-        names.add(f"{family.name}_total")
-        if family.type == "histogram":
-            names |= {f"{family.name}{suffix}" for suffix in ("_bucket", "_sum", "_count")}
-        if family.type == "info":
-            names.add(f"{family.name}_info")
-    return names
+@functools.cache
+def scraped() -> dict[str, set[str]]:
+    """The labels of every series that a scrape of the services can show, by the series' name."""
+    script = [sys.executable, "-m", "tests.unit.deploy.scrape", *ROOMS]
+    shown = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
+    return {name: set(labels) for name, labels in json.loads(shown.stdout).items()}
 
 
-def labels_of(metric: str) -> set[str]:
-    """The labels that a declared metric carries."""
-    for collector in set(REGISTRY._collector_to_names):
-        if metric in REGISTRY._collector_to_names[collector]:
-            return set(getattr(collector, "_labelnames", ()))
-    return set()
+def strangers(expression: str) -> set[str]:
+    """The metrics and the labels of a PromQL expression that no scrape shows."""
+    metrics = set(re.findall(r"\bmillrace_\w+", expression))
+    carried = set().union(TARGET_LABELS, *(scraped().get(metric, set()) for metric in metrics))
+    named = set(re.findall(r"(\w+)\s*=~?\"", expression))
+    for group in re.findall(r"\bby \(([^)]*)\)", expression):
+        named |= {label.strip() for label in group.split(",")}
+    return (metrics - scraped().keys()) | (named - carried)
 
 
 def expressions() -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.deploy.files import ROOMS, ROOT, VARIABLE, compose, settings_of, variables_of
+from tests.unit.deploy.files import OTHERS, ROOMS, ROOT, VARIABLE, compose, known_variables, settings_of, variables_of
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
@@ -39,7 +39,7 @@ def test_a_services_settings_exist(name: str) -> None:
     if room == "cli":
         assert not given
         return
-    known = variables_of(settings_of(room)) | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    known = variables_of(settings_of(room)) | OTHERS
     assert given - known == set()
     prefixed = {variable for variable in given if variable.startswith("MILLRACE_")}
     assert all(variable.startswith(f"MILLRACE_{room.upper()}_") for variable in prefixed)
@@ -109,7 +109,7 @@ def test_kafka_is_the_version_that_tests_run_on() -> None:
 
 def test_every_setting_named_in_its_comments_exists() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    known = {"OTEL_EXPORTER_OTLP_ENDPOINT"}.union(*(variables_of(settings_of(room)) for room in ROOMS))
+    known = known_variables()
     assert set(VARIABLE.findall(text)) - known == set()
 
 

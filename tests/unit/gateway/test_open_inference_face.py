@@ -23,10 +23,10 @@ ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": 
 class Unheard:
     """A registry that no test here may reach."""
 
-    async def call(self, method: str, request: bytes, metadata: Any, *, seconds: float) -> bytes:
+    async def call(self, method: str, request: bytes, metadata: Any, *, tenant: str, seconds: float) -> bytes:
         raise AssertionError(f"{method} was called")
 
-    def stream(self, method: str, request: bytes, metadata: Any, *, seconds: float) -> Any:
+    def stream(self, method: str, request: bytes, metadata: Any, *, tenant: str, seconds: float) -> Any:
         raise AssertionError(f"{method} was called")
 
 

@@ -148,7 +148,7 @@ class Room:
     remembered: FakeRemembered = field(default_factory=FakeRemembered)
     crew: FakeCrew = field(default_factory=FakeCrew)
     log: FakeLog = field(default_factory=FakeLog)
-    observed: list[tuple[str, int, str]] = field(default_factory=list)
+    observed: list[tuple[str, str, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engines.gate.set()
@@ -167,7 +167,7 @@ class Room:
             bounds=Bounds(),
             sampling=Sampling(),
             tasks=TASKS,
-            observe=lambda deployment, version, outcome, _seconds: self.observed.append((deployment, version, outcome)),
+            observe=lambda *measured: self.observed.append(measured[:-1]),
         )
 
     async def settle(self) -> None:

@@ -190,7 +190,7 @@ async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
     assert [item["text"] for item in second.items] == ["one", "two"]
     assert (first.source, first.outcome, first.embedding) == ("live", "ok", base64.b64encode(b"\x00\x3c").decode())
     assert {logged.task for logged in room.log.requests} == {"classification"}
-    assert room.observed == [("topics", 1, "ok")] * 2
+    assert room.observed == [("default", "topics", 1, "ok")] * 2
 
 
 async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:
@@ -233,7 +233,7 @@ async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_i
     with pytest.raises(type(error)):
         await ask(room)
     assert room.log.requests == []
-    assert room.observed == [("topics", 1, error.code)]
+    assert room.observed == [("default", "topics", 1, error.code)]
 
 
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:

@@ -47,9 +47,16 @@ class WordCounter:
         self.gate.set()
 
 
+Observe = Callable[[str, BatchFacts], None]
+
+
 @asynccontextmanager
 async def running(
-    engine: WordCounter, *, workers: int = 1, capacity: int = 64, observe: Callable[[BatchFacts], None] | None = None
+    engine: WordCounter,
+    *,
+    workers: int = 1,
+    capacity: int = 64,
+    observe: Observe | None = None,
 ) -> AsyncIterator[WorkerPool]:
     def load(_folder: Path, _precision: Precision) -> WordCounter:
         return engine
@@ -59,7 +66,7 @@ async def running(
         workers,
         load=load,
         monotonic=time.monotonic,
-        observe=observe or (lambda _facts: None),
+        observe=observe or (lambda _tenant, _facts: None),
     )
     await pool.start()
     await pool.load(key(1), Path(), Precision.FP32)
@@ -101,7 +108,7 @@ async def test_every_caller_gets_the_answer_to_its_own_texts() -> None:
 
 async def test_texts_that_wait_while_the_engine_works_form_one_batch() -> None:
     engine, seen = WordCounter(), list[BatchFacts]()
-    async with running(engine, observe=seen.append) as pool:
+    async with running(engine, observe=lambda _tenant, facts: seen.append(facts)) as pool:
         first = asyncio.create_task(counted(pool, "one"))
         await asyncio.sleep(0.05)
         others = [asyncio.create_task(counted(pool, "one two")) for _ in range(5)]

@@ -51,7 +51,7 @@ def test_a_full_log_gives_up_the_oldest_answers_and_counts_them() -> None:
     buffer = LogBuffer(capacity=3)
     for number in range(5):
         buffer.add(logged(number))
-    assert buffer.dropped == 2
+    assert buffer.dropped == {"default": 2}
     assert [item.record.request for item in buffer.take(10)] == ["r-2", "r-3", "r-4"]
 
 

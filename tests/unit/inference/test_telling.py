@@ -27,6 +27,7 @@ from services.kit.core.ids import SeededIds
 from services.kit.messaging.envelope import Message, decode
 from services.kit.messaging.producer import BrokerDown
 from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
+from tests.fixtures.metrics import Scraped
 from tests.unit.inference.wishes import target, wish
 from tests.waiting import LIMIT_SECONDS
 
@@ -255,10 +256,12 @@ async def test_an_answer_is_logged_within_the_time_and_a_full_batch_at_once() ->
         assert logged(broker) == [f"r{number}" for number in range(11)]
 
 
-async def test_answers_wait_for_the_broker_in_order_and_the_oldest_go_when_there_are_too_many() -> None:
+async def test_answers_wait_for_the_broker_in_order_and_the_oldest_go_when_there_are_too_many(
+    scraped: Scraped,
+) -> None:
     broker, clock = Broker(away=True), VirtualClock()
     log = writer_on(broker, clock)
-    before = dropped()
+    before = scraped.value(LOG_DROPPED, tenant="default")
     async with going(log.run()):
         for number in range(40):
             log.add(answered(number))
@@ -267,11 +270,7 @@ async def test_answers_wait_for_the_broker_in_order_and_the_oldest_go_when_there
         for _ in range(4):
             await pass_time(clock, 1.0)
     assert logged(broker) == [f"r{number}" for number in range(15, 40)]
-    assert dropped() - before == 15
-
-
-def dropped() -> float:
-    return float(LOG_DROPPED._value.get())
+    assert scraped.value(LOG_DROPPED, tenant="default") - before == 15
 
 
 async def test_closing_sends_what_still_waits() -> None:

@@ -13,10 +13,12 @@ from opentelemetry.trace import SpanKind
 from services.contracts.errors import Invalid, Overloaded, TooLarge, Unavailable
 from services.contracts.events import FeedbackReceived
 from services.kit.core.clock import VirtualClock
+from services.kit.core.telemetry import DEAD_LETTERS, EVENTS_HANDLED
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope, Message, encode
 from services.kit.messaging.in_memory import InMemoryBroker, InMemorySubscribers
+from tests.fixtures.metrics import Scraped
 from tests.unit.kit.spans import Spans
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -261,3 +263,37 @@ async def test_the_memory_bus_delivers_in_the_order_of_sending_what_handlers_sen
     assert await bus.deliver_all() == 0
     for one in groups:
         await one.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "tenant"),
+    [
+        ((("ce_specversion", "1.0"), ("ce_id", "e"), ("ce_tenant", "acme")), b"not JSON", "acme"),
+        ((), b'{"specversion": "1.0", "id": "e", "tenant": "acme", "data": {"wrong": 1}}', "acme"),
+        ((), b"{}", "default"),
+        ((("ce_specversion", "1.0"), ("ce_id", "e"), ("ce_tenant", "No Name!")), b"{}", ""),
+    ],
+)
+async def test_a_dead_letter_is_counted_for_the_tenant_that_it_names(
+    headers: tuple[tuple[str, str], ...], value: bytes, tenant: str, scraped: Scraped
+) -> None:
+    series = {"topic": "feedback.received", "code": "malformed_event", "tenant": tenant}
+    before = scraped.value(DEAD_LETTERS, **series)
+    delivery = Delivery(FakeSender(), VirtualClock())
+    assert await delivery.decode(Message("feedback.received", b"k", value, headers)) is None
+    assert scraped.value(DEAD_LETTERS, **series) == before + 1
+
+
+async def test_a_batch_is_counted_by_the_tenants_of_its_events(scraped: Scraped) -> None:
+    handler, clock = Handler(), VirtualClock()
+    delivery = Delivery(FakeSender(), clock)
+    consumer = BatchConsumer(
+        FeedbackReceived, handler.many, bootstrap_servers="", service="s", delivery=delivery, clock=clock
+    )
+    event = FeedbackReceived(deployment="chapters", request="r", label="x")
+    tenants = ("batch-a", "batch-a", "batch-b")
+    await consumer.deliver(
+        [encode(Envelope(f"e-{n}", event, "test", clock.now(), tenant=tenant)) for n, tenant in enumerate(tenants)]
+    )
+    counts = [scraped.value(EVENTS_HANDLED, tenant=name, topic=event.topic) for name in ("batch-a", "batch-b")]
+    assert counts == [2, 1]

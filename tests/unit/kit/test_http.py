@@ -9,8 +9,10 @@ import pytest
 
 from services.contracts.errors import Conflict, InternalError, Kind, NotFound, Overloaded, Refusal, Unauthenticated
 from services.kit.core.clock import VirtualClock
+from services.kit.core.telemetry import OUTBOX_DEPTH
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.transport.http import STATUS, App, Operations, problem, respond
+from tests.fixtures.metrics import Scraped
 
 BY_KIND = {cls.kind: cls for cls in Refusal.__subclasses__() if cls.__module__ == "services.contracts.errors"}
 FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
@@ -87,12 +89,14 @@ async def test_health_is_open_and_readiness_names_its_checks(keys: Path) -> None
     assert orjson.loads(waiting.body) == {"status": "not ready", "checks": {"started": True, "broker": False}}
 
 
-async def test_metrics_need_a_key(keys: Path) -> None:
+async def test_metrics_need_a_key(keys: Path, scraped: Scraped) -> None:
     refused = await Asked(operations(keys))("/metrics")
     assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (401, "unauthenticated")
-    told = await Asked(operations(keys), read_key(keys))("/metrics")
-    assert told.status == 200
-    assert b"millrace_outbox_depth" in told.body
+    OUTBOX_DEPTH.set(3)
+    shown = await Asked(operations(keys), read_key(keys))("/metrics")
+    assert shown.status == 200
+    assert b"\nmillrace_outbox_depth 3.0\n" in shown.body
+    assert scraped.value(OUTBOX_DEPTH) == 3
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,9 @@ class ControlDoor:
         else:
             sent = call.request.SerializeToString()
             left = call.deadline - self._ports.clock.monotonic()
-            told = await self._upstreams.call(call.route.method, sent, call.metadata(), seconds=left)
+            told = await self._upstreams.call(
+                call.route.method, sent, call.metadata(), tenant=call.principal.tenant, seconds=left
+            )
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
         await _respond(call, answer, send, trace)
@@ -145,7 +147,10 @@ class ControlDoor:
         sent = call.request.SerializeToString()
         left = call.deadline - self._ports.clock.monotonic()
         seconds = self._follow_seconds if getattr(call.request, "follow", False) else left
-        async for told in self._upstreams.stream(call.route.method, sent, call.metadata(), seconds=seconds):
+        lines = self._upstreams.stream(
+            call.route.method, sent, call.metadata(), tenant=call.principal.tenant, seconds=seconds
+        )
+        async for told in lines:
             answer = new_message(call.route.answer)
             answer.ParseFromString(told)
             yield render(answer) + b"\n"

@@ -16,6 +16,7 @@ from services.gateway.ports import Limiter
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
+from services.kit.core.metrics import NO_TENANT
 from services.kit.identity.auth import Keyring, Principal
 from services.kit.transport.http import Header, Receive, Scope, Send, respond
 
@@ -94,7 +95,7 @@ class RestDoor:
         self._known_hosts: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        started, tenant = False, NO_TENANT
         quota: Quota | None = None
 
         async def sending(message: Any) -> None:
@@ -112,7 +113,7 @@ class RestDoor:
         try:
             headers = read_headers(scope)
             self._check_names(headers)
-            principal = self._keyring.authenticate(headers.get(b"authorization"))
+            tenant = (principal := self._keyring.authenticate(headers.get(b"authorization"))).tenant
             passed = await self._limiter.admit(principal)
             try:
                 quota = passed.quota
@@ -122,7 +123,7 @@ class RestDoor:
         except ClientGone:
             return
         except Refusal as refusal:
-            HTTP_REFUSED.labels(refusal.code).inc()
+            HTTP_REFUSED.add(1, tenant=tenant, code=refusal.code)
             if isinstance(refusal, BodyTooLarge):
                 await discard(scope, receive)
             if isinstance(refusal, RateLimitExceeded):

@@ -58,7 +58,7 @@ class UploadDoor:
         try:
             await self._take(request, body, answer)
         except Refusal as refusal:
-            HTTP_REFUSED.labels(refusal.code).inc()
+            HTTP_REFUSED.add(1, tenant=request.principal.tenant, code=refusal.code)
             await answer.refuse(refusal, body)
 
     async def _take(self, request: Request, body: "_Body", answer: "_Answer") -> None:

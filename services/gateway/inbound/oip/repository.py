@@ -123,6 +123,7 @@ class Repository:
             f"/{REGISTRY.full_name}/{method}",
             request.SerializeToString(),
             [("authorization", order.authorization), *telemetry.current_carrier().items()],
+            tenant=order.tenant,
             seconds=max(0.0, left),
         )
         answer.ParseFromString(told)
