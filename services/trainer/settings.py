@@ -36,8 +36,8 @@ class TrainerSettings(ServiceSettings):
     lease_seconds: float = Field(default=10.0, gt=0, description="after which another process follows a worker's run")
     child_command: str = Field(
         default="",
-        description="starts a run's process in place of this Python, with the attempt's folder as its last argument: "
-        "torchrun --nproc-per-node 2 --module services.trainer.stages",
+        description="starts a run's process in place of this Python: one worker, with the attempt's folder as its last "
+        "argument, as by torchrun --nproc-per-node 1 --module services.trainer.stages",
     )
     on_shutdown: OnShutdown = Field(
         default=OnShutdown.DETACH,

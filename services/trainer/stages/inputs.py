@@ -3,12 +3,12 @@
 import asyncio
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
 from services.contracts.errors import Unavailable
-from services.kit.core.tabular import MissingFile, UnsupportedAddress
+from services.kit.core.tabular import MissingFile, UnsupportedAddress, local_path
 from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import Champion, ChampionRef, RunSpec, TrainingSpec
 
@@ -26,25 +26,20 @@ def localise(spec: TrainingSpec, artifacts: ArtifactStore) -> RunSpec:
 
     Raises MissingFile, UnsupportedAddress, DataStoreDown, ArtifactRefused, ArtifactStoreDown.
     """
-    working = _local(spec.working_uri)
+    working = local_path(spec.working_uri)
     if working is None:
         raise UnsupportedAddress(scheme=urlsplit(spec.working_uri).scheme[:20] or "a bare path")
     shared = (RunSpec.model_fields.keys() & TrainingSpec.model_fields.keys()) - _BY_ADDRESS
     return RunSpec(
         **spec.model_dump(include=shared),
         data=_fetched(spec.data_uri, working / DATA_FILE),
-        feedback=_local(spec.feedback_uri) if spec.feedback_uri else None,
+        feedback=local_path(spec.feedback_uri) if spec.feedback_uri else None,
         champion=_champion(spec.champion, artifacts, working) if spec.champion else None,
     )
 
 
-def _local(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
-
-
 def _fetched(uri: str, target: Path) -> Path:
-    if (local := _local(uri)) is not None:
+    if (local := local_path(uri)) is not None:
         return local
     if target.exists():
         return target
