@@ -9,7 +9,14 @@ from pydantic_settings import SettingsConfigDict
 
 from services.kit.core.settings import ServiceSettings
 from services.trainer.domain.datasets import RetrainingPolicy
-from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
+from services.trainer.domain.spec import (
+    BASE_MODEL_TEXT,
+    DEFAULT_BASE_MODEL,
+    ExecutionPolicy,
+    Limits,
+    OnShutdown,
+    RunPolicy,
+)
 
 
 class TrainerSettings(ServiceSettings):
@@ -25,7 +32,7 @@ class TrainerSettings(ServiceSettings):
         description="folders that data sets may lie in, separated as in PATH; datasets/ and demo/ of home. "
         "A tenant's own uploads may be read always",
     )
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description=BASE_MODEL_TEXT)
     threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")
     frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
     checkpoint_steps: int = Field(default=40, ge=1, le=100_000)

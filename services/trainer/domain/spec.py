@@ -36,6 +36,7 @@ KEYS_VARIABLE: Final = "MILLRACE_RUN_KEYS_FOLDER"
 """Environment of the child process: whose work it is, where its spans are kept, and the keys that artifacts are
 signed and checked with. They belong to the machine, not to the run, so that no spec holds them."""
 DEFAULT_BASE_MODEL: Final = "all-MiniLM-L6-v2"
+BASE_MODEL_TEXT: Final = "a packaged name, a Hugging Face folder, or an id of a model hub (organisation/model@revision)"
 
 BASE: Final = "base"
 FEEDBACK: Final = "feedback"
@@ -133,7 +134,7 @@ class DataContent(_Frozen):
 class RunPolicy(_Frozen):
     """What every run of this installation is given."""
 
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description=BASE_MODEL_TEXT)
     limits: Limits = Limits()
     threads: int = Field(default=1, ge=1, le=256)
     checkpoint_steps: int = Field(default=40, ge=1)
@@ -238,6 +239,8 @@ class Failure(_Frozen):
     stage: Stage
     code: str
     reason: str
+    field: str | None = Field(default=None, description="what to change: of the recipe, or a setting")
+    hint: str | None = Field(default=None, description="what to do about it")
     row: int | None = None
     retryable: bool
 

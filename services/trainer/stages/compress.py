@@ -22,7 +22,6 @@ from services.trainer.stages.evaluate import (
     SCORING_BATCH,
     load_array,
     save_array,
-    sequence_length,
 )
 from services.trainer.stages.export import FP32_LOGITS_FILE, Exported
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
@@ -50,7 +49,7 @@ def compress(folder: RunFolder, spec: RunSpec, prepared: Prepared, exported: Exp
     folder.tell(Stage.COMPRESS, 0.3, "int8 graph written")
     base = find_base_model(spec.base_model)
     rows = load_rows(folder, Split.TEST)
-    ids = encode(base.tokenizer(), [row.text for row in rows], sequence_length(spec, base))
+    ids = encode(base.tokenizer(), [row.text for row in rows], spec.recipe.max_length)
     truth_N = label_numbers(rows, prepared.labels)
     torch_NC, fp32_NC = load_array(folder, LOGITS_FILE), load_array(folder, FP32_LOGITS_FILE)
     int8_NC = Graph(folder / int8_name).run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).logits_NC

@@ -11,6 +11,7 @@ from services.contracts.errors import Unavailable
 from services.kit.core.tabular import MissingFile, UnsupportedAddress, local_path
 from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import Champion, ChampionRef, RunSpec, TrainingSpec
+from services.trainer.stages.base_model import pinned
 
 DATA_FILE: Final = "data"
 CHAMPION_FOLDER: Final = "champion"
@@ -24,14 +25,16 @@ class DataStoreDown(Unavailable):
 def localise(spec: TrainingSpec, artifacts: ArtifactStore) -> RunSpec:
     """What lies elsewhere is fetched into the run's working folder, once for all its attempts.
 
-    Raises MissingFile, UnsupportedAddress, DataStoreDown, ArtifactRefused, ArtifactStoreDown.
+    Raises MissingFile, UnsupportedAddress, DataStoreDown, ArtifactRefused, ArtifactStoreDown; HubUnreachable and
+    NotOnTheHub for a base model that a hub has.
     """
     working = local_path(spec.working_uri)
     if working is None:
         raise UnsupportedAddress(scheme=urlsplit(spec.working_uri).scheme[:20] or "a bare path")
     shared = (RunSpec.model_fields.keys() & TrainingSpec.model_fields.keys()) - _BY_ADDRESS
     return RunSpec(
-        **spec.model_dump(include=shared),
+        **spec.model_dump(include=shared - {"base_model"}),
+        base_model=pinned(spec.base_model),
         data=_fetched(spec.data_uri, working / DATA_FILE),
         feedback=local_path(spec.feedback_uri) if spec.feedback_uri else None,
         champion=_champion(spec.champion, artifacts, working) if spec.champion else None,

@@ -27,7 +27,6 @@ from services.trainer.stages.evaluate import (
     SCORING_BATCH,
     Evaluated,
     load_array,
-    sequence_length,
 )
 from services.trainer.stages.export import FP32_LOGITS_FILE
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
@@ -65,7 +64,7 @@ def package(
         folder.tell(Stage.PACKAGE, 0.2 + 0.7 * (passed.index(precision) + 1) / len(passed), f"baseline of {precision}")
     model = ModelSpec(
         labels=prepared.labels,
-        max_length=sequence_length(spec, base),
+        max_length=spec.recipe.max_length,
         pad_token_id=base.pad_token_id,
         embedding_width=width,
         base_model=base.name,
@@ -118,7 +117,7 @@ def _slices(rows: Sequence[Row]) -> list[tuple[str, Labels]]:
 def _write_baseline(folder: RunFolder, spec: RunSpec, base: BaseModel, precision: Precision) -> int:
     """Embeddings of the reference rows by this very variant: fp32's and int8's differ enough to look like drift."""
     texts = [row.text for row in load_rows(folder, Split.REFERENCE)]
-    ids = encode(base.tokenizer(), texts, sequence_length(spec, base))
+    ids = encode(base.tokenizer(), texts, spec.recipe.max_length)
     graph = Graph(folder / graph_file(precision))
     embedding_ND = graph.run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).embedding_ND
     np.save(folder / _PARTIAL_FOLDER / baseline_file(precision), embedding_ND.astype("<f4"), allow_pickle=False)

@@ -16,11 +16,12 @@ from torch.nn import functional
 
 from services.contracts.training import Recipe
 from services.trainer.domain.spec import RunSpec, Split, Stage
+from services.trainer.errors import TooFewPositions
 from services.trainer.stages import checkpoint
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import encode, pad, shuffled
 from services.trainer.stages.checkpoint import Position
-from services.trainer.stages.encoder import Classifier
+from services.trainer.stages.encoder import Classifier, classifier, freeze
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.prepare import Prepared, load_rows
 from services.trainer.stages.stopping import Stopping
@@ -50,7 +51,6 @@ class Examples:
 def train(folder: RunFolder, spec: RunSpec, prepared: Prepared, stopping: Stopping) -> Trained:
     """Writes `trained.safetensors`: the weights that were trained. Raises Interrupted when told to stop."""
     torch.set_num_threads(spec.threads)
-    torch.manual_seed(spec.recipe.seed)
     inputs = train_inputs(spec, prepared)
     base = find_base_model(spec.base_model)
     model = _model(base, spec, len(prepared.labels))
@@ -100,21 +100,18 @@ def bfloat16_is_fast() -> bool:
 
 
 def _model(base: BaseModel, spec: RunSpec, labels: int) -> Classifier:
-    """Word embeddings and the lowest layers do not learn."""
-    model = Classifier(base.encoder(), labels)
-    model.requires_grad_(True)
-    model.encoder.embeddings.word_embeddings.requires_grad_(False)
-    if spec.frozen_layers:
-        model.encoder.embeddings.requires_grad_(False)
-    for layer in list(model.encoder.encoder["layer"].children())[: spec.frozen_layers]:
-        layer.requires_grad_(False)
+    """Raises a kind of UnsupportedBaseModel. From here on all that training draws depends on the recipe's seed."""
+    model = classifier(base, labels, spec.recipe.seed)
+    if model.positions < spec.recipe.max_length:
+        raise TooFewPositions(positions=model.positions, max_length=spec.recipe.max_length)
+    freeze(model, spec.frozen_layers)
     return model
 
 
 def _examples(folder: RunFolder, base: BaseModel, recipe: Recipe, labels: Sequence[str]) -> Examples:
     rows = load_rows(folder, Split.TRAIN)
     number = {label: index for index, label in enumerate(labels)}
-    ids = encode(base.tokenizer(), [row.text for row in rows], min(recipe.max_length, base.longest))
+    ids = encode(base.tokenizer(), [row.text for row in rows], recipe.max_length)
     return Examples(ids, [number[row.label] for row in rows])
 
 

@@ -22,7 +22,7 @@ from services.trainer.stages.export import export
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared
-from tests.unit.trainer.tiny import run_folder, runner, texts, write_jsonl
+from tests.unit.trainer.tiny import WIDTH, run_folder, runner, texts, write_jsonl
 
 pytestmark = pytest.mark.slow  # every stage for real, several times over
 
@@ -55,11 +55,11 @@ def test_the_artifact_has_exactly_the_files_of_the_contract(finished: RunFolder)
 def test_the_spec_and_the_baselines_tell_what_a_server_needs(finished: RunFolder) -> None:
     spec = ModelSpec.model_validate_json((finished / "artifact" / "millrace.json").read_bytes())
     assert spec.labels == ["fruit", "metal", "weather"]
-    assert (spec.max_length, spec.embedding_width, spec.base_model) == (32, 16, "base")
+    assert (spec.max_length, spec.embedding_width, spec.base_model) == (32, WIDTH, "base")
     for precision in spec.variants:
         baseline_ND = np.load(finished / "artifact" / baseline_file(precision), allow_pickle=False)
         assert baseline_ND.dtype == np.float32
-        assert baseline_ND.shape[1] == 16
+        assert baseline_ND.shape[1] == WIDTH
         np.testing.assert_allclose(np.linalg.norm(baseline_ND, axis=1), 1.0, atol=1e-4)
 
 
@@ -170,24 +170,24 @@ def test_a_folder_without_a_spec_is_a_usage_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "problem"),
+    ("file", "content", "code"),
     [
-        ("config.json", None, "no config.json"),
-        ("config.json", '{"model_type": "gpt2"}', "model_type"),
-        ("model.safetensors", None, "no model.safetensors"),
-        ("tokenizer.json", None, "no tokenizer.json"),
+        ("config.json", None, "bad_model_config"),
+        ("config.json", '{"model_type": "gpt2"}', "not_an_encoder"),
+        ("model.safetensors", None, "no_weights"),
+        ("tokenizer.json", None, "no_fast_tokenizer"),
     ],
 )
 def test_a_base_model_that_is_none_is_refused_by_name(
-    tmp_path: Path, file: str, content: str | None, problem: str
+    tmp_path: Path, file: str, content: str | None, code: str
 ) -> None:
     folder = run_folder(tmp_path)
     path = tmp_path / "base" / file
     path.unlink() if content is None else path.write_text(content)
     assert runner(folder).run() is ExitCode.DATA_REFUSED
     failure = Failure.model_validate_json((folder / "failure.json").read_bytes())
-    assert failure.code == "unsupported_base_model"
-    assert problem in failure.reason
+    assert (failure.code, failure.field, failure.retryable) == (code, "base_model", False)
+    assert failure.hint
     assert str(tmp_path) not in failure.reason
 
 
