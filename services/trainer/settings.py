@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -35,6 +35,10 @@ class TrainerSettings(ServiceSettings):
     base_model: str = Field(default=DEFAULT_BASE_MODEL, description=BASE_MODEL_TEXT)
     threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")
     frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="that is trained on; auto takes CUDA where there is a device"
+    )
+    fp16: bool = Field(default=True, description="make the variant that CUDA serves, beside int8 for CPUs")
     checkpoint_steps: int = Field(default=40, ge=1, le=100_000)
     memory_mib: int = Field(default=0, ge=0, description="resident memory of a run; 0 for no limit")
     dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, description="the largest data set")
@@ -93,6 +97,8 @@ class TrainerSettings(ServiceSettings):
             threads=self.run_threads(),
             checkpoint_steps=self.checkpoint_steps,
             frozen_layers=self.frozen_layers,
+            device=self.device,
+            fp16=self.fp16,
         )
 
     def execution(self) -> ExecutionPolicy:

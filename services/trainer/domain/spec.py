@@ -121,6 +121,8 @@ class Gates(_Frozen):
     int8_agreement: float = Field(default=0.95, ge=0, le=1)
     int8_f1_loss: float = Field(default=0.02, ge=0, le=1)
     int8_speedup: float = Field(default=1.0, ge=0)
+    fp16_agreement: float = Field(default=0.99, ge=0, le=1)
+    fp16_f1_loss: float = Field(default=0.01, ge=0, le=1)
 
 
 class DataContent(_Frozen):
@@ -139,6 +141,8 @@ class RunPolicy(_Frozen):
     threads: int = Field(default=1, ge=1, le=256)
     checkpoint_steps: int = Field(default=40, ge=1)
     frozen_layers: int = Field(default=0, ge=0, description="lowest encoder layers that keep their weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="that is trained on")
+    fp16: bool = Field(default=True, description="make the variant that CUDA serves")
 
 
 class OnShutdown(StrEnum):

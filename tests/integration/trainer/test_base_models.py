@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from services.contracts.artifact import Precision, graph_file
+from services.contracts.artifact import Device, Precision, graph_file
 from services.inference.outbound.checking import check
 from services.inference.outbound.engine import OrtEngine, softmax
 from services.kit.storage.artifacts import ArtifactStore
@@ -46,7 +46,7 @@ def engine_of(folder: RunFolder, precision: Precision = Precision.FP32) -> OrtEn
     store = ArtifactStore((folder / "store").as_uri(), folder / "keys")
     artifact = asyncio.run(store.fetch(result.artifact, folder / "cache"))
     asyncio.run(asyncio.to_thread(check, artifact, precision, 4))
-    return OrtEngine.load(artifact, precision, "cpu")
+    return OrtEngine.load(artifact, precision, Device.CPU)
 
 
 def test_the_graph_is_served_as_the_network_was_trained_padded_batches_included(finished: RunFolder) -> None:
