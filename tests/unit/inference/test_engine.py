@@ -79,6 +79,7 @@ def test_warming_runs_every_size_it_is_asked_for(engine: OrtEngine) -> None:
 @pytest.mark.parametrize(
     ("precision", "device"),
     [(Precision.FP16, Device.CPU), (Precision.INT8, Device.CUDA)],
+    ids=["half precision on a CPU", "int8 on a card"],
 )
 def test_a_variant_is_not_opened_on_a_device_that_it_is_not_meant_for(
     tmp_path: Path, precision: Precision, device: Device

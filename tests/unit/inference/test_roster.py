@@ -68,6 +68,7 @@ EVERY = [Precision.FP32, Precision.FP16, Precision.INT8]
         (Device.CPU, [Precision.FP32, Precision.FP16], Precision.FP32),
         (Device.CUDA, [], Precision.FP32),
     ],
+    ids=["all on a CPU", "all on a card", "no fp16 on a card", "no int8 on a CPU", "an older event on a card"],
 )
 def test_a_replica_brings_up_the_variant_for_its_device_and_reports_it(
     device: Device, variants: list[Precision], precision: Precision
