@@ -61,7 +61,7 @@ def train(folder: RunFolder, spec: RunSpec, prepared: Prepared, stopping: Stoppi
     optimizer = _optimizer(model, spec.recipe)
     start = checkpoint.restore_position(folder, inputs, model, optimizer) or Position(0, 0.0)
     if start.step:
-        folder.tell(Stage.TRAIN, start.step / len(plan), f"resumed at step {start.step} on {device.type}")
+        folder.tell(Stage.TRAIN, start.step / len(plan), f"resumed at step {start.step}")
     loss_sum = start.loss_sum
     model.train()
     for step in range(start.step, len(plan)):
