@@ -130,9 +130,7 @@ class Target(Fact):
     version: VersionNumber
     artifact: ArtifactRef
     precision: Precision = Field(description="the variant that was judged, which a CPU serves")
-    variants: list[Precision] = Field(
-        default_factory=list, description="all that passed; a replica takes the best for its device. Empty: that one"
-    )
+    variants: list[Precision] = Field(default_factory=list, description="all that passed; without them, that one")
     role: Role
     weight: int = Field(ge=0, le=100, description="percent of the traffic")
 
@@ -389,18 +387,8 @@ class RegistryFact(Event):
 
 
 EVENTS: Final[tuple[type[Event], ...]] = (
-    DatasetReady,
-    ModelTrained,
-    TrainingFailed,
-    DeploymentChanged,
-    ReplicaReported,
-    InferenceLogged,
-    FeedbackReceived,
-    InferenceRequested,
-    InferenceCompleted,
-    DriftDetected,
-    RolloutJudged,
-    SloBreached,
+    *(DatasetReady, ModelTrained, TrainingFailed, DeploymentChanged, ReplicaReported, InferenceLogged),
+    *(FeedbackReceived, InferenceRequested, InferenceCompleted, DriftDetected, RolloutJudged, SloBreached),
     RegistryFact,
 )
 
