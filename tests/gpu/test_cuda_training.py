@@ -11,13 +11,14 @@ from services.trainer.stages.prepare import prepare
 from services.trainer.stages.stopping import Stopping
 from tests.unit.trainer.tiny import CONFIGS, base_model, run_folder, runner
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*deterministic")]
 
 GATES = {"int8_speedup": 0.0, "int8_agreement": 0.5, "int8_f1_loss": 0.5}
 
 
 @pytest.fixture(autouse=True)
-def cuda() -> None:
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what another test did first may have fixed it otherwise
     torch = pytest.importorskip("torch", reason="CUDA device: torch is not installed")
     pytest.importorskip("transformers", reason="CUDA device: transformers is not installed")
     if not torch.cuda.is_available():
