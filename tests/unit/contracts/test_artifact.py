@@ -52,7 +52,7 @@ def test_a_spec_that_cannot_be_served_is_refused(changes: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize(
-    ("passed", "cpu", "cuda"),
+    ("passed", "host", "card"),
     [
         ("fp32 fp16 int8 int4", "int8", "fp16"),
         ("fp32 int8", "int8", "fp32"),
@@ -64,11 +64,11 @@ def test_a_spec_that_cannot_be_served_is_refused(changes: dict[str, object]) -> 
     ],
 )
 def test_each_device_serves_the_best_of_what_passed_and_is_meant_for_it(
-    passed: str, cpu: str | None, cuda: str | None
+    passed: str, host: str | None, card: str | None
 ) -> None:
     precisions = [Precision(name) for name in passed.split()]
-    assert best_variant(precisions, Device.CPU) == cpu
-    assert best_variant(precisions, Device.CUDA) == cuda
+    assert best_variant(precisions, Device.CPU) == host
+    assert best_variant(precisions, Device.CUDA) == card
 
 
 def test_an_artifact_that_names_no_devices_is_served_by_the_kind_of_its_variants() -> None:
