@@ -3,7 +3,7 @@
 ```
 millrace.json          this page's `ModelSpec`
 tokenizer.json         the tokenizer, for the `tokenizers` library
-fp32.onnx, int8.onnx   one self-contained graph a variant: no external data, no custom operators
+fp32.onnx, int8.onnx, fp16.onnx   one self-contained graph a variant: no external data, no custom operators
 baseline.fp32.npy      float32 [rows, width]: pooled embeddings of the reference split, by that variant
 evaluation.json        the whole evaluation report
 manifest.json          `Manifest`: every other file with its size and SHA-256
@@ -14,6 +14,7 @@ Each graph takes `input_ids` and `attention_mask` (int64 [batch, length]) and gi
 (float32 [batch, labels]) and `embedding` (float32 [batch, width], mean-pooled, unit length).
 """
 
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -30,8 +31,32 @@ SIGNATURE_FILE: Final = "model.sig"
 
 class Precision(StrEnum):
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+PREFERENCE: Final[Mapping[Device, tuple[Precision, ...]]] = {
+    Device.CPU: (Precision.INT8, Precision.INT4, Precision.FP32),
+    Device.CUDA: (Precision.FP16, Precision.FP32, Precision.INT4),
+}
+"""What a device serves, best first, and nothing else: float16 crawls on a CPU, and the nodes of dynamic int8 fall back
+from CUDA to the CPU, fifty times slower than float32 there."""
+
+
+def devices_of(precision: Precision) -> list[Device]:
+    """The devices that a variant is meant for."""
+    return [device for device, precisions in PREFERENCE.items() if precision in precisions]
+
+
+def best_variant(passed: Collection[Precision], device: Device) -> Precision | None:
+    """What the device serves of the variants that passed; None where none of them is meant for it."""
+    return next((precision for precision in PREFERENCE[device] if precision in passed), None)
 
 
 def graph_file(precision: Precision) -> str:
@@ -56,6 +81,13 @@ class ModelSpec(_Frozen):
     embedding_width: int = Field(ge=1)
     base_model: str
     variants: list[Precision] = Field(min_length=1)
+    devices: dict[Precision, list[Device]] = Field(
+        default_factory=dict, description="which devices each variant is meant for"
+    )
+
+    def meant_for(self, precision: Precision) -> list[Device]:
+        """The devices of a variant; those of its kind in an artifact that names none."""
+        return self.devices.get(precision) or devices_of(precision)
 
 
 class ManifestFile(_Frozen):

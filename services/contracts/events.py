@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import AwareDatetime, Field
 
-from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.artifact import ArtifactRef, Device, Precision
 from services.contracts.inference import RequestFailure
 from services.contracts.names import (
     DEFAULT_TENANT,
@@ -111,6 +111,8 @@ class TrainingFailed(Event):
     stage: str
     code: str = Field(description="stable, for programs: one_class, missing_file, out_of_memory, ...")
     reason: str
+    field: str | None = Field(default=None, description="what to change: of the recipe, or a setting of the trainer")
+    hint: str | None = Field(default=None, description="what to do about it")
     row: int | None = Field(default=None, description="the first offending row of the data set, counted from 1")
     retryable: bool
 
@@ -130,7 +132,8 @@ class Target(Fact):
 
     version: VersionNumber
     artifact: ArtifactRef
-    precision: Precision
+    precision: Precision = Field(description="the variant that was judged, which a CPU serves")
+    variants: list[Precision] = Field(default_factory=list, description="all that passed; without them, that one")
     role: Role
     weight: int = Field(ge=0, le=100, description="percent of the traffic")
 
@@ -173,6 +176,7 @@ class ReplicaVersion(Fact):
     state: Literal["loading", "ready", "failed"]
     reason: str | None = None
     tenant: Tenant = DEFAULT_TENANT
+    precision: Precision | None = Field(default=None, description="the variant that the replica took for its device")
 
 
 class ReplicaReported(Event):
@@ -188,6 +192,7 @@ class ReplicaReported(Event):
     sequence: int = Field(ge=1, description="grows by one a report; an older one is stale")
     generations: dict[str, int] = Field(default_factory=dict, description="newest seen, by [tenant/]deployment")
     versions: list[ReplicaVersion] = Field(default_factory=list)
+    device: Device | None = Field(default=None, description="what it computes on")
     capacity: int = Field(ge=1, description="requests it takes at once before refusing")
     leaving: bool = False
 
@@ -382,18 +387,8 @@ class RegistryFact(Event):
 
 
 EVENTS: Final[tuple[type[Event], ...]] = (
-    DatasetReady,
-    ModelTrained,
-    TrainingFailed,
-    DeploymentChanged,
-    ReplicaReported,
-    InferenceLogged,
-    FeedbackReceived,
-    InferenceRequested,
-    InferenceCompleted,
-    DriftDetected,
-    RolloutJudged,
-    SloBreached,
+    *(DatasetReady, ModelTrained, TrainingFailed, DeploymentChanged, ReplicaReported, InferenceLogged),
+    *(FeedbackReceived, InferenceRequested, InferenceCompleted, DriftDetected, RolloutJudged, SloBreached),
     RegistryFact,
 )
 

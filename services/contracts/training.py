@@ -91,6 +91,9 @@ class VariantReport(Fact):
     max_difference: float = Field(
         description="largest absolute difference of a logit to torch, padded batches included"
     )
-    speedup: float = Field(description="fp32 time over this variant's time, one text at a time, one thread")
+    speedup: float = Field(
+        description="fp32 time over this variant's time, one text at a time, one thread; "
+        "0 where the trainer has no device that it is meant for"
+    )
     passed: bool
     reason: str = ""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from services.contracts.artifact import Precision
+from services.contracts.artifact import Device, Precision
 from services.contracts.events import ReplicaReported
 from services.contracts.rpc import replica_pb2_grpc
 from services.contracts.tasks import TASKS, Tasks
@@ -19,7 +19,7 @@ from services.inference.inbound.events import compacted_topics
 from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.crew import TaskCrew
-from services.inference.outbound.engine import Device, OrtEngine, cuda_is_there
+from services.inference.outbound.engine import OrtEngine, device_for
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.pool import WorkerPool
 from services.inference.outbound.remembered import RememberedDeployments, ReportSequence
@@ -63,7 +63,7 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
     engines = adapters.engines or _pool(service, machine)
     crew, log = TaskCrew(), _log(service, settings)
     rpc_server = service.grpc(services_only=True)
-    roster = Roster()
+    roster = Roster(machine.device)
     address = _advertised(settings, rpc_server.port)
     reporter = _reporter(service, settings, roster, address, adapters.sequence)
     service.ports = ports = Ports(
@@ -94,11 +94,9 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
 
 
 def _machine(settings: InferenceSettings) -> _Machine:
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if cuda_is_there() else "cpu"
+    device = device_for(settings.device)
     cores = len(os.sched_getaffinity(0))
-    rows, tokens, workers = (64, 32_768, 2) if device == "cuda" else (8, 1_024, cores)
+    rows, tokens, workers = (64, 32_768, 2) if device is Device.CUDA else (8, 1_024, cores)
     limits = Limits(
         capacity=settings.capacity_texts,
         rows=settings.batch_rows or rows,

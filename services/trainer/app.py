@@ -143,6 +143,8 @@ def _training(settings: TrainerSettings) -> RunPolicy:
         threads=settings.run_threads(),
         checkpoint_steps=settings.checkpoint_steps,
         frozen_layers=settings.frozen_layers,
+        device=settings.device,
+        fp16=settings.fp16,
     )
 
 

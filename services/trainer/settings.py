@@ -27,10 +27,16 @@ class TrainerSettings(ServiceSettings):
         "A tenant's own uploads may be read always",
     )
     base_model: str = Field(
-        default="", description="a known name, or a local Hugging Face folder; the usual one when empty"
+        default="",
+        description="a packaged name, a Hugging Face folder, or an id of a model hub "
+        "(organisation/model@revision); the usual one when empty",
     )
     threads: int = Field(default=0, ge=0, le=256, description="of a run; 0: half the machine's cores, 4 at most")
     frozen_layers: int = Field(default=2, ge=0, le=48, description="lowest encoder layers that keep their weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="that is trained on; auto takes CUDA where there is a device"
+    )
+    fp16: bool = Field(default=True, description="make the variant that CUDA serves, beside int8 for CPUs")
     checkpoint_steps: int = Field(default=40, ge=1, le=100_000)
     memory_mib: int = Field(default=0, ge=0, description="resident memory of a run; 0 for no limit")
     dataset_bytes: int = Field(default=256 * 1024 * 1024, ge=1_024, description="the largest data set")
@@ -39,8 +45,8 @@ class TrainerSettings(ServiceSettings):
     lease_seconds: float = Field(default=10.0, gt=0, description="after which another process follows a worker's run")
     child_command: str = Field(
         default="",
-        description="starts a run's process in place of this Python, with the attempt's folder as its last argument: "
-        "torchrun --nproc-per-node 2 --module services.trainer.stages",
+        description="starts a run's process in place of this Python: one worker, with the attempt's folder as its last "
+        "argument, as by torchrun --nproc-per-node 1 --module services.trainer.stages",
     )
     on_shutdown: Literal["detach", "cancel"] = Field(
         default="detach",

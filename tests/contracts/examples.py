@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.artifact import ArtifactRef, Device, Precision
 from services.contracts.events import (
     DatasetReady,
     DeploymentChanged,
@@ -120,6 +120,8 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         stage="prepare",
         code="one_class",
         reason="every row carries the label 'files'",
+        field="uri",
+        hint="give rows of at least two labels",
         row=17,
         retryable=False,
     ),
@@ -127,7 +129,16 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         deployment="chapters",
         model="chapters",
         generation=4,
-        targets=[Target(version=2, artifact=ARTIFACT, precision=Precision.INT8, role=Role.CANARY, weight=10)],
+        targets=[
+            Target(
+                version=2,
+                artifact=ARTIFACT,
+                precision=Precision.INT8,
+                variants=[Precision.FP32, Precision.FP16, Precision.INT8],
+                role=Role.CANARY,
+                weight=10,
+            )
+        ],
         mirror=0.5,
         rollout=RolloutStep(rollout="rollout-01", version=2, state="canary", step=0, steps=2),
         reason="canary step 1 of 2",
@@ -145,8 +156,10 @@ EXAMPLES: Final[tuple[Event, ...]] = (
                 version=2,
                 state="failed",
                 reason="its hash does not fit",
+                precision=Precision.FP16,
             )
         ],
+        device=Device.CUDA,
         capacity=256,
         leaving=True,
     ),

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.contracts.artifact import Precision
+from services.contracts.artifact import Device, Precision
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest
 from services.inference.domain.batching import Limits
 from services.inference.domain.scoring import BatchFacts, Done, EngineRequest
-from services.inference.outbound.engine import CUDA, OrtEngine, cuda_is_there, open_session
+from services.inference.outbound.engine import CUDA, OrtEngine, cuda_is_there, device_for, open_session
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference import tiny
 from tests.unit.inference.wishes import key
@@ -28,15 +28,15 @@ def cuda() -> None:
 
 
 def test_the_session_runs_on_the_device_and_not_beside_it(tmp_path: Path) -> None:
-    session = open_session(tiny.write(tmp_path) / "fp32.onnx", "cuda")
+    session = open_session(tiny.write(tmp_path) / "fp32.onnx", Device.CUDA)
     assert session.get_providers()[0] == CUDA
-    assert OrtEngine.load(tmp_path, Precision.FP32, "auto").device == "cuda"
+    assert OrtEngine.load(tmp_path, Precision.FP32, device_for("auto")).device is Device.CUDA
 
 
 def test_answers_are_those_of_the_cpu_padded_batches_included(tmp_path: Path) -> None:
     tiny.write(tmp_path)
-    on_cuda = OrtEngine.load(tmp_path, Precision.FP32, "cuda")
-    on_cpu = OrtEngine.load(tmp_path, Precision.FP32, "cpu")
+    on_cuda = OrtEngine.load(tmp_path, Precision.FP32, Device.CUDA)
+    on_cpu = OrtEngine.load(tmp_path, Precision.FP32, Device.CPU)
     read = on_cpu.tokenise([" ".join(tiny.WORDS[: 1 + number % 14]) for number in range(64)])
     rows = [text.ids for text in read]
     expected = [row.scores for row in on_cpu.run(rows)]
@@ -56,7 +56,7 @@ async def test_requests_that_come_together_share_large_batches(tmp_path: Path) -
     seen: list[BatchFacts] = []
 
     def load(folder: Path, precision: Precision) -> OrtEngine:
-        return OrtEngine.load(folder, precision, "cuda")
+        return OrtEngine.load(folder, precision, Device.CUDA)
 
     limits = Limits(capacity=512, rows=64, tokens=32_768, padding=0.15)
     pool = WorkerPool(limits, 2, load=load, monotonic=time.monotonic, observe=lambda _tenant, facts: seen.append(facts))

@@ -20,9 +20,6 @@ NOT_IMPORTED: Final = {
     "httptools": "uvicorn loads it by name",
     "onnxscript": "torch's exporter loads it",
     "pyopenssl": "model-signing imports it, and does not declare it",
-    # Declared ahead of the Auto classes; these two lines go with the import, or with the declaration.
-    "accelerate": "base models by the Auto classes are under way",
-    "transformers": "base models by the Auto classes are under way",
 }
 """Why a declared distribution is imported by nobody here."""
 

@@ -36,7 +36,7 @@ def test_a_room_imports_whole_with_only_its_own_packages(room: str) -> None:
 
 def test_the_trainers_service_imports_with_torch_absent() -> None:
     """All of it but the stages, which run in a child process."""
-    heavy = {"torch", "transformers", "accelerate", "sklearn", "onnx", "onnxruntime", "onnxscript"}
+    heavy = {"torch", "transformers", "sklearn", "onnx", "onnxruntime", "onnxscript"}
     result = import_all("services.trainer", heavy, left_out="services.trainer.stages")
     assert result.returncode == 0, result.stderr
 

@@ -133,6 +133,9 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             session.out.text(f"{name:<13} {told[name]}")
     if told.get("failure_code"):
         session.out.text(f"{'failure':<13} {told['failure_code']}: {told['failure_reason']}")
+    if told.get("failure_hint"):
+        where = f" ({told['failure_field']})" if told.get("failure_field") else ""
+        session.out.text(f"{'what to do':<13} {told['failure_hint']}{where}")
     scores = overall(told)
     if scores:
         session.out.text(

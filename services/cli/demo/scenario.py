@@ -49,6 +49,7 @@ SETTINGS: Final = {
     "MILLRACE_INFERENCE_DRAIN_GRACE_SECONDS": "2",
     "MILLRACE_TRAINER_MINIMUM_FEEDBACK": "300",
     "MILLRACE_TRAINER_FROZEN_LAYERS": "3",
+    "MILLRACE_TRAINER_FP16": "false",  # no replica of the demo's serves it
 }
 """What the demo sets, unless the environment says otherwise."""
 

@@ -409,6 +409,8 @@ class Run(_message.Message):
     CANCELLED_BY_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
     HOLD_BACK_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_FIELD_NUMBER: _builtins.int
+    FAILURE_HINT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     model: _builtins.str
     dataset: _builtins.str
@@ -433,6 +435,9 @@ class Run(_message.Message):
     cancelled_by: _builtins.str
     cancel_reason: _builtins.str
     hold_back: _builtins.bool
+    failure_field: _builtins.str
+    """What to change, of the recipe or a setting, and what to do about it; empty where nothing is known to help."""
+    failure_hint: _builtins.str
     @_builtins.property
     def artifact(self) -> _common_pb2.Artifact: ...
     @_builtins.property
@@ -470,10 +475,12 @@ class Run(_message.Message):
         cancelled_by: _builtins.str = ...,
         cancel_reason: _builtins.str = ...,
         hold_back: _builtins.bool = ...,
+        failure_field: _builtins.str = ...,
+        failure_hint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "created_at", b"created_at", "ended_at", b"ended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancelled_by", b"cancelled_by", "cause", b"cause", "content_hash", b"content_hash", "created_at", b"created_at", "data_hash", b"data_hash", "dataset", b"dataset", "ended_at", b"ended_at", "failure_code", b"failure_code", "failure_reason", b"failure_reason", "hold_back", b"hold_back", "model", b"model", "progress", b"progress", "recipe_json", b"recipe_json", "run", b"run", "slices", b"slices", "start_reason", b"start_reason", "started_by", b"started_by", "status", b"status", "tfidf_macro_f1", b"tfidf_macro_f1", "trace_id", b"trace_id", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "attempt", b"attempt", "cancel_reason", b"cancel_reason", "cancelled_by", b"cancelled_by", "cause", b"cause", "content_hash", b"content_hash", "created_at", b"created_at", "data_hash", b"data_hash", "dataset", b"dataset", "ended_at", b"ended_at", "failure_code", b"failure_code", "failure_field", b"failure_field", "failure_hint", b"failure_hint", "failure_reason", b"failure_reason", "hold_back", b"hold_back", "model", b"model", "progress", b"progress", "recipe_json", b"recipe_json", "run", b"run", "slices", b"slices", "start_reason", b"start_reason", "started_by", b"started_by", "status", b"status", "tfidf_macro_f1", b"tfidf_macro_f1", "trace_id", b"trace_id", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from services.contracts.artifact import Device
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
 from services.contracts.names import DEFAULT_TENANT, place_of
 from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, Wish, move, wanted_by
@@ -79,6 +80,8 @@ def _may_try_again(entry: Held) -> bool:
 class Roster:
     """One replica's view: the newest generation of each deployment, and every version it holds."""
 
+    device: Device = Device.CPU
+    """Decides which variant of a version is wanted here."""
     deployments: dict[str, Wish] = field(default_factory=dict)
     """By place: tenants may give their deployments the same name."""
     held: dict[VersionKey, Held] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class Roster:
         return True
 
     def plan(self) -> list[Action]:
-        wanted = [item for wish in self.deployments.values() for item in wanted_by(wish)]
+        wanted = [item for wish in self.deployments.values() for item in wanted_by(wish, self.device)]
         return decide(wanted, self.held.values())
 
     def begin(self, wanted: Wanted) -> None:
@@ -168,6 +171,7 @@ class Roster:
                 state=state,
                 reason=entry.reason,
                 tenant=entry.key.tenant,
+                precision=entry.key.precision,
             )
             for entry in sorted(self.held.values(), key=lambda entry: (entry.key.place, entry.key.version))
             if (state := entry.reported_state) is not None
@@ -178,6 +182,7 @@ class Roster:
             sequence=sequence,
             generations={place: wish.changed.generation for place, wish in sorted(self.deployments.items())},
             versions=versions,
+            device=self.device,
             capacity=capacity,
             leaving=leaving,
         )
@@ -185,7 +190,7 @@ class Roster:
     def refresh_roles(self) -> None:
         """Copies the newest roles onto the entries that are held already."""
         for wish in self.deployments.values():
-            for item in wanted_by(wish):
+            for item in wanted_by(wish, self.device):
                 entry = self.held.get(item.key)
                 if entry is not None:
                     self.held[item.key] = replace(entry, wanted=item)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal
 
-from services.contracts.artifact import ArtifactRef, Precision
+from services.contracts.artifact import ArtifactRef, Device, Precision, best_variant
 from services.contracts.events import DeploymentChanged, Role, Target
 from services.contracts.names import DEFAULT_TENANT, place_of
 from services.inference.errors import IllegalMove
@@ -117,13 +117,17 @@ def move(held: Held, to: State, *, reason: str | None = None, retryable: bool = 
     return replace(held, state=to, reason=reason, retryable=retryable, attempts=attempts)
 
 
-def wanted_by(wish: Wish) -> list[Wanted]:
-    """What a deployment wants of a replica, the primary first."""
+def wanted_by(wish: Wish, device: Device = Device.CPU) -> list[Wanted]:
+    """What a deployment wants of a replica on that device, the primary first."""
     order = {Role.PRIMARY: 0, Role.CANARY: 1, Role.DRAINING: 2}
-    return [_wanted(wish, target) for target in sorted(wish.changed.targets, key=lambda target: order[target.role])]
+    return [
+        _wanted(wish, target, device) for target in sorted(wish.changed.targets, key=lambda target: order[target.role])
+    ]
 
 
-def _wanted(wish: Wish, target: Target) -> Wanted:
+def _wanted(wish: Wish, target: Target, device: Device) -> Wanted:
+    """The best variant for the device; where none is meant for it, the engine refuses what the registry names."""
     changed = wish.changed
-    key = VersionKey(changed.deployment, target.version, target.artifact.digest, target.precision, wish.tenant)
+    precision = best_variant(target.variants or [target.precision], device) or target.precision
+    key = VersionKey(changed.deployment, target.version, target.artifact.digest, precision, wish.tenant)
     return Wanted(key, changed.model, target.artifact, target.role)

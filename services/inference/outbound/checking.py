@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from pydantic import ValidationError
 
-from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, Precision, graph_file
+from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, Device, ModelSpec, Precision, graph_file
 from services.inference.errors import ArtifactRefused
 from services.inference.outbound.engine import Floats, OrtEngine, open_session, open_tokenizer, pad
 from services.inference.outbound.graphs import check_graph
@@ -34,7 +34,7 @@ SPEC_BYTES: Final = 1024**2
 
 # A padded row must come out as it does alone. int8 quantises activations with one scale a batch, so its rows
 # move a little with their neighbours; a dropped mask takes the cosine to 0.5-0.75.
-MASK_COSINE: Final = {Precision.FP32: 0.9999, Precision.INT8: 0.9, Precision.INT4: 0.9}
+MASK_COSINE: Final = {Precision.FP32: 0.9999, Precision.FP16: 0.999, Precision.INT8: 0.9, Precision.INT4: 0.9}
 UNIT_LENGTH_TOLERANCE: Final = 0.01
 
 SAMPLES: Final = (
@@ -74,8 +74,8 @@ def check(folder: Path, precision: Precision, rows: int) -> None:
         raise ArtifactRefused("bad_tokenizer", "its tokenizer is missing, or too large")
     tokenizer = open_tokenizer(tokenizer_file, spec.max_length)
     try:
-        session = open_session(graph, "cpu")
-        check_answers(OrtEngine(session, tokenizer, spec, "cpu"), precision, rows)
+        session = open_session(graph, Device.CPU)
+        check_answers(OrtEngine(session, tokenizer, spec, Device.CPU), precision, rows)
     except ArtifactRefused as refused:
         if re.search(r"alloc|memory", str(refused.__cause__), re.IGNORECASE):
             raise ArtifactRefused("too_much_memory", "it needs more memory than its size allows") from refused

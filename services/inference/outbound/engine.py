@@ -19,13 +19,12 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, Precision, graph_file
+from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, Device, ModelSpec, Precision, graph_file
 from services.inference.domain.heads import ENCODER_TASKS
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
 from services.inference.errors import ArtifactRefused
 from services.kit.core.log import logger
 
-Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
@@ -40,15 +39,17 @@ class OrtEngine:
     session: ort.InferenceSession
     tokenizer: Tokenizer
     spec: ModelSpec
-    device: Literal["cpu", "cuda"]
+    device: Device
 
     @classmethod
     def load(cls, folder: Path, precision: Precision, device: Device) -> "OrtEngine":
-        """Opens a checked artifact's variant. Raises ArtifactRefused when ONNX Runtime or the tokenizer cannot."""
+        """Opens a checked artifact's variant. Raises ArtifactRefused for one that is not meant for the device, and
+        when ONNX Runtime or the tokenizer cannot."""
         spec = ModelSpec.model_validate_json((folder / SPEC_FILE).read_bytes())
+        if device not in spec.meant_for(precision):
+            raise ArtifactRefused("wrong_device", f"its {precision} variant is not meant for {device}")
         tokenizer = open_tokenizer(folder / TOKENIZER_FILE, spec.max_length)
-        session = open_session(folder / graph_file(precision), device)
-        return cls(session, tokenizer, spec, "cuda" if session.get_providers()[0] == CUDA else "cpu")
+        return cls(open_session(folder / graph_file(precision), device), tokenizer, spec, device)
 
     @property
     def loaded(self) -> Loaded:
@@ -115,14 +116,14 @@ def open_tokenizer(path: Path, max_length: int) -> Tokenizer:
 
 
 def open_session(path: Path, device: Device) -> ort.InferenceSession:
-    """A session on the chosen device; `auto` takes CUDA where it works. Raises ArtifactRefused."""
+    """A session on that device and no other. Raises ArtifactRefused."""
     providers = providers_for(device)
     try:
         session = ort.InferenceSession(str(path), session_options(), providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no narrower base
         logger.warning("graph not loadable: %s", error)
         raise ArtifactRefused("not_loadable", "ONNX Runtime cannot load its graph") from error
-    if device == "cuda" and session.get_providers()[0] != CUDA:
+    if device is Device.CUDA and session.get_providers()[0] != CUDA:
         raise ArtifactRefused("no_device", "this replica was told to use CUDA, and ONNX Runtime finds no device")
     return session
 
@@ -148,9 +149,16 @@ def cuda_is_there() -> bool:
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
+def device_for(choice: Literal["auto", "cpu", "cuda"]) -> Device:
+    """`auto` takes CUDA where it is."""
+    if choice == "auto":
+        return Device.CUDA if cuda_is_there() else Device.CPU
+    return Device(choice)
+
+
 def providers_for(device: Device) -> list[str | tuple[str, dict[str, str]]]:
     """What to ask ONNX Runtime for, best first."""
-    if device == "cpu" or not cuda_is_there():
+    if device is Device.CPU or not cuda_is_there():
         return [CPU]
     # Finds the CUDA and cuDNN libraries that pip installed beside onnxruntime-gpu.
     ort.preload_dlls()

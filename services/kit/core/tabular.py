@@ -21,6 +21,7 @@ from services.contracts.errors import Invalid
 
 Format = Literal["jsonl", "csv"]
 _COLUMNS_TOLD: Final = 20
+_THIS_MACHINE: Final = ("", "localhost")
 
 
 class UnusableData(Invalid):
@@ -110,6 +111,12 @@ Record = Mapping[str, object] | UnusableData
 """A row's columns, or why it cannot be read."""
 
 
+def local_path(uri: str) -> Path | None:
+    """The path of a `file:` address on this machine; None for any other address."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in _THIS_MACHINE else None
+
+
 def locate(uri: str, roots: Sequence[Path]) -> Path:
     """The file, with every link resolved. Raises OutsideRoots, MissingFile, UnsupportedAddress.
 
@@ -122,7 +129,7 @@ def locate(uri: str, roots: Sequence[Path]) -> Path:
         raise OutsideRoots from error
     if parts.scheme != "file" or parts.query or parts.fragment:
         raise UnsupportedAddress(scheme=parts.scheme[:20] or "a bare path")
-    if parts.netloc not in ("", "localhost") or "\0" in path or not path.startswith("/"):
+    if parts.netloc not in _THIS_MACHINE or "\0" in path or not path.startswith("/"):
         raise OutsideRoots
     try:
         resolved = Path(path).resolve()

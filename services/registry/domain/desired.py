@@ -44,6 +44,7 @@ def desired(state: ModelState, name: str) -> DeploymentChanged:
                 version=served.version,
                 artifact=state.version(served.version).artifact,
                 precision=state.version(served.version).precision,
+                variants=state.version(served.version).passed_variants,
                 role=served.role,
                 weight=served.weight,
             )

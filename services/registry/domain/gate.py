@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from services.contracts.artifact import Precision
+from services.contracts.artifact import Device, Precision, best_variant
 from services.contracts.events import ModelTrained
 from services.contracts.training import PairedCounts, VariantReport
 from services.registry.domain.facts import Check, Gate
@@ -11,11 +11,13 @@ from services.registry.domain.policy import GatePolicy
 
 
 def serving_variant(trained: ModelTrained) -> VariantReport | None:
-    """int8 when it passed its quality proof, else fp32; none when there is neither."""
+    """What a CPU serves of those that passed their quality proof, else fp32; none where there is not even that.
+
+    Its scores are the version's, and the champion answers with it when the next one is compared.
+    """
     of = {variant.precision: variant for variant in trained.variants}
-    if Precision.INT8 in of and of[Precision.INT8].passed:
-        return of[Precision.INT8]
-    return of.get(Precision.FP32)
+    passed = [variant.precision for variant in trained.variants if variant.passed]
+    return of.get(best_variant(passed, Device.CPU) or Precision.FP32)
 
 
 def judge(trained: ModelTrained, champion: int | None, policy: GatePolicy) -> Gate:
@@ -82,7 +84,7 @@ def _variant(trained: ModelTrained) -> Check:
     variant = serving_variant(trained)
     passed = variant is not None and variant.passed
     if variant is None:
-        detail = "there is neither an int8 nor an fp32 variant"
+        detail = "there is no variant that a CPU serves"
     else:
         detail = f"{variant.precision} is to be served; {variant.reason or ('proved' if passed else 'not proved')}"
     return Check(name="variant", passed=passed, detail=detail, value=float(passed), limit=1.0)

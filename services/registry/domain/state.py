@@ -70,6 +70,10 @@ class Version(Fact):
     def artifact(self) -> ArtifactRef:
         return self.trained.artifact
 
+    @property
+    def passed_variants(self) -> list[Precision]:
+        return [variant.precision for variant in self.trained.variants if variant.passed]
+
 
 class Served(Fact):
     """One version that is to be loaded, and its share of the traffic."""

@@ -35,6 +35,7 @@ KEYS_VARIABLE: Final = "MILLRACE_RUN_KEYS_FOLDER"
 """Environment of the child process: whose work it is, where its spans are kept, and the keys that artifacts are
 signed and checked with. They belong to the machine, not to the run, so that no spec holds them."""
 DEFAULT_BASE_MODEL: Final = "all-MiniLM-L6-v2"
+BASE_MODEL_TEXT: Final = "a packaged name, a Hugging Face folder, or an id of a model hub (organisation/model@revision)"
 
 BASE: Final = "base"
 FEEDBACK: Final = "feedback"
@@ -111,6 +112,8 @@ class Gates(_Frozen):
     int8_agreement: float = Field(default=0.95, ge=0, le=1)
     int8_f1_loss: float = Field(default=0.02, ge=0, le=1)
     int8_speedup: float = Field(default=1.0, ge=0)
+    fp16_agreement: float = Field(default=0.99, ge=0, le=1)
+    fp16_f1_loss: float = Field(default=0.01, ge=0, le=1)
 
 
 class DataContent(_Frozen):
@@ -124,11 +127,13 @@ class DataContent(_Frozen):
 class RunPolicy(_Frozen):
     """What every run of this installation is given."""
 
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="a known name, or a local Hugging Face folder")
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description=BASE_MODEL_TEXT)
     limits: Limits = Limits()
     threads: int = Field(default=1, ge=1, le=256)
     checkpoint_steps: int = Field(default=40, ge=1)
     frozen_layers: int = Field(default=0, ge=0, description="lowest encoder layers that keep their weights")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="that is trained on")
+    fp16: bool = Field(default=True, description="make the variant that CUDA serves")
 
 
 class OnShutdown(StrEnum):
@@ -221,6 +226,8 @@ class Failure(_Frozen):
     stage: Stage
     code: str
     reason: str
+    field: str | None = Field(default=None, description="what to change: of the recipe, or a setting")
+    hint: str | None = Field(default=None, description="what to do about it")
     row: int | None = None
     retryable: bool
 

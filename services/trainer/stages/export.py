@@ -24,7 +24,6 @@ from services.trainer.stages.evaluate import (
     Evaluated,
     load_array,
     save_array,
-    sequence_length,
 )
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
@@ -65,7 +64,7 @@ def export_inputs(spec: RunSpec, evaluated: Evaluated) -> str:
 
 def write_graph(model: Classifier, folder: RunFolder, name: str) -> None:
     """One self-contained file with free batch and length."""
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=_longest(model))
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=model.positions)
     # two tensors: of one tensor given twice the exporter makes one input
     ids_BT, mask_BT = (torch.ones((2, 8), dtype=torch.int64) for _ in range(2))
     free = {0: batch, 1: length}
@@ -97,14 +96,10 @@ def _name_outputs(graph: Any) -> None:
         value.name = name
 
 
-def _longest(model: Classifier) -> int:
-    return int(model.encoder.config.max_position_embeddings)
-
-
 def _difference(folder: RunFolder, spec: RunSpec, graph: Graph) -> float:
     """Over all test rows, and over some alone, in mixed batches and padded to the full length."""
     base = find_base_model(spec.base_model)
-    length = sequence_length(spec, base)
+    length = spec.recipe.max_length
     ids = encode(base.tokenizer(), [row.text for row in load_rows(folder, Split.TEST)], length)
     logits_NC, embedding_ND = load_array(folder, LOGITS_FILE), load_array(folder, EMBEDDING_FILE)
     outputs = graph.run_all(by_length(ids, SCORING_BATCH, base.pad_token_id))

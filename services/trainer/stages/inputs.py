@@ -3,14 +3,15 @@
 import asyncio
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
 from services.contracts.errors import Unavailable
-from services.kit.core.tabular import MissingFile, UnsupportedAddress
+from services.kit.core.tabular import MissingFile, UnsupportedAddress, local_path
 from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import ChampionRef, TrainingSpec
+from services.trainer.stages.base_model import pinned
 from services.trainer.stages.spec import Champion, RunSpec
 
 DATA_FILE: Final = "data"
@@ -25,27 +26,24 @@ class DataStoreDown(Unavailable):
 def localise(spec: TrainingSpec, artifacts: ArtifactStore) -> RunSpec:
     """What lies elsewhere is fetched into the run's working folder, once for all its attempts.
 
-    Raises MissingFile, UnsupportedAddress, DataStoreDown, ArtifactRefused, ArtifactStoreDown.
+    Raises MissingFile, UnsupportedAddress, DataStoreDown, ArtifactRefused, ArtifactStoreDown; HubUnreachable and
+    NotOnTheHub for a base model that a hub has.
     """
-    working = _local(spec.working_uri)
+    working = local_path(spec.working_uri)
     if working is None:
         raise UnsupportedAddress(scheme=urlsplit(spec.working_uri).scheme[:20] or "a bare path")
     shared = (RunSpec.model_fields.keys() & TrainingSpec.model_fields.keys()) - _BY_ADDRESS
     return RunSpec(
-        **spec.model_dump(include=shared),
+        **spec.model_dump(include=shared - {"base_model"}),
+        base_model=pinned(spec.base_model),
         data=_fetched(spec.data_uri, working / DATA_FILE),
-        feedback=_local(spec.feedback_uri) if spec.feedback_uri else None,
+        feedback=local_path(spec.feedback_uri) if spec.feedback_uri else None,
         champion=_champion(spec.champion, artifacts, working) if spec.champion else None,
     )
 
 
-def _local(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
-
-
 def _fetched(uri: str, target: Path) -> Path:
-    if (local := _local(uri)) is not None:
+    if (local := local_path(uri)) is not None:
         return local
     if target.exists():
         return target

@@ -15,21 +15,20 @@ from services.contracts.artifact import (
     ModelSpec,
     Precision,
     baseline_file,
+    devices_of,
     graph_file,
 )
 from services.contracts.training import Comparison, Metrics
 from services.trainer.domain.spec import ARTIFACT_FOLDER, BASE, FEEDBACK, Split, Stage
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import by_length, encode
-from services.trainer.stages.compress import INT8_LOGITS_FILE, Compressed
+from services.trainer.stages.compress import LOGITS_FILES, Compressed, proof_graph
 from services.trainer.stages.evaluate import (
     CHAMPION_FILE,
     SCORING_BATCH,
     Evaluated,
     load_array,
-    sequence_length,
 )
-from services.trainer.stages.export import FP32_LOGITS_FILE
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.graphs import Graph
 from services.trainer.stages.prepare import Prepared, Row, load_rows
@@ -37,7 +36,6 @@ from services.trainer.stages.scores import Labels, label_numbers, paired, score
 from services.trainer.stages.spec import RunSpec
 
 _PARTIAL_FOLDER: Final = f"{ARTIFACT_FOLDER}.partial"
-_LOGITS: Final = {Precision.FP32: FP32_LOGITS_FILE, Precision.INT8: INT8_LOGITS_FILE}
 
 
 class Packaged(Finished):
@@ -58,7 +56,7 @@ def package(
     target = folder / _PARTIAL_FOLDER
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    passed = [variant.precision for variant in compressed.variants if variant.passed]
+    passed = compressed.passed()
     width = 0
     for precision in passed:
         _link(folder, graph_file(precision))
@@ -66,11 +64,12 @@ def package(
         folder.tell(Stage.PACKAGE, 0.2 + 0.7 * (passed.index(precision) + 1) / len(passed), f"baseline of {precision}")
     model = ModelSpec(
         labels=prepared.labels,
-        max_length=sequence_length(spec, base),
+        max_length=spec.recipe.max_length,
         pad_token_id=base.pad_token_id,
         embedding_width=width,
         base_model=base.name,
         variants=passed,
+        devices={precision: devices_of(precision) for precision in passed},
     )
     (target / SPEC_FILE).write_text(model.model_dump_json(indent=1))
     base.tokenizer().save(str(target / TOKENIZER_FILE), pretty=False)
@@ -89,7 +88,7 @@ def _scores(
 ) -> Packaged:
     rows = load_rows(folder, Split.TEST)
     truth_N = label_numbers(rows, prepared.labels)
-    answers_N = load_array(folder, _LOGITS[compressed.served().precision]).argmax(1)
+    answers_N = load_array(folder, LOGITS_FILES[compressed.served().precision]).argmax(1)
     slices = _slices(rows)
     metrics = Metrics(
         slices=[score(name, truth_N[chosen], answers_N[chosen], spec.recipe.seed) for name, chosen in slices],
@@ -119,8 +118,8 @@ def _slices(rows: Sequence[Row]) -> list[tuple[str, Labels]]:
 def _write_baseline(folder: RunFolder, spec: RunSpec, base: BaseModel, precision: Precision) -> int:
     """Embeddings of the reference rows by this very variant: fp32's and int8's differ enough to look like drift."""
     texts = [row.text for row in load_rows(folder, Split.REFERENCE)]
-    ids = encode(base.tokenizer(), texts, sequence_length(spec, base))
-    graph = Graph(folder / graph_file(precision))
+    ids = encode(base.tokenizer(), texts, spec.recipe.max_length)
+    graph = Graph(folder / proof_graph(precision))
     embedding_ND = graph.run_all(by_length(ids, SCORING_BATCH, base.pad_token_id)).embedding_ND
     np.save(folder / _PARTIAL_FOLDER / baseline_file(precision), embedding_ND.astype("<f4"), allow_pickle=False)
     return int(embedding_ND.shape[1])

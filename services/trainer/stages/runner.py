@@ -166,6 +166,8 @@ class Runner:
             stage=self.stage,
             code=refusal.code,
             reason=str(refusal),
+            field=refusal.at,
+            hint=refusal.advice,
             row=row if isinstance(row, int) else None,
             retryable=refusal.retryable,
         )

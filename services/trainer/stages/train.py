@@ -1,12 +1,11 @@
 """Stage 2: fine-tunes the encoder with a linear head, and goes on from its checkpoint after a kill.
 
 The recipe and its scores were measured on short texts: mean pooling, AdamW, warm-up over a tenth of the steps and
-linear decay, clipping at 1, frozen word embeddings, batches of near-equal length, bfloat16 where the CPU
+linear decay, clipping at 1, frozen word embeddings, batches of near-equal length, bfloat16 where the device
 multiplies in it.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,11 +15,13 @@ from torch.nn import functional
 
 from services.contracts.training import Recipe
 from services.trainer.domain.spec import Split, Stage
+from services.trainer.errors import TooFewPositions
 from services.trainer.stages import checkpoint
 from services.trainer.stages.base_model import BaseModel, find_base_model
 from services.trainer.stages.batches import encode, pad, shuffled
 from services.trainer.stages.checkpoint import Position
-from services.trainer.stages.encoder import Classifier
+from services.trainer.stages.device import arithmetic, bfloat16_is_fast, device_for, repeatable
+from services.trainer.stages.encoder import Classifier, classifier, freeze
 from services.trainer.stages.folder import Finished, RunFolder, hash_of
 from services.trainer.stages.prepare import Prepared, load_rows
 from services.trainer.stages.spec import RunSpec
@@ -51,10 +52,11 @@ class Examples:
 def train(folder: RunFolder, spec: RunSpec, prepared: Prepared, stopping: Stopping) -> Trained:
     """Writes `trained.safetensors`: the weights that were trained. Raises Interrupted when told to stop."""
     torch.set_num_threads(spec.threads)
-    torch.manual_seed(spec.recipe.seed)
     inputs = train_inputs(spec, prepared)
     base = find_base_model(spec.base_model)
-    model = _model(base, spec, len(prepared.labels))
+    device = device_for(spec.device)
+    repeatable(device)
+    model = _model(base, spec, len(prepared.labels)).to(device)
     examples = _examples(folder, base, spec.recipe, prepared.labels)
     plan = _plan(examples, spec.recipe)
     optimizer = _optimizer(model, spec.recipe)
@@ -79,12 +81,13 @@ def train(folder: RunFolder, spec: RunSpec, prepared: Prepared, stopping: Stoppi
 
 def train_inputs(spec: RunSpec, prepared: Prepared) -> str:
     """The hash of all that training depends on; threads too, since sums in another order differ in the last bit."""
-    numbers = (spec.recipe, spec.frozen_layers, spec.threads, bfloat16_is_fast())
+    device = device_for(spec.device)
+    numbers = (spec.recipe, spec.frozen_layers, spec.threads, device.type, bfloat16_is_fast(device))
     return hash_of(Stage.TRAIN, prepared.data_hash, spec.base_model, *numbers)
 
 
 def load_trained(folder: RunFolder, spec: RunSpec, prepared: Prepared) -> Classifier:
-    """The classifier that `train` left, ready to evaluate in float32."""
+    """The classifier that `train` left, on the CPU and ready to evaluate in float32, wherever it was trained."""
     torch.set_num_threads(spec.threads)
     model = _model(find_base_model(spec.base_model), spec, len(prepared.labels))
     found = checkpoint.load(folder, WEIGHTS_FILE, train_inputs(spec, prepared))
@@ -95,27 +98,19 @@ def load_trained(folder: RunFolder, spec: RunSpec, prepared: Prepared) -> Classi
     return model
 
 
-def bfloat16_is_fast() -> bool:
-    """Whether the CPU multiplies bfloat16 in hardware; without that, autocast only slows."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def _model(base: BaseModel, spec: RunSpec, labels: int) -> Classifier:
-    """Word embeddings and the lowest layers do not learn."""
-    model = Classifier(base.encoder(), labels)
-    model.requires_grad_(True)
-    model.encoder.embeddings.word_embeddings.requires_grad_(False)
-    if spec.frozen_layers:
-        model.encoder.embeddings.requires_grad_(False)
-    for layer in list(model.encoder.encoder["layer"].children())[: spec.frozen_layers]:
-        layer.requires_grad_(False)
+    """Raises a kind of UnsupportedBaseModel. From here on all that training draws depends on the recipe's seed."""
+    model = classifier(base, labels, spec.recipe.seed)
+    if model.positions < spec.recipe.max_length:
+        raise TooFewPositions(positions=model.positions, max_length=spec.recipe.max_length)
+    freeze(model, spec.frozen_layers)
     return model
 
 
 def _examples(folder: RunFolder, base: BaseModel, recipe: Recipe, labels: Sequence[str]) -> Examples:
     rows = load_rows(folder, Split.TRAIN)
     number = {label: index for index, label in enumerate(labels)}
-    ids = encode(base.tokenizer(), [row.text for row in rows], min(recipe.max_length, base.longest))
+    ids = encode(base.tokenizer(), [row.text for row in rows], recipe.max_length)
     return Examples(ids, [number[row.label] for row in rows])
 
 
@@ -147,18 +142,15 @@ def _step(
     model: Classifier, optimizer: torch.optim.Optimizer, examples: Examples, rows: list[int], pace: float, pad_id: int
 ) -> float:
     batch = pad(examples.ids, rows, pad_id)
-    targets_B = torch.tensor([examples.labels[row] for row in rows])
+    device = model.head.weight.device
+    targets_B = torch.tensor([examples.labels[row] for row in rows], device=device)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * pace
     optimizer.zero_grad(set_to_none=True)
-    with _arithmetic():
-        logits_BC, _ = model(torch.from_numpy(batch.ids_BT), torch.from_numpy(batch.mask_BT))
+    with arithmetic(device):
+        logits_BC, _ = model(torch.from_numpy(batch.ids_BT).to(device), torch.from_numpy(batch.mask_BT).to(device))
     loss = functional.cross_entropy(logits_BC, targets_B)
     loss.backward()
     nn.utils.clip_grad_norm_([value for value in model.parameters() if value.requires_grad], CLIP)
     optimizer.step()
     return float(loss.detach())
-
-
-def _arithmetic() -> AbstractContextManager[object]:
-    return torch.autocast("cpu", torch.bfloat16) if bfloat16_is_fast() else nullcontext()

@@ -3,7 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from services.contracts.artifact import ManifestFile, ModelSpec, Precision, baseline_file, graph_file
+from services.contracts.artifact import (
+    Device,
+    ManifestFile,
+    ModelSpec,
+    Precision,
+    baseline_file,
+    best_variant,
+    graph_file,
+)
 
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", "/a", ".hidden", "a\\b", "a\x00", "a\n", "é.onnx", "a" * 101])
@@ -41,3 +49,36 @@ def test_a_spec_from_a_newer_trainer_is_understood() -> None:
 def test_a_spec_that_cannot_be_served_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         spec(**changes)
+
+
+@pytest.mark.parametrize(
+    ("passed", "host", "card"),
+    [
+        ("fp32 fp16 int8 int4", "int8", "fp16"),
+        ("fp32 int8", "int8", "fp32"),
+        ("fp32 fp16", "fp32", "fp16"),
+        ("fp32 int4", "int4", "fp32"),
+        ("int8", "int8", None),
+        ("fp16", None, "fp16"),
+        ("", None, None),
+    ],
+)
+def test_each_device_serves_the_best_of_what_passed_and_is_meant_for_it(
+    passed: str, host: str | None, card: str | None
+) -> None:
+    precisions = [Precision(name) for name in passed.split()]
+    assert best_variant(precisions, Device.CPU) == host
+    assert best_variant(precisions, Device.CUDA) == card
+
+
+def test_an_artifact_that_names_no_devices_is_served_by_the_kind_of_its_variants() -> None:
+    described = {
+        "labels": ["a", "b"], "max_length": 16, "embedding_width": 4, "base_model": "x",
+        "variants": list(Precision),
+    }  # fmt: skip
+    silent = ModelSpec.model_validate(described)
+    assert silent.meant_for(Precision.INT8) == [Device.CPU]
+    assert silent.meant_for(Precision.FP16) == [Device.CUDA]
+    assert silent.meant_for(Precision.FP32) == [Device.CPU, Device.CUDA]
+    named = ModelSpec.model_validate(described | {"devices": {"int4": ["cpu"]}})
+    assert named.meant_for(Precision.INT4) == [Device.CPU]

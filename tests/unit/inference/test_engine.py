@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.contracts.artifact import Precision
+from services.contracts.artifact import Device, Precision, graph_file
 from services.inference.errors import ArtifactRefused
 from services.inference.outbound.engine import OrtEngine, open_session, open_tokenizer, pad, softmax
 from tests.unit.inference import tiny
@@ -13,7 +13,7 @@ from tests.unit.inference import tiny
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> OrtEngine:
-    return OrtEngine.load(tiny.write(tmp_path_factory.mktemp("artifact")), Precision.FP32, "cpu")
+    return OrtEngine.load(tiny.write(tmp_path_factory.mktemp("artifact")), Precision.FP32, Device.CPU)
 
 
 def ids(engine: OrtEngine, *texts: str) -> list[list[int]]:
@@ -59,7 +59,7 @@ def test_softmax_bears_large_logits() -> None:
 def test_a_file_that_is_no_graph_is_refused_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"<html>not found</html>")
     with pytest.raises(ArtifactRefused) as caught:
-        open_session(tmp_path / "x.onnx", "cpu")
+        open_session(tmp_path / "x.onnx", Device.CPU)
     assert caught.value.reason_code == "not_loadable"
     assert str(tmp_path) not in str(caught.value)
 
@@ -74,3 +74,18 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) ->
 def test_warming_runs_every_size_it_is_asked_for(engine: OrtEngine) -> None:
     engine.warm(4)
     assert engine.loaded.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device"),
+    [(Precision.FP16, Device.CPU), (Precision.INT8, Device.CUDA)],
+    ids=["half precision on a CPU", "int8 on a card"],
+)
+def test_a_variant_is_not_opened_on_a_device_that_it_is_not_meant_for(
+    tmp_path: Path, precision: Precision, device: Device
+) -> None:
+    tiny.write(tmp_path, described=tiny.spec(variants=[Precision.FP32, precision]))
+    (tmp_path / graph_file(precision)).write_bytes((tmp_path / "fp32.onnx").read_bytes())
+    with pytest.raises(ArtifactRefused, match=f"its {precision} variant is not meant for {device}") as caught:
+        OrtEngine.load(tmp_path, precision, device)
+    assert caught.value.reason_code == "wrong_device"

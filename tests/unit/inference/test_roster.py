@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from services.contracts.artifact import Device, Precision
 from services.contracts.events import Role
 from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire, Roster
 from services.inference.domain.versions import NEXT, Held, State, VersionKey, Wish, move, wanted_by
@@ -53,6 +54,33 @@ def test_an_older_or_repeated_generation_changes_nothing() -> None:
         False,
     ]
     assert roster.plan() == [BringUp(wanted_by(wish(2, target(2)))[0])]
+
+
+EVERY = [Precision.FP32, Precision.FP16, Precision.INT8]
+
+
+@pytest.mark.parametrize(
+    ("device", "variants", "precision"),
+    [
+        (Device.CPU, EVERY, Precision.INT8),
+        (Device.CUDA, EVERY, Precision.FP16),
+        (Device.CUDA, [Precision.FP32, Precision.INT8], Precision.FP32),
+        (Device.CPU, [Precision.FP32, Precision.FP16], Precision.FP32),
+        (Device.CUDA, [], Precision.FP32),
+    ],
+    ids=["all on a CPU", "all on a card", "no fp16 on a card", "no int8 on a CPU", "an older event on a card"],
+)
+def test_a_replica_brings_up_the_variant_for_its_device_and_reports_it(
+    device: Device, variants: list[Precision], precision: Precision
+) -> None:
+    roster = Roster(device)
+    roster.adopt(wish(1, target(1).model_copy(update={"variants": variants})))
+    (action,) = roster.plan()
+    assert isinstance(action, BringUp)
+    assert action.wanted.key.precision is precision
+    roster.begin(action.wanted)
+    report = roster.report(replica="r", address="a:1", sequence=1, capacity=1, leaving=False)
+    assert (report.device, report.versions[0].precision) == (device, precision)
 
 
 def test_a_deployment_that_wants_nothing_any_more_lets_every_version_go() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.kit.core.tabular import Format, Records, RowLimits, UnusableData, field_of
+from services.kit.core.tabular import Format, Records, RowLimits, UnusableData, field_of, local_path
 
 LIMITS = RowLimits(max_bytes=100_000, max_rows=5, max_text_characters=100)
 
@@ -64,3 +64,14 @@ def test_a_file_that_changed_has_another_stamp_and_links_are_not_followed(tmp_pa
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(UnusableData, match="no file"):
         Records(tmp_path / "link", "jsonl", LIMITS)
+
+
+def test_a_path_comes_back_from_its_address_whatever_it_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "two words, 50% and ä.jsonl"
+    assert local_path(path.as_uri()) == path
+    assert local_path(path.as_uri().replace("file://", "file://localhost")) == path
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/x", "/tmp/x", "file://elsewhere/tmp/x", "memory://x", ""])
+def test_what_lies_elsewhere_has_no_path_here(uri: str) -> None:
+    assert local_path(uri) is None

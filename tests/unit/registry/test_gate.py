@@ -26,7 +26,13 @@ def test_int8_is_served_where_it_passed_its_proof_and_fp32_where_it_did_not() ->
     fp32, good, bad = variant(Precision.FP32), variant(Precision.INT8), variant(Precision.INT8, passed=False)
     assert serving_variant(trained("a", variants=[fp32, good])) == good
     assert serving_variant(trained("a", variants=[fp32, bad])) == fp32
-    assert serving_variant(trained("a", variants=[variant(Precision.INT4)])) is None
+    assert serving_variant(trained("a", variants=[variant(Precision.INT4)])) == variant(Precision.INT4)
+    assert serving_variant(trained("a", variants=[variant(Precision.FP16)])) is None
+
+
+def test_a_smaller_variant_for_another_device_does_not_stand_for_the_version() -> None:
+    fp32, fp16, bad = variant(Precision.FP32), variant(Precision.FP16), variant(Precision.INT8, passed=False)
+    assert serving_variant(trained("a", variants=[fp32, bad, fp16])) == fp32
 
 
 def test_a_first_version_needs_no_comparison() -> None:
@@ -35,7 +41,7 @@ def test_a_first_version_needs_no_comparison() -> None:
 
 def test_a_variant_without_proof_is_refused() -> None:
     assert failed(variants=[variant(Precision.FP32, passed=False)]) == {"variant"}
-    assert failed(variants=[variant(Precision.INT4)]) == {"variant"}
+    assert failed(variants=[variant(Precision.FP16)]) == {"variant"}
 
 
 def test_too_few_test_rows_prove_nothing() -> None:

@@ -11,7 +11,6 @@ from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import ensure_keys
 from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import RUN_FILE, SPEC_FILE, TrainingSpec
-from services.trainer.stages.base_model import EncoderConfig
 from services.trainer.stages.folder import RunFolder
 from services.trainer.stages.runner import Runner
 from services.trainer.stages.spec import RunSpec
@@ -38,28 +37,56 @@ VOCABULARY = [
     *FILLER,
     *(word for words in SUBJECTS.values() for word in words.split()),
 ]
-CONFIG = EncoderConfig(
-    vocab_size=len(VOCABULARY),
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    intermediate_size=32,
-    max_position_embeddings=48,
-)
+WIDTH = 32
+"""Of an embedding. With less, how well a model learns is a matter of its seed."""
+_SIZES = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 2 * WIDTH,
+    "max_position_embeddings": 48,
+}
+_SPECIAL = {"pad_token_id": 0, "cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+CONFIGS: dict[str, dict[str, object]] = {
+    "bert": {"model_type": "bert", **_SIZES},
+    "roberta": {"model_type": "roberta", **_SIZES, **_SPECIAL, "pad_token_id": 1},
+    "distilbert": {
+        "model_type": "distilbert", "vocab_size": len(VOCABULARY), "dim": WIDTH, "n_layers": 2, "n_heads": 2,
+        "hidden_dim": 2 * WIDTH, "max_position_embeddings": 48,
+    },
+    "modernbert": {
+        "model_type": "modernbert", **_SIZES, **_SPECIAL, "num_hidden_layers": 3, "global_attn_every_n_layers": 2,
+        "local_attention": 8,
+    },
+}  # fmt: skip
+"""The architectures, as their config.json says it. RoBERTa counts positions from its padding token on."""
 
 
-def base_model(folder: Path) -> Path:
-    """A Hugging Face folder of a small random BERT."""
+def base_model(folder: Path, kind: str = "bert") -> Path:
+    """A Hugging Face folder of a small random encoder of that architecture."""
+    import warnings
+
     import torch  # seconds to load, and most users of this file want its rows alone
     from safetensors.torch import save_file
 
-    from services.trainer.stages.encoder import Encoder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations of another project
+        from transformers import AutoConfig, AutoModel
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(CONFIG.model_dump_json())
-    with torch.random.fork_rng():
+    (folder / "config.json").write_text(json.dumps(CONFIGS[kind]))
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder))
         torch.manual_seed(1)
-        save_file(Encoder(CONFIG).state_dict(), folder / "model.safetensors")
+        for module in model.modules():
+            # large weights, as torch draws them: from the library's own small ones so small a model learns little
+            if not isinstance(module, torch.nn.Module) or module is model or not hasattr(module, "reset_parameters"):
+                continue
+            module.reset_parameters()
+        weights = {name: value for name, value in model.state_dict().items() if not name.startswith("pooler.")}
+        save_file(weights, folder / "model.safetensors")
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -92,6 +92,8 @@ SAMPLES: Final[dict[str, Any]] = {
     "failed_rows": 3,
     "failure_code": "",
     "failure_reason": "",
+    "failure_field": "",
+    "failure_hint": "",
     "failure_row": 0,
     "format": "jsonl",
     "group_column": "module",
