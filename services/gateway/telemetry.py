@@ -9,7 +9,7 @@ FIRST_REQUEST: Final = "millrace.first_request"
 
 REQUESTS: Final = Counter(
     "millrace.gateway.requests",
-    "Classification requests by the version that answered and how it ended ('ok', or the refusal's code).",
+    "Requests of every task by the version that answered and how it ended ('ok', or the refusal's code).",
     ["tenant", "deployment", "version", "outcome"],
     unit="{request}",
 )
