@@ -150,8 +150,8 @@ class DeadLetterTopics(Protocol):
         """Every record up to now of the dead-letter topics of these topics; those written since then or later."""
         ...
 
-    def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        """The letters with their bodies, each partition's in order; one that its topic has dropped is left out."""
+    async def read(self, dead_letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, bytes]]:
+        """The letters with their bodies; one that its topic has dropped is left out. All bodies are held at once."""
         ...
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:

@@ -85,7 +85,7 @@ def show(
         "body": text,
     }
     session.out.data(document, lambda shown: _show(session, shown))
-    session.out.next(f"millrace dlq redeliver {content['letter']['letter']}")
+    session.out.next(f"millrace dlq redeliver {content['dead_letter']['address']}")
 
 
 @app.command("redeliver")
@@ -125,7 +125,7 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     going = [one for one in planned["redeliveries"] if not one["skipped"]]
     outcome = planned
     if going and not dry_run:
-        session.confirm(f"Send {len(going)} of {len(planned['letters'])} dead letters again?", yes=yes)
+        session.confirm(f"Send {len(going)} of {len(planned['redeliveries'])} dead letters again?", yes=yes)
         outcome = rest.change("POST", REDELIVER, _sent({**request, "dry_run": False}))
     outcome["dry_run"] = dry_run
     session.out.data(outcome, lambda document: _show_redelivery(session, document))
@@ -274,7 +274,7 @@ def _show_redelivery(session: Session, outcome: dict[str, Any]) -> None:
     for one in outcome["redeliveries"]:
         going = "would be sent" if outcome["dry_run"] else "sent"
         result = f"skipped, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
-        session.out.text(f"{one['letter']}  {printable(result)}")
+        session.out.text(f"{one['address']}  {printable(result)}")
     if not outcome["redeliveries"]:
         session.out.text("no dead letters")
     elif not outcome["dry_run"]:

@@ -47,7 +47,8 @@ class KafkaDeadLetters(DeadLetterTopics):
                     del records[:excess]
         return DeadLetterScan(records, not_read)
 
-    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+    async def read(self, dead_letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, bytes]]:
+        bodies: list[tuple[DeadLetter, bytes]] = []
         positions = {dead_letter.record.position: dead_letter for dead_letter in dead_letters}
         topics = sorted({dead_letter.topic + DLQ_SUFFIX for dead_letter in dead_letters})
         async with self._reading(topics) as consumer:
@@ -55,7 +56,8 @@ class KafkaDeadLetters(DeadLetterTopics):
                 for record in chunk:
                     position = Position(record.topic.removesuffix(DLQ_SUFFIX), record.partition, record.offset)
                     if (dead_letter := positions.get(position)) is not None:
-                        yield dead_letter, record.value or b""
+                        bodies.append((dead_letter, record.value or b""))
+        return bodies
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         newest: dict[tuple[str, str], str] = {}

@@ -1,6 +1,6 @@
 """The topics of dead letters in memory: a sender of records, and a reader of what was sent."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -43,10 +43,11 @@ class DeadLetterLog(DeadLetterTopics):
                 records.append(read_record(message, 0, offset, written_at))
         return records
 
-    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        for dead_letter in dead_letters:
-            message = self.on_topic(dead_letter.topic + DLQ_SUFFIX)[dead_letter.record.position.offset]
-            yield dead_letter, message.value or b""
+    async def read(self, dead_letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, bytes]]:
+        return [(one, self._body(one)) for one in dead_letters]
+
+    def _body(self, dead_letter: DeadLetter) -> bytes:
+        return self.on_topic(dead_letter.topic + DLQ_SUFFIX)[dead_letter.record.position.offset].value or b""
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         return {
