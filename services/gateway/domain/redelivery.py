@@ -91,10 +91,12 @@ def _skip(dead_letter: DeadLetter, code: str, why: str) -> Redelivery:
     return Redelivery(dead_letter, dead_letter.record.event_id, skipped=code, why=why[:MAX_WHY])
 
 
-def redeliver(dead_letter: DeadLetter, body: bytes | None, now: datetime) -> Redelivery:
+def skip_gone(dead_letter: DeadLetter) -> Redelivery:
+    return _skip(dead_letter, "gone", "its topic has dropped it meanwhile")
+
+
+def redeliver(dead_letter: DeadLetter, body: bytes, now: datetime) -> Redelivery:
     """The original record. It is skipped where it cannot be read: it would become a dead letter again."""
-    if body is None:
-        return _skip(dead_letter, "gone", "its topic has dropped it meanwhile")
     original = dead_letter.original(body)
     try:
         decode(original, now)

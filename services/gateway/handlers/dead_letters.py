@@ -1,20 +1,21 @@
 """Dead letters of the caller's own tenant: listed, shown, and sent to their topics again."""
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from services.contracts.errors import BadField
 from services.contracts.events import BY_TOPIC
 from services.gateway.domain.dead_letters import DeadLetter, DeadLetterFilter, read_dead_letters, read_position
-from services.gateway.domain.redelivery import Redelivery, redeliver, redeliver_corrected, skip_unread
+from services.gateway.domain.redelivery import Redelivery, redeliver, redeliver_corrected, skip_gone, skip_unread
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import NothingSelected, TooManyDeadLetters, UnknownDeadLetter
 from services.gateway.ports import Ports
 from services.kit.core.log import logger
 from services.kit.messaging.envelope import Message
+
+T = TypeVar("T")
 
 MAX_LETTERS: Final = 1_000
 """In one call; the addresses of a call are fewer."""
@@ -62,7 +63,7 @@ async def list_dead_letters(selection: DeadLetterFilter, tenant: str, ports: Por
 
 async def get_dead_letter(address: str, tenant: str, ports: Ports) -> tuple[DeadLetter, bytes]:
     """The letter and its body. Raises UnknownDeadLetter, also for another tenant's, and DeadLettersNotRead."""
-    return await _with_body(await _named((address,), tenant, ports), ports)
+    return await _of_one(await _named((address,), tenant, ports), lambda *both: both, ports)
 
 
 async def redeliver_dead_letters(command: RedeliverDeadLetters, caller: Caller, ports: Ports) -> Outcome:
@@ -102,29 +103,27 @@ def _batches(dead_letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
 async def _decide(
     batch: Sequence[DeadLetter], skipped: Sequence[Redelivery | None], ports: Ports
 ) -> Sequence[Redelivery]:
-    """On another thread: bodies may be large, and are parsed."""
-    pending = [one for one, skip in zip(batch, skipped, strict=True) if skip is None]
-    bodies = {one.address: body for one, body in await ports.dead_letters.read(pending)} if pending else {}
-    now = ports.clock.now()
-
-    def decide() -> list[Redelivery]:
-        return [skip or redeliver(one, bodies.get(one.address), now) for one, skip in zip(batch, skipped, strict=True)]
-
-    return await asyncio.to_thread(decide)
+    decided = {one.dead_letter.address: one for one in skipped if one is not None}
+    pending = [one for one in batch if one.address not in decided]
+    if pending:
+        redeliveries = await ports.dead_letters.read(pending, partial(redeliver, now=ports.clock.now()))
+        decided |= {one.dead_letter.address: one for one in redeliveries}
+    return [decided.get(one.address) or skip_gone(one) for one in batch]
 
 
 async def _corrected(dead_letters: Sequence[DeadLetter], command: RedeliverDeadLetters, ports: Ports) -> Redelivery:
     if len(command.addresses) != 1:
         raise BadField(name="corrected_body", problem="it is for one letter that is named", at="corrected_body")
-    dead_letter, body = await _with_body(dead_letters, ports)
-    corrected, now = command.corrected_body or b"", ports.clock.now()
-    return await asyncio.to_thread(partial(redeliver_corrected, dead_letter, body, corrected, now, again=command.again))
+    correct = partial(
+        redeliver_corrected, corrected=command.corrected_body or b"", now=ports.clock.now(), again=command.again
+    )
+    return await _of_one(dead_letters, correct, ports)
 
 
-async def _with_body(dead_letters: Sequence[DeadLetter], ports: Ports) -> tuple[DeadLetter, bytes]:
+async def _of_one(dead_letters: Sequence[DeadLetter], use: Callable[[DeadLetter, bytes], T], ports: Ports) -> T:
     [dead_letter] = dead_letters
-    for pair in await ports.dead_letters.read([dead_letter]):
-        return pair
+    for result in await ports.dead_letters.read([dead_letter], use):
+        return result
     raise UnknownDeadLetter(address=dead_letter.address)  # its topic dropped it in between
 
 
