@@ -81,12 +81,12 @@ async def test_grpc_does_the_same(gateway: Place) -> None:
     page = await gateway.rpc_method(DEAD_LETTERS, "ListDeadLetters")(wire.ListDeadLettersRequest(code="too_busy"))
     [dead_letter] = page.dead_letters
     get = gateway.rpc_method(DEAD_LETTERS, "GetDeadLetter")
-    topic, partition, offset = dead_letter.dead_letter.split("/")
+    topic, partition, offset = dead_letter.address.split("/")
     shown = await get(wire.GetDeadLetterRequest(topic=topic, partition=int(partition), offset=offset))
     assert shown.dead_letter == dead_letter
     redeliver = gateway.rpc_method(DEAD_LETTERS, "RedeliverDeadLetters")
-    done = await redeliver(wire.RedeliverDeadLettersRequest(addresses=[dead_letter.dead_letter], dry_run=True))
-    assert ([one.event_id for one in done.dead_letters], done.sent, done.dry_run) == (["evt-1"], 0, True)
+    done = await redeliver(wire.RedeliverDeadLettersRequest(addresses=[dead_letter.address], dry_run=True))
+    assert ([one.event_id for one in done.redeliveries], done.sent, done.dry_run) == (["evt-1"], 0, True)
 
 
 @pytest.mark.parametrize(
