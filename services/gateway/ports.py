@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.contracts.content import Content
 from services.contracts.tasks import Tasks
@@ -144,6 +144,9 @@ class DeadLetterScan:
     not_read: int = 0
 
 
+T = TypeVar("T")
+
+
 class DeadLetterTopics(Protocol):
     """The topics of dead letters. Each method raises DeadLettersNotRead when the broker does not answer in time."""
 
@@ -151,8 +154,11 @@ class DeadLetterTopics(Protocol):
         """Every record up to now of the dead-letter topics of these topics; those written since then or later."""
         ...
 
-    def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        """The letters with their bodies, each partition's in order; one that its topic has dropped is left out."""
+    async def read(self, dead_letters: Sequence[DeadLetter], use: Callable[[DeadLetter, bytes], T]) -> list[T]:
+        """What `use` makes of each letter and its body, on another thread: bodies may be large.
+
+        All are held at once. A letter that its topic has dropped is left out. Raises what `use` raises.
+        """
         ...
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -45,8 +46,9 @@ def list_letters(
     """Show dead letters, the oldest first, and what became of them."""
     session, now = Session(as_json=as_json), _now()
     query = {"topic": topic, "code": code, "since": _since(since, now), "waiting": "true" if waiting else ""}
-    pages = Listing(session.rest(), {**query, "page_size": min(limit, LARGEST_PAGE)})
-    dead_letters = [_with_age(one, now) for one in islice(pages, limit)][::-1]
+    with closing(session.rest()) as rest:
+        pages = Listing(rest, {**query, "page_size": min(limit, LARGEST_PAGE)})
+        dead_letters = [_with_age(one, now) for one in islice(pages, limit)][::-1]
     document = {"dead_letters": dead_letters, "total": pages.total, "not_read": pages.not_read}
     session.out.data(document, lambda shown: session.out.table(
         ["letter", "code", "tries", "age", "key", "event", "by", "status"],
@@ -75,7 +77,8 @@ def show(
 ) -> None:
     """Show one dead letter: why it is one, its headers and its body."""
     session = Session(as_json=as_json)
-    content = _content(session.rest(), letter)
+    with closing(session.rest()) as rest:
+        content = _content(rest, letter)
     body = base64.b64decode(content["body"])
     form, text = readable(body, None if whole else SHOWN_BYTES)
     document = {
@@ -85,7 +88,7 @@ def show(
         "body": text,
     }
     session.out.data(document, lambda shown: _show(session, shown))
-    session.out.next(f"millrace dlq redeliver {content['letter']['letter']}")
+    session.out.next(f"millrace dlq redeliver {content['dead_letter']['address']}")
 
 
 @app.command("redeliver")
@@ -112,21 +115,20 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     Exit code 1 when a letter that was named cannot be sent again, 4 when it is not there.
     """
     session = Session(as_json=as_json)
-    rest = session.rest()
     names = [_full_name(name) for name in letters or []]
     if bool(names) == bool(code or topic or every or since):
         message = "name the letters, or choose them with --code, --topic, --since or --all"
         raise CliError(message, hint="millrace dlq list", code="nothing_chosen", status=Exit.USAGE)
-    selection = (
-        {"addresses": names} if names else {"code": code, "topic": topic, "since": _since(since, _now()) or None}
-    )
-    request = {**selection, "all": every, "again": again, "corrected_body": _corrected(rest, names, body, edit=edit)}
-    planned = rest.post(REDELIVER, _sent({**request, "dry_run": True}))
-    going = [one for one in planned["redeliveries"] if not one["skipped"]]
-    outcome = planned
-    if going and not dry_run:
-        session.confirm(f"Send {len(going)} of {len(planned['letters'])} dead letters again?", yes=yes)
-        outcome = rest.change("POST", REDELIVER, _sent({**request, "dry_run": False}))
+    selection = {"addresses": names} if names else {"code": code, "topic": topic, "since": _since(since, _now())}
+    with closing(session.rest()) as rest:
+        corrected = _corrected(rest, names, body, edit=edit)
+        request = _sent({**selection, "all": every, "again": again, "corrected_body": corrected})
+        planned = rest.post(REDELIVER, {**request, "dry_run": True})
+        going = [one for one in planned["redeliveries"] if not one["skipped"]]
+        outcome = planned
+        if going and not dry_run:
+            session.confirm(f"Send {len(going)} of {len(planned['redeliveries'])} dead letters again?", yes=yes)
+            outcome = rest.change("POST", REDELIVER, {**request, "dry_run": False})
     outcome["dry_run"] = dry_run
     session.out.data(outcome, lambda document: _show_redelivery(session, document))
     if going and not dry_run:
@@ -274,7 +276,7 @@ def _show_redelivery(session: Session, outcome: dict[str, Any]) -> None:
     for one in outcome["redeliveries"]:
         going = "would be sent" if outcome["dry_run"] else "sent"
         result = f"skipped, {one['skipped']}: {one['why']}" if one["skipped"] else f"{going} as {one['event_id']}"
-        session.out.text(f"{one['letter']}  {printable(result)}")
+        session.out.text(f"{one['address']}  {printable(result)}")
     if not outcome["redeliveries"]:
         session.out.text("no dead letters")
     elif not outcome["dry_run"]:

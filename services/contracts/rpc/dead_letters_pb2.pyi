@@ -297,9 +297,12 @@ class RedeliverDeadLettersResponse(_message.Message):
     REDELIVERIES_FIELD_NUMBER: _builtins.int
     SENT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    NOT_READ_FIELD_NUMBER: _builtins.int
     sent: _builtins.int
     """How many records were sent: letters of one event, given up by several services, are one record."""
     dry_run: _builtins.bool
+    not_read: _builtins.int
+    """Older records that were not read, because there are too many to hold: narrow by topic or by time."""
     @_builtins.property
     def redeliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Redelivery]: ...
     def __init__(
@@ -308,10 +311,11 @@ class RedeliverDeadLettersResponse(_message.Message):
         redeliveries: _abc.Iterable[Global___Redelivery] | None = ...,
         sent: _builtins.int = ...,
         dry_run: _builtins.bool = ...,
+        not_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "redeliveries", b"redeliveries", "sent", b"sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "not_read", b"not_read", "redeliveries", b"redeliveries", "sent", b"sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,7 +335,7 @@ class Redelivery(_message.Message):
     event_id: _builtins.str
     """Of the record that is sent; of the letter where none is."""
     skipped: _builtins.str
-    """Why nothing is sent: redelivered_already, truncated, too_old, malformed or superseded; empty where a record is."""
+    """Why nothing is sent: redelivered_already, truncated, too_old, malformed, superseded or gone; empty where a record is."""
     why: _builtins.str
     """The same for people."""
     def __init__(

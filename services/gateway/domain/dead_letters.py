@@ -105,6 +105,11 @@ class DeadLetter:
         return self.record.position.topic
 
     @property
+    def order(self) -> tuple[str, str]:
+        """In which letters are listed: by time, then by address."""
+        return self.given_up_at.isoformat(), self.address
+
+    @property
     def key(self) -> str:
         return (self.record.key or b"").decode("utf-8", "replace")
 
@@ -158,24 +163,27 @@ class DeadLetter:
 
 
 def read_dead_letters(records: Iterable[DeadRecord]) -> list[DeadLetter]:
-    """The letters among the records of dead-letter topics, the oldest first, each with what became of it."""
+    """The letters among the records of dead-letter topics, the oldest first, each with what became of it.
+
+    A marker, and a letter that names its origin, count for letters of their own tenant alone.
+    """
     all_records = list(records)
     unmarked = [DeadLetter(record) for record in all_records if MARKER not in record.headers]
-    dead_letters = {dead_letter.address: dead_letter for dead_letter in unmarked}
+    by_address = {(one.record.tenant, one.address): one for one in unmarked}
     for record in all_records:
-        if (
-            MARKER in record.headers
-            and (dead_letter := dead_letters.get(record.headers.get(MARKER_ADDRESS, ""))) is not None
-        ):
+        if MARKER not in record.headers:
+            continue
+        owned = (record.tenant, record.headers.get(MARKER_ADDRESS, ""))
+        if owned in by_address:
             at = _read_time(record.headers.get(MARKER_AT, ""), record.written_at)
             event = record.headers.get(MARKER_EVENT, "")
-            dead_letters[dead_letter.address] = replace(dead_letter, redelivered_at=at, redelivered_as=event)
-    for dead_letter in unmarked:
-        origin = dead_letters.get(dead_letter.header(REDELIVERY_OF))
-        if origin is not None:  # its marker may be lost; the redelivery is not
-            at = origin.redelivered_at or dead_letter.given_up_at
-            dead_letters[origin.address] = replace(origin, failed_again=dead_letter.address, redelivered_at=at)
-    return sorted(dead_letters.values(), key=lambda dead_letter: (dead_letter.given_up_at, dead_letter.address))
+            by_address[owned] = replace(by_address[owned], redelivered_at=at, redelivered_as=event)
+    for one in unmarked:
+        owned = (one.record.tenant, one.header(REDELIVERY_OF))
+        if (origin := by_address.get(owned)) is not None:  # its marker may be lost; the redelivery is not
+            at = origin.redelivered_at or one.given_up_at
+            by_address[owned] = replace(origin, failed_again=one.address, redelivered_at=at)
+    return sorted(by_address.values(), key=lambda one: one.order)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from services.gateway.domain.dead_letters import (
 )
 from services.gateway.errors import RedeliveredAlready
 from services.kit.core.retention import DEAD_LETTER_RETENTION
-from services.kit.messaging.envelope import Envelope, Message, attributes_of, decode, encode, id_of
+from services.kit.messaging.envelope import Envelope, Message, attributes_of, decode, encode
 
 SOURCE: Final = "millrace/gateway"
+MAX_WHY: Final = 500
 
 NewestIds = Mapping[tuple[str, str], str]
 """Of compacted topics: the id of the newest event of each topic and key."""
@@ -37,15 +38,12 @@ class Redelivery:
     """A letter, and either the record that is sent or why none is."""
 
     dead_letter: DeadLetter
+    event_id: str
+    """Of the record that is sent; of the letter where none is."""
     message: Message | None = None
     skipped: str = ""
     """A code for programs; empty where a record is sent."""
     why: str = ""
-
-    @property
-    def event_id(self) -> str:
-        """Of the record that is sent; of the letter where none is."""
-        return id_of(self.message) if self.message is not None else self.dead_letter.record.event_id
 
     @property
     def identity(self) -> bytes:
@@ -58,7 +56,9 @@ class Redelivery:
 
     def marker(self, actor: str, now: datetime) -> Message:
         """Recorded beside the letter after the record was sent."""
+        tenant = self.dead_letter.record.tenant
         headers = {MARKER: actor, MARKER_ADDRESS: self.dead_letter.address, MARKER_EVENT: self.event_id}
+        headers["dlq-tenant"] = tenant
         topic = self.dead_letter.topic + DLQ_SUFFIX
         return Message(topic, self.dead_letter.record.key, None, (*headers.items(), (MARKER_AT, now.isoformat())))
 
@@ -71,20 +71,28 @@ def skip_unread(dead_letter: DeadLetter, newest: NewestIds, now: datetime, *, ag
             if dead_letter.failed_again
             else f"at {dead_letter.redelivered_at.isoformat()}"
         )
-        return Redelivery(dead_letter, skipped="redelivered_already", why=f"{why}; 'again' sends it once more")
+        return _skip(dead_letter, "redelivered_already", f"{why}; 'again' sends it once more")
     if dead_letter.truncated_from:
         size = dead_letter.truncated_from
         why = f"of {size} bytes only a part fitted the dead-letter topic; its producer has to send it"
-        return Redelivery(dead_letter, skipped="truncated", why=why)
+        return _skip(dead_letter, "truncated", why)
     if now - dead_letter.first_given_up_at > DEAD_LETTER_RETENTION:
         days = DEAD_LETTER_RETENTION.days
         why = f"first given up more than {days} days ago: a service that handled it may have forgotten its id"
-        return Redelivery(dead_letter, skipped="too_old", why=why)
+        return _skip(dead_letter, "too_old", why)
     event = BY_TOPIC[dead_letter.topic]
     if event.compacted and newest.get((dead_letter.topic, dead_letter.key)) != dead_letter.record.event_id:
         why = f"{event.owner} has published a newer event for {dead_letter.key}, and only the newest counts"
-        return Redelivery(dead_letter, skipped="superseded", why=why)
+        return _skip(dead_letter, "superseded", why)
     return None
+
+
+def _skip(dead_letter: DeadLetter, code: str, why: str) -> Redelivery:
+    return Redelivery(dead_letter, dead_letter.record.event_id, skipped=code, why=why[:MAX_WHY])
+
+
+def skip_gone(dead_letter: DeadLetter) -> Redelivery:
+    return _skip(dead_letter, "gone", "its topic has dropped it meanwhile")
 
 
 def redeliver(dead_letter: DeadLetter, body: bytes, now: datetime) -> Redelivery:
@@ -93,8 +101,8 @@ def redeliver(dead_letter: DeadLetter, body: bytes, now: datetime) -> Redelivery
     try:
         decode(original, now)
     except Refusal as error:
-        return Redelivery(dead_letter, skipped="malformed", why=f"{error} A corrected body can be sent instead.")
-    return Redelivery(dead_letter, _with_origin(original, dead_letter))
+        return _skip(dead_letter, "malformed", f"{error} A corrected body can be sent instead.")
+    return Redelivery(dead_letter, dead_letter.record.event_id, _with_origin(original, dead_letter))
 
 
 def redeliver_corrected(
@@ -103,9 +111,12 @@ def redeliver_corrected(
     """The letter with another body: an event of its own, caused by the first one.
 
     Its id is made of the first one and of the body, so that the same correction twice has one effect. Raises BadField
-    for a body that is no event, and RedeliveredAlready for a letter that was redelivered as another event: two events
-    have two effects.
+    for a body that is no event, or for an event of a compacted topic, of which only the owner's newest counts; and
+    RedeliveredAlready for a letter that was redelivered as another event: two events have two effects.
     """
+    if BY_TOPIC[dead_letter.topic].compacted:
+        problem = f"events of {dead_letter.topic} are not corrected: {BY_TOPIC[dead_letter.topic].owner} publishes anew"
+        raise BadField(name="corrected_body", problem=problem, at="corrected_body")
     original = dead_letter.original(body)
     cause = dead_letter.record.event_id or dead_letter.address
     digest = hashlib.sha256(f"{cause}\n".encode() + corrected).hexdigest()[:40]
@@ -128,7 +139,7 @@ def redeliver_corrected(
         raise RedeliveredAlready(
             address=dead_letter.address, event=dead_letter.redelivered_as or dead_letter.failed_again
         )
-    return Redelivery(dead_letter, _with_origin(encode(envelope), dead_letter))
+    return Redelivery(dead_letter, envelope.id, _with_origin(encode(envelope), dead_letter))
 
 
 def _with_origin(message: Message, dead_letter: DeadLetter) -> Message:

@@ -11,26 +11,31 @@ from services.kit.transport.grpc_requests import read_filter, read_timestamp, ti
 from services.kit.transport.pagination import BadPageToken, paging
 
 MAX_NAMES = 200
+MAX_KEY_CHARACTERS = 500
 
 
 async def list_all(request: wire.ListDeadLettersRequest, caller: Caller, ports: Ports) -> wire.ListDeadLettersResponse:
     page = paging("ListDeadLetters", request)
     listing = await handlers.list_dead_letters(_selection(request, waiting=request.waiting), caller.tenant, ports)
-    dead_letters = listing.dead_letters
-    if page.after:
-        start = next(
-            (index + 1 for index, dead_letter in enumerate(dead_letters) if dead_letter.address == page.after), None
-        )
-        if start is None:  # its topic dropped it: a page from the middle would hide letters
-            raise BadPageToken
-        dead_letters = dead_letters[start:]
-    shown, token = page.cut(dead_letters[: page.limit], lambda dead_letter: dead_letter.address)
+    cursor = _cursor(page.after)
+    rest = [one for one in listing.dead_letters if cursor is None or one.order < cursor]
+    shown, token = page.cut(rest[: page.limit], lambda one: "|".join(one.order))
     return wire.ListDeadLettersResponse(
         dead_letters=map(dead_letter_message, shown),
         next_page_token=token,
         total=len(listing.dead_letters),
         not_read=listing.not_read,
     )
+
+
+def _cursor(after: str) -> tuple[str, str] | None:
+    """After the letter that was shown last, whether or not it is still listed. Raises BadPageToken."""
+    if not after:
+        return None
+    time, separator, address = after.partition("|")
+    if not separator:
+        raise BadPageToken
+    return time, address
 
 
 async def get(request: wire.GetDeadLetterRequest, caller: Caller, ports: Ports) -> wire.DeadLetterContent:
@@ -56,7 +61,10 @@ async def redeliver(
     )
     outcome = await handlers.redeliver_dead_letters(command, caller, ports)
     return wire.RedeliverDeadLettersResponse(
-        redeliveries=map(_redelivery_message, outcome.redeliveries), sent=outcome.sent, dry_run=request.dry_run
+        redeliveries=map(_redelivery_message, outcome.redeliveries),
+        not_read=outcome.not_read,
+        sent=outcome.sent,
+        dry_run=request.dry_run,
     )
 
 
@@ -80,7 +88,7 @@ def dead_letter_message(dead_letter: DeadLetter) -> wire.DeadLetter:
         reason=dead_letter.header("dlq-reason"),
         tries=dead_letter.tries,
         by=dead_letter.header("dlq-by"),
-        key=dead_letter.key,
+        key=dead_letter.key[:MAX_KEY_CHARACTERS],
         event_id=dead_letter.record.event_id,
         trace_id=dead_letter.trace_id,
         given_up_at=timestamp(dead_letter.given_up_at),
@@ -96,7 +104,7 @@ def dead_letter_message(dead_letter: DeadLetter) -> wire.DeadLetter:
 def _redelivery_message(redelivery: Redelivery) -> wire.Redelivery:
     return wire.Redelivery(
         address=redelivery.dead_letter.address,
-        key=redelivery.dead_letter.key,
+        key=redelivery.dead_letter.key[:MAX_KEY_CHARACTERS],
         event_id=redelivery.event_id,
         skipped=redelivery.skipped,
         why=redelivery.why,

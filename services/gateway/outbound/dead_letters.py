@@ -1,10 +1,10 @@
 """Dead letters on Kafka: read without a group from every partition, and sent by the gateway's producer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -18,6 +18,8 @@ from services.kit.messaging.consumer_loop import POLL_MS
 from services.kit.messaging.envelope import Message, id_of
 from services.kit.messaging.ports import Sender
 from services.kit.messaging.records import to_message
+
+T = TypeVar("T")
 
 READ_SECONDS: Final = 20
 STOP_SECONDS: Final = 2.0
@@ -47,7 +49,8 @@ class KafkaDeadLetters(DeadLetterTopics):
                     del records[:excess]
         return DeadLetterScan(records, not_read)
 
-    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
+    async def read(self, dead_letters: Sequence[DeadLetter], use: Callable[[DeadLetter, bytes], T]) -> list[T]:
+        bodies: list[tuple[DeadLetter, bytes]] = []
         positions = {dead_letter.record.position: dead_letter for dead_letter in dead_letters}
         topics = sorted({dead_letter.topic + DLQ_SUFFIX for dead_letter in dead_letters})
         async with self._reading(topics) as consumer:
@@ -55,7 +58,8 @@ class KafkaDeadLetters(DeadLetterTopics):
                 for record in chunk:
                     position = Position(record.topic.removesuffix(DLQ_SUFFIX), record.partition, record.offset)
                     if (dead_letter := positions.get(position)) is not None:
-                        yield dead_letter, record.value or b""
+                        bodies.append((dead_letter, record.value or b""))
+        return await asyncio.to_thread(lambda: [use(dead_letter, body) for dead_letter, body in bodies])
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         newest: dict[tuple[str, str], str] = {}

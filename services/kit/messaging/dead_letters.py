@@ -42,7 +42,8 @@ class DeadLetter:
     def encode(self) -> Message:
         """The original bytes, key and headers, and the reason beside them."""
         original = self.message
-        headers = tuple({**dict(original.headers), **self._reason()}.items())
+        headers_of_event = {name: value for name, value in original.headers if not name.startswith("dlq-")}
+        headers = tuple({**headers_of_event, **self._reason()}.items())
         return Message(original.topic + DLQ_SUFFIX, original.key, original.value, headers)
 
     def encode_truncated(self) -> Message:

@@ -26,7 +26,8 @@ PACKAGED: Final[Mapping[str, tuple[str, str]]] = {"all-MiniLM-L6-v2": ("gt_all_m
 
 CONFIG_FILE: Final = "config.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
-_WEIGHTS: Final = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS_INDEX_FILE: Final = "model.safetensors.index.json"
+_WEIGHTS: Final = ("model.safetensors", WEIGHTS_INDEX_FILE)
 _PICKLES: Final = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _NO_PAD: Final = 0
 """The mask hides what stands there, so any token will do where a model names none."""
@@ -80,7 +81,20 @@ def find_base_model(name: str) -> BaseModel:
     if not any((folder / file).is_file() for file in _WEIGHTS):
         pickles = [file for file in _PICKLES if (folder / file).is_file()]
         raise PickledWeights(file=pickles[0]) if pickles else NoWeights
+    _check_shards(folder)
     return base
+
+
+def _check_shards(folder: Path) -> None:
+    """An index may name any file as a shard, a pickle too. Raises PickledWeights, BadModelConfig."""
+    if not (folder / WEIGHTS_INDEX_FILE).is_file():
+        return
+    shards = _read_json(folder / WEIGHTS_INDEX_FILE).get("weight_map")
+    if not isinstance(shards, dict):
+        raise BadModelConfig(problem=f"{WEIGHTS_INDEX_FILE} has no weight_map")
+    for shard in map(str, shards.values()):
+        if not shard.endswith(".safetensors") or shard != Path(shard).name:
+            raise PickledWeights(file=Path(shard).name[:100])
 
 
 def pinned(name: str) -> str:

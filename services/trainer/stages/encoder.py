@@ -56,8 +56,9 @@ def freeze(model: Classifier, layers: int) -> None:
     """Word embeddings do not learn; with `layers`, nor do the other embeddings and the lowest layers."""
     model.requires_grad_(True)
     model.encoder.get_input_embeddings().requires_grad_(False)
-    if layers:
-        model.encoder.embeddings.requires_grad_(False)
+    embeddings = getattr(model.encoder, "embeddings", None)  # some have the words' alone, which are frozen above
+    if layers and embeddings is not None:
+        embeddings.requires_grad_(False)
     for layer in _layers_of(model.encoder)[:layers]:
         layer.requires_grad_(False)
 

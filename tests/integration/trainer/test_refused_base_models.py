@@ -53,6 +53,12 @@ def pickle_alone(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(BOMB)
 
 
+def pickled_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "vocab.bin")
+    index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "vocab.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def fewer_tensors(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({name: weights[name] for name in weights if "layer.1." not in name}, folder / "model.safetensors")
@@ -104,6 +110,7 @@ def larger_vocabulary(folder: Path) -> None:
         (code_of_its_own, errors.RemoteCode, "never run"),
         (without("model.safetensors"), errors.NoWeights, "no model.safetensors"),
         (pickle_alone, errors.PickledWeights, "pytorch_model.bin, which is never opened"),
+        (pickled_shard, errors.PickledWeights, "vocab.bin, which is never opened"),
         (config(hidden_size=64), errors.WeightsDoNotFit, "cannot load them"),
         (config(num_hidden_layers=3), errors.WeightsDoNotFit, "encoder.layer.2"),
         (fewer_tensors, errors.WeightsDoNotFit, "16 tensors are missing"),

@@ -1,8 +1,9 @@
 """The topics of dead letters in memory: a sender of records, and a reader of what was sent."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from services.contracts.topics import DLQ_SUFFIX
 from services.gateway.domain.dead_letters import DeadLetter, DeadRecord, read_dead_letters, read_record
@@ -11,6 +12,8 @@ from services.gateway.ports import DeadLetterScan, DeadLetterTopics
 from services.kit.core.clock import VirtualClock
 from services.kit.messaging.envelope import Message, id_of
 from services.kit.messaging.producer import check_size
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -43,10 +46,11 @@ class DeadLetterLog(DeadLetterTopics):
                 records.append(read_record(message, 0, offset, written_at))
         return records
 
-    async def read(self, dead_letters: Sequence[DeadLetter]) -> AsyncIterator[tuple[DeadLetter, bytes]]:
-        for dead_letter in dead_letters:
-            message = self.on_topic(dead_letter.topic + DLQ_SUFFIX)[dead_letter.record.position.offset]
-            yield dead_letter, message.value or b""
+    async def read(self, dead_letters: Sequence[DeadLetter], use: Callable[[DeadLetter, bytes], T]) -> list[T]:
+        return [use(one, self._body(one)) for one in dead_letters]
+
+    def _body(self, dead_letter: DeadLetter) -> bytes:
+        return self.on_topic(dead_letter.topic + DLQ_SUFFIX)[dead_letter.record.position.offset].value or b""
 
     async def newest_ids(self, topics: Sequence[str]) -> NewestIds:
         return {

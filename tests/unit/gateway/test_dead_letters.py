@@ -10,11 +10,9 @@ from faststream.kafka import KafkaBroker
 from services.contracts.errors import BadField, Invalid
 from services.contracts.events import DatasetReady, DeploymentChanged
 from services.gateway.domain.dead_letters import MARKER, DeadLetter, DeadLetterFilter, read_position
-from services.gateway.domain.redelivery import Redelivery, redeliver_corrected
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import (
     NothingSelected,
-    RedeliveredAlready,
     TooManyDeadLetters,
     UnknownDeadLetter,
     UnknownTopic,
@@ -22,7 +20,7 @@ from services.gateway.errors import (
 from services.gateway.handlers import dead_letters as handlers
 from services.gateway.handlers.dead_letters import Outcome, RedeliverDeadLetters, redeliver_dead_letters
 from services.kit.messaging.delivery import Delivery
-from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope, Message, decode, encode, id_of
+from services.kit.messaging.envelope import Envelope, Message, encode, id_of
 from services.kit.messaging.in_memory import InMemorySubscribers
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
 from tests.unit.gateway.fakes import World
@@ -171,49 +169,6 @@ async def test_a_letter_that_is_not_there_is_not_found(gateway: World, log: Dead
         await handlers.get_dead_letter("dataset.ready/0/9", "default", gateway.ports)
 
 
-# --- tenants -----------------------------------------------------------------------------------
-
-STRUCTURED = (
-    b'{"specversion":"1.0","id":"mine","type":"dataset.ready","tenant":"acme","data":' + (PLAIN.value or b"") + b"}"
-)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        encoded(DATASET, tenant="acme"),
-        replace(PLAIN, value=STRUCTURED),
-        replace(encoded(DATASET, tenant="acme"), value=b"\x80 not an event"),
-        replace(encoded(DATASET, tenant="acme"), value=b"x" * (MAX_EVENT_BYTES + 1)),
-    ],
-    ids=["binary", "structured", "malformed", "truncated"],
-)
-async def test_another_tenants_letters_are_not_there(gateway: World, log: DeadLetterLog, message: Message) -> None:
-    await give_up(log, message)
-    theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
-    name = "dataset.ready/0/0"
-    assert (await handlers.list_dead_letters(ALL, "default", gateway.ports)).dead_letters == []
-    with pytest.raises(UnknownDeadLetter):
-        await handlers.get_dead_letter(name, "default", gateway.ports)
-    assert (await redeliver(gateway)).redeliveries == []
-    with pytest.raises(UnknownDeadLetter):
-        await redeliver_dead_letters(RedeliverDeadLetters((name,)), ADMIN, gateway.ports)
-    assert log.on_topic(TOPIC) == []
-    [dead_letter] = (await handlers.list_dead_letters(ALL, "acme", gateway.ports)).dead_letters
-    assert dead_letter.address == name
-    assert len((await redeliver(gateway, caller=theirs)).redeliveries) == 1
-
-
-async def test_a_correction_stays_in_the_tenant_of_its_letter(gateway: World, log: DeadLetterLog) -> None:
-    dead_letter = await give_up(log, replace(encoded(DATASET, tenant="acme"), value=b"{}"))
-    theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
-    foreign = STRUCTURED.replace(b'"acme"', b'"other"')
-    with pytest.raises(BadField):  # a wrapped event is no event of the topic
-        await redeliver(gateway, dead_letter, caller=theirs, corrected_body=foreign)
-    await redeliver(gateway, dead_letter, caller=theirs, corrected_body=PLAIN.value)
-    assert decode(log.on_topic(TOPIC)[0], gateway.clock.now()).tenant == "acme"
-
-
 # --- what is sent ------------------------------------------------------------------------------
 
 
@@ -347,52 +302,4 @@ async def test_nothing_both_and_too_much_are_refused(
     monkeypatch.setattr(handlers, "MAX_LETTERS", 1)
     with pytest.raises(TooManyDeadLetters):
         await redeliver(gateway)
-    assert log.on_topic(TOPIC) == []
-
-
-# --- corrections -------------------------------------------------------------------------------
-
-
-def corrected(gateway: World, dead_letter: DeadLetter, body: bytes | None, **options: Any) -> Redelivery:
-    options.setdefault("again", False)
-    return redeliver_corrected(dead_letter, b"{}", body or b"", gateway.clock.now(), **options)
-
-
-OTHER = DATASET.model_copy(update={"model": "others"}).model_dump_json().encode()
-
-
-async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(gateway: World, log: DeadLetterLog) -> None:
-    wrong = Message(TOPIC, b"wrong key", b'{"dataset": "docs"}', (("traceparent", "t"),))
-    dead_letter = await give_up(log, wrong)
-    await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
-    [sent] = log.on_topic(TOPIC)
-    envelope = decode(sent, gateway.clock.now())
-    first = dead_letter.record.event_id
-    assert envelope.id != first == id_of(wrong)
-    assert (envelope.causation, envelope.story, sent.key) == (first, first, b"docs")
-    assert sent.header("redelivery-of") == dead_letter.address
-
-
-async def test_the_same_correction_twice_is_one_event(gateway: World, log: DeadLetterLog) -> None:
-    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
-    first, same, other = [corrected(gateway, dead_letter, body).event_id for body in (PLAIN.value, PLAIN.value, OTHER)]
-    assert first == same != other
-
-
-async def test_a_second_correction_that_differs_is_refused_unless_it_is_asked_for(
-    gateway: World, log: DeadLetterLog
-) -> None:
-    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
-    await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
-    [dead_letter] = log.all()
-    assert corrected(gateway, dead_letter, PLAIN.value).event_id == dead_letter.redelivered_as
-    with pytest.raises(RedeliveredAlready):
-        corrected(gateway, dead_letter, OTHER)
-    assert corrected(gateway, dead_letter, OTHER, again=True).event_id != dead_letter.redelivered_as
-
-
-async def test_a_correction_that_is_no_event_is_refused_with_its_field(gateway: World, log: DeadLetterLog) -> None:
-    dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
-    with pytest.raises(BadField, match="uri: Field required"):
-        await redeliver(gateway, dead_letter, corrected_body=b'{"dataset": "docs"}')
     assert log.on_topic(TOPIC) == []
