@@ -77,7 +77,8 @@ async def test_feedback_becomes_an_event_and_asks_for_a_known_deployment(place: 
     assert reply.status_code == 202
     (record,) = await read_topic(place, "feedback.received", 1)
     assert record.key == b"news"
-    assert record.value == b'{"deployment":"news","request":"req-1","label":"data"}'
+    event = FeedbackReceived.model_validate_json(record.value or b"")
+    assert event == FeedbackReceived(deployment="news", request="req-1", label="data")
 
 
 async def test_rest_calls_reach_the_owner_with_the_callers_key_and_trace(place: Place) -> None:

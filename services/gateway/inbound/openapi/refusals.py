@@ -104,7 +104,7 @@ _RETRY_AFTER: Final = {
 def statuses(route: Route) -> list[int]:
     """The refusals that the route can give, as statuses."""
     found = {401, 403, 500, 503}
-    if route.parameters or "deployment" in route.request.fields_by_name:
+    if route.parameters or {"deployment", "addresses"}.intersection(route.request.fields_by_name.keys()):
         found |= {400, 404}
     if route.has_body:
         found |= {400, 408, 413, 415, 422}
