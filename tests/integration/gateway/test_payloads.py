@@ -1,4 +1,4 @@
-"""What a client sends stays closed on its way, and ends where it hangs up."""
+"""What a client sends stays closed on its way, and ends where it hangs up; and what it says of an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import inference_pb2, replica_pb2
 from services.gateway.inbound.http.routes import INFERENCE
 from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target, until
+from tests.integration.gateway.test_control import read_topic
 
 
 @pytest.fixture
@@ -64,3 +66,22 @@ async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(gateway
     call.cancel()
     await until(lambda: replica.cancelled == [replica.seen[-1].id], "the replica is reply")
     release.set()
+
+
+@pytest.mark.parametrize(
+    "judgement", [{"rating": 5}, {"score": 0.0}, {"reference": "no"}, {"label": "data", "item": 3}], ids=str
+)
+async def test_feedback_is_one_judgement_of_one_item(gateway: Place, judgement: dict[str, Any]) -> None:
+    await gateway.replica("replica-1", 1)
+    await gateway.deploy(target(1))
+    await gateway.serves(1)
+    path = "/api/v1/deployments/news/feedback"
+    given_at = "2026-11-03T12:00:00Z"
+    reply = await gateway.client.post(path, json={"request_id": "req-1", "given_at": given_at, **judgement})
+    assert reply.status_code == 202, reply.text
+    (record,) = await read_topic(gateway, "feedback.received", 1)
+    event = FeedbackReceived.model_validate_json(record.value)
+    assert event == FeedbackReceived(deployment="news", request="req-1", given_at=given_at, **judgement)
+    for wrong in ({}, {"label": "a", "rating": 1}, {"rating": 6}, {"score": 1.5}):
+        reply = await gateway.client.post(path, json={"request_id": "req-1", **wrong})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_field")
