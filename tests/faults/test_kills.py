@@ -177,7 +177,7 @@ def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: St
         return {number: requests_of(story).get(number, 0) - counted.get(number, 0) for number in expected}
 
     until(lambda: news() == expected, f"{expected} requests are counted", COUNTED_SECONDS)
-    labels = "SELECT count(*) FROM truth WHERE request LIKE ? OR request LIKE ?"
+    labels = "SELECT count(*) FROM feedback WHERE item LIKE ? OR item LIKE ?"
     until(
         lambda: (
             fleet.rows("monitor", labels, f"{traffic.prefix}-%", f"{canary.prefix}-%")[0][0]

@@ -14,7 +14,7 @@ from services.gateway.domain.dead_letters import DeadLetter, DeadRecord, Positio
 from services.gateway.domain.redelivery import NewestIds
 from services.gateway.errors import DeadLettersNotRead
 from services.gateway.ports import DeadLetterScan, DeadLetterTopics
-from services.kit.messaging.consumer_loop import POLL_MS
+from services.kit.messaging.consumer_loop import POLL_MS, cut_connections
 from services.kit.messaging.envelope import Message, id_of
 from services.kit.messaging.ports import Sender
 from services.kit.messaging.records import to_message
@@ -81,6 +81,8 @@ class KafkaDeadLetters(DeadLetterTopics):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_bytes=FETCH_BYTES,
+            # Before the limit of the whole: a client that is cancelled while it connects leaves its connection open.
+            request_timeout_ms=int(READ_SECONDS * 750),
         )
         try:
             async with asyncio.timeout(READ_SECONDS), self._reader:
@@ -155,3 +157,4 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
     with suppress(KafkaError, TimeoutError, OSError):
         async with asyncio.timeout(STOP_SECONDS):
             await consumer.stop()
+    await cut_connections(consumer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,10 @@ async def test_a_broker_that_does_not_answer_is_reported_within_the_limit(monkey
     monkeypatch.setattr(outbound, "READ_SECONDS", 0.3)
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        while await reader.read(1_000):
+            pass
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     async with server:
@@ -160,3 +163,5 @@ async def test_a_broker_that_does_not_answer_is_reported_within_the_limit(monkey
         for _ in range(2):  # the first leaves nothing locked
             with pytest.raises(Unavailable, match="could not be read"):
                 await topics.scan(["dataset.ready"], None)
+        gc.collect()  # a connection left open would be reported here
+        await asyncio.sleep(0.05)  # the server's ends close too
