@@ -68,11 +68,16 @@ class Rest:
 
     def pages(self, path: str, field: str, **query: object) -> Iterator[Any]:
         """Every row of a listing, page after page."""
+        for page in self.each_page(path, **query):
+            yield from page.get(field, [])
+
+    def each_page(self, path: str, **query: object) -> Iterator[Any]:
+        """The pages themselves, for what they say beside their rows; there is one at least."""
         token = ""
         while True:
-            told = self.get(path, **query, page_token=token)
-            yield from told.get(field, [])
-            token = told.get("next_page_token", "")
+            page = self.get(path, **query, page_token=token)
+            yield page
+            token = page.get("next_page_token", "")
             if not token:
                 return
 

@@ -1,6 +1,6 @@
 """Watching the topics as an outside consumer does: without a group, from now on, from a time or from the beginning."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -97,11 +97,6 @@ class Watcher:
             seen = _seen(message)
             if self._since is None or seen.stamp >= self._since:
                 return seen
-
-    def until_quiet(self, seconds: float) -> Iterator[ReceivedEvent]:
-        """Events, until none comes for this long."""
-        while (event := self.poll(seconds)) is not None:
-            yield event
 
     def close(self) -> None:
         self._consumer.close()

@@ -220,14 +220,13 @@ def _open_doors(
 
 
 def _limiter(service: Service[Ports], settings: GatewaySettings) -> Limiter:
-    memory = MemoryLimits(limits_of(settings), service.clock)
+    rules = limits_of(settings)
+    memory = MemoryLimits(rules, service.clock)
     if not settings.redis_url:
         return memory
     from services.gateway.outbound.shared_limits import RedisLimits  # only where a Redis is named
 
-    shared = RedisLimits(
-        settings.redis_url, limits_of(settings), memory, service.clock, owner=service.ids.new("gateway")
-    )
+    shared = RedisLimits(settings.redis_url, rules, memory, service.clock, owner=service.ids.new("gateway"))
     service.part("Redis", close=shared.close)
     service.runs("limits", shared.run)
     return shared

@@ -2,10 +2,9 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -47,9 +46,12 @@ def list_letters(
     session, now = Session(as_json=as_json), _now()
     query = {"topic": topic, "code": code, "since": _since(since, now), "waiting": "true" if waiting else ""}
     with closing(session.rest()) as rest:
-        pages = Listing(rest, {**query, "page_size": min(limit, LARGEST_PAGE)})
-        dead_letters = [_with_age(one, now) for one in islice(pages, limit)][::-1]
-    document = {"dead_letters": dead_letters, "total": pages.total, "not_read": pages.not_read}
+        pages = rest.each_page("/dead-letters", **query, page_size=min(limit, LARGEST_PAGE))
+        first = next(pages)
+        rows = (one for page in chain([first], pages) for one in page["dead_letters"])
+        dead_letters = [_with_age(one, now) for one in islice(rows, limit)][::-1]
+    total, not_read = first["total"], first["not_read"]
+    document = {"dead_letters": dead_letters, "total": total, "not_read": not_read}
     session.out.data(document, lambda shown: session.out.table(
         ["letter", "code", "tries", "age", "key", "event", "by", "status"],
         [
@@ -59,10 +61,10 @@ def list_letters(
         ],
         empty="no dead letters",
     ))  # fmt: skip
-    if pages.total > len(dead_letters):
-        session.out.say(f"{pages.total - len(dead_letters)} older ones are not shown; --limit shows more")
-    if pages.not_read:
-        session.out.say(f"{pages.not_read} older records were not read: there are too many to hold; --since narrows")
+    if total > len(dead_letters):
+        session.out.say(f"{total - len(dead_letters)} older ones are not shown; --limit shows more")
+    if not_read:
+        session.out.say(f"{not_read} older records were not read: there are too many to hold; --since narrows")
     if dead_letters:
         newest = dead_letters[-1]["address"]
         session.out.next(f"millrace dlq show {newest}", f"millrace dlq redeliver {newest} --dry-run")
@@ -136,27 +138,6 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
         session.out.next(f"millrace dlq list {sent_to}", f"millrace events tail {sent_to}")
     if names and len(going) < len(planned["redeliveries"]):
         raise typer.Exit(int(Exit.FAILED))
-
-
-class Listing:
-    """Letters page after page; `total` and `not_read` are those of the first page, once it was read."""
-
-    def __init__(self, rest: Rest, query: dict[str, object]) -> None:
-        self._rest = rest
-        self._query = query
-        self.total = 0
-        self.not_read = 0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        token = ""
-        while True:
-            page = self._rest.get("/dead-letters", **self._query, page_token=token)
-            if not token:
-                self.total, self.not_read = page["total"], page["not_read"]
-            yield from page["dead_letters"]
-            token = page["next_page_token"]
-            if not token:
-                return
 
 
 def _sent(request: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,6 @@ def change(generation: int) -> Message:
 def read(servers: str, **options: Any) -> list[Any]:
     watcher = Watcher(servers, [TOPIC], from_beginning=True, **options)
     try:
-        return list(watcher.until_quiet(1.0))
+        return list(iter(partial(watcher.poll, 1.0), None))
     finally:
         watcher.close()
