@@ -127,14 +127,14 @@ def _by_schema(data: Any, schema: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _by_envelope(content: bytes, event: "type[Event]") -> Iterator[Problem]:
-    from services.contracts.errors import Refusal
+    from services.contracts.errors import MillraceError
     from services.kit.core.clock import SystemClock
     from services.kit.messaging.envelope import Message, decode
 
     try:
         decode(Message(event.topic, None, content), SystemClock().now())
-    except Refusal as refusal:
-        yield Problem(refusal.at or "", str(refusal), refusal.advice or "", ENVELOPE)
+    except MillraceError as refusal:
+        yield Problem(refusal.field or "", str(refusal), refusal.hint or "", ENVELOPE)
 
 
 def _class_of(topic: str, kind: str, data: Any) -> "type[Event] | None":

@@ -40,7 +40,7 @@ def message_of(topic: str, body: Mapping[str, Any], attributes: Mapping[str, str
 
     Raises CliError for a body that is no event of this topic, and for one that no service would take.
     """
-    from services.contracts.errors import Refusal
+    from services.contracts.errors import MillraceError
     from services.kit.core.clock import SystemClock
     from services.kit.core.ids import SystemIds
     from services.kit.messaging.envelope import TRACE_HEADERS, Message, decode, encode
@@ -57,9 +57,9 @@ def message_of(topic: str, body: Mapping[str, Any], attributes: Mapping[str, str
     headers = tuple((name if name in TRACE_HEADERS else f"ce_{name}", value) for name, value in told.items())
     try:
         envelope = decode(Message(topic, None, content, headers), now)
-    except Refusal as refusal:
-        expected = next((one.hint for one in check(content, topic).problems if one.field == refusal.at), "")
-        hint = expected or refusal.advice or f"millrace events schema {topic}"
+    except MillraceError as refusal:
+        expected = next((one.hint for one in check(content, topic).problems if one.field == refusal.field), "")
+        hint = expected or refusal.hint or f"millrace events schema {topic}"
         raise CliError(str(refusal), hint=hint, code=refusal.code) from refusal
     return encode(envelope)
 

@@ -1,6 +1,6 @@
-"""What Millrace refuses, in one tree. The docstring of a refusal is its message.
+"""The errors of Millrace, in one tree. The docstring of an error is its message.
 
-Refusal
+MillraceError
 ├── Invalid            the caller must change what was sent
 │   ├── Malformed      it cannot be read
 │   └── BadField       one field of it is wrong
@@ -16,13 +16,13 @@ Refusal
 ├── TimedOut
 └── InternalError      an error of ours, which tells nothing of the inside
 
-A room derives its own refusals from these in its `errors.py`. Each transport maps `kind` once
+A service derives its own errors from these in its `errors.py`. Each transport maps `kind` once
 (`kit/transport/http.py`, `kit/transport/rpc.py`); nothing here knows a status code.
 """
 
 import re
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -57,22 +57,25 @@ class ErrorBody(BaseModel):
     retry_after_seconds: float | None = None
 
 
-class Refusal(Exception):
+class MillraceError(Exception):
     """The request was refused."""
 
     kind: Kind = Kind.INTERNAL
-    hint: ClassVar[str | None] = None
-    field: ClassVar[str | None] = None
+    hint: str | None = None
+    field: str | None = None
     retryable: bool = False
 
-    def __init__(self, *, at: str | None = None, advice: str | None = None, **facts: object) -> None:
-        """`facts` fill the docstring; `at` names the offending field, `advice` replaces the class's hint."""
-        self.facts = facts
-        self.at = at if at is not None else self.field
-        template = advice if advice is not None else self.hint
-        self.advice = template.format(**facts) if template is not None else None
+    def __init__(self, *, field: str | None = None, hint: str | None = None, **details: object) -> None:
+        """`details` fill the docstring and the hint; `field` names the offending field, `hint` says what to do.
+
+        Both replace what the class says of itself.
+        """
+        self.details = details
+        self.field = field if field is not None else self.field
+        template = hint if hint is not None else self.hint
+        self.hint = template.format(**details) if template is not None else None
         summary = (type(self).__doc__ or "").strip().splitlines()[0]
-        super().__init__(summary.format(**facts))
+        super().__init__(summary.format(**details))
 
     @property
     def code(self) -> str:
@@ -86,23 +89,23 @@ class Refusal(Exception):
         return RETRY_AFTER_SECONDS if told is None and self.retryable else told
 
     def body(self) -> ErrorBody:
-        retry = self.facts.get("retry_after_seconds")
+        retry = self.details.get("retry_after_seconds")
         return ErrorBody(
             code=self.code,
             message=str(self),
-            field=self.at,
-            hint=self.advice,
+            field=self.field,
+            hint=self.hint,
             retry_after_seconds=float(retry) if isinstance(retry, int | float) else None,
         )
 
 
-class InternalError(Refusal):
+class InternalError(MillraceError):
     """Something went wrong inside."""
 
     hint = "the service's log has the trace"
 
 
-class Invalid(Refusal):
+class Invalid(MillraceError):
     """The request is not valid: {problem}."""
 
     kind = Kind.INVALID
@@ -116,51 +119,51 @@ class BadField(Invalid):
     """The field '{name}' is not valid: {problem}."""
 
 
-class Unauthenticated(Refusal):
+class Unauthenticated(MillraceError):
     """A valid API key is needed."""
 
     kind = Kind.UNAUTHENTICATED
     hint = "send it as 'Authorization: Bearer KEY'; 'millrace status' shows the file that holds yours"
 
 
-class Forbidden(Refusal):
+class Forbidden(MillraceError):
     """This key may not do that."""
 
     kind = Kind.FORBIDDEN
 
 
-class NotFound(Refusal):
+class NotFound(MillraceError):
     """There is nothing here by that name."""
 
     kind = Kind.NOT_FOUND
 
 
-class Conflict(Refusal):
+class Conflict(MillraceError):
     """The present state does not allow that."""
 
     kind = Kind.CONFLICT
 
 
-class Stale(Refusal):
+class Stale(MillraceError):
     """It has changed since it was looked at."""
 
     kind = Kind.STALE
     hint = "look again, and decide anew"
 
 
-class TooLarge(Refusal):
+class TooLarge(MillraceError):
     """{what} is larger than the limit of {limit}."""
 
     kind = Kind.TOO_LARGE
 
 
-class Unsupported(Refusal):
+class Unsupported(MillraceError):
     """{what} is not supported."""
 
     kind = Kind.UNSUPPORTED
 
 
-class Overloaded(Refusal):
+class Overloaded(MillraceError):
     """{queued} requests are already waiting, which is the limit."""
 
     kind = Kind.OVERLOADED
@@ -168,21 +171,21 @@ class Overloaded(Refusal):
     retryable = True
 
 
-class Unavailable(Refusal):
+class Unavailable(MillraceError):
     """{what} does not answer."""
 
     kind = Kind.UNAVAILABLE
     retryable = True
 
 
-class TimedOut(Refusal):
+class TimedOut(MillraceError):
     """The deadline of {seconds} seconds passed."""
 
     kind = Kind.TIMED_OUT
     retryable = True
 
 
-class Relayed(Refusal):
+class Relayed(MillraceError):
     """Another service refused."""
 
     def __init__(self, kind: Kind, body: ErrorBody) -> None:

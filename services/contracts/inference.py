@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.training import Fact
 
 
@@ -16,6 +16,6 @@ class RequestFailure(Fact):
     retryable: bool = Field(description="the same request may be answered if it is sent again")
 
     @classmethod
-    def of(cls, error: Refusal) -> "RequestFailure":
+    def of(cls, error: MillraceError) -> "RequestFailure":
         body = error.body()
         return cls(code=body.code, message=body.message, field=body.field, hint=body.hint, retryable=error.retryable)

@@ -1,6 +1,6 @@
 """What the gateway refuses.
 
-Refusal
+MillraceError
 ├── Invalid      NoCondition, TokensNotText, TooManyDimensions, EmptyUpload, WrongContent, NotText,
 │                UnknownTopic, NothingSelected, TooManyDeadLetters
 ├── Forbidden    ForeignHost, ForeignOrigin, OtherTenant
@@ -22,9 +22,9 @@ from services.contracts.errors import (
     Conflict,
     Forbidden,
     Invalid,
+    MillraceError,
     NotFound,
     Overloaded,
-    Refusal,
     Stale,
     TimedOut,
     TooLarge,
@@ -206,7 +206,7 @@ class ResultsDown(Unavailable):
     """The store of the results does not answer."""
 
 
-class ResultsDamaged(Refusal):
+class ResultsDamaged(MillraceError):
     """A part of the batch's output is not what was written."""
 
     hint = "create the batch again"
@@ -293,7 +293,7 @@ class ServiceSilent(Unavailable):
     hint = "retry after the time given; 'millrace status' shows each service's health"
 
 
-class ServiceBroken(Refusal):
+class ServiceBroken(MillraceError):
     """The {service} failed inside."""
 
     hint = "its log has the trace"

@@ -1,6 +1,6 @@
 """What inference refuses, beside what each task does (`contracts/tasks/errors.py`).
 
-Refusal
+MillraceError
 ├── NotFound
 │   └── UnknownDeployment
 ├── Unavailable
@@ -20,9 +20,9 @@ Refusal
 
 from services.contracts.errors import (
     Conflict,
+    MillraceError,
     NotFound,
     Overloaded,
-    Refusal,
     TimedOut,
     Unavailable,
     Unsupported,
@@ -73,13 +73,13 @@ class ArtifactRefused(Unsupported):
         self.reason = reason
 
 
-class EngineFailed(Refusal):
+class EngineFailed(MillraceError):
     """The model failed on this request."""
 
     hint = "the same text will likely fail again on this version; roll back if it goes on"
 
 
-class BringUpBroke(Refusal):
+class BringUpBroke(MillraceError):
     """Loading the version broke inside the replica."""
 
     hint = "the service's log has the error"

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import Kind, MillraceError
 from services.contracts.events import DeploymentChanged
 from services.contracts.names import DEFAULT_TENANT
 from services.contracts.tasks.errors import TaskNotServed
@@ -82,7 +82,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                     return
                 yield served_by.chunk(event)
         raise EngineFailed
-    except Refusal as refusal:
+    except MillraceError as refusal:
         served_by.refused(refusal)
         raise
     finally:
@@ -105,7 +105,7 @@ async def bring_up(key: VersionKey, ports: Ports, cause: EventRef | None = None)
             BRING_UPS.add(1, tenant=key.tenant, outcome="ready")
             BRING_UP_SECONDS.record(ports.clock.monotonic() - began, tenant=key.tenant)
             return
-        except Refusal as refusal:
+        except MillraceError as refusal:
             pause = await _step_back(key, refusal, ports, cause)
         except Exception:  # noqa: BLE001 - a bug of ours must not leave the version loading for ever
             logger.exception("bringing up version %s of %s broke", key.version, key.deployment)
@@ -168,7 +168,7 @@ async def _bring_up_once(wanted: Wanted, ports: Ports) -> None:
     logger.info("version %s of %s is ready (%s)", key.version, key.deployment, precision)
 
 
-async def _step_back(key: VersionKey, refusal: Refusal, ports: Ports, cause: EventRef | None) -> float | None:
+async def _step_back(key: VersionKey, refusal: MillraceError, ports: Ports, cause: EventRef | None) -> float | None:
     """After a failed bring-up: the seconds until the next attempt, or None when this one was the last."""
     held = ports.roster.held[key]
     code = refusal.reason_code if isinstance(refusal, ArtifactRefused) else refusal.code
@@ -223,7 +223,7 @@ class _Serving:
         info = AnswerInfo(self._id, self._command.deployment, model, version, done.tokens)
         return Result(self._task.encode_result(done.result, info), model, version, done.tokens)
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: MillraceError) -> None:
         """Only a fault of the version is held against it: not its callers' mistakes, nor a queue or a deadline."""
         self._observe(refusal.code)
         if refusal.kind is Kind.INTERNAL:

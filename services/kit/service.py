@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import uvloop
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core import log, telemetry
 from services.kit.core.clock import Clock, SystemClock
 from services.kit.core.ids import Ids, SystemIds
@@ -148,7 +148,7 @@ class Service(Generic[P]):
                 try:
                     await database.open()
                     return
-                except Refusal as refusal:
+                except MillraceError as refusal:
                     logger.warning("waiting: %s", refusal)
                     await self.clock.sleep(OPEN_TRIES_SECONDS)
 
@@ -349,7 +349,7 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service[Any]]) 
     log.start(name)
     try:
         loaded = settings.load()
-    except Refusal as refusal:
+    except MillraceError as refusal:
         return _refused(name, refusal)
     sending = telemetry.start(name, loaded.traces_folder)
 
@@ -364,7 +364,7 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service[Any]]) 
         sending.shutdown()
 
 
-def _refused(name: str, refusal: Refusal) -> int:
+def _refused(name: str, refusal: MillraceError) -> int:
     """Says so; the exit code of a service that cannot start as it is set up."""
-    print(f"millrace {name}: {refusal} {refusal.advice or ''}", file=sys.stderr)
+    print(f"millrace {name}: {refusal} {refusal.hint or ''}", file=sys.stderr)
     return 2

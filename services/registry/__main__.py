@@ -12,7 +12,7 @@ from dataclasses import asdict
 import orjson
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds
 from services.kit.persistence.sql.database import Database
@@ -51,10 +51,10 @@ def rebuild_tables(arguments: list[str]) -> int:
     try:
         rebuilt = asyncio.run(_rebuild(RegistrySettings.load(), check=options.check))
     except BrokenHistory as broken:
-        print(f"{broken} {broken.advice}", file=sys.stderr)
+        print(f"{broken} {broken.hint}", file=sys.stderr)
         return 3
-    except Refusal as refusal:
-        print(f"{refusal} {refusal.advice or ''}", file=sys.stderr)
+    except MillraceError as refusal:
+        print(f"{refusal} {refusal.hint or ''}", file=sys.stderr)
         return 2
     if options.json:
         print(orjson.dumps(asdict(rebuilt)).decode())

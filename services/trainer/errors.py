@@ -1,6 +1,6 @@
 """What the trainer refuses. `row` among the facts is the first offending row, counted from 1.
 
-Refusal
+MillraceError
 ├── UnusableData       the data set cannot be trained on; the kit's, with those of files that cannot be read
 │   ├── UnknownSplit, ContentChanged
 │   └── EmptyData, OneClass, TooManyLabels, TooFewRows
@@ -19,7 +19,7 @@ Refusal
 └── Conflict           RunHasEnded, AttemptUnderWay
 """
 
-from services.contracts.errors import Conflict, Invalid, Kind, NotFound, Refusal, Unsupported
+from services.contracts.errors import Conflict, Invalid, Kind, MillraceError, NotFound, Unsupported
 from services.kit.core.tabular import UnusableData
 
 
@@ -54,7 +54,7 @@ class TooFewRows(UnusableData):
     hint = "duplicates and contradictory rows do not count"
 
 
-class QualityRefused(Refusal):
+class QualityRefused(MillraceError):
     """The model is not fit to leave: {problem}."""
 
     kind = Kind.CONFLICT
@@ -161,19 +161,19 @@ class DeviceMissing(Unsupported):
     hint = "set MILLRACE_TRAINER_DEVICE to auto or cpu, or install the driver and a torch that is built for CUDA"
 
 
-class OutOfMemory(Refusal):
+class OutOfMemory(MillraceError):
     """The run was stopped: out of memory."""
 
     hint = "raise MILLRACE_TRAINER_MEMORY_MIB, or lower the recipe's batch_size"
 
 
-class BaselineBroke(Refusal):
+class BaselineBroke(MillraceError):
     """The baseline that the model is held against could not be worked out."""
 
     hint = "the run's log says why"
 
 
-class Interrupted(Refusal):
+class Interrupted(MillraceError):
     """The run was told to stop."""
 
     retryable = True

@@ -219,13 +219,13 @@ def _new_file(path: Path | None) -> Iterator[int | None]:
 @contextmanager
 def _refusals() -> Iterator[None]:
     """What the keyring refuses, as the gateway would have told it."""
-    from services.contracts.errors import NotFound, Refusal
+    from services.contracts.errors import MillraceError, NotFound
 
     try:
         yield
-    except Refusal as refusal:
+    except MillraceError as refusal:
         status = Exit.NOT_FOUND if isinstance(refusal, NotFound) else Exit.FAILED
-        raise CliError(str(refusal), hint=refusal.advice or "", code=refusal.code, status=status) from None
+        raise CliError(str(refusal), hint=refusal.hint or "", code=refusal.code, status=status) from None
 
 
 def _document(record: "KeyRecord") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a task refuses of a request, at whichever service reads it.
 
-Refusal
+MillraceError
 ├── Invalid
 │   └── UnknownTask
 ├── TooLarge

@@ -14,4 +14,4 @@ def parse(kind: type[M], payload: bytes) -> M:
     try:
         return kind.FromString(payload)
     except DecodeError as error:
-        raise Malformed(problem=f"it is not a {kind.DESCRIPTOR.full_name}", at="payload") from error
+        raise Malformed(problem=f"it is not a {kind.DESCRIPTOR.full_name}", field="payload") from error

@@ -18,7 +18,7 @@ def read_texts(sent: Mapping[str, Any]) -> list[str]:
     """The field `texts`. Raises BadField."""
     texts = sent.get("texts")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise BadField(name="texts", problem="it must be a list of strings", at="texts")
+        raise BadField(name="texts", problem="it must be a list of strings", field="texts")
     return texts
 
 
@@ -26,7 +26,7 @@ def read_flag(sent: Mapping[str, Any], name: str) -> bool:
     """False where it is left out or null. Raises BadField."""
     value = sent.get(name) or False
     if not isinstance(value, bool):
-        raise BadField(name=name, problem="it must be true or false", at=name)
+        raise BadField(name=name, problem="it must be true or false", field=name)
     return value
 
 
@@ -37,25 +37,25 @@ def check_texts(texts: Sequence[str], limits: RequestLimits, *, truncate: bool) 
     about a small part of it.
     """
     if not 1 <= len(texts) <= limits.texts:
-        raise BadField(name="texts", problem=f"send 1 to {limits.texts} texts", at="texts")
+        raise BadField(name="texts", problem=f"send 1 to {limits.texts} texts", field="texts")
     for index, text in enumerate(texts):
         if not text or text.isspace():
-            raise BadField(name=f"texts[{index}]", problem="it is empty", at=f"texts[{index}]")
+            raise BadField(name=f"texts[{index}]", problem="it is empty", field=f"texts[{index}]")
         if len(text) > limits.characters:
             _refuse_length(len(text), f"texts[{index}]", limits, truncate=truncate)
         if "\x00" in text:
-            raise Malformed(problem="a text holds a NUL character", at=f"texts[{index}]")
+            raise Malformed(problem="a text holds a NUL character", field=f"texts[{index}]")
 
 
 def _refuse_length(length: int, at: str, limits: RequestLimits, *, truncate: bool) -> None:
     if not truncate and limits.tokens is not None:
-        raise ContextLengthExceeded(limit=limits.tokens, unit="tokens", at=at)
+        raise ContextLengthExceeded(limit=limits.tokens, unit="tokens", field=at)
     if not truncate:
-        raise ContextLengthExceeded(limit=limits.characters, unit="characters", at=at)
+        raise ContextLengthExceeded(limit=limits.characters, unit="characters", field=at)
     if limits.tokens is not None:
-        raise TextTooLong(characters=length, limit=limits.characters, tokens=limits.tokens, at=at)
+        raise TextTooLong(characters=length, limit=limits.characters, tokens=limits.tokens, field=at)
     problem = f"it has {length} characters, more than the limit of {limits.characters}"
-    raise BadField(name=at, problem=problem, at=at)
+    raise BadField(name=at, problem=problem, field=at)
 
 
 def logged_texts(texts: Sequence[str]) -> list[dict[str, Any]]:

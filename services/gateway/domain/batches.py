@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.names import DeploymentName, TaskName
 from services.gateway.errors import BatchHasEnded
 
@@ -230,9 +230,9 @@ def with_part(batch: Batch, part: Part) -> Batch:
     )
 
 
-def failure_of(refusal: Refusal) -> BatchFailure:
+def failure_of(refusal: MillraceError) -> BatchFailure:
     """What ended the batch, in the words of its refusal."""
-    row = refusal.facts.get("row")
+    row = refusal.details.get("row")
     return BatchFailure(code=refusal.code, reason=str(refusal), row=row if isinstance(row, int) else None)
 
 

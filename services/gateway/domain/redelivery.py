@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from services.contracts.errors import BadField, Refusal
+from services.contracts.errors import BadField, MillraceError
 from services.contracts.events import BY_TOPIC
 from services.contracts.topics import DLQ_SUFFIX
 from services.gateway.domain.dead_letters import (
@@ -100,7 +100,7 @@ def redeliver(dead_letter: DeadLetter, body: bytes, now: datetime) -> Redelivery
     original = dead_letter.original(body)
     try:
         decode(original, now)
-    except Refusal as error:
+    except MillraceError as error:
         return _skip(dead_letter, "malformed", f"{error} A corrected body can be sent instead.")
     return Redelivery(dead_letter, dead_letter.record.event_id, _with_origin(original, dead_letter))
 
@@ -116,7 +116,7 @@ def redeliver_corrected(
     """
     if BY_TOPIC[dead_letter.topic].compacted:
         problem = f"events of {dead_letter.topic} are not corrected: {BY_TOPIC[dead_letter.topic].owner} publishes anew"
-        raise BadField(name="corrected_body", problem=problem, at="corrected_body")
+        raise BadField(name="corrected_body", problem=problem, field="corrected_body")
     original = dead_letter.original(body)
     cause = dead_letter.record.event_id or dead_letter.address
     digest = hashlib.sha256(f"{cause}\n".encode() + corrected).hexdigest()[:40]
@@ -133,8 +133,8 @@ def redeliver_corrected(
     sent = tuple((name, value) for name, value in headers.items() if value)
     try:
         envelope: Envelope[Any] = decode(replace(original, value=corrected, headers=sent), now)
-    except Refusal as error:
-        raise BadField(name="corrected_body", problem=str(error), at="corrected_body") from error
+    except MillraceError as error:
+        raise BadField(name="corrected_body", problem=str(error), field="corrected_body") from error
     if dead_letter.redelivered_at and dead_letter.redelivered_as != envelope.id and not again:
         raise RedeliveredAlready(
             address=dead_letter.address, event=dead_letter.redelivered_as or dead_letter.failed_again

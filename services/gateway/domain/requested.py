@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import InferenceCompleted, InferenceRequested
 from services.contracts.inference import RequestFailure
 from services.contracts.tasks.records import Source
@@ -62,7 +62,7 @@ def answered(asked: Envelope[InferenceRequested], answer: Answer) -> InferenceCo
     )
 
 
-def refused(asked: Envelope[InferenceRequested], refusal: Refusal) -> InferenceCompleted:
+def refused(asked: Envelope[InferenceRequested], refusal: MillraceError) -> InferenceCompleted:
     return InferenceCompleted(
         request=request_of(asked),
         deployment=asked.event.deployment,

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.contracts.errors import BadField, Malformed, Refusal, Relayed
+from services.contracts.errors import BadField, Malformed, MillraceError, Relayed
 from services.contracts.names import Identifier, Name
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.registry import AnyTask
@@ -85,7 +85,7 @@ class Accepted:
     trace_id: str
 
 
-def moved(refusal: Refusal, *, by: int) -> Refusal:
+def moved(refusal: MillraceError, *, by: int) -> MillraceError:
     """The same refusal, where it names a text of a chunk that begins `by` texts into the request."""
     body = refusal.body()
     hit = re.fullmatch(r"texts\[(\d+)\]", body.field or "")
@@ -112,7 +112,7 @@ def check_name(name: str, at: str) -> None:
         _NAME.validate_python(name)
     except ValidationError as error:
         problem = "a name has lower-case letters, digits, '.', '-' and '_', at most 63 of them"
-        raise Malformed(problem=problem, at=at) from error
+        raise Malformed(problem=problem, field=at) from error
 
 
 def check_identifier(identifier: str, at: str) -> None:
@@ -121,18 +121,18 @@ def check_identifier(identifier: str, at: str) -> None:
         _IDENTIFIER.validate_python(identifier)
     except ValidationError as error:
         problem = "an identifier has letters, digits, '.', '_', ':' and '-', at most 128 of them"
-        raise Malformed(problem=problem, at=at) from error
+        raise Malformed(problem=problem, field=at) from error
 
 
-def bad_field(error: ValidationError, field: str = "") -> Refusal:
+def bad_field(error: ValidationError, field: str = "") -> MillraceError:
     """The first problem that pydantic found, in our own shape."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = ".".join(map(str, first["loc"])) or field
-    return BadField(name=name, problem=first["msg"], at=name)
+    return BadField(name=name, problem=first["msg"], field=name)
 
 
 def _check_short(value: str, field: str, limit: int) -> None:
     if len(value) > limit:
-        raise BadField(name=field, problem=f"it has more than {limit} characters", at=field)
+        raise BadField(name=field, problem=f"it has more than {limit} characters", field=field)
     if not value.isprintable():
-        raise Malformed(problem="it holds control characters", at=field)
+        raise Malformed(problem="it holds control characters", field=field)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.registry import AnyTask
 from services.contracts.tasks.task import RequestLimits
@@ -23,7 +23,7 @@ class InputRow:
 
     number: int
     text: str
-    problem: Refusal | None = None
+    problem: MillraceError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def checked(row: InputRow, batch: Batch, task: AnyTask, limits: RequestLimits) -
     if row.problem is None:
         try:
             task.check(task.from_texts([row.text], batch.spec.options), limits)
-        except Refusal as refusal:
+        except MillraceError as refusal:
             return InputRow(row.number, row.text, refusal)
     return row
 
@@ -76,7 +76,7 @@ def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
     return lines
 
 
-def error_line(row: InputRow, problem: Refusal) -> Line:
+def error_line(row: InputRow, problem: MillraceError) -> Line:
     """A row is asked about with others, so its place among them says nothing."""
     message = _PLACE.sub("text", str(problem))
     told = {"row": row.number, "error": {"code": problem.code, "message": message}}

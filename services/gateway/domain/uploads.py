@@ -51,11 +51,11 @@ def check_upload(asked: NewContent, *, limit_bytes: int) -> None:
     """Raises Malformed, BadField or BodyTooLarge before anything has come."""
     check_name(asked.dataset, "dataset")
     if asked.format not in FORMATS:
-        raise BadField(name="format", problem=f"it must be one of {', '.join(FORMATS)}", at="format")
+        raise BadField(name="format", problem=f"it must be one of {', '.join(FORMATS)}", field="format")
     if asked.sha256 and not _SHA256.fullmatch(asked.sha256):
-        raise BadField(name="sha256", problem="it must be 64 hexadecimal digits in lower case", at="sha256")
+        raise BadField(name="sha256", problem="it must be 64 hexadecimal digits in lower case", field="sha256")
     if asked.size_bytes > limit_bytes:
-        raise BodyTooLarge(limit=limit_bytes, at="size_bytes")
+        raise BodyTooLarge(limit=limit_bytes, field="size_bytes")
 
 
 def check_content(asked: NewContent, came: Content) -> None:
@@ -63,15 +63,15 @@ def check_content(asked: NewContent, came: Content) -> None:
     if not came.size_bytes:
         raise EmptyUpload
     if asked.size_bytes and asked.size_bytes != came.size_bytes:
-        raise WrongContent(what=f"{came.size_bytes} bytes came, not {asked.size_bytes}", at="size_bytes")
+        raise WrongContent(what=f"{came.size_bytes} bytes came, not {asked.size_bytes}", field="size_bytes")
     if asked.sha256 and asked.sha256 != came.sha256:
-        raise WrongContent(what=f"its SHA-256 is {came.sha256}", at="sha256")
+        raise WrongContent(what=f"its SHA-256 is {came.sha256}", field="sha256")
 
 
 def check_content_hash(text: str, at: str) -> None:
     """Raises Malformed unless it is a SHA-256 or the beginning of one."""
     if not _SOME_OF_IT.fullmatch(text):
-        raise Malformed(problem="a content hash has 8 to 64 hexadecimal digits, in lower case", at=at)
+        raise Malformed(problem="a content hash has 8 to 64 hexadecimal digits, in lower case", field=at)
 
 
 class TextCheck:
@@ -86,7 +86,7 @@ class TextCheck:
         """Raises BodyTooLarge or NotText, with the place of the first bad byte."""
         before, self.received_bytes = self.received_bytes, self.received_bytes + len(chunk)
         if self.received_bytes > self._limit_bytes:
-            raise BodyTooLarge(limit=self._limit_bytes, at="body")
+            raise BodyTooLarge(limit=self._limit_bytes, field="body")
         if (place := chunk.find(b"\0")) >= 0:
             raise NotText(place=before + place, problem="a NUL byte")
         held = len(self._decoder.getstate()[0])

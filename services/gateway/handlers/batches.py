@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Final
 
-from services.contracts.errors import BadField, InternalError, Kind, Refusal
+from services.contracts.errors import BadField, InternalError, Kind, MillraceError
 from services.contracts.tasks.registry import AnyTask
 from services.contracts.tasks.task import RequestLimits
 from services.gateway.domain.batches import (
@@ -86,7 +86,9 @@ async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
     check_name(spec.deployment, "deployment")
     task = ports.tasks.named(spec.task)
     for name in spec.options.keys() - (task.fields - {"texts"}):
-        raise BadField(name=f"options.{name}"[:100], problem="the task has no such field", at=f"options.{name}"[:100])
+        raise BadField(
+            name=f"options.{name}"[:100], problem="the task has no such field", field=f"options.{name}"[:100]
+        )
     task.from_texts([], spec.options)
     if not ports.routes.knows(caller.tenant, spec.deployment):
         raise unknown(spec.deployment, ports)
@@ -166,7 +168,7 @@ async def _ended(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFai
         return failure_of(stopped.refusal)
     except LostLease:
         raise
-    except Refusal as refusal:
+    except MillraceError as refusal:
         if refusal.retryable:  # another attempt follows when the lease has run out
             raise
         return failure_of(refusal)
@@ -178,7 +180,7 @@ async def _ended(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFai
 class BatchStopped(Exception):
     """The deployment answers no row of the batch."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: MillraceError) -> None:
         self.refusal = refusal
         super().__init__(str(refusal))
 
@@ -241,7 +243,7 @@ async def _ask(batch: Batch, task: AnyTask, rows: Sequence[InputRow], patient: P
     try:
         with telemetry.following(_unsampled()):
             return answer_lines(rows, await patient.ask(command))
-    except Refusal as refusal:
+    except MillraceError as refusal:
         if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
             raise BatchStopped(refusal) from refusal
         if len(rows) == 1:
@@ -282,7 +284,7 @@ async def _keep_end(job: Job, ended: Outcome | BatchFailure, ports: Ports) -> No
 
 async def _give_back(job: Job, ports: Ports) -> None:
     """This process is told to stop, or the lease is lost: the next one may go on at once."""
-    with suppress(Refusal):
+    with suppress(MillraceError):
         try:
             async with ports.store.transaction() as tx:
                 await tx.release_job(job, ports.clock.now())

@@ -113,7 +113,7 @@ async def _decide(
 
 async def _corrected(dead_letters: Sequence[DeadLetter], command: RedeliverDeadLetters, ports: Ports) -> Redelivery:
     if len(command.addresses) != 1:
-        raise BadField(name="corrected_body", problem="it is for one letter that is named", at="corrected_body")
+        raise BadField(name="corrected_body", problem="it is for one letter that is named", field="corrected_body")
     correct = partial(
         redeliver_corrected, corrected=command.corrected_body or b"", now=ports.clock.now(), again=command.again
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.tasks.embedding import EmbeddingRequest
 from services.contracts.tasks.task import RequestLimits
 from services.contracts.tasks.texts import MAX_TEXTS
@@ -63,7 +63,7 @@ async def _ask_chunks(chunks: Mapping[int, Predict], finished: list[Answer], por
         async with turns:
             try:
                 answered = await answer(chunk, ports)
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 raise moved(refusal, by=place * MAX_TEXTS) from refusal
         finished.append(answered)
         return answered

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import Kind, MillraceError
 from services.gateway.domain.requests import Answer, Predict
 from services.gateway.errors import DeploymentNotReady, ReplicasBusy
 from services.gateway.handlers.predictions import answer, least_waiting, somebody_is_ready
@@ -65,7 +65,7 @@ class Patient:
         while True:
             try:
                 answered = await self._once(command)
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 now = self._ports.clock.monotonic()
                 if refusal.kind not in PASSING or now >= command.deadline or self._is_over(place, refusal, began, now):
                     raise
@@ -92,7 +92,7 @@ class Patient:
         if limit is not None and waiting is not None and waiting >= limit:
             raise ReplicasBusy(queued=waiting, retry_after_seconds=self._ports.policy.retry_after_seconds)
 
-    def _is_over(self, place: tuple[str, str], refusal: Refusal, began: float, now: float) -> bool:
+    def _is_over(self, place: tuple[str, str], refusal: MillraceError, began: float, now: float) -> bool:
         """Overload ends by itself; anything else does so for a limited time."""
         if refusal.kind is Kind.OVERLOADED:
             return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
-from services.contracts.errors import InternalError, Kind, Refusal
+from services.contracts.errors import InternalError, Kind, MillraceError
 from services.contracts.names import place_of
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import PredictEvent, Result
@@ -38,9 +38,9 @@ class _Attempts:
 
     failed: set[tuple[str, int]] = field(default_factory=set)
     hard_failures: int = 0
-    last: Refusal | None = None
+    last: MillraceError | None = None
 
-    def note(self, replica: Replica, version: int, refusal: Refusal) -> None:
+    def note(self, replica: Replica, version: int, refusal: MillraceError) -> None:
         self.failed.add((replica.id, version))
         self.hard_failures += refusal.kind not in PATIENT
         self.last = refusal
@@ -95,7 +95,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                             passed_on = True
                             yield event
                 return
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 if passed_on or not command.task.repeatable or refusal.kind not in ELSEWHERE:
                     raise
                 attempts.note(*choice, refusal)
@@ -126,7 +126,7 @@ class _Counted:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         outcome = self._outcome or ("cancelled" if isinstance(error, _GONE) else "internal")
-        if isinstance(error, Refusal):
+        if isinstance(error, MillraceError):
             outcome = error.code
         command, ports = self._command, self._ports
         known = command.deployment if ports.routes.knows(command.tenant, command.deployment) else ""
@@ -171,7 +171,7 @@ class _Attempt:
     ) -> None:
         if self._span is not None:
             self._span.__exit__(kind, error, trace)
-        if isinstance(error, Refusal) and error.kind in FAULTS:
+        if isinstance(error, MillraceError) and error.kind in FAULTS:
             self._ports.statistics.failed(self._served, seconds=self._ports.clock.monotonic() - self._asked)
         if self._brought_by is not None and not self._answered:
             self._ports.routes.release_first(*self._served)
@@ -196,7 +196,7 @@ def somebody_is_ready(command: Predict, ports: Ports) -> bool:
         return True
     try:
         return _choose(command, 0.0, _Attempts(), ports) is not None
-    except Refusal:
+    except MillraceError:
         return True
 
 
@@ -204,7 +204,7 @@ def least_waiting(command: Predict, ports: Ports) -> int | None:
     """Requests that wait on the least loaded of the replicas that could answer; None where there is none."""
     try:
         plan = ports.routes.plan(command.tenant, command.deployment, ticket=0.0, version=command.version)
-    except Refusal:
+    except MillraceError:
         return None
     now, load = ports.clock.monotonic(), ports.replicas.waiting
     picked = (ports.routes.pick(plan.place, version, at=now, load=load) for version in plan.versions)
@@ -218,7 +218,7 @@ def check_deadline(deadline: float, ports: Ports) -> None:
         raise DeadlinePassed
 
 
-def unknown(deployment: str, ports: Ports) -> Refusal:
+def unknown(deployment: str, ports: Ports) -> MillraceError:
     """Before the table is read, not to know a deployment says nothing about it."""
     if ports.routes_read():
         return UnknownDeployment(deployment=deployment)

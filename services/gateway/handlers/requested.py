@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import InternalError, MillraceError
 from services.contracts.events import InferenceCompleted, InferenceRequested
 from services.gateway.domain.requested import answered, command_of, refused
 from services.gateway.errors import AnswerTooLarge, RequestExpired
@@ -21,7 +21,7 @@ async def answer_request(asked: Envelope[InferenceRequested], patient: Patient, 
     try:
         completed = await _answer(asked, patient, ports)
         outcome = "ok"
-    except Refusal as refusal:
+    except MillraceError as refusal:
         completed, outcome = refused(asked, refusal), refusal.code
     except Exception:  # noqa: BLE001 - the caller waits, and learns nothing of the inside
         logger.exception("a request failed inside")
@@ -39,7 +39,7 @@ async def _answer(asked: Envelope[InferenceRequested], patient: Patient, ports: 
     command = command_of(asked, ports.tasks.named(asked.event.task), deadline=ports.clock.monotonic() + left)
     try:
         answer = await patient.ask(command)
-    except Refusal as refusal:
+    except MillraceError as refusal:
         if refusal.retryable and expires_at is not None and ports.clock.now() >= expires_at:
             raise RequestExpired(expires_at=expires_at.isoformat()) from refusal  # whatever kept it waiting
         raise

@@ -49,7 +49,7 @@ async def get(request: wire.GetBatchRequest, caller: Caller, ports: Ports) -> wi
 
 async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Ports) -> wire.ListBatchesResponse:
     if request.status and request.status not in tuple(BatchStatus):
-        raise BadField(name="status", problem=f"it is none of {_STATES}", at="status")
+        raise BadField(name="status", problem=f"it is none of {_STATES}", field="status")
     page = paging("ListBatches", request)
     found = await list_batches(
         caller.tenant,
@@ -118,8 +118,8 @@ def _options(request: wire.CreateBatchRequest) -> dict[str, Any]:
     try:
         options = orjson.loads(request.options_json or "{}")
     except orjson.JSONDecodeError as error:
-        raise Malformed(problem="it is not JSON", at="options_json") from error
+        raise Malformed(problem="it is not JSON", field="options_json") from error
     if not isinstance(options, dict):
-        raise BadField(name="options_json", problem="it must be a JSON object", at="options_json")
+        raise BadField(name="options_json", problem="it must be a JSON object", field="options_json")
     flags = {name: True for name in ("with_embeddings", "whole_texts") if getattr(request, name)}
     return {**options, **flags}

@@ -35,7 +35,7 @@ def read_classify(payload: bytes, edge: Edge) -> Predict:
     message = parse(pb.ClassifyRequest, payload)
     for name in ("mirrored", "tenant"):
         if getattr(message, name):
-            raise BadField(name=name, problem="it cannot be set by clients", at=name)
+            raise BadField(name=name, problem="it cannot be set by clients", field=name)
     return _command(message, CLASSIFICATION, CLASSIFICATION.from_message(message), payload, edge)
 
 
@@ -93,9 +93,9 @@ def read_json(sent: Mapping[str, Any], deployment: str, task: AnyTask, edge: Edg
     """Raises BadField, also for a field that the task does not have."""
     for name in sent:
         if name not in task.fields and name not in REQUEST_FIELDS:
-            raise BadField(name=name[:100], problem="there is no such field", at=name[:100])
+            raise BadField(name=name[:100], problem="there is no such field", field=name[:100])
     if sent.get("deployment", deployment) != deployment:
-        raise BadField(name="deployment", problem="the path names another one", at="deployment")
+        raise BadField(name="deployment", problem="the path names another one", field="deployment")
     return Predict(
         tenant=edge.tenant,
         deployment=deployment,
@@ -122,12 +122,12 @@ def write_json(answer: Answer) -> dict[str, Any]:
 def _text(sent: Mapping[str, Any], name: str) -> str:
     value = sent.get(name) or ""
     if not isinstance(value, str):
-        raise BadField(name=name, problem="it must be a string", at=name)
+        raise BadField(name=name, problem="it must be a string", field=name)
     return value
 
 
 def _number(sent: Mapping[str, Any], name: str) -> int:
     value = sent.get(name) or 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-        raise BadField(name=name, problem="it must be a whole number from 0 to 4294967295", at=name)
+        raise BadField(name=name, problem="it must be a whole number from 0 to 4294967295", field=name)
     return value

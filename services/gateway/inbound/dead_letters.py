@@ -50,7 +50,7 @@ async def redeliver(
     request: wire.RedeliverDeadLettersRequest, caller: Caller, ports: Ports
 ) -> wire.RedeliverDeadLettersResponse:
     if len(request.addresses) > MAX_NAMES:
-        raise BadField(name="addresses", problem=f"they are more than {MAX_NAMES}", at="addresses")
+        raise BadField(name="addresses", problem=f"they are more than {MAX_NAMES}", field="addresses")
     filtered = bool(request.topic or request.code or request.HasField("since") or request.all)
     command = handlers.RedeliverDeadLetters(
         addresses=tuple(request.addresses),

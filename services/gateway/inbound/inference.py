@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import grpc
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import InternalError, MillraceError
 from services.contracts.rpc import inference_pb2
 from services.contracts.rpc.replica_pb2 import StreamRequestFrame, StreamResponseFrame
 from services.contracts.tasks.stream import Delta
@@ -89,7 +89,7 @@ class InferenceRpc:
                         yield response
             finally:
                 passed.leave()
-        except Refusal as refusal:
+        except MillraceError as refusal:
             yield StreamResponseFrame(id=frame.id, failure=to_failure(refusal))
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
             logger.exception("a request on a stream failed inside")

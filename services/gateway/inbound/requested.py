@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, SpanKind
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.gateway.domain.requested import reply_to, request_of
 from services.gateway.handlers.patience import Patient
 from services.gateway.handlers.requested import answer_request
@@ -35,7 +35,7 @@ def answering(
             try:
                 await answers.send([message])
                 return
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 if not refusal.retryable:
                     raise
                 logger.warning("an answer waits: %s", refusal)

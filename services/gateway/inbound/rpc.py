@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import Malformed, Refusal
+from services.contracts.errors import Malformed, MillraceError
 from services.contracts.rpc import (
     batches_pb2,
     batches_pb2_grpc,
@@ -75,7 +75,7 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
                 asked, chunks = await self._header(requests), self._chunks(requests)
                 async with self._patience.whole():
                     told = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
-        except Refusal:
+        except MillraceError:
             await _discard(requests)
             raise
         await context.write(gateway_pb2.UploadDatasetResponse(uploaded=translate.uploaded(told)))
@@ -84,7 +84,7 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         """Raises StalledUpload or Malformed."""
         first = await self._patience.part(anext(aiter(requests), None))
         if first is None or first.WhichOneof("part") != "header":
-            raise Malformed(problem="an upload begins with its header", at="header")
+            raise Malformed(problem="an upload begins with its header", field="header")
         return translate.upload_header(first.header)
 
     async def _chunks(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> AsyncIterator[bytes]:
@@ -92,7 +92,7 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         parts = aiter(requests)
         while (request := await self._patience.part(anext(parts, None))) is not None:
             if request.WhichOneof("part") != "chunk":
-                raise Malformed(problem="after the header only chunks may come", at="chunk")
+                raise Malformed(problem="after the header only chunks may come", field="chunk")
             yield request.chunk
 
 

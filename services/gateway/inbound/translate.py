@@ -68,7 +68,7 @@ def feedback_received(request: gateway_pb2.SendFeedbackRequest) -> FeedbackRecei
     except ValidationError as error:
         first = error.errors()[0]
         name = _FEEDBACK_NAMES.get(str(first["loc"][0]), str(first["loc"][0])) if first["loc"] else "label"
-        raise BadField(name=name, problem=first["msg"].removeprefix("Value error, "), at=name) from error
+        raise BadField(name=name, problem=first["msg"].removeprefix("Value error, "), field=name) from error
 
 
 def accepted(value: Accepted) -> gateway_pb2.Accepted:
@@ -78,12 +78,12 @@ def accepted(value: Accepted) -> gateway_pb2.Accepted:
 def check_uri(uri: str) -> None:
     """Its shape only: which roots are allowed is the trainer's to say, since it is the one who reads."""
     if not uri.isprintable():
-        raise Malformed(problem="it holds control characters", at="uri")
+        raise Malformed(problem="it holds control characters", field="uri")
     scheme, separator, path = uri.partition("://")
     if not separator or not scheme.isalnum():
-        raise BadField(name="uri", problem="it must be a URL such as file:///data/texts.jsonl", at="uri")
+        raise BadField(name="uri", problem="it must be a URL such as file:///data/texts.jsonl", field="uri")
     if ".." in path.replace("\\", "/").split("/"):
-        raise BadField(name="uri", problem="it must not contain '..'", at="uri")
+        raise BadField(name="uri", problem="it must not contain '..'", field="uri")
 
 
 def _recipe(text: str) -> Recipe:
@@ -92,15 +92,15 @@ def _recipe(text: str) -> Recipe:
     try:
         sent: Any = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Malformed(problem="it is not JSON", at="recipe_json") from error
+        raise Malformed(problem="it is not JSON", field="recipe_json") from error
     if not isinstance(sent, dict):
-        raise BadField(name="recipe_json", problem="it must be a JSON object", at="recipe_json")
+        raise BadField(name="recipe_json", problem="it must be a JSON object", field="recipe_json")
     for name in sent.keys() - Recipe.model_fields.keys():
         at = f"recipe_json.{name}"[:200]
-        raise BadField(name=at, problem="there is no such field", at=at)
+        raise BadField(name=at, problem="there is no such field", field=at)
     try:
         return Recipe.model_validate(sent)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         at = f"recipe_json.{first['loc'][0]}"
-        raise BadField(name=at, problem=first["msg"], at=at) from error
+        raise BadField(name=at, problem=first["msg"], field=at) from error

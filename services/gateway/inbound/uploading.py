@@ -26,7 +26,7 @@ class Patience:
             async with asyncio.timeout(self.chunk_seconds):
                 return await coming
         except TimeoutError as error:
-            raise StalledUpload(seconds=self.chunk_seconds, at="body") from error
+            raise StalledUpload(seconds=self.chunk_seconds, field="body") from error
 
     @asynccontextmanager
     async def whole(self) -> AsyncIterator[None]:
@@ -35,7 +35,7 @@ class Patience:
             async with asyncio.timeout(self.seconds):
                 yield
         except TimeoutError as error:
-            raise SlowBody(seconds=self.seconds, at="body") from error
+            raise SlowBody(seconds=self.seconds, field="body") from error
 
 
 class Pace:

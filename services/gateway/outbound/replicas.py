@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import grpc
 
-from services.contracts.errors import Refusal, TimedOut
+from services.contracts.errors import MillraceError, TimedOut
 from services.contracts.rpc import replica_pb2 as pb
 from services.contracts.rpc import replica_pb2_grpc
 from services.contracts.tasks.stream import Delta, PredictEvent, Result
@@ -48,16 +48,16 @@ class _Events:
     __slots__ = ("_queue",)
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[PredictEvent | Refusal] = asyncio.Queue(UNREAD_EVENTS)
+        self._queue: asyncio.Queue[PredictEvent | MillraceError] = asyncio.Queue(UNREAD_EVENTS)
 
-    def put(self, event: PredictEvent | Refusal) -> None:
+    def put(self, event: PredictEvent | MillraceError) -> None:
         if self._queue.full():
             while not self._queue.empty():
                 self._queue.get_nowait()
             event = SlowReader()
         self._queue.put_nowait(event)
 
-    async def get(self) -> PredictEvent | Refusal:
+    async def get(self) -> PredictEvent | MillraceError:
         return await self._queue.get()
 
 
@@ -109,7 +109,7 @@ class _Line:
             while not ended:
                 event = await self._next(events, request.deadline)
                 ended = not isinstance(event, Delta)
-                if isinstance(event, Refusal):
+                if isinstance(event, MillraceError):
                     raise event
                 yield event
         finally:
@@ -118,7 +118,7 @@ class _Line:
                 outgoing.put_nowait(pb.ReplicaRequest(id=number, cancel=pb.Cancel()))
             self._end_when_retired()
 
-    async def _next(self, events: _Events, deadline: float) -> PredictEvent | Refusal:
+    async def _next(self, events: _Events, deadline: float) -> PredictEvent | MillraceError:
         """The next event; an answer that is on its way may take long, if only something comes of it in between."""
         left = deadline - self._clock.monotonic()
         try:
@@ -284,7 +284,7 @@ class MirrorLane:
                 async for _ in events:
                     pass
             MIRRORS.add(1, tenant=request.tenant, outcome="answered")
-        except Refusal:
+        except MillraceError:
             MIRRORS.add(1, tenant=request.tenant, outcome="failed")
 
 
@@ -303,7 +303,7 @@ def _to_message(number: int, request: ReplicaRequest, left_seconds: float) -> pb
     return pb.ReplicaRequest(id=number, predict=predict)
 
 
-def _from_message(message: pb.ReplicaEvent) -> PredictEvent | Refusal:
+def _from_message(message: pb.ReplicaEvent) -> PredictEvent | MillraceError:
     kind = message.WhichOneof("event")
     if kind == "delta":
         return Delta(message.delta.payload)

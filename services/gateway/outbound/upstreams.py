@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.gateway.errors import ServiceBroken, ServiceSilent
 from services.gateway.ports import Metadata
 from services.gateway.telemetry import FORWARDED
@@ -67,7 +67,7 @@ def _short(service: str) -> str:
     return service.rpartition(".")[2].removesuffix("Service").lower()
 
 
-def _refused(service: str, tenant: str, error: grpc.aio.AioRpcError) -> Refusal:
+def _refused(service: str, tenant: str, error: grpc.aio.AioRpcError) -> MillraceError:
     """What the service said; where gRPC speaks for it, words of ours that tell nothing of the inside."""
     told = any(name == DETAILS for name, _ in error.trailing_metadata() or ())
     refusal = refusal_from(error)

@@ -16,7 +16,7 @@ _SOURCES: Final = frozenset(Source)
 def to_command(request: pb.TaskRequest, now: float, bounds: Bounds) -> Predict:
     """`now` is monotonic. Raises BadField."""
     if request.source and request.source not in _SOURCES:
-        raise BadField(name="source", problem=f"it is none of {', '.join(Source)}", at="source")
+        raise BadField(name="source", problem=f"it is none of {', '.join(Source)}", field="source")
     patience = request.deadline_ms / 1000 or bounds.default_deadline_seconds
     return Predict(
         deployment=request.deployment,

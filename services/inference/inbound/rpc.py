@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from opentelemetry.trace import SpanKind
 
-from services.contracts.errors import InternalError, Refusal
+from services.contracts.errors import InternalError, MillraceError
 from services.contracts.rpc import inference_pb2, replica_pb2_grpc
 from services.contracts.rpc import replica_pb2 as pb
 from services.inference.handlers import Predict, predict
@@ -109,7 +109,7 @@ class _Conversation:
                 await self._answer_in_span(number, command, request.traceparent)
             else:
                 await self._send_events(number, command)
-        except Refusal as refusal:
+        except MillraceError as refusal:
             await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(refusal)))
         except Exception:  # noqa: BLE001 - one broken request must not end the stream of all others
             logger.exception("a request on a stream broke")

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.inference.domain.records import LogBuffer, LoggedRequest, to_events
 from services.inference.outbound.reporter import SOURCE
 from services.inference.telemetry import LOG_DROPPED
@@ -59,7 +59,7 @@ class LogWriter:
             await self._more_or_time()
             try:
                 await self.flush()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("%s answers wait to be logged: %s", len(self._buffer), refusal)
                 await self._with.clock.sleep(self._with.seconds)
 
@@ -79,7 +79,7 @@ class LogWriter:
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.flush()
-        except (TimeoutError, Refusal) as error:
+        except (TimeoutError, MillraceError) as error:
             logger.warning("%s answers were not logged: %s", len(self._buffer), error)
 
     async def _send(self, answers: list[LoggedRequest]) -> None:
@@ -96,7 +96,7 @@ class LogWriter:
         except asyncio.CancelledError:
             self._buffer.put_back(answers)
             raise
-        except Refusal as refusal:
+        except MillraceError as refusal:
             if not refusal.retryable:
                 logger.error("%s answers cannot be logged: %s", len(answers), refusal)
                 _count_dropped(Counter(answered.tenant for answered in answers))

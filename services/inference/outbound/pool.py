@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from services.contracts.artifact import Precision
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.tasks.errors import ContextLengthExceeded
 from services.inference.domain.batching import Batch, BatchQueue, Limits, Row
 from services.inference.domain.heads import answer
@@ -32,7 +32,7 @@ class _Job:
     answers: list[Scored | None]
     left: int
     truncate: bool
-    failure: Refusal | None = None
+    failure: MillraceError | None = None
 
 
 @dataclass(slots=True)
@@ -202,7 +202,7 @@ class WorkerPool:
                 self._queue.measured(row, len(read.ids))
             self._condition.notify()
         for row, read in too_long:
-            refusal = ContextLengthExceeded(limit=len(read.ids), unit="tokens", at=f"texts[{row.payload.index}]")
+            refusal = ContextLengthExceeded(limit=len(read.ids), unit="tokens", field=f"texts[{row.payload.index}]")
             self._refuse([row], refusal)
 
     def _run(self, batch: Batch[VersionKey, _Text]) -> None:
@@ -241,10 +241,10 @@ class WorkerPool:
             row.payload.job.answers[row.payload.index] = scores
         self._answer(rows, None)
 
-    def _refuse(self, rows: list[_Row], refusal: Refusal) -> None:
+    def _refuse(self, rows: list[_Row], refusal: MillraceError) -> None:
         self._answer(rows, refusal)
 
-    def _answer(self, rows: list[_Row], refusal: Refusal | None) -> None:
+    def _answer(self, rows: list[_Row], refusal: MillraceError | None) -> None:
         ended = []
         with self._condition:
             self._queue.release(len(rows))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import ReplicaReported
 from services.inference.outbound.remembered import ReportSequence
 from services.kit.core import telemetry
@@ -56,7 +56,7 @@ class ReplicaReporter:
             trace, cause = self._take()
             try:
                 await self._send(trace, cause, leaving=False)
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("the report of this replica waits: %s", refusal)
                 self._trace = self._trace or trace
                 self._cause = self._cause or cause
@@ -75,7 +75,7 @@ class ReplicaReporter:
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self._send({}, None, leaving=True)
-        except (TimeoutError, Refusal) as error:
+        except (TimeoutError, MillraceError) as error:
             logger.warning("leaving without a word: %s", error)
 
     async def _send(self, trace: dict[str, str], cause: EventRef | None, *, leaving: bool) -> None:

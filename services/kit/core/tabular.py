@@ -31,7 +31,7 @@ class UnusableData(Invalid):
 
     @property
     def row(self) -> int | None:
-        row = self.facts.get("row")
+        row = self.details.get("row")
         return row if isinstance(row, int) else None
 
 

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core import log, metrics
 from services.kit.core.metrics import Counter, Gauge, Histogram, UpDownCounter, sends_otlp
 
@@ -172,7 +172,7 @@ def span(
     ) as opened:
         try:
             yield opened
-        except Refusal as refusal:
+        except MillraceError as refusal:
             opened.set_attribute("error.type", refusal.code)
             opened.set_status(Status(StatusCode.ERROR, str(refusal)))
             raise

@@ -274,7 +274,7 @@ def _check(wanted: NewKey) -> None:
     for name in LIMIT_NAMES:
         value = getattr(wanted.limits, name)
         if value is not None and not 0 <= value <= MOST[name]:
-            raise BadKeyLimit(limit=name, most=MOST[name], at=f"limits.{name}")
+            raise BadKeyLimit(limit=name, most=MOST[name], field=f"limits.{name}")
 
 
 MOST: Final = {

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Final, Protocol
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
@@ -34,7 +34,7 @@ class TimerLoop:
         while True:
             try:
                 await self.run_due()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("the timers wait: %s", refusal)
             await self._clock.sleep(POLL_SECONDS)
 
@@ -49,6 +49,6 @@ class TimerLoop:
             ):
                 try:
                     await self._handlers[timer.kind](timer)
-                except Refusal as refusal:
+                except MillraceError as refusal:
                     logger.warning("timer %s is tried again: %s", timer.key, refusal)
         return len(due)

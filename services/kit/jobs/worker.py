@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
@@ -49,7 +49,7 @@ class Worker:
             self.wake.clear()
             try:
                 worked = await self.run_one()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("the worker for %s pauses: %s", self._kind, refusal)
                 await self._clock.sleep(IDLE_SECONDS)
                 continue
@@ -92,5 +92,5 @@ class Worker:
                     await tx.renew_job(job, self._clock.now(), self._lease_seconds)
             except LostLease:
                 return
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("the lease on %s could not be renewed: %s", job.id, refusal)

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Event
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
@@ -72,5 +72,5 @@ class CompactedTopicReader:
             envelope = decode(message, self._clock.now())
             with telemetry.attached(envelope.trace):
                 await self._by_topic[message.topic](envelope)
-        except Refusal as refusal:
+        except MillraceError as refusal:
             logger.warning("a message on %s is skipped: %s", message.topic, refusal)

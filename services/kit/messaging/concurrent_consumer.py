@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Event
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
@@ -161,7 +161,7 @@ class ConcurrentConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aio
             try:
                 tenant = await self._deliver(message)
                 break
-            except Refusal as refusal:  # its dead letter cannot be sent
+            except MillraceError as refusal:  # its dead letter cannot be sent
                 logger.warning("%s waits: %s", self._event.topic, refusal)
                 await self._clock.sleep(RETRY_SECONDS)
         telemetry.EVENT_SECONDS.record(self._clock.monotonic() - began, tenant=tenant, topic=self._event.topic)

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Event
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
@@ -55,7 +55,7 @@ class ConsumerLoop:
         try:
             await consumer.start()
             await strategy.consume(consumer)
-        except (KafkaError, OSError, Refusal) as error:
+        except (KafkaError, OSError, MillraceError) as error:
             logger.warning("consuming %s begins again: %s", self._name, error)
         finally:
             await strategy.release()

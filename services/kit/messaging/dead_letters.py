@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from services.contracts.errors import Refusal, TooLarge
+from services.contracts.errors import MillraceError, TooLarge
 from services.contracts.topics import DLQ_SUFFIX
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
@@ -29,7 +29,7 @@ class DeadLetter:
 
     @property
     def code(self) -> str:
-        return self.error.code if isinstance(self.error, Refusal) else type(self.error).__name__
+        return self.error.code if isinstance(self.error, MillraceError) else type(self.error).__name__
 
     @property
     def tenant(self) -> str:
@@ -59,7 +59,7 @@ class DeadLetter:
         )
 
     def _reason(self) -> dict[str, str]:
-        refused = isinstance(self.error, Refusal)
+        refused = isinstance(self.error, MillraceError)
         reason = str(self.error) if refused else "an internal error; the service's log has it"
         headers = {
             "dlq-topic": self.message.topic,

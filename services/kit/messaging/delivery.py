@@ -5,7 +5,7 @@ The partition advances only after the message was handled or its dead letter is 
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Event
 from services.kit.core.clock import Clock
 from services.kit.messaging.dead_letters import DeadLetterQueue
@@ -26,7 +26,7 @@ class Delivery:
         """None for a message that is no event: its dead letter is sent. Raises as `attempt` does."""
         try:
             return decode(message, self._clock.now())
-        except Refusal as refusal:
+        except MillraceError as refusal:
             await self._dead_letters.send_to_dlq(message, refusal, tries=0)
             return None
 

@@ -131,7 +131,7 @@ def decode(message: Message, received_at: datetime) -> Envelope[Event]:
     attributes, data = _opened(message, _json(message))
     kind = attributes.get("type", expected.type_name())
     if kind not in (expected.type_name(), expected.topic):
-        raise UnknownEventType(type=kind[:100], topic=message.topic, expected=expected.type_name(), at="type")
+        raise UnknownEventType(type=kind[:100], topic=message.topic, expected=expected.type_name(), field="type")
     return Envelope(
         id=_event_id(attributes, message),
         event=_event(expected, data),
@@ -207,20 +207,20 @@ def _event(expected: type[Event], data: object) -> Event:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         told = f"{where}: {first['msg']}" if where else first["msg"]
-        raise MalformedEvent(topic=expected.topic, problem=told[:500], at=where or None) from error
+        raise MalformedEvent(topic=expected.topic, problem=told[:500], field=where or None) from error
 
 
 def _event_id(attributes: Mapping[str, str], message: Message) -> str:
     if "id" not in attributes:
         if "specversion" in attributes:
-            raise MalformedEvent(topic=message.topic, problem="id is missing", at="id")
+            raise MalformedEvent(topic=message.topic, problem="id is missing", field="id")
         return "sha256-" + hashlib.sha256((message.key or b"") + b"\n" + (message.value or b"")).hexdigest()
     try:
         chosen = _EVENT_ID.validate_python(attributes["id"])
     except ValidationError as error:
-        raise MalformedEvent(topic=message.topic, problem="id must have 1 to 200 characters", at="id") from error
+        raise MalformedEvent(topic=message.topic, problem="id must have 1 to 200 characters", field="id") from error
     if not chosen.isprintable():
-        raise MalformedEvent(topic=message.topic, problem="id holds characters that cannot be printed", at="id")
+        raise MalformedEvent(topic=message.topic, problem="id holds characters that cannot be printed", field="id")
     return chosen
 
 
@@ -228,7 +228,7 @@ def _tenant(name: str, topic: str) -> str:
     try:
         return _TENANT.validate_python(name)
     except ValidationError as error:
-        raise MalformedEvent(topic=topic, problem="tenant is not a name", at="tenant") from error
+        raise MalformedEvent(topic=topic, problem="tenant is not a name", field="tenant") from error
 
 
 def _time(text: str | None, received_at: datetime) -> datetime:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
 from services.kit.messaging.envelope import Undecodable
@@ -38,7 +38,7 @@ class RetryPolicy:
             try:
                 await work()
                 return None
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 if isinstance(refusal, Undecodable):
                     return Failure(refusal, tries)  # it was never handled
                 if not refusal.retryable:

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed
+from services.contracts.errors import ErrorBody, Kind, MillraceError, Relayed
 from services.contracts.rpc import inference_pb2
 
 _KINDS: Final = frozenset(Kind)
 
 
-def to_failure(error: Refusal) -> inference_pb2.Failure:
+def to_failure(error: MillraceError) -> inference_pb2.Failure:
     """With the seconds after which it may have passed by itself; 0 where it will not."""
     body = error.body()
     return inference_pb2.Failure(
@@ -21,7 +21,7 @@ def to_failure(error: Refusal) -> inference_pb2.Failure:
     )
 
 
-def from_failure(failure: inference_pb2.Failure) -> Refusal:
+def from_failure(failure: inference_pb2.Failure) -> MillraceError:
     """As the other side raised it; a kind that is not known here is an error inside."""
     kind = Kind(failure.kind) if failure.kind in _KINDS else Kind.INTERNAL
     body = ErrorBody(

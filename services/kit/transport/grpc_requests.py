@@ -78,7 +78,7 @@ def one_of(kind: type[S], text: str, name: str) -> S | None:
         return kind(text)
     except ValueError as error:
         known = ", ".join(kind)
-        raise FilterUnknown(name=name, value=text[:MAX_FILTER], known=known, at=name) from error
+        raise FilterUnknown(name=name, value=text[:MAX_FILTER], known=known, field=name) from error
 
 
 def within_column(number: int) -> int:
@@ -89,7 +89,7 @@ def within_column(number: int) -> int:
 def read_filter(text: str, name: str) -> str:
     """A filter that is compared as it is. Raises FilterTooLong."""
     if len(text) > MAX_FILTER or not text.isprintable():
-        raise FilterTooLong(name=name, limit=MAX_FILTER, at=name)
+        raise FilterTooLong(name=name, limit=MAX_FILTER, field=name)
     return text
 
 
@@ -100,7 +100,7 @@ def read_timestamp(request: Message, name: str) -> datetime | None:
     try:
         moment: datetime = getattr(request, name).ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidTimestamp(name=name, at=name) from error
+        raise InvalidTimestamp(name=name, field=name) from error
     return moment
 
 

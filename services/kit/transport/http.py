@@ -11,7 +11,7 @@ import orjson
 import uvicorn
 
 from services.contracts.access import METRICS_ROLE
-from services.contracts.errors import Kind, NotFound, Refusal, Unavailable
+from services.contracts.errors import Kind, MillraceError, NotFound, Unavailable
 from services.kit.core.log import logger
 from services.kit.core.metrics import scrape
 from services.kit.identity.auth import Keyring, require
@@ -52,7 +52,7 @@ class PortTaken(Unavailable):
     hint = "another process has it; choose another one, or 0 for any free one"
 
 
-def problem(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+def problem(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers of a refusal, in the one shape `{"error": {...}}`."""
     body = refusal.body()
     headers = [JSON]
@@ -108,7 +108,7 @@ class Operations:
             else:
                 self._keyring.authenticate(header(scope, b"authorization"))
                 raise NoSuchRoute
-        except Refusal as refusal:
+        except MillraceError as refusal:
             await respond(send, *problem(refusal))
 
 

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from opentelemetry.trace import SpanKind
 
 from services.contracts.access import OPEN_METHODS, KeyRole
-from services.contracts.errors import ErrorBody, InternalError, Kind, Refusal, Relayed, Unauthenticated
+from services.contracts.errors import ErrorBody, InternalError, Kind, MillraceError, Relayed, Unauthenticated
 from services.contracts.names import DEFAULT_TENANT
 from services.kit.core import telemetry
 from services.kit.core.log import logger
@@ -56,7 +56,7 @@ GRACE_SECONDS: Final = 10.0
 _OPTIONS: Final = (("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0))
 
 
-def rich_status(refusal: Refusal) -> status_pb2.Status:
+def rich_status(refusal: MillraceError) -> status_pb2.Status:
     """`google.rpc.Status` with ErrorInfo, and BadRequest, Help-like hint and RetryInfo where they apply."""
     body = refusal.body()
     info = error_details_pb2.ErrorInfo(reason=body.code, domain=ERROR_DOMAIN, metadata={"kind": refusal.kind.value})
@@ -78,7 +78,7 @@ def rich_status(refusal: Refusal) -> status_pb2.Status:
     return status_pb2.Status(code=STATUS[refusal.kind].value[0], message=body.message, details=packed)
 
 
-async def abort(context: Any, refusal: Refusal) -> None:
+async def abort(context: Any, refusal: MillraceError) -> None:
     """Ends the call with the refusal. Raises grpc's AbortError, always."""
     details = (("grpc-status-details-bin", rich_status(refusal).SerializeToString()),)
     await context.abort(STATUS[refusal.kind], str(refusal), trailing_metadata=details)
@@ -178,7 +178,7 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                 finally:
                     if passed is not None:
                         passed.leave()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 await abort(context, refusal)
             except grpc.aio.AbortError:
                 raise
@@ -203,7 +203,7 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                 finally:
                     if passed is not None and not streams_in:
                         passed.leave()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 await abort(context, refusal)
             except grpc.aio.AbortError:
                 raise
@@ -328,7 +328,7 @@ def metadata(key: str, tenant: str = DEFAULT_TENANT) -> tuple[tuple[str, str], .
     return (("authorization", f"Bearer {key}"), (TENANT, tenant), *telemetry.current_carrier().items())
 
 
-def refusal_from(error: grpc.aio.AioRpcError) -> Refusal:
+def refusal_from(error: grpc.aio.AioRpcError) -> MillraceError:
     """The refusal that the other service raised, as it was."""
     kind = KIND.get(error.code(), Kind.INTERNAL)
     for name, value in error.trailing_metadata() or ():

@@ -187,7 +187,7 @@ def _name(text: str, what: str) -> str:
     try:
         return _NAME.validate_python(text)
     except ValidationError as error:
-        raise InvalidName(what=what, at=what) from error
+        raise InvalidName(what=what, field=what) from error
 
 
 def _stream(text: str) -> str:

@@ -92,12 +92,12 @@ class StartRun:
     def _recipe(self, announced: Recipe) -> Recipe:
         for name in self.recipe:
             if name not in Recipe.model_fields:
-                raise BadRecipe(problem="there is no such field", at=f"recipe_json.{name}"[:200])
+                raise BadRecipe(problem="there is no such field", field=f"recipe_json.{name}"[:200])
         try:
             return Recipe.model_validate(announced.model_dump() | dict(self.recipe))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise BadRecipe(problem=first["msg"], at=f"recipe_json.{first['loc'][0]}") from error
+            raise BadRecipe(problem=first["msg"], field=f"recipe_json.{first['loc'][0]}") from error
 
 
 def check_content_hash(text: str) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import DatasetReady
 from services.kit.core.log import logger
 from services.kit.persistence.unit_of_work import JOB_CANCELLED, Job, LostLease, Timer
@@ -106,7 +106,7 @@ class OrphanWatch:
         while True:
             try:
                 await end_orphans(self._ports)
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("executions that nobody drives are looked for later: %s", refusal)
             await self._ports.clock.sleep(self._every_seconds)
 

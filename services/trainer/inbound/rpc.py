@@ -118,7 +118,7 @@ def asker(request: Message) -> Principal:
         if isinstance(value, Message):
             asker(value)
         elif isinstance(value, str) and "\0" in value:
-            raise NulCharacter(at=spec.name)
+            raise NulCharacter(field=spec.name)
     return caller()
 
 

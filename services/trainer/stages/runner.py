@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.storage.artifacts import ArtifactStore
 from services.trainer.domain.spec import (
     FAILURE_FILE,
@@ -63,7 +63,7 @@ class Runner:
         except Interrupted:
             log.info("asked to stop in %s", self.stage)
             return self._fail_interrupted()
-        except Refusal as refusal:
+        except MillraceError as refusal:
             log.warning("%s refused: %s", self.stage, refusal)
             return self._fail(refusal)
         except MemoryError:
@@ -160,14 +160,14 @@ class Runner:
         self.folder.tell(stage, 1.0, "done", {"seconds": self.seconds[stage]})
         return finished
 
-    def _fail(self, refusal: Refusal) -> ExitCode:
-        row = refusal.facts.get("row")
+    def _fail(self, refusal: MillraceError) -> ExitCode:
+        row = refusal.details.get("row")
         failure = Failure(
             stage=self.stage,
             code=refusal.code,
             reason=str(refusal),
-            field=refusal.at,
-            hint=refusal.advice,
+            field=refusal.field,
+            hint=refusal.hint,
             row=row if isinstance(row, int) else None,
             retryable=refusal.retryable,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import FeedbackReceived
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest
@@ -106,7 +106,7 @@ class House:
         try:
             command = Predict(TENANT, MODEL, CLASSIFICATION, ClassificationRequest((text.body,)), request, deadline)
             answer = await gateway.answer(command, self.gateway.ports)
-        except Refusal as refusal:
+        except MillraceError as refusal:
             self.failed.append(f"{request}: {refusal}")
             return None
         await self.gateway.mirrors.ask_all()

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from services.contracts.errors import Refusal, Relayed
+from services.contracts.errors import MillraceError, Relayed
 from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.routing import Replica
 from services.gateway.errors import ReplicaLost
@@ -43,7 +43,7 @@ class DirectReplicas:
             async with aclosing(predict(command, self.doors[replica])) as events:
                 async for event in events:
                     yield event
-        except Refusal as refusal:
+        except MillraceError as refusal:
             raise Relayed(refusal.kind, refusal.body()) from refusal
 
 
@@ -65,5 +65,5 @@ class QueuedMirrors:
                 async with aclosing(self.replicas.predict(replica, request)) as events:
                     async for _ in events:
                         pass
-            except Refusal:
+            except MillraceError:
                 self.failed += 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Role
 from services.contracts.tasks import CLASSIFICATION
 from tests.integration.inference.replica import TRACE, Traffic, replica_on, target
@@ -92,7 +92,7 @@ async def test_a_flipped_bit_is_refused_and_the_old_version_serves_on(tmp_path: 
         assert reason.startswith("artifact_refused:")
         assert str(tmp_path) not in reason
         assert (await replica.ask()).version == 1
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(MillraceError) as refused:
             await replica.ask(version=2)
         assert refused.value.code == "version_not_served"
 

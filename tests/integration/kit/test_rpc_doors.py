@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from services.contracts.errors import Kind, NotFound, Overloaded, Refusal, Relayed, TooLarge, Unsupported
+from services.contracts.errors import Kind, MillraceError, NotFound, Overloaded, Relayed, TooLarge, Unsupported
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc import registry_pb2_grpc
 from services.kit.core.clock import SystemClock
@@ -23,8 +23,8 @@ SERVICE = "millrace.v1.RegistryService"
 FACTS: dict[str, Any] = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
 BY_KIND = {
     cls.kind.value: cls
-    for cls in Refusal.__subclasses__()
-    if cls.__module__ == Refusal.__module__ and cls is not Relayed
+    for cls in MillraceError.__subclasses__()
+    if cls.__module__ == MillraceError.__module__ and cls is not Relayed
 }
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -38,7 +38,7 @@ class Stub(registry_pb2_grpc.RegistryServiceServicer):
         if request.model == "whose":
             return wire.Model(name=caller().tenant)
         if request.model in BY_KIND:
-            raise BY_KIND[request.model](at="model", advice="do this", retry_after_seconds=7.5, **FACTS)
+            raise BY_KIND[request.model](field="model", hint="do this", retry_after_seconds=7.5, **FACTS)
         return wire.Model(name=request.model)
 
 
@@ -64,7 +64,7 @@ async def link(server: RpcServer) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-async def refusal(link: grpc.aio.Channel, keys: Path, model: str) -> Refusal:
+async def refusal(link: grpc.aio.Channel, keys: Path, model: str) -> MillraceError:
     stub = registry_pb2_grpc.RegistryServiceStub(link)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.GetModel(wire.GetModelRequest(model=model), metadata=metadata(read_key(keys)))
@@ -129,7 +129,7 @@ async def test_reflection_lists_the_services_and_gives_their_files(
 
 @pytest.mark.parametrize("kind", sorted(BY_KIND))
 async def test_a_refusal_arrives_as_it_was_raised(link: grpc.aio.Channel, keys: Path, kind: str) -> None:
-    raised = BY_KIND[kind](at="model", advice="do this", retry_after_seconds=7.5, **FACTS)
+    raised = BY_KIND[kind](field="model", hint="do this", retry_after_seconds=7.5, **FACTS)
     came = await refusal(link, keys, kind)
     assert came.body() == raised.body()
     assert (came.kind, came.code, came.retryable, str(came)) == (Kind(kind), raised.code, raised.retryable, str(raised))

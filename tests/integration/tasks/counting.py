@@ -92,7 +92,7 @@ def _loaded(payload: bytes) -> list[Any]:
     try:
         values: list[Any] = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise Malformed(problem="it is not JSON", at="payload") from error
+        raise Malformed(problem="it is not JSON", field="payload") from error
     return values
 
 

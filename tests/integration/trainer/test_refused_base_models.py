@@ -131,7 +131,7 @@ def test_a_folder_that_is_no_base_model_is_refused_by_what_it_lacks(
     refused = refusal_of(str(folder))
     assert type(refused) is refusal
     assert says in str(refused)
-    assert str(tmp_path) not in f"{refused} {refused.advice}"
+    assert str(tmp_path) not in f"{refused} {refused.hint}"
     assert [path.name for path in tmp_path.iterdir()] == ["base"]  # nothing of the model has run
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.contracts import errors
-from services.contracts.errors import Invalid, Kind, NotFound, Overloaded, Refusal, TooLarge, Unauthenticated
+from services.contracts.errors import Invalid, Kind, MillraceError, NotFound, Overloaded, TooLarge, Unauthenticated
 
 
 class UnknownModel(NotFound):
@@ -13,11 +13,11 @@ class UnknownModel(NotFound):
     field = "model"
 
 
-def kinds() -> list[type[Refusal]]:
+def kinds() -> list[type[MillraceError]]:
     return [
         value
         for value in vars(errors).values()
-        if isinstance(value, type) and issubclass(value, Refusal) and Refusal in value.__bases__
+        if isinstance(value, type) and issubclass(value, MillraceError) and MillraceError in value.__bases__
     ]
 
 
@@ -34,7 +34,7 @@ def test_the_code_is_the_classs_name_in_snake_case() -> None:
 
 
 def test_one_refusal_may_name_another_field_and_give_other_advice() -> None:
-    refusal = UnknownModel(model="chapters", tenant="default", at="dataset.model", advice="announce {model} first")
+    refusal = UnknownModel(model="chapters", tenant="default", field="dataset.model", hint="announce {model} first")
     assert refusal.body().field == "dataset.model"
     assert refusal.body().hint == "announce chapters first"
 
@@ -46,7 +46,7 @@ def test_a_wait_that_is_a_fact_is_told() -> None:
 
 
 @pytest.mark.parametrize("refusal", kinds(), ids=lambda refusal: refusal.__name__)
-def test_each_first_level_refusal_has_a_kind_and_a_sentence(refusal: type[Refusal]) -> None:
+def test_each_first_level_refusal_has_a_kind_and_a_sentence(refusal: type[MillraceError]) -> None:
     assert (refusal.__doc__ or "").strip()
     if refusal.__name__ not in {"Relayed", "InternalError"}:
         assert refusal.kind is not Kind.INTERNAL

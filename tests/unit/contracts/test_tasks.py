@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import BadField, Malformed, Refusal
+from services.contracts.errors import BadField, Malformed, MillraceError
 from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.rpc.replica_pb2 import StreamRequestFrame, StreamResponseFrame
 from services.contracts.tasks import CLASSIFICATION, EMBEDDING, TASKS
@@ -31,8 +31,8 @@ EDGE, MODEL = RequestLimits(), RequestLimits(characters=2_048, tokens=64)
 INFO = AnswerInfo("r", "news", "news", 3, tokens=7)
 
 
-def refusal_of(texts: list[str], limits: RequestLimits = EDGE, *, truncate: bool = True) -> Refusal:
-    with pytest.raises(Refusal) as refused:
+def refusal_of(texts: list[str], limits: RequestLimits = EDGE, *, truncate: bool = True) -> MillraceError:
+    with pytest.raises(MillraceError) as refused:
         CLASSIFICATION.check(ClassificationRequest(texts, truncate=truncate), limits)
     with pytest.raises(type(refused.value)):
         EMBEDDING.check(EmbeddingRequest(texts, truncate=truncate), limits)
@@ -50,9 +50,9 @@ def refusal_of(texts: list[str], limits: RequestLimits = EDGE, *, truncate: bool
         (["x" * 10_001], BadField, "texts[0]"),
     ],
 )
-def test_what_no_model_takes_is_refused_by_its_index(texts: list[str], kind: type[Refusal], field: str) -> None:
+def test_what_no_model_takes_is_refused_by_its_index(texts: list[str], kind: type[MillraceError], field: str) -> None:
     error = refusal_of(texts)
-    assert (type(error), error.at) == (kind, field)
+    assert (type(error), error.field) == (kind, field)
 
 
 def test_a_text_that_is_far_longer_than_the_model_reads_is_refused_with_a_way_out() -> None:
@@ -165,7 +165,7 @@ def test_items_stand_for_their_requests_evenly() -> None:
 def test_a_task_that_is_not_known_is_refused_with_those_that_are() -> None:
     with pytest.raises(UnknownTask) as refused:
         TASKS.named("painting")
-    assert "classification, embedding" in (refused.value.advice or "")
+    assert "classification, embedding" in (refused.value.hint or "")
     assert TASKS.find("painting") is None
     assert TASKS.by_verb("embed") is EMBEDDING
 

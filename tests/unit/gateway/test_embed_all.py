@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed
+from services.contracts.errors import BadField, ErrorBody, Kind, MillraceError, Relayed
 from services.contracts.events import Role
 from services.contracts.tasks import EMBEDDING
 from services.contracts.tasks.embedding import EmbeddingRequest, EmbeddingResult
@@ -115,13 +115,13 @@ async def test_a_refusal_names_the_text_by_its_place_among_all_and_ends_the_rest
             raise Relayed(Kind.TOO_LARGE, ErrorBody(code="context_length_exceeded", message="m", field=field))
         return embedded(request)
 
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(MillraceError) as refused:
         await embed_all(many(300), world_of(target(1), behaviour=behave).ports)
     assert (refused.value.code, refused.value.body().field) == ("context_length_exceeded", "texts[130]")
 
 
 def test_a_refusal_of_something_else_stays_as_it_is() -> None:
-    for refusal in (BadField(name="a", problem="b", at="version"), ReplicaLost()):
+    for refusal in (BadField(name="a", problem="b", field="version"), ReplicaLost()):
         assert moved(refusal, by=64) is refusal
 
 
@@ -132,7 +132,7 @@ def test_a_shortened_embedding_has_unit_length_again() -> None:
     assert list(shortened(array("f", (0.0, 1.0)), 1)) == [0.0]
     with pytest.raises(TooManyDimensions) as refused:
         shortened(values, 4)
-    assert refused.value.facts == {"most": 3, "asked": 4}
+    assert refused.value.details == {"most": 3, "asked": 4}
 
 
 def test_what_is_served_is_told_by_tenant_and_only_once_it_is_known() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import BadField, InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, LabelScore, Prediction
@@ -63,10 +63,10 @@ def tensor(
     return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape, **more)
 
 
-def outcome(read: Callable[[], Predict]) -> Predict | Refusal:
+def outcome(read: Callable[[], Predict]) -> Predict | MillraceError:
     try:
         return read()
-    except Refusal as refusal:
+    except MillraceError as refusal:
         return refusal
 
 
@@ -185,7 +185,7 @@ BAD_REST: Final[list[tuple[dict[str, Any], str]]] = [
 
 @pytest.mark.parametrize(("body", "field"), BAD_REST, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_bad_rest_request_names_its_field(body: dict[str, Any], field: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(MillraceError) as refused:
         from_rest(body)
     assert refused.value.body().field == field
 
@@ -212,7 +212,7 @@ def test_a_bad_rest_request_names_its_field(body: dict[str, Any], field: str) ->
 )
 def test_a_lie_about_binary_data_is_refused(size: Any, tail: bytes, length: str | None, field: str) -> None:
     given_ = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(MillraceError) as refused:
         from_rest({"inputs": [given_]}, tail, length=length)
     assert refused.value.body().field == field
 
@@ -258,7 +258,7 @@ BAD_GRPC: Final[list[tuple[dict[str, Any], str]]] = [
 
 @pytest.mark.parametrize(("changes", "field"), BAD_GRPC, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_bad_grpc_request_names_its_field(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(MillraceError) as refused:
         from_grpc(**{"inputs": [tensor(1)], "raw_input_contents": [pack_strings(["a"])], **changes})
     assert refused.value.body().field == field
 
@@ -272,7 +272,7 @@ def test_no_body_whatsoever_breaks_the_rest_reader(body: dict[str, Any], tail: b
 
 @given(st.binary(max_size=200), st.none() | st.text(alphabet="0123456789-+ ", max_size=8))
 def test_no_bytes_whatsoever_break_the_rest_reader(body: bytes, length: str | None) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(MillraceError):
         command(wire.read_request(body, length, model="news", version=""))
 
 
@@ -335,5 +335,5 @@ def test_the_requests_choice_of_binary_holds_where_an_output_makes_none() -> Non
 
 
 def test_a_string_holds_all_of_a_refusal() -> None:
-    told = words(BadField(name="inputs[0].shape", problem="no", at="inputs[0].shape", advice="try [N]"))
+    told = words(BadField(name="inputs[0].shape", problem="no", field="inputs[0].shape", hint="try [N]"))
     assert told == "The field 'inputs[0].shape' is not valid: no. (try [N])"

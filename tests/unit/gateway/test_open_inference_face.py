@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.contracts.access import KeyRole
-from services.contracts.errors import Forbidden, InternalError, Refusal
+from services.contracts.errors import Forbidden, InternalError, MillraceError
 from services.gateway.errors import DeploymentNotReady, ExtensionNotOffered, RoutesNotRead, VersionNotServed
 from services.gateway.inbound.http.body import BodyLimits, read_headers
 from services.gateway.inbound.http.door import Request
@@ -88,7 +88,7 @@ async def test_a_role_may_do_its_own_and_no_more(
 async def test_another_tenants_model_is_no_model() -> None:
     world = served()
     for verb, path in (("GET", "/v2/models/news"), ("POST", "/v2/models/news/infer"), ("GET", "/v2/models/news/ready")):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(MillraceError) as refused:
             await ask(world, verb, path, ASKED, tenant="other")
         assert face(world).refused(refused.value)[0] == 404
     assert await ask(world, "POST", "/v2/repository/index", tenant="other") == (200, [])
@@ -117,7 +117,7 @@ async def test_before_the_table_is_read_not_to_know_a_model_says_nothing_about_i
         (InternalError(), 500, "Something went wrong inside."),
     ],
 )
-def test_a_refusal_is_one_string(refusal: Refusal, status: int, words: str) -> None:
+def test_a_refusal_is_one_string(refusal: MillraceError, status: int, words: str) -> None:
     told, body, _ = face(World()).refused(refusal)
     assert told == status
     assert words in json.loads(body)["error"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.contracts.access import METHOD_ROLES, KeyRole
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.errors import ExtensionNotOffered, MethodNotAllowed, UnknownRoute
 from services.gateway.inbound.oip.description import openapi_paths
@@ -100,7 +100,7 @@ def test_the_version_to_load_is_a_number_or_an_alias(sent: dict[str, Any], refer
     ],
 )
 def test_what_else_may_be_sent_with_a_load_is_nothing(sent: dict[str, Any], field: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(MillraceError) as refused:
         read_reference(sent)
     assert refused.value.body().field == field
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.errors import BadField, ErrorBody, Kind, Refusal, Relayed, TimedOut
+from services.contracts.errors import BadField, ErrorBody, Kind, MillraceError, Relayed, TimedOut
 from services.contracts.events import Role
 from services.contracts.tasks.classification import Classification
 from services.contracts.tasks.records import Source
@@ -34,7 +34,7 @@ def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float =
     return fleet
 
 
-def fails_for(failing: dict[tuple[str, int], Refusal]) -> Any:
+def fails_for(failing: dict[tuple[str, int], MillraceError]) -> Any:
     def behave(replica: str, request: ReplicaRequest) -> Result:
         refusal = failing.get((replica, request.version))
         if refusal is not None:
@@ -115,7 +115,7 @@ async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
     ("deadline", "given_up", "refusal"), [(30.0, 5.0, DeploymentNotReady), (2.0, 2.0, DeadlinePassed)]
 )
 async def test_the_wait_ends_with_its_limit_or_the_deadline(
-    deadline: float, given_up: float, refusal: type[Refusal]
+    deadline: float, given_up: float, refusal: type[MillraceError]
 ) -> None:
     fleet = serving(target(1), replicas={})
     asked = asyncio.create_task(answer(command(deadline=deadline), fleet.ports))
@@ -194,7 +194,7 @@ async def test_a_bad_request_is_refused_before_any_replica_is_asked(changes: dic
     fleet = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(BadField) as refused:
         await answer(command(**changes), fleet.ports)
-    assert refused.value.at == field
+    assert refused.value.field == field
     assert not fleet.replicas.asked
 
 
@@ -227,7 +227,7 @@ async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None
     fleet = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(VersionNotServed) as refused:
         await answer(command(version=3), fleet.ports)
-    assert refused.value.at == "version"
+    assert refused.value.field == "version"
     assert not fleet.replicas.asked
 
 

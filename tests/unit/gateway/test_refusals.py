@@ -8,7 +8,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from services.contracts import errors as contracts
-from services.contracts.errors import ErrorBody, Kind, Refusal, Relayed
+from services.contracts.errors import ErrorBody, Kind, MillraceError, Relayed
 from services.gateway import errors as gateway
 from services.gateway.inbound.http.answers import refused
 from services.kit.identity import auth, keys
@@ -18,13 +18,13 @@ from services.kit.transport.rpc import rich_status
 PASSING = {429, 503}
 
 
-def every_refusal() -> Iterator[Refusal]:
+def every_refusal() -> Iterator[MillraceError]:
     """One of each class that the gateway can raise, without a time of its own; and what others tell it."""
     classes = {
         found
         for module in (contracts, gateway, auth, keys, kit_http)
         for _, found in inspect.getmembers(module, inspect.isclass)
-        if issubclass(found, Refusal) and found is not Relayed
+        if issubclass(found, MillraceError) and found is not Relayed
     }
     for found in sorted(classes, key=lambda one: one.__name__):
         facts: dict[str, Any] = dict.fromkeys(names_in(found), 7)
@@ -33,7 +33,7 @@ def every_refusal() -> Iterator[Refusal]:
         yield Relayed(kind, ErrorBody(code="x", message="another service said so"))
 
 
-def names_in(found: type[Refusal]) -> set[str]:
+def names_in(found: type[MillraceError]) -> set[str]:
     import string
 
     texts = (found.__doc__ or "", found.hint or "")
@@ -41,7 +41,7 @@ def names_in(found: type[Refusal]) -> set[str]:
 
 
 @pytest.mark.parametrize("refusal", list(every_refusal()), ids=lambda one: f"{type(one).__name__}-{one.kind}")
-def test_what_may_pass_says_when_to_try_again(refusal: Refusal) -> None:
+def test_what_may_pass_says_when_to_try_again(refusal: MillraceError) -> None:
     status, _, headers = refused(refusal)
     told = dict(headers).get(b"retry-after")
     delays = [detail for detail in rich_status(refusal).details if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import BadField, Malformed, Refusal
+from services.contracts.errors import BadField, Malformed, MillraceError
 from services.contracts.rpc import gateway_pb2, registry_pb2
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.inbound import translate
@@ -48,7 +48,7 @@ def test_unknown_paths_and_wrong_methods_are_told_apart() -> None:
         match("GET", "/api/v1/nothing")
     with pytest.raises(MethodNotAllowed) as refused:
         match("DELETE", "/api/v1/datasets")
-    assert refused.value.facts["allowed"] == "GET, POST"
+    assert refused.value.details["allowed"] == "GET, POST"
 
 
 def test_every_method_of_the_other_services_has_a_path() -> None:
@@ -76,8 +76,8 @@ def test_no_body_whatsoever_breaks_the_parser(body: dict[str, object]) -> None:
         for sent in (body, fields):
             try:
                 build_request(chosen, dict.fromkeys(chosen.parameters, "a"), sent)
-            except Refusal as refusal:
-                unnamed += [refusal] if refusal.at is None else []
+            except MillraceError as refusal:
+                unnamed += [refusal] if refusal.field is None else []
     assert not unnamed
 
 
@@ -168,7 +168,7 @@ def test_a_time_in_the_query_is_one_of_rfc_3339() -> None:
     assert request.since.ToJsonString() == "2026-11-25T09:00:00Z"
     with pytest.raises(BadField) as refused:
         build_request(route, path, {"since": 5})
-    assert refused.value.at == "since"
+    assert refused.value.field == "since"
     described = {part["name"]: part for part in document()["paths"]["/api/v1/history"]["get"]["parameters"]}
     assert described["since"]["schema"] == {"type": "string", "format": "date-time"}
 
@@ -200,7 +200,7 @@ def test_a_recipe_takes_measured_defaults_and_names_what_it_does_not_know() -> N
     request.recipe_json = '{"epohcs": 1}'
     with pytest.raises(BadField) as refused:
         translate.dataset_ready(request)
-    assert refused.value.at == "recipe_json.epohcs"
+    assert refused.value.field == "recipe_json.epohcs"
 
 
 def test_sampling_follows_the_caller_and_otherwise_its_ratio() -> None:

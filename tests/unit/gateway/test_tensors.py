@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import BadField, Refusal
+from services.contracts.errors import BadField, MillraceError
 from services.gateway.inbound.oip.tensors import count_texts, pack_floats, pack_strings, unpack_strings
 
 T = TypeVar("T")
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
-def outcome(read: Callable[[], T]) -> T | Refusal:
+def outcome(read: Callable[[], T]) -> T | MillraceError:
     try:
         return read()
-    except Refusal as refusal:
+    except MillraceError as refusal:
         return refusal
 
 
@@ -41,7 +41,7 @@ def test_floats_are_four_little_endian_bytes_each() -> None:
 @given(st.binary(max_size=200), st.integers(0, 64))
 def test_no_bytes_whatsoever_break_the_reader_and_each_refusal_names_the_field(raw: bytes, count: int) -> None:
     came = outcome(lambda: unpack_strings(raw, count, "inputs[0].data"))
-    if isinstance(came, Refusal):
+    if isinstance(came, MillraceError):
         assert came.body().field == "inputs[0].data"
     else:
         assert pack_strings(came) == raw, "what was read is all that was sent"
@@ -89,10 +89,10 @@ def test_n_texts_are_n_or_n_by_1(shape: list[int]) -> None:
 def test_any_other_shape_is_refused_and_named(shape: list[int]) -> None:
     with pytest.raises(BadField) as refused:
         count_texts(shape, "inputs[0].shape")
-    assert refused.value.at == "inputs[0].shape"
+    assert refused.value.field == "inputs[0].shape"
 
 
 @given(st.lists(INT64, max_size=5))
 def test_no_shape_whatsoever_gives_more_texts_than_the_largest_batch(shape: list[int]) -> None:
     came = outcome(lambda: count_texts(shape, "shape"))
-    assert came.at == "shape" if isinstance(came, Refusal) else 1 <= came <= 64
+    assert came.field == "shape" if isinstance(came, MillraceError) else 1 <= came <= 64

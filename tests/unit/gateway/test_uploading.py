@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.contracts.errors import BadField, Malformed, Refusal
+from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent, TextCheck, Uploaded, check_content_hash, check_upload
 from services.gateway.errors import BodyTooLarge, EmptyUpload, NotText, WrongContent
@@ -65,12 +65,12 @@ async def test_a_content_is_kept_under_its_tenant_its_data_set_and_its_hash() ->
     ],
 )
 async def test_a_bad_header_is_refused_before_anything_is_read(
-    header: dict[str, object], refusal: type[Refusal], field: str
+    header: dict[str, object], refusal: type[MillraceError], field: str
 ) -> None:
     asked = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
     with pytest.raises(refusal) as refused:
         check_upload(asked, limit_bytes=1_000_000)
-    assert refused.value.at == field
+    assert refused.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_a_content_that_is_not_the_announced_one_is_refused_and_not_kept(
     world = World()
     with pytest.raises(WrongContent) as refused:
         await upload(world, **header)
-    assert refused.value.at == field
+    assert refused.value.field == field
     assert world.uploads.kept == {}
 
 
@@ -136,7 +136,7 @@ def test_the_first_byte_that_is_no_text_is_named(good: str, cut: int, bad: bytes
 
     with pytest.raises(NotText) as refused:
         take()
-    assert refused.value.facts["place"] == len(before)
+    assert refused.value.details["place"] == len(before)
 
 
 def test_a_character_that_is_cut_short_is_no_text() -> None:

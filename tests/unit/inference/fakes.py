@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.tasks import TASKS
 from services.inference.domain.heads import ENCODER_TASKS, answer
 from services.inference.domain.records import LoggedRequest, Sampling
@@ -27,7 +27,7 @@ class FakeEngines:
 
     engines: set[VersionKey] = field(default_factory=set)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    refusal: Refusal | None = None
+    refusal: MillraceError | None = None
     load_error: Exception | None = None
     queued: int = 0
     capacity: int = 64
@@ -61,7 +61,7 @@ class FakeEngines:
 class FakeArtifacts:
     """Fetches from nowhere, after raising what `troubles` holds, one a call."""
 
-    troubles: list[Refusal] = field(default_factory=list)
+    troubles: list[MillraceError] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     kept: set[str] | None = None
 
@@ -77,7 +77,7 @@ class FakeArtifacts:
 
 @dataclass
 class FakeChecker:
-    refusal: Refusal | None = None
+    refusal: MillraceError | None = None
 
     async def check(self, folder: Path, precision: Precision) -> None:
         if self.refusal is not None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.contracts.errors import Malformed, Refusal, Unavailable
+from services.contracts.errors import Malformed, MillraceError, Unavailable
 from services.contracts.events import DeploymentChanged, Role
 from services.contracts.tasks import CLASSIFICATION, EMBEDDING
 from services.contracts.tasks.classification import ClassificationRequest
@@ -222,11 +222,11 @@ async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
         QueueFull(queued=64, capacity=64),
         DeadlinePassed(seconds=0),
         VersionNotServed(version=1, deployment="topics"),
-        ContextLengthExceeded(limit=16, unit="tokens", at="texts[0]"),
+        ContextLengthExceeded(limit=16, unit="tokens", field="texts[0]"),
     ],
     ids=lambda error: error.code,
 )
-async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(error: Refusal) -> None:
+async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(error: MillraceError) -> None:
     room = Room()
     await adopt(room, wish(1, target(1)))
     room.engines.refusal = error

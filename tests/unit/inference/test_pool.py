@@ -203,6 +203,6 @@ async def test_a_text_that_is_to_be_read_whole_is_refused_alone_when_it_is_too_l
         cut = score(pool, ["a " * 17], deadline())
         refused, read = await asyncio.gather(long, cut, return_exceptions=True)
         assert isinstance(refused, ContextLengthExceeded)
-        assert (refused.at, refused.facts["limit"]) == ("texts[1]", 16)
+        assert (refused.field, refused.details["limit"]) == ("texts[1]", 16)
         assert read == [16]
         assert pool.queued == 0

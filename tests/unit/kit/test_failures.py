@@ -7,8 +7,8 @@ from services.contracts.errors import (
     ErrorBody,
     InternalError,
     Kind,
+    MillraceError,
     Overloaded,
-    Refusal,
     Relayed,
     Unavailable,
 )
@@ -19,7 +19,7 @@ from services.kit.transport.failures import from_failure, to_failure
 @pytest.mark.parametrize(
     "error",
     [
-        BadField(name="texts", problem="no", at="texts"),
+        BadField(name="texts", problem="no", field="texts"),
         Overloaded(queued=3, retry_after_seconds=2.5),
         Unavailable(what="it"),
         InternalError(),
@@ -27,7 +27,7 @@ from services.kit.transport.failures import from_failure, to_failure
     ],
     ids=lambda error: error.code,
 )
-def test_a_refusal_is_the_same_on_the_other_side(error: Refusal) -> None:
+def test_a_refusal_is_the_same_on_the_other_side(error: MillraceError) -> None:
     back = from_failure(to_failure(error))
     sent, came = error.body(), back.body()
     assert (back.kind, back.code, str(back)) == (error.kind, error.code, str(error))

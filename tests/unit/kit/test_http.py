@@ -7,14 +7,22 @@ from typing import Any
 import orjson
 import pytest
 
-from services.contracts.errors import Conflict, InternalError, Kind, NotFound, Overloaded, Refusal, Unauthenticated
+from services.contracts.errors import (
+    Conflict,
+    InternalError,
+    Kind,
+    MillraceError,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+)
 from services.kit.core.clock import VirtualClock
 from services.kit.core.telemetry import OUTBOX_DEPTH
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.transport.http import STATUS, App, Operations, problem, respond
 from tests.fixtures.metrics import Scraped
 
-BY_KIND = {cls.kind: cls for cls in Refusal.__subclasses__() if cls.__module__ == "services.contracts.errors"}
+BY_KIND = {cls.kind: cls for cls in MillraceError.__subclasses__() if cls.__module__ == "services.contracts.errors"}
 FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
 
 
@@ -53,7 +61,7 @@ def operations(keys: Path, *, ready: bool = True, inner: App | None = None) -> O
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.INTERNAL])
 def test_every_kind_of_refusal_has_its_status_and_the_one_shape(kind: Kind) -> None:
-    refusal = BY_KIND[kind](at="name", advice="do this", **FACTS)
+    refusal = BY_KIND[kind](field="name", hint="do this", **FACTS)
     status, body, headers = problem(refusal)
     assert status == STATUS[kind]
     assert orjson.loads(body) == {

@@ -158,7 +158,7 @@ def test_the_last_admin_key_is_not_revoked_by_mistake(place: Place) -> None:
     place.make(KeyRole.ADMIN, tenant="acme")
     with pytest.raises(LastAdmin) as refused:
         place.file.revoke(first, tenant="default", by="admin:x")
-    assert "--yes" in (refused.value.advice or "")
+    assert "--yes" in (refused.value.hint or "")
     other, _ = place.make(KeyRole.ADMIN)
     place.file.revoke(first, tenant="default", by="admin:x")
     assert place.file.revoke(expired, tenant="default", by="admin:x").revoked

@@ -45,8 +45,8 @@ def test_own_and_shared_settings_come_from_the_environment(monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["MILLRACE_MILL_STONE", "millrace_mill_stonez", "MILLRACE_MILL_HOME"])
 def test_an_unknown_setting_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     error = refused(monkeypatch, name, "1")
-    assert error.facts == {"key": name, "problem": "there is no such setting"}
-    assert error.advice == f"correct or unset {name} in the environment"
+    assert error.details == {"key": name, "problem": "there is no such setting"}
+    assert error.hint == f"correct or unset {name} in the environment"
 
 
 def test_settings_of_other_rooms_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +67,12 @@ def test_settings_of_other_rooms_are_none_of_ours(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_bad_value_is_refused_with_its_key(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    assert refused(monkeypatch, name, value).facts["key"] == name
+    assert refused(monkeypatch, name, value).details["key"] == name
 
 
 def test_production_does_not_make_its_own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     error = refused(monkeypatch, "MILLRACE_ENVIRONMENT", "production")
-    assert error.facts["key"] == "MILLRACE_ENVIRONMENT"
+    assert error.details["key"] == "MILLRACE_ENVIRONMENT"
     assert "keyring.json" in str(error)
 
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.events import Role, Verdict
 from services.registry.domain import commands as ask
 from services.registry.domain import fold, state_hash, timers
@@ -99,11 +99,11 @@ class AnyStory(RuleBasedStateMachine):
         before, refused = self.story.state, None
         try:
             move()
-        except Refusal as refusal:
+        except MillraceError as refusal:
             refused = refusal
         if refused is not None:
             assert self.story.state is before
-            assert "{" not in str(refused) + (refused.advice or "")
+            assert "{" not in str(refused) + (refused.hint or "")
 
     def each_step_holds(self) -> None:
         """After every single command, and so for everything that is ever told."""

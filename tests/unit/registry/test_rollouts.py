@@ -229,7 +229,7 @@ def test_a_refused_version_is_rolled_out_only_with_skip_gate_and_the_history_say
     story.trains("run-2", against=1, macro_f1=0.4)
     with pytest.raises(GateRefused) as refused:
         story.starts(2)
-    assert "skip_gate" in (refused.value.advice or "")
+    assert "skip_gate" in (refused.value.hint or "")
     assert "floor" in str(refused.value)
     story.starts(2, skip_gate=True)
     assert story.rollout.gate_skipped

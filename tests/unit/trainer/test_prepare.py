@@ -127,7 +127,7 @@ def test_what_was_read_is_told_with_its_hash_its_size_and_its_rows(tmp_path: Pat
 def test_a_file_that_is_not_the_announced_one_is_refused_before_its_rows_are_read(tmp_path: Path) -> None:
     with pytest.raises(UnusableData) as caught:
         prepared(tmp_path, [], content_hash="0" * 64)
-    assert (caught.value.code, caught.value.at) == ("content_changed", "content_hash")
+    assert (caught.value.code, caught.value.field) == ("content_changed", "content_hash")
     again, _ = prepared(tmp_path, texts(240))
     prepared(tmp_path, texts(240), content_hash=again.content.sha256)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Kind, Refusal
+from services.contracts.errors import Kind, MillraceError
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.door import Request
@@ -68,7 +68,7 @@ class DocsFace:
         else:
             await self._send_file(request, *FILES[request.path])
 
-    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
         status, body, headers = refused(refusal)
         if refusal.kind is Kind.UNAUTHENTICATED:
             headers = [*(header for header in headers if header[0] != REALM[0]), REALM]

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, SpanKind
 
-from services.contracts.errors import Malformed, Refusal
+from services.contracts.errors import Malformed, MillraceError
 from services.gateway.domain.limits import Quota
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, RateLimitExceeded, SlowBody, StalledUpload
 from services.kit.core import telemetry
 from services.kit.storage.uploads import StoreFull
 from services.kit.transport.http import STATUS, Header, problem
 
-ONLY_HTTP: Final[Mapping[type[Refusal], int]] = {
+ONLY_HTTP: Final[Mapping[type[MillraceError], int]] = {
     Malformed: 400,
     MethodNotAllowed: 405,
     SlowBody: 408,
@@ -27,15 +27,15 @@ CLOSING: Final = (BodyTooLarge, SlowBody)
 """The rest of the body is not read, so the connection cannot be used again."""
 
 
-def status_of(refusal: Refusal) -> int:
+def status_of(refusal: MillraceError) -> int:
     return ONLY_HTTP.get(type(refusal), STATUS[refusal.kind])
 
 
-def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers: the kit's shape, with what only HTTP knows."""
     _, body, headers = problem(refusal)
     if isinstance(refusal, MethodNotAllowed):
-        headers.append((b"allow", str(refusal.facts["allowed"]).encode()))
+        headers.append((b"allow", str(refusal.details["allowed"]).encode()))
     if isinstance(refusal, CLOSING):
         headers.append((b"connection", b"close"))
     return status_of(refusal), body, headers
@@ -51,7 +51,7 @@ def quota_headers(quota: Quota) -> list[Header]:
 
 def used_up(refusal: RateLimitExceeded) -> Quota:
     """The quota of a key that was refused: nothing is left until it may try again."""
-    facts: Any = refusal.facts
+    facts: Any = refusal.details
     return Quota(facts["burst"], facts["window_seconds"], 0, facts["retry_after_seconds"])
 
 
@@ -64,7 +64,7 @@ def server_span(
     *,
     actor: str,
     status: int = 200,
-    status_of: Callable[[Refusal], int] = status_of,
+    status_of: Callable[[MillraceError], int] = status_of,
 ) -> Iterator[Span]:
     """The span of one request, by OpenTelemetry's HTTP conventions 1.41; `status` is the one of success."""
     attributes = {
@@ -78,7 +78,7 @@ def server_span(
     with telemetry.span(f"{verb} {route}", kind=SpanKind.SERVER, parent=parent, attributes=attributes) as opened:
         try:
             yield opened
-        except Refusal as refusal:
+        except MillraceError as refusal:
             opened.set_attribute("http.response.status_code", status_of(refusal))
             raise
         opened.set_attribute("http.response.status_code", status)

@@ -47,13 +47,13 @@ async def read_json(receive: Receive, headers: Mapping[bytes, str], limits: Body
         return {}
     media = headers.get(b"content-type", "")
     if media != "application/json" and media.partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedMedia(header="content-type", value=media[:100], at="content-type")
+        raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type")
     try:
         data = orjson.loads(_decompressed(body, headers, limits))
     except orjson.JSONDecodeError as error:
-        raise Malformed(problem=f"the body is not JSON ({error.msg})", at="body") from error
+        raise Malformed(problem=f"the body is not JSON ({error.msg})", field="body") from error
     if not isinstance(data, dict):
-        raise Malformed(problem="the body must be a JSON object", at="body")
+        raise Malformed(problem="the body must be a JSON object", field="body")
     return data
 
 
@@ -69,7 +69,7 @@ async def read_bytes(receive: Receive, headers: Mapping[bytes, str], limits: Bod
 async def _received(receive: Receive, headers: Mapping[bytes, str], limits: BodyLimits) -> bytes:
     told = headers.get(b"content-length", "0")
     if not told.isdigit() or int(told) > limits.bytes:
-        raise BodyTooLarge(limit=limits.bytes, at="body")
+        raise BodyTooLarge(limit=limits.bytes, field="body")
     chunks: list[bytes] = []
     size = 0
     try:
@@ -81,12 +81,12 @@ async def _received(receive: Receive, headers: Mapping[bytes, str], limits: Body
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 if size > limits.bytes:
-                    raise BodyTooLarge(limit=limits.bytes, at="body")
+                    raise BodyTooLarge(limit=limits.bytes, field="body")
                 chunks.append(chunk)
                 if not message.get("more_body"):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     except TimeoutError as error:
-        raise SlowBody(seconds=limits.seconds, at="body") from error
+        raise SlowBody(seconds=limits.seconds, field="body") from error
 
 
 async def discard(scope: Scope, receive: Receive) -> None:
@@ -109,14 +109,14 @@ def _decompressed(body: bytes, headers: Mapping[bytes, str], limits: BodyLimits)
     if encoding == "identity":
         return body
     if encoding not in WINDOW_BITS:
-        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], at="content-encoding")
+        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], field="content-encoding")
     inflater = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
         inflated = inflater.decompress(body, limits.bytes + 1)
     except zlib.error as error:
-        raise Malformed(problem=f"the body is not {encoding}", at="body") from error
+        raise Malformed(problem=f"the body is not {encoding}", field="body") from error
     if len(inflated) > limits.bytes:
-        raise BodyTooLarge(limit=limits.bytes, at="body")
+        raise BodyTooLarge(limit=limits.bytes, field="body")
     if not inflater.eof:
-        raise Malformed(problem=f"the {encoding} body is cut short", at="body")
+        raise Malformed(problem=f"the {encoding} body is cut short", field="body")
     return inflated

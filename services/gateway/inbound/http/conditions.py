@@ -54,7 +54,7 @@ def expected_generation(route: Route, headers: Mapping[bytes, str]) -> int | Non
     if tag.startswith("W/"):
         raise UnknownETag(tag=tag[:100])  # a weak tag never matches here
     if not _TAG.fullmatch(tag):
-        raise Malformed(problem="send the ETag of the deployment, and one of them", at="if-match")
+        raise Malformed(problem="send the ETag of the deployment, and one of them", field="if-match")
     hit = _WITH_GENERATION.fullmatch(tag)
     if hit is None:
         raise UnknownETag(tag=tag[:100])

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from google.protobuf.message import Message
 
-from services.contracts.errors import Malformed, Refusal
+from services.contracts.errors import Malformed, MillraceError
 from services.gateway.domain.requests import Caller
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
 from services.gateway.handlers import announce_dataset, check_deadline, send_feedback
@@ -96,7 +96,7 @@ class ControlDoor:
             sent = await self._sent(route, request.scope, headers, request.receive)
             expected = expected_generation(route, headers)
             if expected is not None and sent.setdefault(EXPECTED, expected) != expected:
-                raise Malformed(problem=f"it says another generation than {EXPECTED}", at="if-match")
+                raise Malformed(problem=f"it says another generation than {EXPECTED}", field="if-match")
             message = build_request(route, parameters, sent)
             check_deadline(request.deadline, self._ports)
             call = _Call(route, headers, request.principal, message, request.deadline)
@@ -107,7 +107,7 @@ class ControlDoor:
         if not route.has_body:
             return read_query(route, query)
         if query:
-            raise Malformed(problem="this path takes no query parameters", at=query[0][0][:100])
+            raise Malformed(problem="this path takes no query parameters", field=query[0][0][:100])
         return await read_json(receive, headers, self._limits)
 
     async def _answer(self, call: _Call, receive: Receive, send: Send) -> None:
@@ -189,7 +189,7 @@ def read_query_string(scope: Scope) -> list[tuple[str, str]]:
             text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=MAX_QUERY_FIELDS
         )
     except ValueError as error:
-        raise Malformed(problem="the query cannot be parsed", at="query") from error
+        raise Malformed(problem="the query cannot be parsed", field="query") from error
     return pairs
 
 
@@ -215,7 +215,7 @@ async def _send_lines(lines: AsyncIterator[bytes], send: Send, headers: list[Hea
     try:
         async for line in lines:
             await send({"type": "http.response.body", "body": line, "more_body": True})
-    except Refusal as refusal:
+    except MillraceError as refusal:
         _, body, _ = refused(refusal)
         await send({"type": "http.response.body", "body": body + b"\n", "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-from services.contracts.errors import BadField, InternalError, Malformed, Refusal
+from services.contracts.errors import BadField, InternalError, Malformed, MillraceError
 from services.gateway.domain.limits import Quota
 from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, RateLimitExceeded
 from services.gateway.inbound.http.answers import quota_headers, used_up
@@ -54,10 +54,10 @@ class Face(Protocol):
     """A family of paths that one kind of client knows, with errors of the shape that it knows."""
 
     async def serve(self, request: Request) -> None:
-        """Answers, or raises a Refusal before the answer has begun."""
+        """Answers, or raises a MillraceError before the answer has begun."""
         ...
 
-    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
         """Status, body and headers of a refusal."""
         ...
 
@@ -122,7 +122,7 @@ class RestDoor:
                 passed.leave()
         except ClientGone:
             return
-        except Refusal as refusal:
+        except MillraceError as refusal:
             HTTP_REFUSED.add(1, tenant=tenant, code=refusal.code)
             if isinstance(refusal, BodyTooLarge):
                 await discard(scope, receive)
@@ -142,7 +142,7 @@ class RestDoor:
         if asked is not None:
             if re.fullmatch(r"[1-9][0-9]{0,8}", asked) is None:
                 name = TIMEOUT_HEADER.decode()
-                raise BadField(name=name, problem="it must be a whole number of milliseconds, 1 or more", at=name)
+                raise BadField(name=name, problem="it must be a whole number of milliseconds, 1 or more", field=name)
             seconds = min(seconds, int(asked) / 1000)
         return self._clock.monotonic() + seconds
 
@@ -171,8 +171,8 @@ def read_path(scope: Scope) -> str:
     segments = [unquote_to_bytes(segment) for segment in raw.split(b"/")]
     for segment in segments:
         if segment in (b".", b"..") or any(bad in segment for bad in (b"/", b"\\", b"\x00")):
-            raise Malformed(problem="a path segment is not a name", at="path")
+            raise Malformed(problem="a path segment is not a name", field="path")
     try:
         return b"/".join(segments).decode()
     except UnicodeDecodeError as error:
-        raise Malformed(problem="the path is not UTF-8", at="path") from error
+        raise Malformed(problem="the path is not UTF-8", field="path") from error

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.gateway.errors import MethodNotAllowed
 from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.control import ControlDoor
@@ -42,5 +42,5 @@ class OwnFace:
         else:
             await self._control.serve(request)
 
-    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
         return refused(refusal)

@@ -276,7 +276,7 @@ def _check_version(reference: str, at: str) -> None:
 
 def _check_number(text: str, at: str) -> None:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise Malformed(problem="it is not a number", at=at)
+        raise Malformed(problem="it is not a number", field=at)
 
 
 _CHECKS: Final[Mapping[str, Callable[[str, str], None]]] = {

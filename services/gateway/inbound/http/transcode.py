@@ -13,7 +13,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from services.contracts.errors import BadField, Malformed, Refusal
+from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.inbound.http.routes import Route
 
 UINT32_MAX: Final = 2**32 - 1
@@ -43,13 +43,13 @@ def build_request(route: Route, path: Mapping[str, str], sent: Mapping[str, Any]
     """The gRPC request of a REST call. Raises BadField or Malformed, naming the field."""
     for name in sent:
         if name in route.hidden or (name in path and sent[name] != path[name]):
-            raise BadField(name=name, problem="it cannot be sent on this path", at=name)
+            raise BadField(name=name, problem="it cannot be sent on this path", field=name)
     request = new_message(route.request)
     named = {name: _from_text(route.request.fields_by_name[name], text) for name, text in path.items()}
     _fill(request, {**sent, **named}, "")
     for name in route.required:
         if not getattr(request, name):
-            raise BadField(name=name, problem="it is required", at=name)
+            raise BadField(name=name, problem="it is required", field=name)
     return request
 
 
@@ -59,7 +59,7 @@ def read_query(route: Route, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]
     seen: set[str] = set()
     for name, text in pairs:
         if name in seen:
-            raise BadField(name=name, problem="it is given twice", at=name)
+            raise BadField(name=name, problem="it is given twice", field=name)
         seen.add(name)
         parent, spec = _query_field(route, name)
         (sent.setdefault(parent, {}) if parent else sent)[name] = _from_text(spec, text)
@@ -84,7 +84,7 @@ def _query_field(route: Route, name: str) -> tuple[str, FieldDescriptor]:
         if spec.name == name:
             return parent, spec
     known = ", ".join(spec.name for _, spec in query_fields(route)) or "none"
-    raise BadField(name=name, problem="there is no such parameter", at=name, advice=f"this path takes: {known}")
+    raise BadField(name=name, problem="there is no such parameter", field=name, hint=f"this path takes: {known}")
 
 
 def _from_text(spec: FieldDescriptor, text: str) -> object:
@@ -102,7 +102,7 @@ def _fill(message: Message, data: object, at: str) -> None:
         where = f"{at}.{key}" if at else key
         spec = message.DESCRIPTOR.fields_by_name.get(key)
         if spec is None:
-            raise BadField(name=where[:200], problem="there is no such field", at=where[:200])
+            raise BadField(name=where[:200], problem="there is no such field", field=where[:200])
         if value is None:
             continue
         if spec.is_repeated:
@@ -139,7 +139,7 @@ def _scalar(spec: Any, value: object, at: str) -> object:
     kind = spec.cpp_type
     if kind == FieldDescriptor.CPPTYPE_STRING and isinstance(value, str):
         if "\x00" in value:
-            raise Malformed(problem="it holds a NUL character", at=at)
+            raise Malformed(problem="it holds a NUL character", field=at)
         return value
     if kind == FieldDescriptor.CPPTYPE_BOOL and isinstance(value, bool):
         return value
@@ -158,5 +158,5 @@ def _scalar(spec: Any, value: object, at: str) -> object:
     raise _wrong(at, expected[kind])
 
 
-def _wrong(at: str, expected: str) -> Refusal:
-    return BadField(name=at, problem=f"it must be {expected}", at=at)
+def _wrong(at: str, expected: str) -> MillraceError:
+    return BadField(name=at, problem=f"it must be {expected}", field=at)

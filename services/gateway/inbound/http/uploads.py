@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import Malformed, Refusal
+from services.contracts.errors import Malformed, MillraceError
 from services.contracts.rpc import gateway_pb2
 from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import FORMATS, MEDIA
@@ -57,7 +57,7 @@ class UploadDoor:
         body = _Body(request.receive, self._patience)
         try:
             await self._take(request, body, answer)
-        except Refusal as refusal:
+        except MillraceError as refusal:
             HTTP_REFUSED.add(1, tenant=request.principal.tenant, code=refusal.code)
             await answer.refuse(refusal, body)
 
@@ -89,7 +89,7 @@ class UploadDoor:
         """What is announced as too long need not be read; a compressed body is no longer than what it holds."""
         told, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
         if not told.isdigit() or int(told) > limit:
-            raise BodyTooLarge(limit=limit, at="body")
+            raise BodyTooLarge(limit=limit, field="body")
 
 
 class _Body:
@@ -140,7 +140,7 @@ class _Answer:
         await self._line({"uploaded": orjson.loads(render(uploaded))})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def refuse(self, refusal: Refusal, body: _Body) -> None:
+    async def refuse(self, refusal: MillraceError, body: _Body) -> None:
         """A client that is still sending is told first, and its connection is closed then."""
         status, said, headers = refused(refusal)
         if not self._begun:
@@ -175,7 +175,7 @@ def _format(headers: Mapping[bytes, str], asked: str) -> str:
         return asked or FORMATS[0]
     told = next((form for form, names in MEDIA.items() if media in names), None)
     if told is None or (asked and asked in FORMATS and asked != told):
-        raise UnsupportedMedia(header="content-type", value=media[:100], at="content-type", advice=ADVICE)
+        raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=ADVICE)
     return asked or told
 
 
@@ -184,7 +184,7 @@ def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> Asyn
     if encoding == "identity":
         return chunks
     if encoding not in WINDOW_BITS:
-        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], at="content-encoding", advice=ADVICE)
+        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], field="content-encoding", hint=ADVICE)
     return _inflated(chunks, WINDOW_BITS[encoding])
 
 
@@ -200,9 +200,9 @@ async def _inflated(chunks: AsyncIterator[bytes], window_bits: int) -> AsyncIter
             try:
                 piece = inflater.decompress(left, PIECE_BYTES)
             except zlib.error as error:
-                raise Malformed(problem="the body is not what its content-encoding says", at="body") from error
+                raise Malformed(problem="the body is not what its content-encoding says", field="body") from error
             left = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             if piece:
                 yield piece
     if begun and not inflater.eof:
-        raise Malformed(problem="the compressed body is cut short", at="body")
+        raise Malformed(problem="the compressed body is cut short", field="body")

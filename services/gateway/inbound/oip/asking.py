@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeAlias
 
-from services.contracts.errors import BadField, InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, MillraceError
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult
 from services.gateway.domain.requests import Answer, Predict, check_identifier, check_name
@@ -154,7 +154,7 @@ def outputs_of(answer: Answer, names: Sequence[str]) -> list[Output]:
     return [_output(result, name) for name in names]
 
 
-def words(refusal: Refusal) -> str:
+def words(refusal: MillraceError) -> str:
     """All of a refusal in one string, where the protocol has room for no more."""
     body = refusal.body()
     at = f" [{body.field}]" if body.field and body.field not in body.message else ""
@@ -167,7 +167,7 @@ def read_version(text: str, at: str) -> int:
         return 0
     if text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= 10 and int(text) <= MAX_VERSION:
         return int(text)
-    raise BadField(name=at, problem="it must be the number of a version, such as 2", at=at)
+    raise BadField(name=at, problem="it must be the number of a version, such as 2", field=at)
 
 
 def check_parameters(parameters: Parameters) -> None:
@@ -175,29 +175,29 @@ def check_parameters(parameters: Parameters) -> None:
     for name in _SEQUENCE:
         if name in parameters:
             at = f"parameters.{name}"
-            raise BadField(name=at, problem="the model keeps no state, so there are no sequences", at=at)
+            raise BadField(name=at, problem="the model keeps no state, so there are no sequences", field=at)
     _check_kinds(parameters, _KINDS, "parameters")
     if parameters.get("priority"):
-        raise BadField(name="parameters.priority", problem="there are no priorities", at="parameters.priority")
+        raise BadField(name="parameters.priority", problem="there are no priorities", field="parameters.priority")
 
 
 def _read_texts(inputs: Sequence[Input]) -> list[str]:
     if not inputs:
-        raise BadField(name="inputs", problem=f"the input '{INPUT}' is missing", at="inputs")
+        raise BadField(name="inputs", problem=f"the input '{INPUT}' is missing", field="inputs")
     for place, given in enumerate(inputs):
         if given.name != INPUT:
             at = f"inputs[{place}].name"
             problem = f"the model has no input '{given.name[:100]}'; it takes '{INPUT}'"
-            raise BadField(name=at, problem=problem, at=at)
+            raise BadField(name=at, problem=problem, field=at)
     if len(inputs) > 1:
-        raise BadField(name="inputs[1].name", problem=f"the input '{INPUT}' is given twice", at="inputs[1].name")
+        raise BadField(name="inputs[1].name", problem=f"the input '{INPUT}' is given twice", field="inputs[1].name")
     given = inputs[0]
     if given.datatype != BYTES:
-        raise BadField(name="inputs[0].datatype", problem=f"it must be {BYTES}", at="inputs[0].datatype")
+        raise BadField(name="inputs[0].datatype", problem=f"it must be {BYTES}", field="inputs[0].datatype")
     _check_tensor(given.parameters, _INPUT_KINDS, "inputs[0].parameters")
     if given.parameters.get("content_type", STRINGS) != STRINGS:
         at = "inputs[0].parameters.content_type"
-        raise BadField(name=at, problem=f"it must be '{STRINGS}'", at=at)
+        raise BadField(name=at, problem=f"it must be '{STRINGS}'", field=at)
     count = count_texts(given.shape, "inputs[0].shape")
     if given.raw is not None:
         return unpack_strings(given.raw, count, given.data_at)
@@ -211,21 +211,21 @@ def _check_outputs(outputs: Sequence[Wanted]) -> None:
         at = f"outputs[{place}].name"
         if wanted.name not in OUTPUTS:
             known = ", ".join(OUTPUTS)
-            raise BadField(name=at, problem=f"the model has no output '{wanted.name[:100]}'; it has {known}", at=at)
+            raise BadField(name=at, problem=f"the model has no output '{wanted.name[:100]}'; it has {known}", field=at)
         if wanted.name in seen:
-            raise BadField(name=at, problem=f"the output '{wanted.name}' is asked for twice", at=at)
+            raise BadField(name=at, problem=f"the output '{wanted.name}' is asked for twice", field=at)
         seen.add(wanted.name)
         _check_tensor(wanted.parameters, _OUTPUT_KINDS, f"outputs[{place}].parameters")
         if wanted.parameters.get("classification"):
             at = f"outputs[{place}].parameters.classification"
-            raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", at=at)
+            raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", field=at)
 
 
 def _check_tensor(parameters: Parameters, kinds: Mapping[str, tuple[type, str]], at: str) -> None:
     for name in sorted(parameters):
         if name.startswith("shared_memory"):
             where = f"{at}.{name[:100]}"
-            raise BadField(name=where, problem="shared memory is not offered: send the data itself", at=where)
+            raise BadField(name=where, problem="shared memory is not offered: send the data itself", field=where)
     _check_kinds(parameters, kinds, at)
 
 
@@ -233,13 +233,13 @@ def _check_kinds(parameters: Parameters, kinds: Mapping[str, tuple[type, str]], 
     for name, value in sorted(parameters.items()):
         where = f"{at}.{name[:100]}"
         if name not in kinds:
-            advice = f"known are: {', '.join(kinds)}"
-            raise BadField(name=where, problem="there is no such parameter", at=where, advice=advice)
+            hint = f"known are: {', '.join(kinds)}"
+            raise BadField(name=where, problem="there is no such parameter", field=where, hint=hint)
         kind, expected = kinds[name]
         if type(value) is not kind:
-            raise BadField(name=where, problem=f"it must be {expected}", at=where)
+            raise BadField(name=where, problem=f"it must be {expected}", field=where)
         if isinstance(value, int) and value < 0:
-            raise BadField(name=where, problem="it is negative", at=where)
+            raise BadField(name=where, problem="it is negative", field=where)
 
 
 def _output(result: ClassificationResult, name: str) -> Output:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services import __version__
-from services.contracts.errors import BadField, InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, MillraceError, TimedOut, Unauthenticated
 from services.contracts.names import NAME_PATTERN
 from services.gateway.errors import (
     BodyTooLarge,
@@ -183,10 +183,10 @@ _TOLD: Final[Mapping[str, tuple[dict[str, Any], Any]]] = {
     "RepositoryModelUnload": (_object(), {}),
 }
 
-_SAID: Final[Mapping[int, tuple[str, Refusal]]] = {
+_SAID: Final[Mapping[int, tuple[str, MillraceError]]] = {
     400: (
         "The request is not valid.",
-        BadField(name="inputs[0].shape", problem="it is not [N]", at="shape"),
+        BadField(name="inputs[0].shape", problem="it is not [N]", field="shape"),
     ),
     401: ("No key, or one that is not known.", Unauthenticated()),
     403: (
@@ -194,9 +194,9 @@ _SAID: Final[Mapping[int, tuple[str, Refusal]]] = {
         RoleTooWeak(role="viewer", needed="client"),
     ),
     404: ("There is no such model or version.", UnknownDeployment(deployment="news")),
-    408: ("The body did not arrive in time.", SlowBody(seconds=10.0, at="body")),
+    408: ("The body did not arrive in time.", SlowBody(seconds=10.0, field="body")),
     409: ("The present state does not allow it.", NothingToLoad(model="topics")),
-    413: ("The body is too large.", BodyTooLarge(limit=1_048_576, at="body")),
+    413: ("The body is too large.", BodyTooLarge(limit=1_048_576, field="body")),
     415: ("The media type is not one of the protocol's.", UnsupportedMedia(header="content-type", value="text/csv")),
     429: ("A bounded queue is full.", ReplicaFull(queued=64, retry_after_seconds=1.0)),
     500: ("An error of ours.", InternalError()),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.contracts.errors import BadField, Refusal
+from services.contracts.errors import BadField, MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.domain.requests import Answer
 from services.gateway.inbound.oip.asking import Asked, Input, Value, Wanted, outputs_of, words
@@ -15,7 +15,7 @@ def read_request(request: pb.ModelInferRequest) -> Asked:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         problem = f"it has {len(raw)} entries for {len(request.inputs)} inputs"
-        raise BadField(name="raw_input_contents", problem=problem, at="raw_input_contents")
+        raise BadField(name="raw_input_contents", problem=problem, field="raw_input_contents")
     return Asked(
         model=request.model_name,
         version=request.model_version,
@@ -48,7 +48,7 @@ def _input(given: pb.ModelInferRequest.InferInputTensor, place: int, raw: bytes 
     parameters = read_values(given.parameters, f"{at}.parameters")
     if raw is not None:
         if given.HasField("contents"):
-            raise BadField(name=f"{at}.contents", problem="the data is given twice", at=f"{at}.contents")
+            raise BadField(name=f"{at}.contents", problem="the data is given twice", field=f"{at}.contents")
         data_at = f"raw_input_contents[{place}]"
         return Input(given.name, given.datatype, given.shape, parameters, raw=raw, data_at=data_at)
     data_at = f"{at}.contents.bytes_contents"
@@ -64,11 +64,11 @@ def read_values(parameters: Mapping[str, Any], at: str) -> dict[str, Value]:
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
             where = f"{at}.{name[:100]}"
-            raise BadField(name=where, problem="it has no value", at=where)
+            raise BadField(name=where, problem="it has no value", field=where)
         values[name] = getattr(parameter, kind)
     return values
 
 
-def refused(request: pb.ModelInferRequest, refusal: Refusal) -> pb.ModelStreamInferResponse:
+def refused(request: pb.ModelInferRequest, refusal: MillraceError) -> pb.ModelStreamInferResponse:
     echoed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
     return pb.ModelStreamInferResponse(error_message=words(refusal), infer_response=echoed)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import BadField, Refusal, TimedOut
+from services.contracts.errors import BadField, MillraceError, TimedOut
 from services.contracts.events import DeploymentChanged
 from services.contracts.rpc import registry_pb2
 from services.gateway.domain.requests import check_name
@@ -151,10 +151,10 @@ def read_reference(parameters: Mapping[str, object]) -> str:
     if isinstance(version, int) and not isinstance(version, bool):
         version = str(version)
     if not isinstance(version, str):
-        raise BadField(name="parameters.version", problem="it must be a string", at="parameters.version")
+        raise BadField(name="parameters.version", problem="it must be a string", field="parameters.version")
     if "config" in parameters:
         if version:
-            raise BadField(name="parameters.config", problem="the version is given twice", at="parameters.config")
+            raise BadField(name="parameters.config", problem="the version is given twice", field="parameters.config")
         return str(_configured(parameters["config"]))
     if version:
         check_name(version.removeprefix("@"), "parameters.version")
@@ -166,7 +166,7 @@ def read_reference(parameters: Mapping[str, object]) -> str:
 def _check_number(version: str) -> None:
     if not version.isdigit() or len(version) > 9 or int(version) < 1:
         problem = "it must be a number or an alias, such as 2 or @champion"
-        raise BadField(name="parameters.version", problem=problem, at="parameters.version")
+        raise BadField(name="parameters.version", problem=problem, field="parameters.version")
 
 
 def _configured(config: object) -> int:
@@ -184,10 +184,10 @@ def _configured(config: object) -> int:
         "a model's configuration follows from its version: only which version it is can be chosen, as "
         '{"version_policy": {"specific": {"versions": [2]}}}'
     )
-    raise BadField(name="parameters.config", problem=problem, at="parameters.config")
+    raise BadField(name="parameters.config", problem=problem, field="parameters.config")
 
 
-def _unknown_parameter(name: str) -> Refusal:
+def _unknown_parameter(name: str) -> MillraceError:
     at = f"parameters.{name[:100]}"
     problem = "a model's files follow from its version" if name.startswith("file:") else "there is no such parameter"
-    return BadField(name=at, problem=problem, at=at)
+    return BadField(name=at, problem=problem, field=at)

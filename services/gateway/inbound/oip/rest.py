@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import BadField, Kind, Refusal
+from services.contracts.errors import BadField, Kind, MillraceError
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import ExtensionNotOffered, UnsupportedMedia
 from services.gateway.handlers import answer
@@ -90,7 +90,7 @@ class Face:
             trace = (b"traceparent", telemetry.current_carrier().get("traceparent", "").encode())
         await respond(request.send, status, orjson.dumps(told), [JSON, trace])
 
-    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
         status, _, headers = answers.refused(refusal)
         if refusal.kind is Kind.INVALID:
             status = 400
@@ -122,8 +122,8 @@ class Face:
     async def _body(self, request: Request) -> bytes:
         media = request.headers.get(b"content-type", "").partition(";")[0].strip().lower()
         if media not in MEDIA:
-            advice = "send application/json, or application/octet-stream where tensors follow the JSON"
-            raise UnsupportedMedia(header="content-type", value=media[:100], at="content-type", advice=advice)
+            hint = "send application/json, or application/octet-stream where tensors follow the JSON"
+            raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=hint)
         return await read_bytes(request.receive, request.headers, self._limits)
 
     # --- everything else
@@ -148,7 +148,7 @@ class Face:
         ready = call.sent.get("ready", False)
         if not isinstance(ready, bool) or call.sent.keys() - {"ready"}:
             at = "ready" if not isinstance(ready, bool) else min(call.sent.keys() - {"ready"})[:100]
-            raise BadField(name=at, problem="only 'ready' can be sent, as true or false", at=at)
+            raise BadField(name=at, problem="only 'ready' can be sent, as true or false", field=at)
         return 200, self._models.index(call.tenant, only_ready=ready)
 
     async def _load(self, call: Call) -> tuple[int, Any]:
@@ -162,9 +162,9 @@ class Face:
     def _order(self, call: Call) -> Order:
         parameters = call.sent.get("parameters", {})
         for name in call.sent.keys() - {"parameters"}:
-            raise BadField(name=name[:100], problem="there is no such field", at=name[:100])
+            raise BadField(name=name[:100], problem="there is no such field", field=name[:100])
         if not isinstance(parameters, dict):
-            raise BadField(name="parameters", problem="it must be a JSON object", at="parameters")
+            raise BadField(name="parameters", problem="it must be a JSON object", field="parameters")
         return Order(
             tenant=call.tenant,
             model=call.model,

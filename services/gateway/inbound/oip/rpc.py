@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from services.contracts.access import OIP_NOT_OFFERED
-from services.contracts.errors import BadField, InternalError, Refusal
+from services.contracts.errors import BadField, InternalError, MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
 from services.gateway.errors import ExtensionNotOffered
@@ -148,7 +148,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
                     response = await self._answer(request, principal, self._seconds(context))
             finally:
                 passed.leave()
-        except Refusal as refusal:
+        except MillraceError as refusal:
             return refused(request, refusal)
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
             logger.exception("a request on a stream failed inside")
@@ -191,7 +191,9 @@ class Unoffered(grpc.GenericRpcHandler):
 
 def _check_repository(name: str) -> None:
     if name:
-        raise BadField(name="repository_name", problem="there is one repository, without a name", at="repository_name")
+        raise BadField(
+            name="repository_name", problem="there is one repository, without a name", field="repository_name"
+        )
 
 
 def _metadata(context: Any) -> dict[str, str]:

@@ -20,11 +20,11 @@ _LENGTH: Final = struct.Struct("<I")
 def count_texts(shape: Sequence[int], at: str) -> int:
     """N of a shape [N] or [N, 1]. Raises BadField for any other, and beyond the largest batch."""
     if any(size < 0 for size in shape):
-        raise BadField(name=at, problem="a size is negative", at=at)
+        raise BadField(name=at, problem="a size is negative", field=at)
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
-        raise BadField(name=at, problem="it must be [N] or [N, 1], where N is the number of texts", at=at)
+        raise BadField(name=at, problem="it must be [N] or [N, 1], where N is the number of texts", field=at)
     if not 1 <= shape[0] <= MAX_TEXTS:
-        raise BadField(name=at, problem=f"send 1 to {MAX_TEXTS} texts", at=at)
+        raise BadField(name=at, problem=f"send 1 to {MAX_TEXTS} texts", field=at)
     return shape[0]
 
 
@@ -48,11 +48,11 @@ def unpack_strings(raw: bytes | memoryview, count: int, at: str) -> list[str]:
         offset = begin + _LENGTH.unpack_from(raw, begin - _LENGTH.size)[0]
         if offset > end:
             problem = f"element {len(strings)} is said to be longer than the bytes that are left"
-            raise BadField(name=at, problem=problem, at=at)
+            raise BadField(name=at, problem=problem, field=at)
         strings.append(decoded(raw[begin:offset], len(strings), at))
     if offset != end:
         problem = f"{end - offset} bytes are left after the {count} elements that the shape tells of"
-        raise BadField(name=at, problem=problem, at=at)
+        raise BadField(name=at, problem=problem, field=at)
     return strings
 
 
@@ -61,7 +61,7 @@ def decoded(element: bytes | memoryview, place: int, at: str) -> str:
     try:
         return str(element, "utf-8")
     except UnicodeDecodeError as error:
-        raise BadField(name=at, problem=f"element {place} is not UTF-8", at=at) from error
+        raise BadField(name=at, problem=f"element {place} is not UTF-8", field=at) from error
 
 
 def check_count(found: int, count: int, at: str) -> None:
@@ -71,7 +71,7 @@ def check_count(found: int, count: int, at: str) -> None:
 
 
 def _unlike(found: int, count: int, at: str) -> BadField:
-    return BadField(name=at, problem=f"it has {found} elements, and the shape tells of {count}", at=at)
+    return BadField(name=at, problem=f"it has {found} elements, and the shape tells of {count}", field=at)
 
 
 def pack_floats(values: "array[float]") -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import BadField, Malformed, Refusal
+from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.domain.requests import Answer
 from services.gateway.inbound.oip.asking import Asked, Input, Parameters, Wanted, outputs_of
 
@@ -28,17 +28,17 @@ class _Tail:
         """Raises BadField unless there are so many left."""
         if self._content is None:
             problem = "the header Inference-Header-Content-Length is missing, which says where binary data begins"
-            raise BadField(name=at, problem=problem, at=at)
+            raise BadField(name=at, problem=problem, field=at)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(self._content):
             problem = f"it must be a number of bytes, and {len(self._content)} are left"
-            raise BadField(name=at, problem=problem, at=at)
+            raise BadField(name=at, problem=problem, field=at)
         taken, self._content = self._content[:size], self._content[size:]
         return taken
 
     def check_empty(self) -> None:
         if self._content:
             problem = f"{len(self._content)} bytes are left behind the head that belong to no input"
-            raise Malformed(problem=problem, at="body")
+            raise Malformed(problem=problem, field="body")
 
 
 def read_request(body: bytes, head_length: str | None, *, model: str, version: str) -> Asked:
@@ -93,9 +93,9 @@ def read_object(body: bytes | memoryview) -> dict[str, Any]:
     try:
         sent = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Malformed(problem=f"the body is not JSON ({error.msg})", at="body") from error
+        raise Malformed(problem=f"the body is not JSON ({error.msg})", field="body") from error
     if not isinstance(sent, dict):
-        raise Malformed(problem="the body must be a JSON object", at="body")
+        raise Malformed(problem="the body must be a JSON object", field="body")
     return sent
 
 
@@ -106,7 +106,7 @@ def _split(body: bytes, head_length: str | None) -> tuple[bytes | memoryview, _T
     length = int(head_length) if head_length.isascii() and head_length.isdigit() and len(head_length) < 16 else -1
     if not 0 < length <= len(body):
         problem = f"it must be the length of the JSON that begins the body, which has {len(body)} bytes"
-        raise BadField(name=at, problem=problem, at=at)
+        raise BadField(name=at, problem=problem, field=at)
     content = memoryview(body)
     return content[:length], _Tail(content[length:])
 
@@ -117,11 +117,11 @@ def _input(given: Mapping[str, Any], at: str, tail: _Tail) -> Input:
     shape, parameters = _shape(given, f"{at}.shape"), _parameters(given, f"{at}.parameters")
     if "binary_data_size" in parameters:
         if "data" in given:
-            raise BadField(name=f"{at}.data", problem="the data is given twice", at=f"{at}.data")
+            raise BadField(name=f"{at}.data", problem="the data is given twice", field=f"{at}.data")
         raw = tail.take(parameters["binary_data_size"], f"{at}.parameters.binary_data_size")
         return Input(name, datatype, shape, parameters, raw=raw, data_at=f"{at}.data")
     if "data" not in given and not any(parameter.startswith("shared_memory") for parameter in parameters):
-        raise BadField(name=f"{at}.data", problem="it is missing", at=f"{at}.data")
+        raise BadField(name=f"{at}.data", problem="it is missing", field=f"{at}.data")
     strings = _strings(given.get("data", []), datatype, f"{at}.data")
     return Input(name, datatype, shape, parameters, strings=strings, data_at=f"{at}.data")
 
@@ -186,8 +186,8 @@ def _check_fields(sent: Mapping[str, Any], known: Collection[str], within: str) 
     for name in sent:
         if name not in known:
             at = f"{within}{name[:100]}"
-            raise BadField(name=at, problem="there is no such field", at=at)
+            raise BadField(name=at, problem="there is no such field", field=at)
 
 
-def _wrong(at: str, expected: str) -> Refusal:
-    return BadField(name=at, problem=f"it must be {expected}", at=at)
+def _wrong(at: str, expected: str) -> MillraceError:
+    return BadField(name=at, problem=f"it must be {expected}", field=at)

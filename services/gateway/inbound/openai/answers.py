@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from services.contracts.errors import ErrorBody, Kind, Refusal
+from services.contracts.errors import ErrorBody, Kind, MillraceError
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, SlowBody
 from services.gateway.inbound.http.answers import CLOSING
 from services.kit.transport.http import JSON, STATUS, Header
@@ -32,14 +32,14 @@ WORDS: Final[Mapping[str, str]] = {"unauthenticated": "Incorrect API key provide
 """Messages of OpenAI's that clients look for: without this one LiteLLM takes a 401 for a bad request."""
 
 
-def status_of(refusal: Refusal) -> int:
+def status_of(refusal: MillraceError) -> int:
     for kind, status in ((BodyTooLarge, 413), (MethodNotAllowed, 405), (SlowBody, 408)):
         if isinstance(refusal, kind):
             return status
     return 400 if refusal.kind in _BAD_REQUEST else STATUS[refusal.kind]
 
 
-def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers."""
     status, told = status_of(refusal), refusal.body()
     error = {
@@ -58,7 +58,7 @@ def refused(refusal: Refusal) -> tuple[int, bytes, list[Header]]:
     elif status < 500 and status not in _AGAIN:
         headers.append((b"x-should-retry", b"false"))
     if isinstance(refusal, MethodNotAllowed):
-        headers.append((b"allow", str(refusal.facts["allowed"]).encode()))
+        headers.append((b"allow", str(refusal.details["allowed"]).encode()))
     if isinstance(refusal, CLOSING):
         headers.append((b"connection", b"close"))
     return status, orjson.dumps({"error": error}), headers

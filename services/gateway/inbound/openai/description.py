@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import BadField, InternalError, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, MillraceError, TimedOut, Unauthenticated
 from services.contracts.tasks.errors import ContextLengthExceeded
 from services.gateway.errors import (
     BodyTooLarge,
@@ -27,21 +27,21 @@ _MODEL: Final = {"id": "topics", "object": "model", "created": 1_793_707_502, "o
 _PINNED: Final = {**_MODEL, "id": "topics@3"}
 _USAGE: Final = {"prompt_tokens": 22, "total_tokens": 22}
 
-_SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
+_SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
     400: (
         "The request is not valid.",
         (
-            BadField(name="input[1]", problem="it is empty", at="input[1]"),
-            ContextLengthExceeded(limit=10_000, unit="characters", at="input[0]"),
+            BadField(name="input[1]", problem="it is empty", field="input[1]"),
+            ContextLengthExceeded(limit=10_000, unit="characters", field="input[0]"),
             TokensNotText(),
         ),
     ),
     401: ("No key, or one that is not known.", (Unauthenticated(),)),
     403: ("The key may not do that.", (RoleTooWeak(role="viewer", needed="client"), ForeignHost(host="evil.example"))),
     404: ("There is no such model.", (ModelNotFound(model="text-embedding-3-small"),)),
-    408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, at="body"),)),
-    413: ("The body is too large.", (BodyTooLarge(limit=8_388_608, at="body"),)),
-    415: ("The body is no JSON.", (UnsupportedMedia(header="content-type", value="text/plain", at="content-type"),)),
+    408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, field="body"),)),
+    413: ("The body is too large.", (BodyTooLarge(limit=8_388_608, field="body"),)),
+    415: ("The body is no JSON.", (UnsupportedMedia(header="content-type", value="text/plain", field="content-type"),)),
     429: ("Too much at once.", (ReplicaFull(queued=64, retry_after_seconds=1.0),)),
     500: ("An error of ours.", (InternalError(),)),
     503: ("Nothing serves the model now.", (DeploymentNotReady(deployment="topics", retry_after_seconds=1.0),)),
@@ -176,7 +176,7 @@ def _operation(name: str, summary: str, schema: str, example: object, statuses: 
     }
 
 
-def _refusal(description: str, refusals: tuple[Refusal, ...]) -> dict[str, Any]:
+def _refusal(description: str, refusals: tuple[MillraceError, ...]) -> dict[str, Any]:
     examples = {refusal.code: {"value": orjson.loads(refused(refusal)[1])} for refusal in refusals}
     schema = {"$ref": "#/components/schemas/OpenAIError"}
     return {"description": description, "content": {"application/json": {"schema": schema, "examples": examples}}}

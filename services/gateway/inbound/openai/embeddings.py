@@ -46,10 +46,10 @@ def read_request(sent: Mapping[str, Any]) -> Wanted:
     """Raises BadField, TokensNotText or ModelNotFound, which name the parameter."""
     for name in sent:
         if name not in _FIELDS:
-            raise BadField(name=name[:100], problem="there is no such parameter", at=name[:100])
+            raise BadField(name=name[:100], problem="there is no such parameter", field=name[:100])
     model = _text(sent, "model")
     if not model:
-        raise BadField(name="model", problem="it is required", at="model")
+        raise BadField(name="model", problem="it is required", field="model")
     deployment, version = read_model(model)
     texts = _texts(sent.get("input"))
     return Wanted(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
@@ -83,13 +83,13 @@ def _texts(sent: object) -> list[str]:
     if isinstance(sent, str):
         return [sent]
     if not isinstance(sent, list) or not sent:
-        raise BadField(name="input", problem="send a string or a list of strings", at="input")
+        raise BadField(name="input", problem="send a string or a list of strings", field="input")
     if any(isinstance(part, int | list) and not isinstance(part, bool) for part in sent):
         raise TokensNotText
     if len(sent) > MAX_INPUTS:
-        raise BadField(name="input", problem=f"it has {len(sent)} texts; at most {MAX_INPUTS} are taken", at="input")
+        raise BadField(name="input", problem=f"it has {len(sent)} texts; at most {MAX_INPUTS} are taken", field="input")
     if not all(isinstance(part, str) for part in sent):
-        raise BadField(name="input", problem="send a string or a list of strings", at="input")
+        raise BadField(name="input", problem="send a string or a list of strings", field="input")
     return sent
 
 
@@ -98,7 +98,7 @@ def _text(sent: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BadField(name=name, problem="it must be a string", at=name)
+        raise BadField(name=name, problem="it must be a string", field=name)
     return value
 
 
@@ -106,7 +106,7 @@ def _user(sent: Mapping[str, Any]) -> str:
     value = _text(sent, "user")
     if len(value) > MAX_STICKY_KEY_CHARS or not value.isprintable():
         problem = f"it must be printable, and at most {MAX_STICKY_KEY_CHARS} characters long"
-        raise BadField(name="user", problem=problem, at="user")
+        raise BadField(name="user", problem=problem, field="user")
     return value
 
 
@@ -116,7 +116,7 @@ def _encoding(sent: Mapping[str, Any]) -> Encoding:
         return "float"
     if value == "base64":
         return "base64"
-    raise BadField(name="encoding_format", problem="it is 'float' or 'base64'", at="encoding_format")
+    raise BadField(name="encoding_format", problem="it is 'float' or 'base64'", field="encoding_format")
 
 
 def _dimensions(sent: Mapping[str, Any]) -> int:
@@ -124,5 +124,5 @@ def _dimensions(sent: Mapping[str, Any]) -> int:
     if value is None:
         return 0
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadField(name="dimensions", problem="it must be a whole number from 1 on", at="dimensions")
+        raise BadField(name="dimensions", problem="it must be a whole number from 1 on", field="dimensions")
     return value

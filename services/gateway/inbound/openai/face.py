@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.contracts.tasks import EMBEDDING
 from services.contracts.tasks.embedding import EmbeddingRequest
 from services.gateway.domain.requests import Predict
@@ -81,7 +81,7 @@ class OpenAiFace:
         path = read_path(request.scope)
         route, model = (MODEL, path.removeprefix(f"{MODELS}/")) if path.startswith(f"{MODELS}/") else (path, "")
         if route not in ROUTES or (route == MODEL and (not model or "/" in model)):
-            raise UnknownRoute(advice="GET /openapi.json lists every path")
+            raise UnknownRoute(hint="GET /openapi.json lists every path")
         verb, method = ROUTES[route]
         if request.verb != verb:
             raise MethodNotAllowed(method=request.verb[:20], allowed=verb)
@@ -91,7 +91,7 @@ class OpenAiFace:
         more = [JSON, (b"x-request-id", request_id.encode()), (b"traceparent", traceparent.encode()), *headers]
         await respond(request.send, 200, orjson.dumps(told), more)
 
-    def refused(self, refusal: Refusal) -> tuple[int, bytes, list[Header]]:
+    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
         status, body, headers = refused(refusal)
         request_id = _request_id.get() or self._ports.ids.new("req")
         return status, body, [*headers, (b"x-request-id", request_id.encode())]
@@ -137,9 +137,9 @@ class OpenAiFace:
             embedded = await embed_all(command, self._ports)
         except (UnknownDeployment, VersionNotServed) as unknown:
             raise ModelNotFound(model=sent["model"]) from unknown
-        except Refusal as refusal:
-            if isinstance(sent["input"], str) and refusal.at == "texts[0]":
-                refusal.at = "input"  # which is one text, and no list of them
+        except MillraceError as refusal:
+            if isinstance(sent["input"], str) and refusal.field == "texts[0]":
+                refusal.field = "input"  # which is one text, and no list of them
             raise
         return answer(embedded, wanted), [(b"x-millrace-version", str(embedded.version).encode())]
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.contracts.errors import BadField, InternalError, Malformed, Refusal, TimedOut, Unauthenticated
+from services.contracts.errors import BadField, InternalError, Malformed, MillraceError, TimedOut, Unauthenticated
 from services.gateway.errors import (
     BodyTooLarge,
     DeploymentNotReady,
@@ -57,8 +57,8 @@ OF_OTHERS: Final[Mapping[int, tuple[dict[str, str], ...]]] = {
 }
 """What the services behind the gateway refuse, in their words."""
 
-_SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
-    400: ("It cannot be read.", (Malformed(problem="the body is not JSON (unexpected end of data)", at="body"),)),
+_SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
+    400: ("It cannot be read.", (Malformed(problem="the body is not JSON (unexpected end of data)", field="body"),)),
     401: ("No key, or one that is not known.", (Unauthenticated(),)),
     403: (
         "The key may not do that, or the request came by a foreign name.",
@@ -68,14 +68,14 @@ _SAID: Final[Mapping[int, tuple[str, tuple[Refusal, ...]]]] = {
         "There is nothing by that name.",
         (UnknownDeployment(deployment="news"), VersionNotServed(version=9, deployment="topics")),
     ),
-    408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, at="body"),)),
+    408: ("The body did not arrive in time.", (SlowBody(seconds=10.0, field="body"),)),
     409: ("The present state does not allow it; trying again will not help.", ()),
     412: ("The deployment has moved on since it was looked at.", (UnknownETag(tag='"g6-x"'),)),
-    413: ("It is larger than the limit.", (BodyTooLarge(limit=1_048_576, at="body"),)),
+    413: ("It is larger than the limit.", (BodyTooLarge(limit=1_048_576, field="body"),)),
     415: ("The media type is not one of ours.", (UnsupportedMedia(header="content-type", value="text/plain"),)),
     422: (
         "A field is not valid.",
-        (BadField(name="texts[1]", problem="it is empty", at="texts[1]"), KeyReused()),
+        (BadField(name="texts[1]", problem="it is empty", field="texts[1]"), KeyReused()),
     ),
     429: (
         "A bounded queue is full.",
@@ -132,7 +132,7 @@ def components() -> dict[str, Any]:
     return {f"Refused{status}": _response(status, *_SAID[status]) for status in sorted(_SAID)}
 
 
-def _response(status: int, description: str, refusals: tuple[Refusal, ...]) -> dict[str, Any]:
+def _response(status: int, description: str, refusals: tuple[MillraceError, ...]) -> dict[str, Any]:
     examples = {refusal.code: {"value": orjson.loads(refused(refusal)[1])} for refusal in refusals}
     examples |= {told["code"]: {"value": {"error": told}} for told in OF_OTHERS.get(status, ())}
     schema = {"$ref": "#/components/schemas/Error"}

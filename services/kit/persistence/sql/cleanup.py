@@ -4,7 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core.clock import Clock
 from services.kit.core.idempotency import RETENTION
 from services.kit.core.log import logger
@@ -27,7 +27,7 @@ class Cleanup:
         while True:
             try:
                 await self.forget()
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("inbox and receipts are tidied later: %s", refusal)
             await self._clock.sleep(EVERY_SECONDS)
 

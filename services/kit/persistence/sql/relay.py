@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from services.contracts.errors import Refusal
+from services.contracts.errors import MillraceError
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
@@ -54,7 +54,7 @@ class Relay:
                         if not sent:
                             with contextlib.suppress(TimeoutError):
                                 await asyncio.wait_for(self._database.committed.wait(), IDLE_SECONDS)
-            except Refusal as refusal:
+            except MillraceError as refusal:
                 logger.warning("the relay waits %.1f s: %s", pause, refusal)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
