@@ -60,7 +60,11 @@ METHOD_ROLES: Final[Mapping[str, KeyRole]] = {
             ),
             KeyRole.OPERATOR: (
                 "SetAlias",
+                "CreateDeployment",
+                "UpdateDeployment",
+                "DeleteDeployment",
                 "StartRollout",
+                "ApproveRollout",
                 "PauseRollout",
                 "ResumeRollout",
                 "PromoteRollout",

@@ -26,6 +26,7 @@ from services.contracts.names import (
     Tenant,
     VersionNumber,
 )
+from services.contracts.placement import Placement
 from services.contracts.tasks.classification import Prediction
 from services.contracts.tasks.feedback import Feedback
 from services.contracts.tasks.records import InferenceRecord
@@ -130,6 +131,7 @@ class Role(StrEnum):
 class Target(Fact):
     """One version that a deployment wants served."""
 
+    model: ModelName | None = Field(default=None, description="whose version it is; unset: the deployment's model")
     version: VersionNumber
     artifact: ArtifactRef
     precision: Precision = Field(description="the variant that was judged, which a CPU serves")
@@ -142,6 +144,7 @@ class RolloutStep(Fact):
     """Where the rollout under way stands."""
 
     rollout: RolloutId
+    model: ModelName | None = Field(default=None, description="whose version it is; unset: the deployment's model")
     version: VersionNumber
     state: Literal["loading", "canary", "paused"]
     step: int = Field(ge=0)
@@ -157,9 +160,11 @@ class DeploymentChanged(Event):
     owner: ClassVar[str] = "registry"
 
     deployment: DeploymentName
-    model: ModelName
+    model: ModelName = Field(description="the model that serves; while nothing does, the one that is to")
     generation: int = Field(ge=1)
     targets: list[Target]
+    placement: Placement = Field(default=Placement(), description="which replicas load it")
+    deleted: bool = Field(default=False, description="there is no such deployment any more")
     mirror: float = Field(
         default=0.0, ge=0, le=1, description="share of requests the other version answers too, unseen"
     )

@@ -59,8 +59,9 @@ def rebuild_tables(arguments: list[str]) -> int:
     if options.json:
         print(orjson.dumps(asdict(rebuilt)).decode())
     else:
-        told = "agree" if not rebuilt.differing else f"differ for {', '.join(rebuilt.differing)}"
-        print(f"{rebuilt.facts} facts, {rebuilt.models} models, state {rebuilt.hash[:16]}: tables and history {told}")
+        verdict = "agree" if not rebuilt.differing else f"differ for {', '.join(rebuilt.differing)}"
+        counted = f"{rebuilt.facts} facts, {rebuilt.models} models, {rebuilt.deployments} deployments"
+        print(f"{counted}, state {rebuilt.hash[:16]}: tables and history {verdict}")
     return 1 if rebuilt.differing else 0
 
 

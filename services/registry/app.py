@@ -13,9 +13,9 @@ from services.kit import service as service_parts
 from services.kit.core.settings import BadSettings
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
-from services.registry import handlers
 from services.registry.domain import GatePolicy, RolloutPolicy, Rules
-from services.registry.inbound import events, rpc
+from services.registry.handlers import deployments
+from services.registry.inbound import events, grpc
 from services.registry.outbound.artifacts import CheckedArtifacts
 from services.registry.outbound.store import RegistryTx
 from services.registry.ports import Artifacts, Ports
@@ -51,8 +51,8 @@ def build(settings: RegistrySettings, adapters: Adapters = NOTHING_REPLACED) -> 
         replica_timeout=timedelta(seconds=settings.replica_timeout_seconds),
         settle=timedelta(seconds=settings.settle_seconds),
     )
-    service.part("what ought to be served", open=lambda: handlers.republish_all(ports))
-    rpc.serve(service.grpc(), ports)
+    service.part("what ought to be served", open=lambda: deployments.republish_all(ports))
+    grpc.serve(service.grpc(), ports)
     service.subscribes(partial(events.subscribe, ports=ports))
     service.timers(store, events.timer_handlers(ports))
     service.http()

@@ -14,11 +14,14 @@ Conflict
 ├── IllegalMove
 ├── AlreadyServing
 ├── NothingToRollBackTo
+├── DeploymentExists
+├── NotStopped
 └── ReservedAlias
 Stale
 └── PreconditionFailed
 Invalid
 ├── InvalidPolicy
+├── InvalidSpec
 └── ChainIsWhole
 """
 
@@ -106,6 +109,20 @@ class NothingToRollBackTo(Conflict):
     field = "deployment"
 
 
+class DeploymentExists(Conflict):
+    """There is a deployment named {deployment} already."""
+
+    hint = "change it ('millrace deployments change {deployment}'), or choose another name"
+    field = "deployment"
+
+
+class NotStopped(Conflict):
+    """{deployment} still serves, or a rollout of it is under way."""
+
+    hint = "stop it first: 'millrace deployments stop {deployment}'"
+    field = "deployment"
+
+
 class ReservedAlias(Conflict):
     """@{alias} moves with rollouts alone."""
 
@@ -131,3 +148,7 @@ class InvalidPolicy(Invalid):
     """The rollout policy is not valid: {problem}."""
 
     field = "policy"
+
+
+class InvalidSpec(Invalid):
+    """The specification of the deployment is not valid: {problem}."""

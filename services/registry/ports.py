@@ -1,6 +1,6 @@
 """What the registry's handlers need of the world."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from services.kit.core.clock import Clock
 from services.kit.core.hash_chain import HistoryFilter
 from services.kit.messaging.envelope import EventRef
 from services.kit.persistence.unit_of_work import UnitOfWork
-from services.registry.domain import Decided, ModelState, Rules
+from services.registry.domain import Decided, Deployment, ModelState, Rules
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class KnownDeployment:
-    """Which model a deployment serves, and how far it is."""
+    """How far a deployment is, without the whole of it."""
 
     name: str
-    model: str
     generation: int
+    deleted: bool
     changed_at: datetime
 
 
@@ -47,25 +47,46 @@ class Tx(UnitOfWork, Protocol):
         """The state, locked until the transaction ends; that of a model without a history is empty."""
         ...
 
+    async def deployment(self, tenant: str, name: str) -> Deployment:
+        """The state, locked until the transaction ends; that of a deployment without a history is empty.
+
+        Whoever locks a model and deployments locks the model first, then the deployments by name.
+        """
+        ...
+
     async def record(self, cause: EventRef, decided: Decided, at: datetime) -> None:
         """Appends the fact to the history of the cause's tenant and leaves it for `registry.history`."""
         ...
 
-    async def keep(self, tenant: str, state: ModelState) -> None:
-        """Updates the tables that are read from."""
+    async def save_model(self, tenant: str, state: ModelState) -> None:
+        """Updates the table that is read from."""
+        ...
+
+    async def save_deployment(self, tenant: str, state: Deployment) -> None:
+        """Updates the table that is read from."""
+        ...
+
+    async def find_models(self, tenant: str, names: Collection[str]) -> dict[str, ModelState]:
+        """Those that have a history, by name; none is locked."""
+        ...
+
+    async def find_deployments(self, tenant: str, names: Collection[str]) -> list[Deployment]:
+        """Those that have a history, deleted ones too; none is locked."""
         ...
 
     async def models(self, tenant: str, *, after: str, limit: int) -> list[ModelState]:
         """By name, from the one after `after` on; models without a version are left out."""
         ...
 
-    async def deployments(self, tenant: str, *, after: str = "", limit: int = 10_000) -> list[KnownDeployment]: ...
-
-    async def all_deployments(self) -> list[tuple[str, KnownDeployment]]:
-        """Of every tenant, with the tenant."""
+    async def deployments(
+        self, tenant: str, *, model: str = "", after: str = "", limit: int = 10_000
+    ) -> list[Deployment]:
+        """By name, from the one after `after` on, deleted ones left out; with `model`, those that ever served it."""
         ...
 
-    async def deployment(self, tenant: str, name: str) -> KnownDeployment | None: ...
+    async def known_deployments(self) -> list[tuple[str, KnownDeployment]]:
+        """Of every tenant, with the tenant; deleted ones too."""
+        ...
 
     async def record_report(self, tenant: str, report: ReplicaReported, at: datetime) -> bool:
         """Remembers the report; False when a newer one of this replica is known."""
@@ -89,8 +110,8 @@ class Tx(UnitOfWork, Protocol):
         """Number and hash of the last fact of all tenants, who share the chain."""
         ...
 
-    async def story(self, tenant: str, model: str, until: datetime | None) -> list[tuple[Decided, datetime]]:
-        """All facts of one model, in order; those at or before `until` where it is given."""
+    async def facts_about(self, tenant: str, model: str, until: datetime | None) -> list[tuple[Decided, datetime]]:
+        """All facts of the model and of the deployments that ever served it, in order; until then where it is given."""
         ...
 
 

@@ -437,6 +437,27 @@ Global___GetDeploymentRequest: _TypeAlias = GetDeploymentRequest  # noqa: Y015
 class Deployment(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AliasesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___VersionName: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___VersionName | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
@@ -445,19 +466,48 @@ class Deployment(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    SERVING_MODEL_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    COMPARE_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model: _builtins.str
+    """whose versions are rolled out"""
     generation: _builtins.int
     version: _builtins.int
+    """that serves; 0 while none does"""
     stopped: _builtins.bool
     """by a person; the next rollout brings it back"""
     dry_run: _builtins.bool
     """nothing was kept: this is what would be"""
+    serving_model: _builtins.str
+    """whose version serves; empty while none does"""
+    approval: _builtins.str
+    """none; manual: a rollout that the registry starts by itself waits until a person approves it."""
+    automatic: _builtins.bool
+    """a version of the model that passed its gate is rolled out by itself"""
+    compare: _builtins.bool
+    """a version must have been compared with the one that serves"""
+    deleted: _builtins.bool
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]: ...
     @_builtins.property
     def rollout(self) -> Global___Rollout:
         """the latest one"""
+
+    @_builtins.property
+    def placement(self) -> Global___Placement: ...
+    @_builtins.property
+    def policy(self) -> Global___RolloutPolicy:
+        """of its rollouts, where it has one of its own"""
+
+    @_builtins.property
+    def aliases(self) -> _containers.MessageMap[_builtins.str, Global___VersionName]:
+        """champion, previous, challenger"""
 
     def __init__(
         self,
@@ -470,16 +520,247 @@ class Deployment(_message.Message):
         rollout: Global___Rollout | None = ...,
         stopped: _builtins.bool = ...,
         dry_run: _builtins.bool | None = ...,
+        serving_model: _builtins.str = ...,
+        placement: Global___Placement | None = ...,
+        policy: Global___RolloutPolicy | None = ...,
+        approval: _builtins.str = ...,
+        automatic: _builtins.bool = ...,
+        compare: _builtins.bool = ...,
+        aliases: _abc.Mapping[_builtins.str, Global___VersionName] | None = ...,
+        deleted: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "dry_run", b"dry_run", "rollout", b"rollout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deleted", b"_deleted", "_dry_run", b"_dry_run", "deleted", b"deleted", "dry_run", b"dry_run", "placement", b"placement", "policy", b"policy", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run", "dry_run", b"dry_run", "generation", b"generation", "model", b"model", "name", b"name", "rollout", b"rollout", "stopped", b"stopped", "targets", b"targets", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deleted", b"_deleted", "_dry_run", b"_dry_run", "aliases", b"aliases", "approval", b"approval", "automatic", b"automatic", "compare", b"compare", "deleted", b"deleted", "dry_run", b"dry_run", "generation", b"generation", "model", b"model", "name", b"name", "placement", b"placement", "policy", b"policy", "rollout", b"rollout", "serving_model", b"serving_model", "stopped", b"stopped", "targets", b"targets", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deleted: _TypeAlias = _typing.Literal["deleted"]  # noqa: Y015
+    _WhichOneofArgType__deleted: _TypeAlias = _typing.Literal["_deleted", b"_deleted"]  # noqa: Y015
     _WhichOneofReturnType__dry_run: _TypeAlias = _typing.Literal["dry_run"]  # noqa: Y015
     _WhichOneofArgType__dry_run: _TypeAlias = _typing.Literal["_dry_run", b"_dry_run"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deleted) -> _WhichOneofReturnType__deleted | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dry_run) -> _WhichOneofReturnType__dry_run | None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class VersionName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionName: _TypeAlias = VersionName  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Which replicas load a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    replicas: _builtins.int
+    """how many; 0: every one that fits"""
+    device: _builtins.str
+    """cpu or cuda; empty: any"""
+    quorum: _builtins.int
+    """how many must be ready before traffic moves; 0: more than half"""
+    def __init__(
+        self,
+        *,
+        replicas: _builtins.int = ...,
+        device: _builtins.str = ...,
+        quorum: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "quorum", b"quorum", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class CreateDeploymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    COMPARE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    model: _builtins.str
+    replicas: _builtins.int
+    device: _builtins.str
+    """cpu or cuda; any where it is unset."""
+    quorum: _builtins.int
+    approval: _builtins.str
+    """none or manual."""
+    automatic: _builtins.bool
+    compare: _builtins.bool
+    reason: _builtins.str
+    dry_run: _builtins.bool
+    @_builtins.property
+    def policy(self) -> Global___RolloutPolicy:
+        """Unset fields take the registry's policy."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        model: _builtins.str = ...,
+        replicas: _builtins.int | None = ...,
+        device: _builtins.str | None = ...,
+        quorum: _builtins.int | None = ...,
+        policy: Global___RolloutPolicy | None = ...,
+        approval: _builtins.str | None = ...,
+        automatic: _builtins.bool | None = ...,
+        compare: _builtins.bool | None = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approval", b"_approval", "_automatic", b"_automatic", "_compare", b"_compare", "_device", b"_device", "_quorum", b"_quorum", "_replicas", b"_replicas", "approval", b"approval", "automatic", b"automatic", "compare", b"compare", "device", b"device", "policy", b"policy", "quorum", b"quorum", "replicas", b"replicas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approval", b"_approval", "_automatic", b"_automatic", "_compare", b"_compare", "_device", b"_device", "_quorum", b"_quorum", "_replicas", b"_replicas", "approval", b"approval", "automatic", b"automatic", "compare", b"compare", "deployment", b"deployment", "device", b"device", "dry_run", b"dry_run", "model", b"model", "policy", b"policy", "quorum", b"quorum", "reason", b"reason", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approval: _TypeAlias = _typing.Literal["approval"]  # noqa: Y015
+    _WhichOneofArgType__approval: _TypeAlias = _typing.Literal["_approval", b"_approval"]  # noqa: Y015
+    _WhichOneofReturnType__automatic: _TypeAlias = _typing.Literal["automatic"]  # noqa: Y015
+    _WhichOneofArgType__automatic: _TypeAlias = _typing.Literal["_automatic", b"_automatic"]  # noqa: Y015
+    _WhichOneofReturnType__compare: _TypeAlias = _typing.Literal["compare"]  # noqa: Y015
+    _WhichOneofArgType__compare: _TypeAlias = _typing.Literal["_compare", b"_compare"]  # noqa: Y015
+    _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
+    _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__quorum: _TypeAlias = _typing.Literal["quorum"]  # noqa: Y015
+    _WhichOneofArgType__quorum: _TypeAlias = _typing.Literal["_quorum", b"_quorum"]  # noqa: Y015
+    _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
+    _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approval) -> _WhichOneofReturnType__approval | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic) -> _WhichOneofReturnType__automatic | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compare) -> _WhichOneofReturnType__compare | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quorum) -> _WhichOneofReturnType__quorum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+
+Global___CreateDeploymentRequest: _TypeAlias = CreateDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDeploymentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    COMPARE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    model: _builtins.str
+    replicas: _builtins.int
+    device: _builtins.str
+    """cpu, cuda or any."""
+    quorum: _builtins.int
+    approval: _builtins.str
+    """none or manual."""
+    automatic: _builtins.bool
+    compare: _builtins.bool
+    reason: _builtins.str
+    dry_run: _builtins.bool
+    expected_generation: _builtins.int
+    """Refused unless the deployment is at this generation."""
+    @_builtins.property
+    def policy(self) -> Global___RolloutPolicy:
+        """Unset fields stay as they are."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        model: _builtins.str | None = ...,
+        replicas: _builtins.int | None = ...,
+        device: _builtins.str | None = ...,
+        quorum: _builtins.int | None = ...,
+        policy: Global___RolloutPolicy | None = ...,
+        approval: _builtins.str | None = ...,
+        automatic: _builtins.bool | None = ...,
+        compare: _builtins.bool | None = ...,
+        reason: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        expected_generation: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approval", b"_approval", "_automatic", b"_automatic", "_compare", b"_compare", "_device", b"_device", "_expected_generation", b"_expected_generation", "_model", b"_model", "_quorum", b"_quorum", "_replicas", b"_replicas", "approval", b"approval", "automatic", b"automatic", "compare", b"compare", "device", b"device", "expected_generation", b"expected_generation", "model", b"model", "policy", b"policy", "quorum", b"quorum", "replicas", b"replicas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approval", b"_approval", "_automatic", b"_automatic", "_compare", b"_compare", "_device", b"_device", "_expected_generation", b"_expected_generation", "_model", b"_model", "_quorum", b"_quorum", "_replicas", b"_replicas", "approval", b"approval", "automatic", b"automatic", "compare", b"compare", "deployment", b"deployment", "device", b"device", "dry_run", b"dry_run", "expected_generation", b"expected_generation", "model", b"model", "policy", b"policy", "quorum", b"quorum", "reason", b"reason", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approval: _TypeAlias = _typing.Literal["approval"]  # noqa: Y015
+    _WhichOneofArgType__approval: _TypeAlias = _typing.Literal["_approval", b"_approval"]  # noqa: Y015
+    _WhichOneofReturnType__automatic: _TypeAlias = _typing.Literal["automatic"]  # noqa: Y015
+    _WhichOneofArgType__automatic: _TypeAlias = _typing.Literal["_automatic", b"_automatic"]  # noqa: Y015
+    _WhichOneofReturnType__compare: _TypeAlias = _typing.Literal["compare"]  # noqa: Y015
+    _WhichOneofArgType__compare: _TypeAlias = _typing.Literal["_compare", b"_compare"]  # noqa: Y015
+    _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
+    _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
+    _WhichOneofReturnType__expected_generation: _TypeAlias = _typing.Literal["expected_generation"]  # noqa: Y015
+    _WhichOneofArgType__expected_generation: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__quorum: _TypeAlias = _typing.Literal["quorum"]  # noqa: Y015
+    _WhichOneofArgType__quorum: _TypeAlias = _typing.Literal["_quorum", b"_quorum"]  # noqa: Y015
+    _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
+    _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approval) -> _WhichOneofReturnType__approval | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic) -> _WhichOneofReturnType__automatic | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compare) -> _WhichOneofReturnType__compare | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_generation) -> _WhichOneofReturnType__expected_generation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quorum) -> _WhichOneofReturnType__quorum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+
+Global___UpdateDeploymentRequest: _TypeAlias = UpdateDeploymentRequest  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):
@@ -489,10 +770,12 @@ class Target(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     precision: _builtins.str
     role: _builtins.str
     weight: _builtins.int
+    model: _builtins.str
     def __init__(
         self,
         *,
@@ -500,10 +783,11 @@ class Target(_message.Message):
         precision: _builtins.str = ...,
         role: _builtins.str = ...,
         weight: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["precision", b"precision", "role", b"role", "version", b"version", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "precision", b"precision", "role", b"role", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,14 +807,16 @@ class Rollout(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     CHANGED_AT_FIELD_NUMBER: _builtins.int
     EVIDENCE_JSON_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     state: _builtins.str
-    """loading, canary, promoted, rolled_back, paused"""
+    """pending, loading, canary, promoted, rolled_back, paused"""
     step: _builtins.int
     actor: _builtins.str
     reason: _builtins.str
     evidence_json: _builtins.str
+    model: _builtins.str
     @_builtins.property
     def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -550,10 +836,11 @@ class Rollout(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         changed_at: _timestamp_pb2.Timestamp | None = ...,
         evidence_json: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed_at", b"changed_at", "evidence_json", b"evidence_json", "id", b"id", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step", b"step", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed_at", b"changed_at", "evidence_json", b"evidence_json", "id", b"id", "model", b"model", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step", b"step", "version", b"version", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,10 +899,13 @@ class RolloutPolicy(_message.Message):
     MINIMUM_REQUESTS_FIELD_NUMBER: _builtins.int
     STEP_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MIRROR_FIELD_NUMBER: _builtins.int
+    DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
     bake_seconds: _builtins.float
     minimum_requests: _builtins.int
     step_timeout_seconds: _builtins.float
     mirror: _builtins.float
+    drain_seconds: _builtins.float
+    """how long a replaced version stays loaded"""
     @_builtins.property
     def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """percent for the canary, step by step; none: unset"""
@@ -628,13 +918,16 @@ class RolloutPolicy(_message.Message):
         minimum_requests: _builtins.int | None = ...,
         step_timeout_seconds: _builtins.float | None = ...,
         mirror: _builtins.float | None = ...,
+        drain_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bake_seconds: _TypeAlias = _typing.Literal["bake_seconds"]  # noqa: Y015
     _WhichOneofArgType__bake_seconds: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
+    _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
     _WhichOneofReturnType__minimum_requests: _TypeAlias = _typing.Literal["minimum_requests"]  # noqa: Y015
     _WhichOneofArgType__minimum_requests: _TypeAlias = _typing.Literal["_minimum_requests", b"_minimum_requests"]  # noqa: Y015
     _WhichOneofReturnType__mirror: _TypeAlias = _typing.Literal["mirror"]  # noqa: Y015
@@ -643,6 +936,8 @@ class RolloutPolicy(_message.Message):
     _WhichOneofArgType__step_timeout_seconds: _TypeAlias = _typing.Literal["_step_timeout_seconds", b"_step_timeout_seconds"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bake_seconds) -> _WhichOneofReturnType__bake_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drain_seconds) -> _WhichOneofReturnType__drain_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum_requests) -> _WhichOneofReturnType__minimum_requests | None: ...
     @_typing.overload
@@ -698,7 +993,7 @@ class ListHistoryRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     WHOLE_CHAIN_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
-    """`model/NAME`; empty for all of it."""
+    """`model/NAME` or `deployment/NAME`; empty for all of it."""
     after_sequence: _builtins.int
     """Facts with a greater number alone."""
     page_size: _builtins.int

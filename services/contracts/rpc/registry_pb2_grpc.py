@@ -74,9 +74,29 @@ class RegistryServiceStub:
                 request_serializer=millrace_dot_v1_dot_registry__pb2.GetDeploymentRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.CreateDeployment = channel.unary_unary(
+                '/millrace.v1.RegistryService/CreateDeployment',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.CreateDeploymentRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
+        self.UpdateDeployment = channel.unary_unary(
+                '/millrace.v1.RegistryService/UpdateDeployment',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.UpdateDeploymentRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
+        self.DeleteDeployment = channel.unary_unary(
+                '/millrace.v1.RegistryService/DeleteDeployment',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
         self.StartRollout = channel.unary_unary(
                 '/millrace.v1.RegistryService/StartRollout',
                 request_serializer=millrace_dot_v1_dot_registry__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+                _registered_method=True)
+        self.ApproveRollout = channel.unary_unary(
+                '/millrace.v1.RegistryService/ApproveRollout',
+                request_serializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
                 _registered_method=True)
         self.PauseRollout = channel.unary_unary(
@@ -168,8 +188,38 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateDeployment(self, request, context):
+        """A new deployment serves nothing until a rollout is started. The first version of a model that passes its gate makes
+        the deployment of the model's name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDeployment(self, request, context):
+        """Changes what is given. A deployment that is moved to another model serves on as it does until a version of the new
+        model is rolled out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDeployment(self, request, context):
+        """Takes a stopped deployment away; its history stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StartRollout(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRollout(self, request, context):
+        """Lets a rollout begin that waits for a person.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -262,9 +312,29 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.GetDeploymentRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
             ),
+            'CreateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDeployment,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.CreateDeploymentRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
+            'UpdateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDeployment,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.UpdateDeploymentRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
+            'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDeployment,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
             'StartRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRollout,
                     request_deserializer=millrace_dot_v1_dot_registry__pb2.StartRolloutRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
+            ),
+            'ApproveRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRollout,
+                    request_deserializer=millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_registry__pb2.Deployment.SerializeToString,
             ),
             'PauseRollout': grpc.unary_unary_rpc_method_handler(
@@ -530,6 +600,87 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def CreateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/CreateDeployment',
+            millrace_dot_v1_dot_registry__pb2.CreateDeploymentRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/UpdateDeployment',
+            millrace_dot_v1_dot_registry__pb2.UpdateDeploymentRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/DeleteDeployment',
+            millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StartRollout(request,
             target,
             options=(),
@@ -545,6 +696,33 @@ class RegistryService:
             target,
             '/millrace.v1.RegistryService/StartRollout',
             millrace_dot_v1_dot_registry__pb2.StartRolloutRequest.SerializeToString,
+            millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/millrace.v1.RegistryService/ApproveRollout',
+            millrace_dot_v1_dot_registry__pb2.MoveRolloutRequest.SerializeToString,
             millrace_dot_v1_dot_registry__pb2.Deployment.FromString,
             options,
             channel_credentials,

@@ -40,7 +40,19 @@ class RegistryServiceStub:
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Model]
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListDeploymentsRequest, _registry_pb2.ListDeploymentsResponse]
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.GetDeploymentRequest, _registry_pb2.Deployment]
+    CreateDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateDeploymentRequest, _registry_pb2.Deployment]
+    """A new deployment serves nothing until a rollout is started. The first version of a model that passes its gate makes
+    the deployment of the model's name.
+    """
+    UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateDeploymentRequest, _registry_pb2.Deployment]
+    """Changes what is given. A deployment that is moved to another model serves on as it does until a version of the new
+    model is rolled out.
+    """
+    DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
+    """Takes a stopped deployment away; its history stays."""
     StartRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.StartRolloutRequest, _registry_pb2.Deployment]
+    ApproveRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
+    """Lets a rollout begin that waits for a person."""
     PauseRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     ResumeRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
     PromoteRollout: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]
@@ -64,7 +76,19 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetAliasRequest, _registry_pb2.Model]  # type: ignore[assignment]
     ListDeployments: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListDeploymentsRequest, _registry_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     GetDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.GetDeploymentRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    CreateDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateDeploymentRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """A new deployment serves nothing until a rollout is started. The first version of a model that passes its gate makes
+    the deployment of the model's name.
+    """
+    UpdateDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateDeploymentRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """Changes what is given. A deployment that is moved to another model serves on as it does until a version of the new
+    model is rolled out.
+    """
+    DeleteDeployment: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """Takes a stopped deployment away; its history stays."""
     StartRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.StartRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    ApproveRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
+    """Lets a rollout begin that waits for a person."""
     PauseRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     ResumeRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
     PromoteRollout: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveRolloutRequest, _registry_pb2.Deployment]  # type: ignore[assignment]
@@ -135,11 +159,47 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]: ...
 
     @_abc_1.abstractmethod
+    def CreateDeployment(
+        self,
+        request: _registry_pb2.CreateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """A new deployment serves nothing until a rollout is started. The first version of a model that passes its gate makes
+        the deployment of the model's name.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateDeployment(
+        self,
+        request: _registry_pb2.UpdateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """Changes what is given. A deployment that is moved to another model serves on as it does until a version of the new
+        model is rolled out.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDeployment(
+        self,
+        request: _registry_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """Takes a stopped deployment away; its history stays."""
+
+    @_abc_1.abstractmethod
     def StartRollout(
         self,
         request: _registry_pb2.StartRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]: ...
+
+    @_abc_1.abstractmethod
+    def ApproveRollout(
+        self,
+        request: _registry_pb2.MoveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Deployment, _abc.Awaitable[_registry_pb2.Deployment]]:
+        """Lets a rollout begin that waits for a person."""
 
     @_abc_1.abstractmethod
     def PauseRollout(

@@ -1,6 +1,6 @@
-"""What can be asked of a model. The first group is asked by people, the second by events, the third by timers."""
+"""Commands to models and deployments: first those of people, then of events, then of timers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from services.contracts.events import (
@@ -11,8 +11,9 @@ from services.contracts.events import (
     SloBreached,
     TrainingFailed,
 )
-from services.contracts.names import DeploymentName, Name, ReplicaId, RolloutId, VersionNumber
-from services.registry.domain.policy import RolloutPolicy
+from services.contracts.names import DeploymentName, Name, RolloutId, VersionNumber
+from services.registry.domain.policy import PolicyChanges
+from services.registry.domain.spec import DeploymentSpec, SpecChanges, VersionRef
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,65 @@ class SetAlias:
 
 
 @dataclass(frozen=True)
+class CreateDeployment:
+    """Makes a deployment, which serves nothing until a rollout is started."""
+
+    deployment: DeploymentName
+    spec: DeploymentSpec
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class UpdateDeployment:
+    """Changes what is given of the specification. A deployment that is moved to another model serves the one that it
+    serves until a version of the new model is rolled out."""
+
+    deployment: DeploymentName
+    changes: SpecChanges
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeleteDeployment:
+    """Takes a stopped deployment away; its history stays, and its name may be used again."""
+
+    deployment: DeploymentName
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class StartRollout:
-    """Rolls a version out; creates the deployment when it is named as the model is."""
+    """Rolls a version of the deployment's model out; creates the deployment when it is named as the model is."""
 
     deployment: DeploymentName
     version: VersionNumber
     actor: str
     reason: str
     skip_gate: bool = False
-    policy: RolloutPolicy | None = None
+    policy: PolicyChanges = PolicyChanges()
+
+
+@dataclass(frozen=True)
+class OfferVersion:
+    """A version has passed its gate: the registry rolls it out where the deployment serves its model by itself.
+
+    The first version of a model creates the deployment of the model's name, unless somebody deleted it."""
+
+    deployment: DeploymentName
+    version: VersionRef
+    reason: str
+
+
+@dataclass(frozen=True)
+class ApproveRollout:
+    """Lets a rollout that waits for a person begin."""
+
+    deployment: DeploymentName
+    actor: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -84,12 +135,13 @@ class StopDeployment:
 
 @dataclass(frozen=True)
 class RegisterVersion:
-    """Numbers a run's result, judges it, and rolls it out where the run asks for it.
+    """Numbers a run's result and judges it. The artifact was verified before: nothing here can tell.
 
-    The artifact was verified before: nothing here can tell.
+    `champion` is the version that serves now, with which the run has to have compared it.
     """
 
     trained: ModelTrained
+    champion: VersionNumber | None = None
 
 
 @dataclass(frozen=True)
@@ -104,20 +156,29 @@ class RecordDrift:
 
 @dataclass(frozen=True)
 class ApplyReport:
-    """`waiting` names the other live replicas of the deployment that do not have the rollout's version ready yet."""
+    """`missing` is how many more replicas must have the rollout's version ready before it may take traffic."""
 
+    deployment: DeploymentName
     report: ReplicaReported
-    waiting: frozenset[ReplicaId] = field(default_factory=frozenset)
+    missing: int = 0
 
 
 @dataclass(frozen=True)
 class ApplyVerdict:
     judged: RolloutJudged
 
+    @property
+    def deployment(self) -> DeploymentName:
+        return self.judged.deployment
+
 
 @dataclass(frozen=True)
 class ApplyBreach:
     breach: SloBreached
+
+    @property
+    def deployment(self) -> DeploymentName:
+        return self.breach.deployment
 
 
 @dataclass(frozen=True)
@@ -141,21 +202,23 @@ class DrainElapsed:
     """`since` is the generation in which the version began to drain."""
 
     deployment: DeploymentName
-    version: VersionNumber
+    version: VersionRef
     since: int
 
 
-Command: TypeAlias = (
-    SetAlias
+ModelCommand: TypeAlias = SetAlias | RegisterVersion | RecordTrainingFailed | RecordDrift
+DeploymentCommand: TypeAlias = (
+    CreateDeployment
+    | UpdateDeployment
+    | DeleteDeployment
     | StartRollout
+    | OfferVersion
+    | ApproveRollout
     | PauseRollout
     | ResumeRollout
     | PromoteRollout
     | RollBack
     | StopDeployment
-    | RegisterVersion
-    | RecordTrainingFailed
-    | RecordDrift
     | ApplyReport
     | ApplyVerdict
     | ApplyBreach

@@ -1,15 +1,18 @@
 """What follows from the state alone: what ought to be served, and which timers ought to be set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from pydantic import TypeAdapter
 
-from services.contracts.events import DeploymentChanged, RolloutStep, Target
+from services.contracts.artifact import Device
+from services.contracts.events import DeploymentChanged, ReplicaReported, RolloutStep, Target
+from services.contracts.placement import Placement
 from services.registry.domain.commands import BakeElapsed, DrainElapsed, StepTimedOut
-from services.registry.domain.state import Deployment, ModelState, RolloutState
+from services.registry.domain.spec import VersionRef
+from services.registry.domain.state import Deployment, ModelState, Rollout, RolloutState, Served
 
 BAKE: Final = "rollout.bake"
 STEP_TIMEOUT: Final = "rollout.step_timeout"
@@ -27,77 +30,96 @@ class TimerSpec:
     kind: str
     due: datetime
     payload: dict[str, str | int]
-    """Names the model; `elapsed` makes the command of it."""
+    """Names the deployment; `elapsed` makes the command of it."""
 
 
-def desired(state: ModelState, name: str) -> DeploymentChanged:
-    """What the deployment wants served, from its first generation on. Raises UnknownDeployment."""
-    deployment = state.deployment(name)
+def desired(deployment: Deployment, models: Mapping[str, ModelState]) -> DeploymentChanged:
+    """What the deployment wants served, from its first generation on; `models` holds those of its targets."""
     rollout = deployment.active_rollout
-    mirrors = rollout is not None and rollout.state is not RolloutState.LOADING
+    mirrors = rollout is not None and rollout.state in (RolloutState.CANARY, RolloutState.PAUSED)
+    spec = deployment.spec
     return DeploymentChanged(
-        deployment=name,
-        model=state.model,
+        deployment=deployment.name,
+        model=deployment.model if spec is not None else deployment.models[-1],
         generation=deployment.generation,
-        targets=[
-            Target(
-                version=served.version,
-                artifact=state.version(served.version).artifact,
-                precision=state.version(served.version).precision,
-                variants=state.version(served.version).passed_variants,
-                role=served.role,
-                weight=served.weight,
-            )
-            for served in deployment.targets
-        ],
+        targets=[_target(served, models[served.version.model]) for served in deployment.targets],
+        placement=spec.placement if spec is not None else Placement(),
+        deleted=spec is None,
         mirror=rollout.policy.mirror if rollout is not None and mirrors else 0.0,
         rollout=_step(deployment),
         reason=deployment.reason,
     )
 
 
-def changes(before: ModelState, after: ModelState) -> list[DeploymentChanged]:
-    """What to tell when one state follows another: every deployment whose generation grew, once."""
-    old = {name: deployment.generation for name, deployment in before.deployments.items()}
-    grown = [name for name, deployment in after.deployments.items() if deployment.generation > old.get(name, 0)]
-    return [desired(after, name) for name in sorted(grown)]
+def _target(served: Served, model: ModelState) -> Target:
+    version = model.version(served.version.version)
+    return Target(
+        model=model.model,
+        version=version.number,
+        artifact=version.artifact,
+        precision=version.precision,
+        variants=version.passed_variants,
+        role=served.role,
+        weight=served.weight,
+    )
 
 
-def timers(state: ModelState) -> dict[str, TimerSpec]:
+def replicas_missing(deployment: Deployment, reports: Iterable[ReplicaReported], *, qualified_name: str) -> int:
+    """How many more replicas must have the rollout's version ready before it may take traffic; 0 without a rollout.
+
+    `reports` are the latest of the replicas that live, reduced to the deployment's tenant.
+    """
+    rollout = deployment.active_rollout
+    if rollout is None:
+        return 0
+    placement = deployment.require_spec().placement
+    live = {report.replica: report for report in reports}
+    devices = {name: report.device or Device.CPU for name, report in live.items()}
+    assigned = placement.assigned(qualified_name, devices)
+    ready = sum(_has_ready(live[replica], deployment.name, rollout) for replica in assigned)
+    return max(0, placement.required_ready(len(assigned)) - ready)
+
+
+def _has_ready(report: ReplicaReported, name: str, rollout: Rollout) -> bool:
+    wanted = (name, rollout.version.model, rollout.version.version)
+    fresh = report.generations.get(name, 0) >= rollout.generation
+    return fresh and any(
+        part.state == "ready" and (part.deployment, part.model, part.version) == wanted for part in report.versions
+    )
+
+
+def timers(deployment: Deployment) -> dict[str, TimerSpec]:
     """Every timer that ought to be set in this state, by key. Set what is new in it, cancel what left it."""
-    wanted = (spec for deployment in state.deployments.values() for spec in _timers(state, deployment))
-    return {spec.key: spec for spec in wanted}
+    return {spec.key: spec for spec in _timers(deployment)}
 
 
 def elapsed(kind: str, payload: dict[str, str | int]) -> BakeElapsed | StepTimedOut | DrainElapsed:
     """The command of a timer that fell due. Raises KeyError on what is not a timer of the registry."""
     name = str(payload["deployment"])
     if kind == DRAIN:
-        return DrainElapsed(name, version=int(payload["version"]), since=int(payload["since"]))
+        version = VersionRef(model=str(payload["model"]), version=int(payload["version"]))
+        return DrainElapsed(name, version=version, since=int(payload["since"]))
     return _OF_STEP[kind](name, rollout=str(payload["rollout"]), entered=int(payload["entered"]))
 
 
 def _step(deployment: Deployment) -> RolloutStep | None:
-    if (rollout := deployment.active_rollout) is None:
+    rollout = deployment.active_rollout
+    if rollout is None or rollout.state is RolloutState.PENDING:
         return None
     return RolloutStep(
         rollout=rollout.id,
-        version=rollout.version,
+        model=rollout.version.model,
+        version=rollout.version.version,
         state=_STEP.validate_python(rollout.state.value),
         step=rollout.step,
         steps=max(1, len(rollout.policy.weights)),
     )
 
 
-def _timers(state: ModelState, deployment: Deployment) -> Iterator[TimerSpec]:
+def _timers(deployment: Deployment) -> Iterator[TimerSpec]:
     name, rollout = deployment.name, deployment.rollout
     if rollout is not None and rollout.state is RolloutState.CANARY:
-        step: dict[str, str | int] = {
-            "model": state.model,
-            "deployment": name,
-            "rollout": rollout.id,
-            "entered": rollout.entered,
-        }
+        step: dict[str, str | int] = {"deployment": name, "rollout": rollout.id, "entered": rollout.entered}
         key, policy = f"{rollout.id}:{rollout.entered}", rollout.policy
         if not rollout.baked:
             yield TimerSpec(f"bake:{key}", BAKE, rollout.entered_at + timedelta(seconds=policy.bake_seconds), step)
@@ -105,9 +127,10 @@ def _timers(state: ModelState, deployment: Deployment) -> Iterator[TimerSpec]:
         yield TimerSpec(f"timeout:{key}", STEP_TIMEOUT, limit, step)
     for served in deployment.targets:
         if served.until is not None:
+            version: dict[str, str | int] = {"model": served.version.model, "version": served.version.version}
             yield TimerSpec(
                 key=f"drain:{name}:{served.version}:{served.since}",
                 kind=DRAIN,
                 due=served.until,
-                payload={"model": state.model, "deployment": name, "version": served.version, "since": served.since},
+                payload={"deployment": name, **version, "since": served.since},
             )

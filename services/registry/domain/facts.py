@@ -1,4 +1,4 @@
-"""What can happen to a model, as lines of the registry's history. Who, why and when stand in the row beside it.
+"""What can happen to a model or a deployment, as lines of the registry's history. Who, why and when stand beside it.
 
 A fact is never changed or removed once it is written: histories outlive this code. A new field needs a default.
 """
@@ -22,6 +22,7 @@ from services.contracts.names import (
 )
 from services.contracts.training import Fact
 from services.registry.domain.policy import RolloutPolicy
+from services.registry.domain.spec import DeploymentSpec, VersionRef
 
 
 class Check(Fact):
@@ -46,6 +47,10 @@ class ModelFact(Fact):
     """A fact about one model, which is one stream of the history."""
 
     model: ModelName
+
+    @property
+    def stream(self) -> str:
+        return f"model/{self.model}"
 
 
 class RunFailed(ModelFact):
@@ -95,26 +100,56 @@ class AliasMoved(ModelFact):
     after: VersionNumber | None = Field(description="none when the alias was taken away")
 
 
-class DeploymentFact(ModelFact):
+class DeploymentFact(Fact):
+    """A fact about one deployment, which is one stream of the history."""
+
     deployment: DeploymentName
 
-
-class RolloutFact(DeploymentFact):
-    rollout: RolloutId
-    version: VersionNumber
+    @property
+    def stream(self) -> str:
+        return f"deployment/{self.deployment}"
 
 
 class DeploymentCreated(DeploymentFact):
     kind: Literal["deployment_created"] = "deployment_created"
+    spec: DeploymentSpec
+
+
+class DeploymentUpdated(DeploymentFact):
+    """Its specification is another one from now on; `spec` is the whole of it."""
+
+    kind: Literal["deployment_updated"] = "deployment_updated"
+    spec: DeploymentSpec
+
+
+class DeploymentDeleted(DeploymentFact):
+    kind: Literal["deployment_deleted"] = "deployment_deleted"
+
+
+class RolloutFact(DeploymentFact):
+    rollout: RolloutId
+    model: ModelName
+    version: VersionNumber
+
+    @property
+    def ref(self) -> VersionRef:
+        return VersionRef(model=self.model, version=self.version)
 
 
 class RolloutStarted(RolloutFact):
-    """Replicas are to load the version; it gets no traffic yet."""
+    """Replicas are to load the version, at once or once it is approved; it gets no traffic yet."""
 
     kind: Literal["rollout_started"] = "rollout_started"
     policy: RolloutPolicy
     gate_skipped: bool = False
     returning: bool = Field(default=False, description="the way back to the version before, which is no longer loaded")
+    pending: bool = Field(default=False, description="it waits for a person's approval")
+
+
+class RolloutApproved(RolloutFact):
+    """A person agreed: replicas are to load the version."""
+
+    kind: Literal["rollout_approved"] = "rollout_approved"
 
 
 class RolloutLoaded(RolloutFact):
@@ -173,22 +208,22 @@ class DeploymentRolledBack(DeploymentFact):
     """The version before took all traffic back at once: it was still loaded."""
 
     kind: Literal["deployment_rolled_back"] = "deployment_rolled_back"
-    before: VersionNumber
-    after: VersionNumber
+    before: VersionRef
+    after: VersionRef
 
 
 class DeploymentStopped(DeploymentFact):
     """Nothing is to be served under the name: what was loaded drains, and no version comes back by itself."""
 
     kind: Literal["deployment_stopped"] = "deployment_stopped"
-    version: VersionNumber | None = Field(description="who served until then; none when nothing did")
+    version: VersionRef | None = Field(description="who served until then; none when nothing did")
 
 
 class TargetDropped(DeploymentFact):
     """A drained version need not stay loaded any longer."""
 
     kind: Literal["target_dropped"] = "target_dropped"
-    version: VersionNumber
+    version: VersionRef
 
 
 AnyFact: TypeAlias = Annotated[
@@ -199,7 +234,10 @@ AnyFact: TypeAlias = Annotated[
     | VersionDrifted
     | AliasMoved
     | DeploymentCreated
+    | DeploymentUpdated
+    | DeploymentDeleted
     | RolloutStarted
+    | RolloutApproved
     | RolloutLoaded
     | VerdictRecorded
     | StepBaked

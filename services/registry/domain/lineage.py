@@ -1,4 +1,4 @@
-"""Where a version comes from and what became of it: a graph that is read out of the model's history, nothing else.
+"""Where a version comes from and what became of it: a graph that is read out of the history, nothing else.
 
 An edge leads from what came first to what came of it. Read up to any moment, it is the graph of that moment.
 """
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from services.contracts.events import ModelTrained
 from services.registry.domain import facts
 from services.registry.domain.facts import Decided
+from services.registry.domain.spec import VersionRef
 
 Row: TypeAlias = tuple[Decided, datetime]
 
@@ -43,7 +44,10 @@ class Lineage:
 
 
 def lineage(model: str, version: int, rows: Iterable[Row]) -> Lineage:
-    """The graph around a version that the rows, which are the model's in order, have registered."""
+    """The graph around a version that the rows have registered.
+
+    The rows are those of the model and of the deployments that ever served it, in order.
+    """
     journal = _Journal(model)
     for decided, at in rows:
         journal.note(decided, at)
@@ -78,11 +82,15 @@ class _Journal:
             case facts.RolloutFact() as fact:
                 self._rollout(fact, decided, at)
             case facts.DeploymentRolledBack() as fact:
-                self._change_hands("deployment", fact.deployment, fact.after, at)
+                self._change_hands("deployment", fact.deployment, self._own(fact.after), at)
             case facts.DeploymentStopped() as fact:
                 self._change_hands("deployment", fact.deployment, None, at)
             case facts.AliasMoved() as fact:
                 self._change_hands("alias", fact.alias, fact.after, at)
+
+    def _own(self, version: VersionRef) -> int | None:
+        """Its number, where it is a version of this model."""
+        return version.version if version.model == self.model else None
 
     def _drifted(self, fact: facts.VersionDrifted, reason: str, at: datetime) -> None:
         told = {"test": fact.test, "statistic": f"{fact.statistic:.6g}", "p_value": f"{fact.p_value:.6g}"}
@@ -91,6 +99,10 @@ class _Journal:
         self.drifts[fact.version] = Node(place, "drift", label, at, {**told, "reason": reason})
 
     def _rollout(self, fact: facts.RolloutFact, decided: Decided, at: datetime) -> None:
+        if isinstance(fact, facts.RolloutPromoted):
+            self._change_hands("deployment", fact.deployment, self._own(fact.ref), at)
+        if fact.model != self.model:
+            return
         match fact:
             case facts.RolloutStarted():
                 started = {
@@ -108,8 +120,6 @@ class _Journal:
                 evidence = tuple(part.model_dump(mode="json") for part in fact.evidence)
                 before = self.rollouts[fact.rollout]
                 self.rollouts[fact.rollout] = replace(before, facts={**before.facts, **ended}, evidence=evidence)
-                if isinstance(fact, facts.RolloutPromoted):
-                    self._change_hands("deployment", fact.deployment, fact.version, at)
 
     def _change_hands(self, kind: str, name: str, after: int | None, at: datetime) -> None:
         """Ends the period that is open, and begins that of `after`."""

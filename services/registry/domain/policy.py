@@ -17,6 +17,17 @@ class GatePolicy(Fact):
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="one-sided level of the test for 'worse'")
 
 
+class PolicyChanges(Fact):
+    """The fields of a rollout policy that are to change; unset ones stay."""
+
+    weights: tuple[int, ...] | None = None
+    bake_seconds: float | None = None
+    minimum_requests: int | None = None
+    step_timeout_seconds: float | None = None
+    mirror: float | None = None
+    drain_seconds: float | None = None
+
+
 class RolloutPolicy(Fact):
     """How a version takes over. Without weights it takes all traffic as soon as it is ready."""
 
@@ -43,9 +54,9 @@ class RolloutPolicy(Fact):
             raise ValueError("step_timeout_seconds must be longer than bake_seconds")
         return self
 
-    def changed(self, **fields: object) -> "RolloutPolicy":
-        """This policy with the given fields replaced; fields that are None stay. Raises InvalidPolicy."""
-        given = {name: value for name, value in fields.items() if value is not None}
+    def changed(self, changes: PolicyChanges) -> "RolloutPolicy":
+        """This policy with what is set in `changes`. Raises InvalidPolicy."""
+        given = changes.model_dump(exclude_none=True)
         try:
             return RolloutPolicy.model_validate({**self.model_dump(), **given})
         except ValidationError as refused:

@@ -20,14 +20,25 @@ class ModelRow(SQLModel, table=True):
 
 
 class DeploymentRow(SQLModel, table=True):
-    """Which model a deployment serves."""
+    """The state of one deployment, as its canonical JSON."""
 
     __tablename__ = "registry_deployment"
     tenant: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
-    model: str
     generation: int
+    deleted: bool
     changed_at: datetime = Field(sa_type=UtcDateTime)
+    state: str = Field(sa_type=sa.Text)
+    state_hash: str
+
+
+class DeploymentModelRow(SQLModel, table=True):
+    """A model that a deployment serves, or ever served."""
+
+    __tablename__ = "registry_deployment_model"
+    tenant: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    deployment: str = Field(primary_key=True)
 
 
 class ReplicaRow(SQLModel, table=True):
@@ -42,5 +53,5 @@ class ReplicaRow(SQLModel, table=True):
     heard_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
-TABLES: Final = (ModelRow, DeploymentRow, ReplicaRow)
-PROJECTION: Final = (ModelRow, DeploymentRow)
+TABLES: Final = (ModelRow, DeploymentRow, DeploymentModelRow, ReplicaRow)
+PROJECTION: Final = (ModelRow, DeploymentRow, DeploymentModelRow)

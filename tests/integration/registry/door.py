@@ -14,7 +14,7 @@ from services.contracts.rpc.registry_pb2_grpc import RegistryServiceStub
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
 from services.kit.transport.rpc import RpcServer, channel, metadata, refusal_from
-from services.registry.inbound import rpc
+from services.registry.inbound import grpc as registry_grpc
 from tests.integration.registry.place import Registry
 
 
@@ -39,7 +39,7 @@ class Door:
 async def open_door(registry: Registry, folder: Path) -> AsyncIterator[Door]:
     ensure_keys(folder)
     server = RpcServer(Keyring(folder, SystemClock()), "127.0.0.1", 0)
-    rpc.serve(server, registry.ports)
+    registry_grpc.serve(server, registry.ports)
     await server.open()
     async with channel(server.address) as link:
         yield Door(registry, RegistryServiceStub(link), read_key(folder, API_KEY_FILE))

@@ -27,14 +27,14 @@ from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import OutboxRow
 from services.kit.persistence.sql.unit_of_work import columns
-from services.registry import handlers
 from services.registry.app import MIGRATIONS, Adapters, build, rules_of
-from services.registry.domain import ModelState
 from services.registry.domain.commands import StartRollout
-from services.registry.domain.state import Deployment, Rollout
+from services.registry.domain.state import Deployment, DeploymentView, ModelView, Rollout
+from services.registry.handlers import deployments, history, versions
+from services.registry.handlers.changes import WriteOptions
 from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
-from tests.unit.registry.story import EVIDENCE, MODEL, NOON, POLICY, trained
+from tests.unit.registry.scenario import EVIDENCE, MODEL, NOON, POLICY, trained
 from tests.wiring import beside
 
 E = TypeVar("E", bound=Event)
@@ -75,14 +75,14 @@ class Registry:
 
     async def trains(self, run: str, against: int | None = None, **how: Any) -> Envelope[ModelTrained]:
         envelope = self.envelope(trained(run, against=against, **how))
-        await handlers.register_version(envelope, self.ports)
+        await versions.register_version(envelope, self.ports)
         return envelope
 
     async def fails(self, model: str, run: str) -> None:
         failed = TrainingFailed(
             model=model, run=run, dataset="d", stage="prepare", code="one_class", reason="one", retryable=False
         )
-        await handlers.record_training_failed(self.envelope(failed), self.ports)
+        await versions.record_training_failed(self.envelope(failed), self.ports)
 
     async def reports(
         self, *ready: int, replica: str = "i-1", sequence: int = 0, seen: int | None = None, leaving: bool = False
@@ -100,25 +100,26 @@ class Registry:
             capacity=8,
             leaving=leaving,
         )
-        await handlers.on_replica_reported(self.envelope(report), self.ports)
+        await deployments.on_replica_reported(self.envelope(report), self.ports)
 
     async def judges(self, verdict: Verdict, *, requests: int = 80) -> None:
         rollout = await self.rollout()
         judged = RolloutJudged(
             deployment=MODEL,
             rollout=rollout.id,
-            version=rollout.version,
+            version=rollout.version.version,
             step=rollout.step,
             verdict=verdict,
             requests=requests,
             evidence=[EVIDENCE],
             reason="what the evidence says",
         )
-        await handlers.on_rollout_judged(self.envelope(judged), self.ports)
+        await deployments.on_rollout_judged(self.envelope(judged), self.ports)
 
-    async def starts(self, version: int, *, skip_gate: bool = False, dry_run: bool = False) -> ModelState:
+    async def starts(self, version: int, *, skip_gate: bool = False, dry_run: bool = False) -> DeploymentView:
         command = StartRollout(MODEL, version, "admin:1", "because", skip_gate=skip_gate)
-        return await handlers.move_rollout(command, "default", self.ports, handlers.WriteOptions(dry_run=dry_run))
+        options = WriteOptions(dry_run=dry_run)
+        return await deployments.start_rollout(command, str(version), "default", self.ports, options)
 
     async def wait(self, seconds: float) -> None:
         end = self.clock.now() + timedelta(seconds=seconds)
@@ -126,11 +127,11 @@ class Registry:
             await self.clock.advance(min(5.0, left))
             await self.loop.run_due()
 
-    async def model(self, tenant: str = "default") -> ModelState:
-        return await handlers.get_model(tenant, MODEL, self.ports)
+    async def model(self, tenant: str = "default") -> ModelView:
+        return await versions.get_model(tenant, MODEL, self.ports)
 
     async def deployment(self) -> Deployment:
-        return (await self.model()).deployment(MODEL)
+        return (await deployments.get_deployment("default", MODEL, self.ports)).state
 
     async def rollout(self) -> Rollout:
         rollout = (await self.deployment()).rollout
@@ -153,7 +154,7 @@ class Registry:
         return {target.version: target.weight for target in (await self.wanted()).targets}
 
     async def kinds(self) -> Sequence[str]:
-        lines = await handlers.list_history("default", self.ports, HistoryFilter(), limit=1000)
+        lines = await history.list_history("default", self.ports, HistoryFilter(), limit=1000)
         return [line.kind for line in lines]
 
     async def serving_one(self) -> None:

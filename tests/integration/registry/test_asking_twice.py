@@ -8,12 +8,16 @@ import pytest
 from services.contracts.errors import Kind
 from services.contracts.rpc import registry_pb2 as wire
 from tests.integration.registry.door import Door
-from tests.unit.registry.story import MODEL
+from tests.unit.registry.scenario import MODEL
 
 Alias, Start, RolloutCommand = wire.SetAliasRequest, wire.StartRolloutRequest, wire.MoveRolloutRequest
 
 CHANGES: dict[str, tuple[str, Any]] = {
     "SetAlias": ("serving_one", Alias(model=MODEL, alias="stable", version=1)),
+    "CreateDeployment": ("serving_one", wire.CreateDeploymentRequest(deployment="staging", model=MODEL)),
+    "UpdateDeployment": ("serving_one", wire.UpdateDeploymentRequest(deployment=MODEL, replicas=2)),
+    "DeleteDeployment": ("stopped", RolloutCommand(deployment=MODEL)),
+    "ApproveRollout": ("pending", RolloutCommand(deployment=MODEL)),
     "StartRollout": ("two_versions", Start(deployment=MODEL, version="2")),
     "PauseRollout": ("canary_of_two", RolloutCommand(deployment=MODEL)),
     "ResumeRollout": ("paused", RolloutCommand(deployment=MODEL)),
@@ -37,6 +41,13 @@ async def prepare(door: Door, method: str) -> None:
     if moment == "two_versions":
         await door.registry.serving_one()
         await door.registry.trains("run-2", against=1, deploy=False)
+    elif moment == "stopped":
+        await door.registry.serving_one()
+        await door.ask("StopDeployment", RolloutCommand(deployment=MODEL))
+    elif moment == "pending":
+        await door.registry.serving_one()
+        await door.ask("UpdateDeployment", wire.UpdateDeploymentRequest(deployment=MODEL, approval="manual"))
+        await door.registry.trains("run-2", against=1)
     elif moment == "paused":
         await door.registry.canary_of_two()
         await door.ask("PauseRollout", RolloutCommand(deployment=MODEL))
@@ -101,7 +112,7 @@ async def test_a_repetition_is_answered_although_what_it_named_has_moved(door: D
     await door.registry.serving_one()
     await door.registry.trains("run-2", against=1, deploy=False)
     await door.ask("SetAlias", Alias(model=MODEL, alias="next", version=2))
-    start = Start(deployment=MODEL, version="@next", expected_generation=2)
+    start = Start(deployment=MODEL, version="@next", expected_generation=3)
     begun = await door.ask("StartRollout", start, once="key-1")
     await door.ask("SetAlias", Alias(model=MODEL, alias="next"))
     again = await door.ask("StartRollout", start, once="key-1")
@@ -117,7 +128,7 @@ async def test_a_key_is_the_tenants_method_and_requests_own(door: Door) -> None:
     assert refused == (Kind.INVALID, "bad_key", "idempotency-key")
 
 
-@pytest.mark.parametrize("method", [method for method in CHANGES if method != "SetAlias"])
+@pytest.mark.parametrize("method", [method for method in CHANGES if method not in ("SetAlias", "CreateDeployment")])
 async def test_a_change_that_rests_on_an_older_generation_is_refused(door: Door, method: str) -> None:
     await prepare(door, method)
     present = (await door.registry.deployment()).generation
@@ -142,5 +153,5 @@ async def test_of_two_who_saw_the_same_generation_one_wins(door: Door) -> None:
 async def test_generation_0_asks_that_the_deployment_is_not_there_yet(door: Door) -> None:
     await door.registry.trains("run-1", deploy=False)
     first = Start(deployment=MODEL, version="1", expected_generation=0)
-    assert (await door.ask("StartRollout", first)).generation == 1
+    assert (await door.ask("StartRollout", first)).generation == 2
     assert (await door.refused(door.ask("StartRollout", first)))[1] == "precondition_failed"

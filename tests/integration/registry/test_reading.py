@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc.common_pb2 import Page
 from services.kit.core.hash_chain import GENESIS, entry_hash
-from services.registry import handlers
+from services.registry.handlers import versions
 from tests.integration.registry.door import Door
-from tests.unit.registry.story import MODEL, trained
+from tests.unit.registry.scenario import MODEL, trained
 
 
 async def pages(door: Door, method: str, request: Any, field: str) -> list[Any]:
@@ -49,15 +49,15 @@ async def test_history_is_chosen_by_kind_actor_and_time_in_either_order(door: Do
     assert await pages(door, "ListHistory", newest, "entries") == facts[::-1]
     actor = facts[-1].actor
     chosen = {
-        "kind": wire.ListHistoryRequest(kind="alias_moved", page_size=2),
+        "kind": wire.ListHistoryRequest(kind="version_passed", page_size=2),
         "actor": wire.ListHistoryRequest(actor=actor, page_size=1),
         "since": wire.ListHistoryRequest(since=moment, page_size=1, newest_first=True),
         "until": wire.ListHistoryRequest(until=moment, page_size=2, stream=f"model/{MODEL}"),
     }
     found = {name: await pages(door, "ListHistory", request, "entries") for name, request in chosen.items()}
-    assert found["kind"] == [fact for fact in facts if fact.kind == "alias_moved"]
+    assert found["kind"] == [fact for fact in facts if fact.kind == "version_passed"]
     assert found["actor"] == [fact for fact in facts if fact.actor == actor]
-    assert len(found["actor"]) > 2
+    assert len(found["actor"]) > 1
     assert found["since"] == [fact for fact in facts if fact.actor == actor][::-1]
     assert found["until"] == [fact for fact in facts if fact.actor != actor]
 
@@ -76,7 +76,7 @@ async def test_paging_shows_every_fact_once_while_facts_are_added(door: Door) ->
 async def test_a_token_of_other_filters_is_refused(door: Door) -> None:
     await door.registry.canary_of_two()
     first = await door.ask("ListHistory", wire.ListHistoryRequest(page_size=1))
-    other = wire.ListHistoryRequest(page_size=1, kind="alias_moved", page_token=first.next_page_token)
+    other = wire.ListHistoryRequest(page_size=1, kind="version_passed", page_token=first.next_page_token)
     assert (await door.refused(door.ask("ListHistory", other)))[1] == "bad_page_token"
 
 
@@ -109,13 +109,13 @@ async def test_the_lineage_of_a_moment_does_not_know_what_came_later(door: Door)
                for told, graph in (("now", now), ("then", then))}  # fmt: skip
     assert [bool(period["until"]) for period in periods["then"]] == [False]
     assert [bool(period["until"]) for period in periods["now"]] == [True]
-    assert {edge.relation for edge in now.edges} >= {"read_by", "produced", "judged_by", "rolled_out", "served", "held"}
+    assert {edge.relation for edge in now.edges} >= {"read_by", "produced", "judged_by", "rolled_out", "served"}
 
 
 async def test_of_other_tenants_the_chain_tells_numbers_and_hashes_and_nothing_else(door: Door) -> None:
     await door.registry.serving_one()
     theirs = door.registry.envelope(trained("run-9", deploy=False), tenant="acme")
-    await handlers.register_version(theirs, door.registry.ports)
+    await versions.register_version(theirs, door.registry.ports)
     await door.registry.trains("run-2", against=1, deploy=False)
     request = wire.ListHistoryRequest(page_size=3, whole_chain=True)
     chain = await pages(door, "ListHistory", request, "entries")

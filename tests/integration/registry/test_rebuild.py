@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from services.kit.persistence.sql.tables import HistoryRow
 from services.kit.persistence.sql.unit_of_work import columns
-from services.registry import handlers
 from services.registry.domain.commands import StopDeployment
+from services.registry.handlers import deployments
 from services.registry.outbound.tables import DeploymentRow, ModelRow
 from tests.integration.kit.rooms import SERVICES
 from tests.integration.registry.place import Registry
-from tests.unit.registry.story import MODEL
+from tests.unit.registry.scenario import MODEL
 
 M, D, H = columns(ModelRow), columns(DeploymentRow), columns(HistoryRow)
 
@@ -45,12 +45,14 @@ async def test_tables_and_history_agree_differ_when_touched_and_agree_again_once
     checked = rebuild(database_url, "--check", "--json")
     assert checked.returncode == 0, checked.stderr
     told = orjson.loads(checked.stdout)
-    assert (told["models"], told["differing"]) == (1, [])
+    assert (told["models"], told["deployments"], told["differing"]) == (1, 1, [])
     before = await registry.model()
-    await change(registry, sa.update(M).values(state=sa.func.replace(M.c.state, '"champion":1', '"champion":2')))
-    assert (await registry.model()).champion == 2
+    await change(
+        registry, sa.update(M).values(state=sa.func.replace(M.c.state, '"status":"passed"', '"status":"refused"'))
+    )
+    assert (await registry.model()).state.versions[0].status == "refused"
     touched = rebuild(database_url, "--check")
-    assert (touched.returncode, "differ for default/chapters" in touched.stdout) == (1, True)
+    assert (touched.returncode, "differ for default/model/chapters" in touched.stdout) == (1, True)
     await change(registry, sa.update(D).values(generation=99))
     assert rebuild(database_url).returncode == 1
     assert await registry.model() == before
@@ -60,7 +62,7 @@ async def test_tables_and_history_agree_differ_when_touched_and_agree_again_once
 
 async def test_a_stopped_deployment_folds_to_its_tables(registry: Registry, database_url: str) -> None:
     await registry.serving_one()
-    await handlers.move_rollout(StopDeployment(MODEL, "admin:1", "nobody asks it"), "default", registry.ports)
+    await deployments.execute(StopDeployment(MODEL, "admin:1", "nobody asks it"), "default", registry.ports)
     assert rebuild(database_url, "--check").returncode == 0
     await registry.starts(1)
     assert rebuild(database_url, "--check").returncode == 0

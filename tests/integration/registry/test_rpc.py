@@ -9,7 +9,7 @@ from services.contracts.errors import Kind
 from services.contracts.rpc import registry_pb2 as wire
 from services.contracts.rpc.common_pb2 import Page
 from tests.integration.registry.door import Door
-from tests.unit.registry.story import MODEL
+from tests.unit.registry.scenario import MODEL
 
 
 async def test_models_versions_deployments_and_history_are_told(door: Door) -> None:
@@ -26,8 +26,8 @@ async def test_models_versions_deployments_and_history_are_told(door: Door) -> N
     assert (deployment.rollout.state, list(deployment.rollout.weights)) == ("canary", [10, 50])
     listed = await door.ask("ListDeployments", wire.ListDeploymentsRequest(page=Page(page_size=1)))
     assert (listed.deployments[0].name, listed.next_page_token) == (MODEL, "")
-    request = wire.ListHistoryRequest(stream=f"model/{MODEL}", after_sequence=1, page_size=2)
-    assert [entry.sequence for entry in (await door.ask("ListHistory", request)).entries] == [2, 3]
+    request = wire.ListHistoryRequest(stream=f"deployment/{MODEL}", after_sequence=3, page_size=2)
+    assert [entry.sequence for entry in (await door.ask("ListHistory", request)).entries] == [4, 5]
 
 
 async def test_a_rollout_is_tried_started_paused_resumed_and_rolled_back_by_its_caller(door: Door) -> None:

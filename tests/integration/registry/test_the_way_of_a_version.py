@@ -11,11 +11,11 @@ from services.contracts.events import DeploymentChanged, RegistryFact, Verdict
 from services.kit.core.hash_chain import GENESIS, HistoryFilter
 from services.kit.persistence.sql.tables import InboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns
-from services.registry import handlers
 from services.registry.domain.state import RolloutState
 from services.registry.errors import GateRefused, RolloutUnderWay, UnknownDeployment, UnknownModel
+from services.registry.handlers import deployments, history, versions
 from tests.integration.registry.place import Registry
-from tests.unit.registry.story import MODEL, trained
+from tests.unit.registry.scenario import MODEL, trained
 from tests.waiting import LIMIT_SECONDS
 
 
@@ -36,16 +36,16 @@ async def test_a_first_version_serves_everything_once_it_is_loaded_and_every_fac
     assert [fact.event.sequence for fact in told] == list(range(1, len(told) + 1))
     assert [fact.event.kind for fact in told] == await registry.kinds()
     assert [fact.event.previous_hash for fact in told] == [GENESIS, *(fact.event.hash for fact in told[:-1])]
-    assert {fact.event.stream for fact in told} == {f"model/{MODEL}"}
+    assert {fact.event.stream for fact in told} == {f"model/{MODEL}", f"deployment/{MODEL}"}
     changes = await registry.told(DeploymentChanged)
-    assert [change.event.generation for change in changes] == [1, 2]
+    assert [change.event.generation for change in changes] == [2, 3]
     assert (changes[0].causation, changes[0].story) == (cause.id, cause.id)
 
 
 async def test_an_event_that_comes_again_has_no_second_effect(registry: Registry) -> None:
     cause = await registry.trains("run-1")
     before = await registry.kinds()
-    await handlers.register_version(cause, registry.ports)
+    await versions.register_version(cause, registry.ports)
     await registry.trains("run-1")  # the same run under another id
     assert await registry.kinds() == before
     assert await count(registry, InboxRow) == 2
@@ -57,7 +57,7 @@ async def test_an_artifact_that_is_refused_registers_nothing(registry: Registry)
         await registry.trains("run-1")
     registry.artifacts.refuses = None
     await registry.trains("run-1")
-    assert len((await registry.model()).versions) == 1
+    assert len((await registry.model()).state.versions) == 1
 
 
 async def test_a_canary_goes_step_by_step_on_bake_time_and_verdicts_and_takes_over(registry: Registry) -> None:
@@ -132,7 +132,7 @@ async def test_a_replica_that_stays_behind_is_told_again(registry: Registry) -> 
 async def test_at_its_start_the_registry_tells_again_what_ought_to_be_served(registry: Registry) -> None:
     await registry.canary_of_two()
     before = await registry.wanted()
-    await handlers.republish_all(registry.ports)
+    await deployments.republish_all(registry.ports)
     assert await registry.wanted() == before
 
 
@@ -141,16 +141,16 @@ async def test_of_two_promotions_at_once_one_wins(registry: Registry) -> None:
     for run in ("run-2", "run-3"):
         await registry.trains(run, against=1, deploy=False)
     outcomes = await asyncio.gather(registry.starts(2), registry.starts(3), return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ModelState", "RolloutUnderWay"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["DeploymentView", "RolloutUnderWay"]
     with pytest.raises(RolloutUnderWay):
         await registry.starts(3)
 
 
 async def test_two_runs_of_a_new_model_at_once_get_two_numbers(registry: Registry) -> None:
     await asyncio.gather(*(registry.trains(f"run-{number}") for number in range(4)))
-    versions = (await registry.model()).versions
-    assert [version.number for version in versions] == [1, 2, 3, 4]
-    assert {version.trained.run for version in versions} == {"run-0", "run-1", "run-2", "run-3"}
+    registered = (await registry.model()).state.versions
+    assert [version.number for version in registered] == [1, 2, 3, 4]
+    assert {version.trained.run for version in registered} == {"run-0", "run-1", "run-2", "run-3"}
 
 
 async def test_a_refused_version_needs_skip_gate_and_a_dry_run_keeps_nothing(registry: Registry) -> None:
@@ -160,7 +160,7 @@ async def test_a_refused_version_needs_skip_gate_and_a_dry_run_keeps_nothing(reg
         await registry.starts(2)
     before = await registry.kinds()
     tried = await registry.starts(2, skip_gate=True, dry_run=True)
-    assert tried.deployment(MODEL).rollouts == 2
+    assert tried.state.rollouts == 2
     assert await registry.kinds() == before
     await registry.starts(2, skip_gate=True)
     assert (await registry.rollout()).gate_skipped
@@ -170,24 +170,24 @@ async def test_tenants_see_nothing_of_each_other(registry: Registry) -> None:
     await registry.serving_one()
     with pytest.raises(UnknownModel):
         await registry.model("acme")
-    await handlers.register_version(registry.envelope(trained("run-9"), tenant="acme"), registry.ports)
-    assert len((await registry.model()).versions) == 1
-    assert [v.trained.run for v in (await registry.model("acme")).versions] == ["run-9"]
-    theirs = await handlers.list_history("acme", registry.ports, HistoryFilter(), limit=2)
+    await versions.register_version(registry.envelope(trained("run-9"), tenant="acme"), registry.ports)
+    assert len((await registry.model()).state.versions) == 1
+    assert [v.trained.run for v in (await registry.model("acme")).state.versions] == ["run-9"]
+    theirs = await history.list_history("acme", registry.ports, HistoryFilter(), limit=2)
     assert [line.kind for line in theirs] == ["version_registered", "version_passed"]
     with pytest.raises(UnknownDeployment):
-        await handlers.get_deployment("other", MODEL, registry.ports)
+        await deployments.get_deployment("other", MODEL, registry.ports)
 
 
 async def test_models_without_a_version_do_not_cut_a_page_short(registry: Registry) -> None:
     for name in ("a", "b", "c"):
         await registry.fails(name, f"run-{name}")
     await registry.serving_one()
-    assert [m.model for m in await handlers.list_models("default", registry.ports, after="", limit=1)] == [MODEL]
+    assert [m.state.model for m in await versions.list_models("default", registry.ports, after="", limit=1)] == [MODEL]
 
 
 async def test_reading_does_not_wait_for_a_writer(registry: Registry) -> None:
     await registry.serving_one()
     async with registry.store.transaction() as tx:
         await tx.model("default", MODEL)
-        assert (await asyncio.wait_for(registry.model(), LIMIT_SECONDS)).champion == 1
+        assert (await asyncio.wait_for(registry.model(), LIMIT_SECONDS)).aliases["champion"] == 1

@@ -10,7 +10,7 @@ from services.contracts.artifact import Precision
 from services.contracts.training import PairedCounts
 from services.registry.domain.gate import judge, serving_variant, upper_limit
 from services.registry.domain.policy import GatePolicy
-from tests.unit.registry.story import counts, trained, variant
+from tests.unit.registry.scenario import counts, trained, variant
 
 GATE = GatePolicy()
 

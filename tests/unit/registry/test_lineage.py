@@ -3,13 +3,14 @@
 from datetime import datetime
 
 from services.contracts.events import Verdict
-from services.registry.domain import Decided, fold
+from services.registry.domain import Decided, ModelState, SpecChanges, commands, fold
+from services.registry.domain.facts import ModelFact
 from services.registry.domain.lineage import Lineage, Node, lineage
-from tests.unit.registry.story import MODEL, Story, canary_of_two, serving_one
+from tests.unit.registry.scenario import MODEL, OTHER, Scenario, canary_of_two, serving_one
 
 
-def of(story: Story, version: int, rows: list[tuple[Decided, datetime]] | None = None) -> Lineage:
-    return lineage(MODEL, version, story.rows if rows is None else rows)
+def of(scenario: Scenario, version: int, rows: list[tuple[Decided, datetime]] | None = None) -> Lineage:
+    return lineage(MODEL, version, scenario.rows if rows is None else rows)
 
 
 def kinds(found: Lineage) -> dict[str, list[Node]]:
@@ -44,69 +45,85 @@ def test_the_gate_stands_there_with_every_check_as_its_evidence() -> None:
 
 
 def test_rollouts_say_how_they_ended_with_their_evidence_and_when_the_version_served() -> None:
-    story = canary_of_two()
-    story.judges(Verdict.ROLL_BACK)
-    (rollout,) = kinds(of(story, 2))["rollout"]
+    scenario = canary_of_two()
+    scenario.judges(Verdict.ROLL_BACK)
+    (rollout,) = kinds(of(scenario, 2))["rollout"]
     assert (rollout.facts["outcome"], rollout.facts["ended_by"]) == ("rolled_back", "monitor")
-    assert rollout.facts["started_because"] == "version 2 passed its gate"
+    assert rollout.facts["started_because"] == "it passed its gate"
     assert rollout.evidence[0]["decision"] == "worse"
-    assert "deployment" not in kinds(of(story, 2)), "it never had all the traffic"
-    (served,) = kinds(of(story, 1))["deployment"]
+    assert "deployment" not in kinds(of(scenario, 2)), "it never had all the traffic"
+    (served,) = kinds(of(scenario, 1))["deployment"]
     assert served.facts["until"] == ""
 
 
 def test_periods_of_serving_end_with_a_promotion_a_rollback_and_a_stop() -> None:
-    story = canary_of_two()
-    story.promotes()
-    story.wait(5)
-    story.rolls_back()
-    story.wait(5)
-    story.stops()
-    one, two = kinds(of(story, 1))["deployment"], kinds(of(story, 2))["deployment"]
+    scenario = canary_of_two()
+    scenario.promotes()
+    scenario.wait(5)
+    scenario.rolls_back()
+    scenario.wait(5)
+    scenario.stops()
+    one, two = kinds(of(scenario, 1))["deployment"], kinds(of(scenario, 2))["deployment"]
     assert len(one) == 2
     assert len(two) == 1
     assert one[0].facts["until"] == two[0].facts["from"]
     assert two[0].facts["until"] == one[1].facts["from"]
-    assert one[1].facts["until"] == story.now.isoformat()
+    assert one[1].facts["until"] == scenario.now.isoformat()
 
 
-def test_aliases_are_told_with_the_time_in_which_they_were_held() -> None:
-    story = canary_of_two()
-    story.promotes()
-    held = {node.label: node.facts["until"] for node in kinds(of(story, 2))["alias"]}
-    assert held == {"challenger": story.now.isoformat(), "champion": ""}
+def test_aliases_of_people_say_when_they_were_held() -> None:
+    scenario = canary_of_two()
+    scenario.do(commands.SetAlias("stable", 1, "ada", "because"))
+    scenario.wait(5)
+    scenario.do(commands.SetAlias("stable", 2, "ada", "because"))
+    (first,), (second,) = kinds(of(scenario, 1))["alias"], kinds(of(scenario, 2))["alias"]
+    assert (first.label, first.facts["until"]) == ("stable", second.facts["from"])
+    assert second.facts["until"] == ""
+
+
+def test_serving_ends_when_a_deployment_moves_to_another_model() -> None:
+    scenario = serving_one()
+    scenario.trains("other-1", model=OTHER, deploy=False)
+    scenario.changes(SpecChanges(model=OTHER))
+    scenario.starts(1)
+    scenario.wait(5)
+    scenario.reports(1, model=OTHER)
+    (served,) = kinds(of(scenario, 1))["deployment"]
+    assert served.facts["until"] == scenario.now.isoformat()
 
 
 def test_a_drift_leads_from_the_parent_over_the_run_that_it_asked_for_to_the_child() -> None:
-    story = serving_one()
-    story.drifts(1)
-    story.trains("run-2", against=1, parent=1)
+    scenario = serving_one()
+    scenario.drifts(1)
+    scenario.trains("run-2", against=1, parent=1)
     expected = {
         ("version version 1", "drifted", "drift away from version 1"),
         ("drift away from version 1", "asked_for", "run run-2"),
         ("run run-2", "produced", "version version 2"),
         ("version version 1", "parent_of", "version version 2"),
     }
-    assert relations(of(story, 2)) >= expected
-    assert relations(of(story, 1)) >= expected
-    assert of(story, 2).nodes[0].label == "version 2"
+    assert relations(of(scenario, 2)) >= expected
+    assert relations(of(scenario, 1)) >= expected
+    assert of(scenario, 2).nodes[0].label == "version 2"
 
 
 def test_grandparents_and_grandchildren_belong_to_it() -> None:
-    story = serving_one()
-    story.trains("run-2", against=1, parent=1, deploy=False)
-    story.trains("run-3", against=1, parent=2, deploy=False)
+    scenario = serving_one()
+    scenario.trains("run-2", against=1, parent=1, deploy=False)
+    scenario.trains("run-3", against=1, parent=2, deploy=False)
     for version in (1, 2, 3):
-        labels = {node.label for node in kinds(of(story, version))["version"]}
+        labels = {node.label for node in kinds(of(scenario, version))["version"]}
         assert labels == {"version 1", "version 2", "version 3"}
 
 
 def test_read_up_to_a_moment_it_is_the_graph_of_that_moment() -> None:
-    story = canary_of_two()
-    for length in range(1, len(story.rows) + 1):
-        rows = story.rows[:length]
-        for version in fold(MODEL, rows).versions:
-            found = of(story, version.number, rows)
+    scenario = canary_of_two()
+    for length in range(1, len(scenario.rows) + 1):
+        rows = scenario.rows[:length]
+        for version in fold(
+            ModelState(model=MODEL), [row for row in rows if isinstance(row[0].fact, ModelFact)]
+        ).versions:
+            found = of(scenario, version.number, rows)
             ids = {node.id for node in found.nodes}
             assert len(ids) == len(found.nodes)
             assert {place for edge in found.edges for place in (edge.source, edge.target)} == ids

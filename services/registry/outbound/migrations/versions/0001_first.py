@@ -22,9 +22,17 @@ def upgrade() -> None:
         "registry_deployment",
         sa.Column("tenant", sa.String(), primary_key=True),
         sa.Column("name", sa.String(), primary_key=True),
-        sa.Column("model", sa.String(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("changed_at", UtcDateTime(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("state_hash", sa.String(), nullable=False),
+    )
+    op.create_table(
+        "registry_deployment_model",
+        sa.Column("tenant", sa.String(), primary_key=True),
+        sa.Column("model", sa.String(), primary_key=True),
+        sa.Column("deployment", sa.String(), primary_key=True),
     )
     op.create_table(
         "registry_replica",

@@ -1,0 +1,1 @@
+"""The registry's use cases, a file per noun."""
