@@ -10,7 +10,7 @@ CONSUMERS: Final[dict[str, tuple[str, ...]]] = {
     "model.trained": ("registry",),
     "training.failed": ("registry", "monitor"),
     "deployment.changed": ("inference", "gateway", "monitor"),
-    "replica.reported": ("registry", "gateway"),
+    "replica.reported": ("registry", "gateway", "inference"),
     "inference.logged": ("monitor", "trainer"),
     "feedback.received": ("monitor", "trainer"),
     "inference.requested": ("gateway",),

@@ -11,10 +11,11 @@ from services.contracts.events import ReplicaReported
 from services.contracts.rpc import replica_pb2_grpc
 from services.contracts.tasks import TASKS, Tasks
 from services.inference.domain.batching import Limits
+from services.inference.domain.peers import Peers
 from services.inference.domain.records import Sampling
 from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import BatchFacts
-from services.inference.handlers import restore
+from services.inference.handlers import restore, watch_peers
 from services.inference.inbound.events import compacted_topics
 from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.artifacts import CachedArtifacts
@@ -63,7 +64,7 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
     engines = adapters.engines or _pool(service, machine)
     crew, log = TaskCrew(), _log(service, settings)
     rpc_server = service.grpc(services_only=True)
-    roster = Roster(machine.device)
+    roster = Roster(machine.device, settings.replica, Peers(settings.peer_timeout_seconds))
     address = _advertised(settings, rpc_server.port)
     reporter = _reporter(service, settings, roster, address, adapters.sequence)
     service.ports = ports = Ports(
@@ -149,7 +150,6 @@ def _reporter(
 ) -> ReplicaReporter:
     def build_report(sequence: int, leaving: bool) -> ReplicaReported:
         return roster.report(
-            replica=settings.replica,
             address=address,
             sequence=sequence,
             capacity=settings.capacity_texts,
@@ -171,6 +171,7 @@ def _follow(service: Service[Ports], settings: InferenceSettings, ports: Ports, 
     service.part("farewell", close=reporter.leave)
     service.runs("reports", reporter.run)
     caught_up = service.follows("registry's wishes", compacted_topics(ports), client=f"millrace-{settings.replica}")
+    service.runs("placement", partial(watch_peers, ports, settings.heartbeat_seconds))
     service.checks["deployments known"] = lambda: caught_up.is_set() or bool(ports.roster.deployments)
     service.checks["primaries loaded"] = lambda: ports.roster.ready
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from services.contracts.errors import Kind, MillraceError
-from services.contracts.events import DeploymentChanged
+from services.contracts.events import DeploymentChanged, ReplicaReported
 from services.contracts.names import DEFAULT_TENANT
 from services.contracts.tasks.errors import TaskNotServed
 from services.contracts.tasks.records import Source
@@ -14,7 +14,7 @@ from services.contracts.tasks.registry import AnyTask
 from services.contracts.tasks.stream import Delta, PredictEvent, Result
 from services.contracts.tasks.task import AnswerInfo, RequestLimits, StreamingTask
 from services.inference.domain.records import LoggedRequest, record_of
-from services.inference.domain.roster import Abandon, BringUp, Forget, Reinstate, Retire
+from services.inference.domain.roster import Abandon, Action, BringUp, Forget, Reinstate, Retire
 from services.inference.domain.scoring import Chunk, Done, EngineRequest
 from services.inference.domain.versions import Held, State, VersionKey, Wanted, Wish
 from services.inference.errors import ArtifactRefused, BringUpBroke, EngineFailed
@@ -40,6 +40,8 @@ class Predict:
     version: int = 0
     source: Source = Source.LIVE
     tenant: str = DEFAULT_TENANT
+    model: str = ""
+    """Whose version is meant; the deployment's where it is empty."""
 
 
 async def restore(ports: Ports) -> None:
@@ -57,6 +59,28 @@ async def adopt_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) 
     await _reconcile(ports, envelope)
 
 
+async def on_replica_reported(envelope: Envelope[ReplicaReported], ports: Ports) -> None:
+    """Another replica came, changed or left: the deployments may be shared in another way."""
+    report, roster = envelope.event, ports.roster
+    age = (ports.clock.now() - envelope.time).total_seconds()
+    reported_at = ports.clock.monotonic() - max(0.0, age)
+    if report.replica != roster.replica and roster.peers.reported(report, reported_at):
+        await share_deployments(ports)
+
+
+async def share_deployments(ports: Ports) -> None:
+    """Loads and lets go what the placements ask for, now that some replicas may be gone."""
+    ports.roster.peers.forget_silent(ports.clock.monotonic())
+    await _reconcile(ports, only_if_needed=True)
+
+
+async def watch_peers(ports: Ports, seconds: float) -> None:
+    """Notices replicas that fall silent, without end."""
+    while True:
+        await ports.clock.sleep(seconds)
+        await share_deployments(ports)
+
+
 async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent, None]:
     """Answers with a loaded version: deltas, if its task has any, and a result; and logs what came of it.
 
@@ -65,7 +89,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
     """
     task = ports.tasks.named(command.task)
     request = task.decode(command.payload)
-    held = ports.roster.route(command.deployment, command.version, command.tenant)
+    held = ports.roster.route(command.deployment, command.version, command.tenant, model=command.model)
     loaded = ports.engines.loaded(held.key)
     if task.name not in loaded.tasks:
         served = ", ".join(sorted(loaded.tasks))
@@ -127,27 +151,36 @@ async def retire(key: VersionKey, ports: Ports) -> None:
     await _prune(ports)
 
 
-async def _reconcile(ports: Ports, cause: EventRef | None = None) -> None:
+async def _reconcile(ports: Ports, cause: EventRef | None = None, *, only_if_needed: bool = False) -> None:
+    """One at a time: a plan is carried out before the next one is made."""
+    async with ports.reconciling:
+        plan = ports.roster.plan()
+        if only_if_needed and not plan:
+            return
+        for action in plan:
+            await _carry_out(action, ports, cause)
+        ports.roster.refresh_roles()
+        ports.reporter.changed(cause)
+
+
+async def _carry_out(action: Action, ports: Ports, cause: EventRef | None) -> None:
     roster = ports.roster
-    for action in roster.plan():
-        match action:
-            case BringUp(wanted):
-                roster.begin(wanted)
-                ports.crew.start(wanted.key, bring_up(wanted.key, ports, cause))
-            case Abandon(key):
-                await ports.crew.stop(key)
-                roster.move(key, State.UNLOADED)
-                await ports.engines.unload(key)
-            case Retire(key):
-                roster.move(key, State.DRAINING)
-                ports.crew.start(key, retire(key, ports))
-            case Reinstate(key):
-                await ports.crew.stop(key)
-                roster.move(key, State.READY)
-            case Forget(key):
-                roster.forget(key)
-    roster.refresh_roles()
-    ports.reporter.changed(cause)
+    match action:
+        case BringUp(wanted):
+            roster.begin(wanted)
+            ports.crew.start(wanted.key, bring_up(wanted.key, ports, cause))
+        case Abandon(key):
+            await ports.crew.stop(key)
+            roster.move(key, State.UNLOADED)
+            await ports.engines.unload(key)
+        case Retire(key):
+            roster.move(key, State.DRAINING)
+            ports.crew.start(key, retire(key, ports))
+        case Reinstate(key):
+            await ports.crew.stop(key)
+            roster.move(key, State.READY)
+        case Forget(key):
+            roster.forget(key)
 
 
 async def _bring_up_once(wanted: Wanted, ports: Ports) -> None:

@@ -1,8 +1,9 @@
 """What the handlers need from outside, each with its promise."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -159,3 +160,5 @@ class Ports:
     tasks: Tasks
     observe: Callable[[str, str, int, str, float], None]
     """Called with deployment, version, outcome and seconds of each request that reached a version."""
+    reconciling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the actual state is brought to the desired one."""

@@ -40,6 +40,9 @@ class InferenceSettings(ServiceSettings):
         default=5.0, ge=0, le=3600, description="how long an unwanted version must have been idle to be unloaded"
     )
     heartbeat_seconds: float = Field(default=3.0, gt=0, le=300, description="between two reports without a change")
+    peer_timeout_seconds: float = Field(
+        default=15.0, gt=0, le=3600, description="after which another replica that reports no more is taken for gone"
+    )
     load_seconds: float = Field(default=0.5, gt=0, le=60, description="between two messages of load on a stream")
 
     log_seconds: float = Field(default=0.5, gt=0, le=1, description="an answer waits at most this long to be logged")

@@ -34,6 +34,7 @@ from services.contracts.events import (
     Window,
 )
 from services.contracts.inference import RequestFailure
+from services.contracts.placement import Placement
 from services.contracts.tasks.classification import LabelScore, Prediction
 from services.contracts.tasks.records import InferenceRecord
 from services.contracts.training import (
@@ -131,6 +132,7 @@ EXAMPLES: Final[tuple[Event, ...]] = (
         generation=4,
         targets=[
             Target(
+                model="chapters",
                 version=2,
                 artifact=ARTIFACT,
                 precision=Precision.INT8,
@@ -139,8 +141,10 @@ EXAMPLES: Final[tuple[Event, ...]] = (
                 weight=10,
             )
         ],
+        placement=Placement(replicas=3, device=Device.CUDA, quorum=2),
+        deleted=True,
         mirror=0.5,
-        rollout=RolloutStep(rollout="rollout-01", version=2, state="canary", step=0, steps=2),
+        rollout=RolloutStep(rollout="rollout-01", model="chapters", version=2, state="canary", step=0, steps=2),
         reason="canary step 1 of 2",
     ),
     ReplicaReported(

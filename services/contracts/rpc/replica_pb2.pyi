@@ -77,6 +77,7 @@ class TaskRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Whose deployment is meant. Empty for the default one."""
     deployment: _builtins.str
@@ -93,6 +94,8 @@ class TaskRequest(_message.Message):
     """Milliseconds left until the client gives up; 0 means 30 seconds."""
     traceparent: _builtins.str
     """W3C trace context of the request."""
+    model: _builtins.str
+    """Whose version is meant, while a deployment moves from one model to another; empty: the deployment's."""
     def __init__(
         self,
         *,
@@ -105,10 +108,11 @@ class TaskRequest(_message.Message):
         source: _builtins.str = ...,
         deadline_ms: _builtins.int = ...,
         traceparent: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "deployment", b"deployment", "payload", b"payload", "request_id", b"request_id", "source", b"source", "task", b"task", "tenant", b"tenant", "traceparent", b"traceparent", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "deployment", b"deployment", "model", b"model", "payload", b"payload", "request_id", b"request_id", "source", b"source", "task", b"task", "tenant", b"tenant", "traceparent", b"traceparent", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

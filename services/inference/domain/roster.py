@@ -7,6 +7,7 @@ from typing import TypeAlias
 from services.contracts.artifact import Device
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
 from services.contracts.names import DEFAULT_TENANT, place_of
+from services.inference.domain.peers import Peers
 from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, Wish, move, wanted_by
 from services.inference.errors import UnknownDeployment, VersionNotServed
 
@@ -82,6 +83,8 @@ class Roster:
 
     device: Device = Device.CPU
     """Decides which variant of a version is wanted here."""
+    replica: str = "inference-0"
+    peers: Peers = field(default_factory=Peers)
     deployments: dict[str, Wish] = field(default_factory=dict)
     """By place: tenants may give their deployments the same name."""
     held: dict[VersionKey, Held] = field(default_factory=dict)
@@ -90,16 +93,44 @@ class Roster:
     """Monotonic seconds of the latest request's end."""
 
     def adopt(self, wish: Wish) -> bool:
-        """Takes a deployment's newest wish; False when a generation at least as new is known already."""
+        """Takes a deployment's newest wish; False when a generation at least as new is known already.
+
+        One that was deleted is forgotten.
+        """
         known = self.deployments.get(wish.place)
         if known is not None and known.changed.generation >= wish.changed.generation:
             return False
+        if wish.changed.deleted:
+            return self.deployments.pop(wish.place, None) is not None
         self.deployments[wish.place] = wish
         return True
 
     def plan(self) -> list[Action]:
-        wanted = [item for wish in self.deployments.values() for item in wanted_by(wish, self.device)]
+        """What this replica has to load, by the placements, and to let go."""
+        wanted = [item for wish in self.deployments.values() for item in self._share(wish)]
         return decide(wanted, self.held.values())
+
+    def _share(self, wish: Wish) -> list[Wanted]:
+        """What of a deployment this replica loads.
+
+        Where others are assigned it keeps what it has ready until each of them has it: no version is without a replica
+        because it moves.
+        """
+        items = wanted_by(wish, self.device)
+        assigned = wish.changed.placement.assigned(wish.place, {**self.peers.devices, self.replica: self.device})
+        if self.replica in assigned:
+            return items
+        return [item for item in items if self._is_needed_still(item, assigned)]
+
+    def _is_needed_still(self, item: Wanted, assigned: frozenset[str]) -> bool:
+        entry = self.held.get(item.key)
+        version = (item.key.place, item.model, item.key.version)
+        return (
+            entry is not None
+            and entry.state is State.READY
+            and bool(assigned)
+            and not self.peers.have_ready(assigned, version)
+        )
 
     def begin(self, wanted: Wanted) -> None:
         """An entry for a version to bring up; a failed one starts over with its attempts at zero."""
@@ -117,8 +148,8 @@ class Roster:
         self.held.pop(key, None)
         self.last_used.pop(key, None)
 
-    def route(self, deployment: str, version: int, tenant: str = DEFAULT_TENANT) -> Held:
-        """The loaded version that answers; version 0 asks for the primary.
+    def route(self, deployment: str, version: int, tenant: str = DEFAULT_TENANT, *, model: str = "") -> Held:
+        """The loaded version that answers; version 0 asks for the primary, no model for the deployment's.
 
         Raises UnknownDeployment, or VersionNotServed when the deployment is known but that version is not
         ready here. A draining version still answers: requests routed to it just before the change are on their way.
@@ -127,14 +158,14 @@ class Roster:
         wish = self.deployments.get(place)
         if wish is None:
             raise UnknownDeployment(deployment=deployment)
-        number = version or _primary(wish.changed)
+        named = (place, model or wish.changed.model, version or _primary(wish.changed))
         serving = [
             entry
             for entry in self.held.values()
-            if entry.key.place == place and entry.key.version == number and entry.serves
+            if (entry.key.place, entry.wanted.model, entry.key.version) == named and entry.serves
         ]
         if not serving:
-            raise VersionNotServed(version=number or "?", deployment=deployment, retry_after_seconds=1)
+            raise VersionNotServed(version=named[2] or "?", deployment=deployment, retry_after_seconds=1)
         return min(serving, key=lambda entry: entry.state is State.DRAINING)
 
     def enter(self, key: VersionKey) -> None:
@@ -161,8 +192,8 @@ class Roster:
         """Whether everything that ought to take traffic here is loaded, or has been refused for good."""
         return not any(entry.state in COMING_UP and entry.wanted.role is Role.PRIMARY for entry in self.held.values())
 
-    def report(self, *, replica: str, address: str, sequence: int, capacity: int, leaving: bool) -> ReplicaReported:
-        """What this replica tells the house now, in the order place, version."""
+    def report(self, *, address: str, sequence: int, capacity: int, leaving: bool) -> ReplicaReported:
+        """What this replica serves now, in the order place, version."""
         versions = [
             ReplicaVersion(
                 deployment=entry.key.deployment,
@@ -177,7 +208,7 @@ class Roster:
             if (state := entry.reported_state) is not None
         ]
         return ReplicaReported(
-            replica=replica,
+            replica=self.replica,
             address=address,
             sequence=sequence,
             generations={place: wish.changed.generation for place, wish in sorted(self.deployments.items())},

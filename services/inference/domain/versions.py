@@ -101,9 +101,11 @@ class Held:
 
     @property
     def reported_state(self) -> Literal["loading", "ready", "failed"] | None:
-        """How the house calls it; None once nothing should be routed to it."""
+        """As others see it; None once nothing should be routed to it, as when other replicas took it over."""
         if self.state in COMING_UP:
             return "loading"
+        if self.state is State.DRAINING and self.wanted.role is not Role.DRAINING:
+            return None
         if self.state in SERVING:
             return "ready"
         return "failed" if self.state is State.FAILED else None
@@ -130,4 +132,4 @@ def _wanted(wish: Wish, target: Target, device: Device) -> Wanted:
     changed = wish.changed
     precision = best_variant(target.variants or [target.precision], device) or target.precision
     key = VersionKey(changed.deployment, target.version, target.artifact.digest, precision, wish.tenant)
-    return Wanted(key, changed.model, target.artifact, target.role)
+    return Wanted(key, target.model or changed.model, target.artifact, target.role)

@@ -27,6 +27,7 @@ def to_command(request: pb.TaskRequest, now: float, bounds: Bounds) -> Predict:
         version=request.version,
         source=Source(request.source or Source.LIVE),
         tenant=request.tenant or DEFAULT_TENANT,
+        model=request.model,
     )
 
 

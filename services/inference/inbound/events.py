@@ -1,10 +1,10 @@
-"""The events that inference consumes: the desired state, which every replica reads from the beginning."""
+"""The events that inference consumes, each replica from the beginning: the desired state, and the other replicas."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from services.contracts.events import DeploymentChanged, Event
-from services.inference.handlers import adopt_deployment
+from services.contracts.events import DeploymentChanged, Event, ReplicaReported
+from services.inference.handlers import adopt_deployment, on_replica_reported
 from services.inference.ports import Ports
 from services.kit.messaging.envelope import Envelope
 
@@ -15,4 +15,7 @@ def compacted_topics(ports: Ports) -> dict[type[Event], Callable[[Envelope[Any]]
     async def on_deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
         await adopt_deployment(envelope, ports)
 
-    return {DeploymentChanged: on_deployment_changed}
+    async def on_other_replica(envelope: Envelope[ReplicaReported]) -> None:
+        await on_replica_reported(envelope, ports)
+
+    return {DeploymentChanged: on_deployment_changed, ReplicaReported: on_other_replica}

@@ -124,7 +124,7 @@ class FakeReporter:
     told: list[list[tuple[int, str]]] = field(default_factory=list)
 
     def changed(self, cause: EventRef | None = None) -> None:
-        report = self.roster.report(replica="r", address="h:1", sequence=1, capacity=1, leaving=False)
+        report = self.roster.report(address="h:1", sequence=1, capacity=1, leaving=False)
         self.told.append([(entry.version, entry.state) for entry in report.versions])
 
 
@@ -140,7 +140,7 @@ class FakeLog:
 class Room:
     """A replica of fakes around the real roster."""
 
-    roster: Roster = field(default_factory=Roster)
+    roster: Roster = field(default_factory=lambda: Roster(replica="r"))
     clock: Any = field(default_factory=VirtualClock)
     engines: FakeEngines = field(default_factory=FakeEngines)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)

@@ -79,7 +79,7 @@ def test_a_replica_brings_up_the_variant_for_its_device_and_reports_it(
     assert isinstance(action, BringUp)
     assert action.wanted.key.precision is precision
     roster.begin(action.wanted)
-    report = roster.report(replica="r", address="a:1", sequence=1, capacity=1, leaving=False)
+    report = roster.report(address="a:1", sequence=1, capacity=1, leaving=False)
     assert (report.device, report.versions[0].precision) == (device, precision)
 
 
@@ -180,7 +180,7 @@ def test_a_report_tells_states_in_the_houses_words_and_the_newest_generations() 
         roster.begin(item)
     roster.move(key(2), State.FETCHING)
     roster.move(key(3), State.FAILED, reason="not_onnx: its graph is a pickle")
-    report = roster.report(replica="r", address="h:1", sequence=4, capacity=512, leaving=False)
+    report = roster.report(address="h:1", sequence=4, capacity=512, leaving=False)
     assert report.generations == {"topics": 7}
     assert [(entry.version, entry.state, entry.reason) for entry in report.versions] == [
         (1, "ready", None),
@@ -194,7 +194,7 @@ def test_a_report_tells_whose_each_version_and_generation_is() -> None:
     roster.adopt(wish(2, target(3), tenant="acme"))
     for item in wanted_by(roster.deployments["acme/topics"]):
         roster.begin(item)
-    report = roster.report(replica="r", address="h:1", sequence=4, capacity=512, leaving=False)
+    report = roster.report(address="h:1", sequence=4, capacity=512, leaving=False)
     assert report.generations == {"topics": 7, "acme/topics": 2}
     assert [(entry.tenant, entry.deployment, entry.version, entry.state) for entry in report.versions] == [
         ("acme", "topics", 3, "loading"),

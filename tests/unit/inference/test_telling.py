@@ -161,7 +161,7 @@ def telling(tmp_path: Path) -> Telling:
     broker, clock, roster = Broker(), VirtualClock(), Roster()
 
     def build(sequence: int, leaving: bool) -> ReplicaReported:
-        return roster.report(replica="r", address="h:1", sequence=sequence, capacity=64, leaving=leaving)
+        return roster.report(address="h:1", sequence=sequence, capacity=64, leaving=leaving)
 
     sequence = ReportSequence(tmp_path / "sequence.json", clock.now)
     reporting = Reporting(broker, clock, SeededIds(0), sequence, heartbeat_seconds=3.0)

@@ -134,11 +134,25 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route("GET", _DEPLOYMENT, REGISTRY, "GetDeployment", "One deployment, what it serves and its latest rollout."),
     _route(
         "POST",
+        "/deployments",
+        REGISTRY,
+        "CreateDeployment",
+        "Makes a deployment, which serves nothing until a rollout is started.",
+        required=("deployment", "model"),
+        status=201,
+    ),
+    _route("PATCH", _DEPLOYMENT, REGISTRY, "UpdateDeployment", "Changes what is given of a deployment."),
+    _route("DELETE", _DEPLOYMENT, REGISTRY, "DeleteDeployment", "Takes a stopped deployment away."),
+    _route(
+        "POST",
         f"{_DEPLOYMENT}/rollouts",
         REGISTRY,
         "StartRollout",
         "Starts to roll a version out.",
         required=("version",),
+    ),
+    _route(
+        "POST", f"{_DEPLOYMENT}/rollouts:approve", REGISTRY, "ApproveRollout", "Lets a rollout begin that waits for it."
     ),
     _route("POST", f"{_DEPLOYMENT}/rollouts:pause", REGISTRY, "PauseRollout", "Holds the rollout at its present step."),
     _route("POST", f"{_DEPLOYMENT}/rollouts:resume", REGISTRY, "ResumeRollout", "Goes on with a paused rollout."),
