@@ -3,7 +3,7 @@
 A seed fixes everything: the same one gives the same history to the byte, duplicates and kills change nothing of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from services.contracts.events import (
 from services.kit.messaging.envelope import Envelope
 from services.monitor.domain.drift import WindowVerdict
 from services.registry.domain.state import CHAMPION, RolloutState, VersionStatus
-from tests.e2e.virtual.ground import MODEL
 from tests.e2e.virtual.telling import Chain, Told, tell
 
 SEED = 1
@@ -37,13 +36,19 @@ STORY = [
     ("version_registered", 4), ("version_passed", 4), ("rollout_started", 4), ("rollout_loaded", 4),
     ("rollout_paused", 4), ("rollout_rolled_back", 4), ("target_dropped", 4),
 ]  # fmt: skip
-"""What happens, version by version. Beside it aliases move, steps are baked and verdicts are noted as they come."""
+"""What happens, version by version. Beside it steps are baked and verdicts are recorded as they come."""
 
-BESIDE = {"alias_moved", "deployment_created", "step_baked", "verdict_recorded"}
+BESIDE = {"deployment_created", "step_baked", "verdict_recorded"}
 
 
 def facts(told: Told) -> list[tuple[str, Any]]:
-    return [(entry.kind, entry.payload.get("version")) for entry in told.history if entry.kind not in BESIDE]
+    return [(entry.kind, _version(entry.payload)) for entry in told.history if entry.kind not in BESIDE]
+
+
+def _version(payload: Mapping[str, Any]) -> int | None:
+    """A dropped target is named with its model."""
+    version = payload.get("version")
+    return version["version"] if isinstance(version, dict) else version
 
 
 Tell = Callable[..., Told]
@@ -78,21 +83,16 @@ def test_every_chapter_happens_in_its_order(told: Told) -> None:
         VersionStatus.REFUSED,
         VersionStatus.PASSED,
     ]
-    assert told.state.aliases == {CHAMPION: 2, "previous": 1}
-    deployment = told.state.deployment(MODEL)
-    assert [(served.version, served.weight) for served in deployment.targets] == [(2, 100)]
+    deployment = told.deployment
+    assert {alias: ref.version for alias, ref in deployment.aliases.items()} == {CHAMPION: 2, "previous": 1}
+    assert [(served.version.version, served.weight) for served in deployment.targets] == [(2, 100)]
     assert deployment.rollout is not None
-    assert (deployment.rollout.version, deployment.rollout.state) == (4, RolloutState.ROLLED_BACK)
+    assert (deployment.rollout.version.version, deployment.rollout.state) == (4, RolloutState.ROLLED_BACK)
 
 
-def test_the_champion_moves_once_and_the_challenger_comes_and_goes(told: Told) -> None:
-    moves = [entry.payload for entry in told.history if entry.kind == "alias_moved"]
-    assert [(move["alias"], move["before"], move["after"]) for move in moves] == [
-        ("challenger", None, 1), ("champion", None, 1), ("challenger", 1, None),
-        ("challenger", None, 2), ("champion", 1, 2), ("previous", None, 1), ("challenger", 2, None),
-        ("challenger", None, 3), ("challenger", 3, None),
-        ("challenger", None, 4), ("challenger", 4, None),
-    ]  # fmt: skip
+def test_the_champion_moves_once_and_only_by_a_promotion(told: Told) -> None:
+    promoted = [entry.payload["version"] for entry in told.history if entry.kind == "rollout_promoted"]
+    assert promoted == [1, 2]
 
 
 def test_no_request_fails_and_each_is_answered_by_a_version_that_had_traffic(told: Told) -> None:
@@ -145,7 +145,7 @@ def test_evidence_promotes_rolls_back_and_its_lack_pauses(told: Told) -> None:
 
 def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(told: Told) -> None:
     changes = [envelope.event for envelope in told.of(DeploymentChanged.topic)]
-    assert [change.generation for change in changes] == list(range(1, len(changes) + 1))
+    assert [change.generation for change in changes] == list(range(2, len(changes) + 2))
     weights = [{target.version: target.weight for target in change.targets} for change in changes]
     assert [sum(parts.values()) for parts in weights[1:]] == [100] * (len(changes) - 1)
     trial = [parts[2] for parts in weights if 2 in parts and 1 in parts]
@@ -225,7 +225,7 @@ def test_rooms_killed_around_their_commits_change_nothing_of_what_is_decided(tol
     assert {moment for room, moment in killed.kills if room != "inference"} == {"before the commit", "after the commit"}
     assert killed.failed == []
     assert killed.outline() == told.outline()
-    assert killed.state.aliases == told.state.aliases
+    assert killed.deployment.aliases == told.deployment.aliases
     assert killed.rebuilt.differing == []
     labelled = [envelope.event.request for envelope in killed.of(FeedbackReceived.topic)]
     assert len(set(labelled)) == len(told.of(FeedbackReceived.topic))

@@ -29,8 +29,8 @@ from services.monitor.handlers.upkeep import begin_upkeep
 from services.monitor.outbound.store import MIGRATIONS as MONITOR_MIGRATIONS
 from services.monitor.settings import MonitorSettings
 from services.registry import app as registry_app
-from services.registry import handlers as registry_handlers
 from services.registry import ports as registry
+from services.registry.handlers import deployments
 from services.registry.outbound.store import RegistryTx
 from services.registry.settings import RegistrySettings
 from services.trainer import app as trainer_app
@@ -123,7 +123,7 @@ async def build_registry(ground: Ground) -> Registry:
     settings = RegistrySettings.model_validate({"MILLRACE_HOME": ground.folder, **REGISTRY})
     service = registry_app.build(settings, registry_app.Adapters(**_common(ground, "registry", database)))
     room = _room(service, database)
-    room.opened = partial(registry_handlers.republish_all, service.ports)
+    room.opened = partial(deployments.republish_all, service.ports)
     return Registry(room, service.ports)
 
 

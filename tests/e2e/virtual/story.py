@@ -14,10 +14,10 @@ from typing import Final
 
 from services.kit.messaging.envelope import Message
 from services.monitor.domain.watching import ClosedWindow, Place
-from services.registry import handlers as registry
-from services.registry.domain import ModelState
+from services.registry.domain import Deployment, ModelState
 from services.registry.domain.commands import RollBack, StartRollout
 from services.registry.domain.state import RolloutState
+from services.registry.handlers import deployments
 from tests.e2e.virtual.ground import MODEL, TENANT
 from tests.e2e.virtual.house import Asked, House
 from tests.e2e.virtual.world import LABELS, Source, Text, Topic
@@ -126,7 +126,7 @@ class Story:
         """Labelled traffic of the new topic until the rollout has ended with version `until` serving."""
         await self.house.until(lambda: self._is_on_trial(version), f"version {version} is on trial")
         for _ in range(60):
-            if (await self.model()).deployment(MODEL).active_rollout is None:
+            if (await self.deployment()).active_rollout is None:
                 break
             await self.traffic(Topic.NEW, PER_SECOND, labelled=2)
         await self.serves(until)
@@ -135,12 +135,12 @@ class Story:
         command = StartRollout(MODEL, version, OPERATOR, "I want to see it fail", skip_gate=True)
         await self.house.surely(
             "registry",
-            lambda _: registry.start_rollout(command, str(version), TENANT, self.house.registry.ports),
+            lambda _: deployments.start_rollout(command, str(version), TENANT, self.house.registry.ports),
         )
 
     async def take_back(self) -> None:
         command = RollBack(MODEL, OPERATOR, "nobody tells whether it is right")
-        await self.house.surely("registry", lambda _: registry.move_rollout(command, TENANT, self.house.registry.ports))
+        await self.house.surely("registry", lambda _: deployments.execute(command, TENANT, self.house.registry.ports))
 
     # --- what is seen
 
@@ -148,9 +148,9 @@ class Story:
         """Returns once the version has all traffic, and nothing else is loaded."""
 
         async def alone() -> bool:
-            state = await self.model()
-            targets = state.deployments[MODEL].targets if MODEL in state.deployments else ()
-            return [target.version for target in targets if target.weight == 100] == [version] and len(targets) == 1
+            targets = (await self.deployment()).targets
+            serving = [target.version.version for target in targets if target.weight == 100]
+            return serving == [version] and len(targets) == 1
 
         await self.house.until(alone, f"version {version} serves alone")
 
@@ -158,8 +158,12 @@ class Story:
         async with self.house.registry.store.reading() as tx:
             return await tx.model(TENANT, MODEL)
 
+    async def deployment(self) -> Deployment:
+        async with self.house.registry.store.reading() as tx:
+            return await tx.deployment(TENANT, MODEL)
+
     async def rollout_state(self) -> RolloutState | None:
-        rollout = (await self.model()).deployment(MODEL).rollout
+        rollout = (await self.deployment()).rollout
         return rollout.state if rollout is not None else None
 
     async def windows(self) -> list[ClosedWindow]:
@@ -171,8 +175,8 @@ class Story:
         return len((await self.model()).versions) >= count
 
     async def _is_on_trial(self, version: int) -> bool:
-        rollout = (await self.model()).deployment(MODEL).active_rollout
-        return rollout is not None and rollout.version == version and rollout.state is RolloutState.CANARY
+        rollout = (await self.deployment()).active_rollout
+        return rollout is not None and rollout.version.version == version and rollout.state is RolloutState.CANARY
 
     def _begin(self, chapter: str) -> None:
         self.chapters[chapter] = Chapter(len(self.house.asked), len(self.house.ground.bus.sent))

@@ -14,7 +14,7 @@ from services.kit.messaging.envelope import TRACE_HEADERS, Envelope, Message, de
 from services.kit.persistence.sql import history
 from services.kit.persistence.sql.history import Entry
 from services.monitor.domain.watching import ClosedWindow
-from services.registry.domain import ModelState
+from services.registry.domain import Deployment, ModelState
 from services.registry.outbound.store import Rebuilt, rebuild
 from tests.e2e.virtual.faults import Faults
 from tests.e2e.virtual.ground import Bus, Ground
@@ -30,6 +30,7 @@ class Told:
     rebuilt: Rebuilt
     """The registry's tables held against its history."""
     state: ModelState
+    deployment: Deployment
     sent: list[Message]
     windows: list[ClosedWindow]
     asked: list[Asked]
@@ -118,6 +119,7 @@ async def _told(story: Story) -> Told:
         history=rows,
         rebuilt=rebuilt,
         state=await story.model(),
+        deployment=await story.deployment(),
         sent=sent,
         windows=await story.windows(),
         asked=house.asked,

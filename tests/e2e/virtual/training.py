@@ -15,8 +15,8 @@ from services.contracts.artifact import Precision, baseline_file, graph_file
 from services.contracts.training import Comparison, Interval, Metrics, PairedCounts, SliceScore, VariantReport
 from services.kit.core.clock import Clock
 from services.kit.core.tabular import locate
-from services.registry import handlers as registry
 from services.registry.errors import UnknownAlias, UnknownModel
+from services.registry.handlers import versions
 from services.registry.ports import Ports as RegistryPorts
 from services.trainer.domain.datasets import Example
 from services.trainer.domain.spec import (
@@ -200,7 +200,7 @@ class RegistryAsked:
 
     async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         try:
-            found = await registry.get_version(self._tenant, model, "@champion", self._ports())
+            found = (await versions.get_model(self._tenant, model, self._ports())).resolve("@champion")
         except (UnknownModel, UnknownAlias):
             return None
         return ChampionRef(version=found.number, artifact=found.artifact, precision=found.precision)
