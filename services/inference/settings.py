@@ -1,5 +1,6 @@
 """What can be set of inference, as MILLRACE_INFERENCE_...; units are in the names."""
 
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -50,6 +51,11 @@ class InferenceSettings(ServiceSettings):
     log_capacity: int = Field(default=20_000, ge=1, description="answers kept while the broker is away")
     log_text: float = Field(default=1.0, ge=0, le=1, description="share of requests whose text is logged")
     log_embedding: float = Field(default=1.0, ge=0, le=1, description="share of requests whose embedding is logged")
+
+    @property
+    def data_folder(self) -> Path:
+        """Of this replica: several may share a machine and its home."""
+        return super().data_folder / self.replica
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

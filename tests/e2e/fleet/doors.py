@@ -40,6 +40,12 @@ class Client:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
         return self._http.post(path, json=dict(body), headers=headers)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        return self._http.patch(path, json=dict(body))
+
+    def delete(self, path: str) -> httpx.Response:
+        return self._http.delete(path)
+
     def get_patiently(self, path: str) -> httpx.Response:
         return _patiently(lambda: self.get(path), path)
 

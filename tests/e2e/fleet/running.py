@@ -104,6 +104,28 @@ class Fleet:
 
 
 @contextmanager
+def another_replica(fleet: Fleet, name: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A second inference process of the fleet, started by hand beside the supervisor's."""
+    log = fleet.home.log_of(name)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MILLRACE_", "OTEL_"))}
+    environment |= {key: value for key, value in SETTINGS.items() if key.startswith("MILLRACE_INFERENCE_")}
+    environment |= {
+        "MILLRACE_HOME": str(fleet.home.root),
+        "KAFKA_BOOTSTRAP_SERVERS": fleet.state.endpoints["kafka"],
+        "MILLRACE_INFERENCE_REPLICA": name,
+        "MILLRACE_INFERENCE_HTTP_PORT": "0",
+        "MILLRACE_INFERENCE_GRPC_PORT": "0",
+        "PYTHONPATH": str(Path.cwd()),
+    }
+    process = spawn([sys.executable, "-m", "services.inference"], log=log, environment=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextmanager
 def running_fleet(root: Path, *, bootstrap: str = "", **settings: str) -> Iterator[Fleet]:
     """All five services ready in `root`, on the broker at `bootstrap` or, without one, on an embedded one.
 

@@ -74,7 +74,7 @@ class Story:
             if event.topic != "registry.history" or event.body["kind"] != kind:
                 return False
             payload = event.body["payload"]
-            return bool(payload["model"] == self.model and matches(payload))
+            return bool(payload.get("model") == self.model and matches(payload))
 
         return self.log.wait(wanted, f"{kind} of {self.model}", limit_seconds).body["payload"]
 
@@ -88,7 +88,7 @@ class Story:
             return (
                 event.topic == "registry.history"
                 and event.body["kind"] in verdicts
-                and event.body["payload"]["model"] == self.model
+                and event.body["payload"].get("model") == self.model
                 and event.body["payload"]["version"] == number
             )
 
@@ -103,7 +103,8 @@ class Story:
             if event.topic != "registry.history" or event.body["payload"].get("version") != version:
                 return False
             ends = {kind, "rollout_rolled_back", "rollout_paused"}
-            return event.body["payload"]["model"] == self.model and event.body["kind"] in ends
+            mine = (event.body["payload"].get("model"), event.body["payload"].get("deployment"))
+            return mine == (self.model, self.model) and event.body["kind"] in ends
 
         fact = self.log.wait(told, f"{kind} of version {version}", MOVE_SECONDS)
         assert fact.body["kind"] == kind, fact.body["reason"]
