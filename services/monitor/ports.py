@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from services.contracts.artifact import Precision
 from services.contracts.events import Verdict
 from services.contracts.tasks import Tasks
 from services.kit.core.clock import Clock
@@ -97,8 +98,8 @@ class Tx(UnitOfWork, Protocol):
     async def save_window(self, window: ClosedWindow) -> None: ...
     async def window(self, place: Place, number: int) -> ClosedWindow | None: ...
 
-    async def untested(self, place: Place) -> list[int]:
-        """Numbers of the closed windows that wait for their test, in order."""
+    async def untested(self, place: Place, variant: Precision) -> list[int]:
+        """Numbers of the variant's closed windows that wait for their test, in order."""
         ...
 
     async def drop_untested(self, place: Place) -> None: ...
@@ -144,10 +145,11 @@ class Store(Protocol):
 
 
 class Baselines(Protocol):
-    """The embeddings that versions learned from."""
+    """The embeddings of what versions learned from, by each of their variants."""
 
-    async def load(self, watched: Watched) -> Floats:
-        """float32 [rows, width]. Raises BaselineRefused, and Unavailable while the artifact store is away."""
+    async def load(self, watched: Watched, variant: Precision) -> Floats:
+        """float32 [rows, width] by that very variant. Raises BaselineRefused where it has none, and Unavailable while
+        the artifact store is away."""
         ...
 
 

@@ -45,13 +45,13 @@ LIKENESS: Final = Histogram(
 WINDOWS: Final = Counter(
     "millrace.monitor.windows",
     "Windows tested for drift, by verdict.",
-    ["tenant", "deployment", "verdict"],
+    ["tenant", "deployment", "variant", "verdict"],
     unit="{window}",
 )
 WINDOW_P_VALUE: Final = Gauge(
     "millrace.monitor.window_p_value",
-    "Of the latest window; at or below alpha in two in a row is drift.",
-    ["tenant", "deployment"],
+    "Of the variant's latest window; at or below alpha in two in a row is drift.",
+    ["tenant", "deployment", "variant"],
     unit="1",
 )
 WINDOW_SECONDS: Final = Histogram(

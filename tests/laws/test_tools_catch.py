@@ -28,7 +28,7 @@ CONTRACT_IDS: Final = {
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the tools read."""
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("services", "proto", "scripts"):
+    for name in ("services", "proto", "scripts", "tests/contracts"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy

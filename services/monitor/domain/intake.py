@@ -8,6 +8,7 @@ from services.contracts.tasks import Tasks
 from services.contracts.tasks.records import InferenceRecord, Source
 from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Tally, TimedFeedback, likeness, news, quality
 from services.monitor.domain.slo import Counts, bucket_of
+from services.monitor.domain.watching import Watch
 from services.monitor.domain.windows import Arrival, Sample, decode_embedding, text_key
 
 Minute = tuple[int, datetime]
@@ -21,8 +22,8 @@ class Intake:
 
     known: dict[str, Known]
     contest: Contest | None
-    watched: int | None
-    """The version whose inputs are tested for drift."""
+    watch: Watch | None
+    """Says whose inputs are tested for drift, and which variant answered where a record does not."""
     slow_ms: float
     now: datetime
     tasks: Tasks
@@ -55,8 +56,8 @@ class Intake:
         if not answer.mirrored:
             self._count(answer, _served(answer, record.latency_ms))
         self._judge(answer, before, after)
-        if answer.version == self.watched and not answer.mirrored:
-            self.arrivals.append(Arrival(record.request, self._sample(record, answer.at)))
+        if self._is_watched(answer) and answer.variant is not None:
+            self.arrivals.append(Arrival(record.request, answer.variant, self._sample(record, answer.at)))
 
     def judge(self, request: str, item: int, judged: TimedFeedback) -> bool:
         """False when something later was said of the item already."""
@@ -100,8 +101,12 @@ class Intake:
             ok=ok,
             slow=ok and record.latency_ms > self.slow_ms,
             task=name,
+            variant=self.watch.variant_of(record) if self.watch is not None else record.variant,
             answers=tuple(task.answers(record)) if ok and task is not None else (),
         )
+
+    def _is_watched(self, answer: Answer) -> bool:
+        return self.watch is not None and answer.version == self.watch.version and not answer.mirrored
 
     def _sample(self, record: InferenceRecord, at: datetime) -> Sample | None:
         if record.embedding is None:

@@ -5,11 +5,12 @@ its own: `contribution` is a function of what is known of a request, so news cha
 news that was known already changes it by nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Final
 
+from services.contracts.artifact import Precision
 from services.contracts.tasks import Tasks
 from services.contracts.tasks.feedback import Feedback
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
@@ -28,6 +29,8 @@ class Answer:
     ok: bool
     slow: bool
     task: str
+    variant: Precision | None = None
+    """What of the version answered; None where it is not known."""
     answers: tuple[Any, ...] = ()
     """By item, what the task judges and compares; nothing where the version failed."""
 
@@ -98,6 +101,29 @@ class Contest:
     candidate: int
     champion: int
     since: datetime
+
+
+@dataclass(frozen=True)
+class ComparedVariants:
+    """Which variants of either version answered since the contest began."""
+
+    candidate: frozenset[Precision] = frozenset()
+    champion: frozenset[Precision] = frozenset()
+
+    def with_answers(self, answers: Sequence[Answer], comparison: Contest) -> "ComparedVariants":
+        def answered(version: int) -> frozenset[Precision]:
+            return frozenset(
+                answer.variant
+                for answer in answers
+                if answer.version == version and answer.variant is not None and answer.at >= comparison.since
+            )
+
+        return ComparedVariants(
+            self.candidate | answered(comparison.candidate), self.champion | answered(comparison.champion)
+        )
+
+
+UNKNOWN_VARIANTS: Final = ComparedVariants()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.contracts.events import Evidence, Verdict
-from services.monitor.domain.ledger import Tally
+from services.monitor.domain.ledger import UNKNOWN_VARIANTS, ComparedVariants, Tally
 from services.monitor.domain.sequential import Comparison, Decision, Limits, compare
 
 IndicatorName = Literal["correctness", "errors", "latency"]
@@ -49,8 +49,15 @@ class Judgement:
     evidence: tuple[Evidence, ...]
 
 
-def judge(tally: Tally, *, requests: int, policy: JudgingPolicy, mirrors: bool) -> Judgement:
-    """Weigh the tally of a rollout. `requests` are the candidate's in this step."""
+def judge(
+    tally: Tally,
+    *,
+    requests: int,
+    policy: JudgingPolicy,
+    mirrors: bool,
+    variants: ComparedVariants = UNKNOWN_VARIANTS,
+) -> Judgement:
+    """Weigh the tally of a rollout. `requests` are the candidate's in this step; the evidence names the `variants`."""
     paired = policy.mirrored_share if mirrors else 0.0
     comparisons: dict[IndicatorName, Comparison] = {
         "correctness": compare(tally.correctness, policy.correctness, paired_share=paired),
@@ -58,7 +65,7 @@ def judge(tally: Tally, *, requests: int, policy: JudgingPolicy, mirrors: bool) 
         "latency": compare(tally.latency, policy.latency, paired_share=0.0),
     }
     verdict, reason = _weigh(comparisons, requests, policy)
-    return Judgement(verdict, reason, tuple(evidence_of(name, found) for name, found in comparisons.items()))
+    return Judgement(verdict, reason, tuple(evidence_of(name, found, variants) for name, found in comparisons.items()))
 
 
 def _weigh(comparisons: dict[IndicatorName, Comparison], requests: int, policy: JudgingPolicy) -> tuple[Verdict, str]:
@@ -98,7 +105,7 @@ def _told(name: IndicatorName, found: Comparison, what: str) -> str:
     )
 
 
-def evidence_of(name: IndicatorName, found: Comparison) -> Evidence:
+def evidence_of(name: IndicatorName, found: Comparison, variants: ComparedVariants = UNKNOWN_VARIANTS) -> Evidence:
     """In the words of the contract: rates of right answers for correctness, of bad ones for the others."""
     outcomes = found.outcomes
     candidate, champion = outcomes.candidate_rate, outcomes.champion_rate
@@ -110,6 +117,8 @@ def evidence_of(name: IndicatorName, found: Comparison) -> Evidence:
         pairs=outcomes.observed,
         candidate=candidate,
         champion=champion,
+        candidate_variants=sorted(variants.candidate),
+        champion_variants=sorted(variants.champion),
         e_value_worse=found.e_worse,
         e_value_safe=found.e_safe,
         alpha=found.limits.alpha,

@@ -1,15 +1,25 @@
 """What the monitor watches: one version of a deployment for drift, and the rollout under way, if there is one."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from services.contracts.artifact import ArtifactRef, Precision
-from services.contracts.events import DeploymentChanged, Evidence, Role, Target, Verdict
+from services.contracts.events import DeploymentChanged, Evidence, Role, Verdict
 from services.contracts.tasks import Tasks
+from services.contracts.tasks.records import InferenceRecord
 from services.monitor.domain.drift import DriftTest, WindowVerdict
-from services.monitor.domain.ledger import Answer, Contest, Known, Tally, contribution, total
+from services.monitor.domain.ledger import (
+    UNKNOWN_VARIANTS,
+    Answer,
+    ComparedVariants,
+    Contest,
+    Known,
+    Tally,
+    contribution,
+    total,
+)
 from services.monitor.domain.verdicts import Judgement
 
 JUDGED_STATES: Final = frozenset({"canary", "paused"})
@@ -34,28 +44,43 @@ class Story:
 
 @dataclass(frozen=True)
 class Watched:
-    """The version that serves, and what its embeddings are compared with."""
+    """The version that serves, and the artifact that holds its baselines, one a variant."""
 
     version: int
     artifact: ArtifactRef
-    precision: Precision
+
+
+@dataclass(frozen=True)
+class WindowSeries:
+    """The windows of one variant, one after another. `number` is the one being filled, `answered` its requests."""
+
+    number: int
+    answered: int = 0
+    low_windows: int = 0
+    """Windows in a row at or below alpha."""
+    since_quiet: int = 0
+    """Requests in the tested windows since the last quiet one."""
+
+    def tested(self, verdict: WindowVerdict, low_windows: int, answered: int) -> "WindowSeries":
+        """After a window of `answered` requests got its verdict."""
+        since_quiet = 0 if verdict is WindowVerdict.QUIET else self.since_quiet + answered
+        return replace(self, low_windows=low_windows, since_quiet=since_quiet)
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A deployment that is watched. `window` is the number of the one being filled, `answered` its requests so far."""
+    """A deployment that is watched. Its windows are numbered across all variants, in the order they were opened."""
 
     place: Place
     model: str
     generation: int
     watched: Watched | None
     story: Story
-    window: int = 1
-    answered: int = 0
-    low_windows: int = 0
-    """Windows in a row at or below alpha."""
-    since_quiet: int = 0
-    """Requests in the tested windows since the last quiet one."""
+    cpu_variants: Mapping[int, Precision] = field(default_factory=dict)
+    """What a CPU serves of each version."""
+    series: Mapping[Precision, WindowSeries] = field(default_factory=dict)
+    """Of the watched version, by variant."""
+    next_window: int = 1
     told: bool = False
     """The drift of this version has been told: once is enough."""
 
@@ -64,15 +89,19 @@ class Watch:
         """The one that is watched."""
         return self.watched.version if self.watched is not None else None
 
-    def tested(self, verdict: WindowVerdict, low_windows: int, answered: int) -> "Watch":
-        """After a window of `answered` requests got its verdict."""
-        since_quiet = 0 if verdict is WindowVerdict.QUIET else self.since_quiet + answered
-        return replace(
-            self,
-            low_windows=low_windows,
-            since_quiet=since_quiet,
-            told=self.told or verdict is WindowVerdict.DRIFTED,
-        )
+    def variant_of(self, record: InferenceRecord) -> Precision | None:
+        """What answered. A record that does not say it counts for what a CPU serves of its version; None where the
+        deployment has no such version."""
+        return record.variant or self.cpu_variants.get(record.version)
+
+    def open_series(self, variant: Precision) -> "Watch":
+        """With a window that this variant's requests fill."""
+        if variant in self.series:
+            return self
+        return replace(self.with_series(variant, WindowSeries(self.next_window)), next_window=self.next_window + 1)
+
+    def with_series(self, variant: Precision, series: WindowSeries) -> "Watch":
+        return replace(self, series={**self.series, variant: series})
 
 
 @dataclass(frozen=True)
@@ -82,6 +111,7 @@ class ClosedWindow:
     place: Place
     number: int
     version: int
+    variant: Precision
     rows: int
     answered: int
     opened: datetime
@@ -114,13 +144,19 @@ class Rollout:
     story: Story
     requests: int = 0
     tally: Tally = Tally()
+    variants: ComparedVariants = UNKNOWN_VARIANTS
     judging: bool = False
     """A judgement is scheduled already."""
     told: Told | None = None
 
-    def with_news(self, tally: Tally, answers: Iterable[Answer]) -> "Rollout":
+    def with_news(self, tally: Tally, answers: Sequence[Answer]) -> "Rollout":
         """More became known: the tally's change, and the answers that are new."""
-        return replace(self, tally=self.tally + tally, requests=self.requests + self._in_step(answers))
+        return replace(
+            self,
+            tally=self.tally + tally,
+            requests=self.requests + self._in_step(answers),
+            variants=self.variants.with_answers(answers, self.contest),
+        )
 
     def caught_up(self, known: Iterable[Known], tasks: Tasks) -> "Rollout":
         """At the beginning of a rollout or step: with what was known of its requests already."""
@@ -129,7 +165,8 @@ class Rollout:
         tally = self.tally
         if tally == Tally():
             tally = total(contribution(request, self.contest, tasks) for request in everything)
-        return replace(self, tally=tally, requests=self._in_step(answers))
+        variants = self.variants.with_answers(answers, self.contest)
+        return replace(self, tally=tally, requests=self._in_step(answers), variants=variants)
 
     def _in_step(self, answers: Iterable[Answer]) -> int:
         return sum(answer.version == self.contest.candidate and answer.at >= self.step_since for answer in answers)
@@ -157,17 +194,22 @@ def followed(watch: Watch | None, place: Place, event: DeploymentChanged, story:
     """
     if watch is not None and event.generation <= watch.generation:
         return None
-    watched = next((_watched(target) for target in event.targets if target.role is Role.PRIMARY), None)
+    primary = next((target for target in event.targets if target.role is Role.PRIMARY), None)
+    watched = Watched(primary.version, primary.artifact) if primary is not None else None
+    cpu_variants = {target.version: target.precision for target in event.targets}
     if watch is not None and watch.version == (watched.version if watched is not None else None):
-        return replace(watch, generation=event.generation, model=event.model, watched=watched)
-    window = watch.window if watch is not None else 1
+        return replace(
+            watch, generation=event.generation, model=event.model, watched=watched, cpu_variants=cpu_variants
+        )
     return Watch(
-        place=place, model=event.model, generation=event.generation, watched=watched, story=story, window=window
+        place=place,
+        model=event.model,
+        generation=event.generation,
+        watched=watched,
+        story=story,
+        cpu_variants=cpu_variants,
+        next_window=watch.next_window if watch is not None else 1,
     )
-
-
-def _watched(target: Target) -> Watched:
-    return Watched(version=target.version, artifact=target.artifact, precision=target.precision)
 
 
 def rollout_of(

@@ -49,7 +49,11 @@ async def judge_canary(timer: Timer, ports: Ports) -> None:
             return
         rollout = replace(rollout, judging=False)
         judgement = judge(
-            rollout.tally, requests=rollout.requests, policy=ports.policy.judging, mirrors=rollout.mirrors
+            rollout.tally,
+            requests=rollout.requests,
+            policy=ports.policy.judging,
+            mirrors=rollout.mirrors,
+            variants=rollout.variants,
         )
         if worth_telling(rollout, judgement, now, ports.policy.repeat_seconds):
             rollout = await _tell(rollout, judgement, now, tx)

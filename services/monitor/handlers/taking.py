@@ -11,7 +11,7 @@ from services.monitor import telemetry as names
 from services.monitor.domain.intake import Intake
 from services.monitor.domain.ledger import Known, TimedFeedback
 from services.monitor.domain.watching import Place, Rollout, Story, Watch, followed, rollout_of
-from services.monitor.handlers.drifting import fill_window
+from services.monitor.handlers.drifting import fill_windows
 from services.monitor.handlers.judging import schedule_judgement
 from services.monitor.ports import Ports, Tx
 
@@ -44,7 +44,7 @@ async def _take_group(place: Place, group: list[Envelope[InferenceLogged]], tx: 
     await tx.add_answers(place, intake.answers)
     await _keep_news(place, intake, rollout, tx, ports)
     if watch is not None and intake.arrivals:
-        await fill_window(watch, intake, group[-1].id, tx, ports)
+        await fill_windows(watch, intake.arrivals, group[-1].id, tx, ports)
 
 
 async def take_feedback(envelopes: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
@@ -132,7 +132,7 @@ def _intake(known: dict[str, Known], watch: Watch | None, rollout: Rollout | Non
     return Intake(
         known=known,
         contest=rollout.contest if rollout is not None else None,
-        watched=watch.watched.version if watch is not None and watch.watched is not None else None,
+        watch=watch,
         slow_ms=ports.policy.slow_ms,
         now=ports.clock.now(),
         tasks=ports.tasks,

@@ -100,6 +100,7 @@ def _window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
         window_rows=test.window_rows if test else 0,
         permutations=test.permutations if test else 0,
         answered=window.answered,
+        variant=window.variant.value,
     )
 
 

@@ -8,7 +8,7 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import Evidence, Verdict
 from services.contracts.tasks.feedback import Feedback
 from services.monitor.domain.drift import DriftTest, WindowVerdict
-from services.monitor.domain.ledger import Answer, Contest, Tally, TimedFeedback
+from services.monitor.domain.ledger import Answer, ComparedVariants, Contest, Tally, TimedFeedback
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 from services.monitor.domain.slo import Counts
 from services.monitor.domain.watching import (
@@ -20,6 +20,7 @@ from services.monitor.domain.watching import (
     Told,
     Watch,
     Watched,
+    WindowSeries,
 )
 from services.monitor.domain.windows import Sample, encode_embedding, read_embedding
 
@@ -36,26 +37,18 @@ def of_watch(watch: Watch) -> Values:
         **of_place(watch.place),
         "model": watch.model,
         "generation": watch.generation,
-        "watched": watched
-        and {
-            "version": watched.version,
-            "artifact": watched.artifact.model_dump(mode="json"),
-            "precision": watched.precision.value,
-        },
+        "watched": watched and {"version": watched.version, "artifact": watched.artifact.model_dump(mode="json")},
         "story": asdict(watch.story),
-        "window": watch.window,
-        "answered": watch.answered,
-        "low_windows": watch.low_windows,
-        "since_quiet": watch.since_quiet,
+        "cpu_variants": {str(version): variant.value for version, variant in watch.cpu_variants.items()},
+        "series": {variant.value: asdict(series) for variant, series in watch.series.items()},
+        "next_window": watch.next_window,
         "told": watch.told,
     }
 
 
 def to_watch(row: Any) -> Watch:
     watched = row.watched and Watched(
-        version=row.watched["version"],
-        artifact=ArtifactRef.model_validate(row.watched["artifact"]),
-        precision=Precision(row.watched["precision"]),
+        version=row.watched["version"], artifact=ArtifactRef.model_validate(row.watched["artifact"])
     )
     return Watch(
         place=Place(row.tenant, row.deployment),
@@ -63,10 +56,9 @@ def to_watch(row: Any) -> Watch:
         generation=row.generation,
         watched=watched,
         story=Story(**row.story),
-        window=row.window,
-        answered=row.answered,
-        low_windows=row.low_windows,
-        since_quiet=row.since_quiet,
+        cpu_variants={int(version): Precision(variant) for version, variant in row.cpu_variants.items()},
+        series={Precision(variant): WindowSeries(**series) for variant, series in row.series.items()},
+        next_window=row.next_window,
         told=row.told,
     )
 
@@ -84,6 +76,7 @@ def of_rollout(rollout: Rollout) -> Values:
         "step_since": rollout.step_since,
         "requests": rollout.requests,
         "tally": asdict(rollout.tally),
+        "variants": {side: sorted(variants) for side, variants in asdict(rollout.variants).items()},
         "story": asdict(rollout.story),
         "judging": rollout.judging,
         "told": told and {**asdict(told), "at": told.at.isoformat()},
@@ -101,6 +94,7 @@ def to_rollout(row: Any) -> Rollout:
         story=Story(**row.story),
         requests=row.requests,
         tally=Tally(**{name: _outcomes(value) for name, value in row.tally.items()}),
+        variants=ComparedVariants(**{side: frozenset(map(Precision, some)) for side, some in row.variants.items()}),
         judging=row.judging,
         told=row.told and _told(row.told),
     )
@@ -125,12 +119,14 @@ def of_answer(place: Place, request: str, answer: Answer) -> Values:
         "ok": answer.ok,
         "slow": answer.slow,
         "task": answer.task,
+        "variant": answer.variant and answer.variant.value,
         "answers": list(answer.answers),
     }
 
 
 def to_answer(row: Any) -> Answer:
-    return Answer(row.version, row.mirrored, row.at, row.ok, row.slow, row.task, tuple(row.answers))
+    variant = row.variant and Precision(row.variant)
+    return Answer(row.version, row.mirrored, row.at, row.ok, row.slow, row.task, variant, tuple(row.answers))
 
 
 def of_feedback(place: Place, item: str, judged: TimedFeedback) -> Values:
@@ -173,6 +169,7 @@ def of_window(window: ClosedWindow) -> Values:
         **of_place(window.place),
         "number": window.number,
         "version": window.version,
+        "variant": window.variant.value,
         "rows": window.rows,
         "answered": window.answered,
         "opened": window.opened,
@@ -187,6 +184,7 @@ def to_window(row: Any) -> ClosedWindow:
         place=Place(row.tenant, row.deployment),
         number=row.number,
         version=row.version,
+        variant=Precision(row.variant),
         rows=row.rows,
         answered=row.answered,
         opened=row.opened,

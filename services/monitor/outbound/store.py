@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
+from services.contracts.artifact import Precision
 from services.contracts.events import InferenceLogged, Verdict
 from services.contracts.tasks.feedback import item_keys
 from services.kit.core.clock import Clock
@@ -164,9 +165,10 @@ class MonitorTx(SqlUnitOfWork):
         row = await self._first(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.number == number))
         return rows.to_window(row) if row is not None else None
 
-    async def untested(self, place: Place) -> list[int]:
+    async def untested(self, place: Place, variant: Precision) -> list[int]:
         w = columns(WindowRow)
-        query = sa.select(w.c.number).where(at(WindowRow, place), w.c.verdict.is_(None)).order_by(w.c.number)
+        waiting = sa.and_(at(WindowRow, place), w.c.variant == variant.value, w.c.verdict.is_(None))
+        query = sa.select(w.c.number).where(waiting).order_by(w.c.number)
         return list((await self.execute(query)).scalars())
 
     async def drop_untested(self, place: Place) -> None:

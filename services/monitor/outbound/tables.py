@@ -19,10 +19,9 @@ class WatchRow(SQLModel, table=True):
     generation: int
     watched: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     story: dict[str, Any] = Field(sa_type=sa.JSON)
-    window: int
-    answered: int
-    low_windows: int
-    since_quiet: int
+    cpu_variants: dict[str, str] = Field(sa_type=sa.JSON)
+    series: dict[str, Any] = Field(sa_type=sa.JSON)
+    next_window: int
     told: bool
 
 
@@ -41,6 +40,7 @@ class RolloutRow(SQLModel, table=True):
     step_since: datetime = Field(sa_type=UtcDateTime)
     requests: int
     tally: dict[str, Any] = Field(sa_type=sa.JSON)
+    variants: dict[str, list[str]] = Field(sa_type=sa.JSON)
     story: dict[str, Any] = Field(sa_type=sa.JSON)
     judging: bool
     told: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
@@ -60,6 +60,7 @@ class AnswerRow(SQLModel, table=True):
     ok: bool
     slow: bool
     task: str
+    variant: str | None = None
     answers: list[Any] = Field(sa_type=sa.JSON)
 
 
@@ -114,6 +115,7 @@ class WindowRow(SQLModel, table=True):
     deployment: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
     version: int
+    variant: str
     rows: int
     answered: int
     opened: datetime = Field(sa_type=UtcDateTime)

@@ -62,17 +62,17 @@ class Inputs:
 
 @dataclass
 class FakeBaselines:
-    """`Baselines` from a dictionary by version; refuses what is not in it."""
+    """`Baselines` from a dictionary by version and variant; refuses what is not in it."""
 
-    by_version: dict[int, Floats] = field(default_factory=dict)
+    by_variant: dict[tuple[int, Precision], Floats] = field(default_factory=dict)
     away: Exception | None = None
 
-    async def load(self, watched: Watched) -> Floats:
+    async def load(self, watched: Watched, variant: Precision) -> Floats:
         if self.away is not None:
             raise self.away
-        if watched.version not in self.by_version:
-            raise BaselineRefused(version=watched.version, problem="there is none")
-        return self.by_version[watched.version]
+        if (watched.version, variant) not in self.by_variant:
+            raise BaselineRefused(version=watched.version, variant=variant, problem="there is none")
+        return self.by_variant[watched.version, variant]
 
 
 async def inline(work: Callable[[], T], /) -> T:
@@ -143,9 +143,9 @@ class Monitor:
         await take_records([envelope], self.ports)
         return envelope
 
-    async def answer(self, version: int, count: int, *, shift: float = 0.0) -> None:
+    async def answer(self, version: int, count: int, *, shift: float = 0.0, variant: Precision | None = None) -> None:
         """`count` requests with inputs of their own, in batches of 50."""
-        records = [self.record(version, row=row) for row in self.inputs.rows(count, shift)]
+        records = [self.record(version, row=row, variant=variant) for row in self.inputs.rows(count, shift)]
         for start in range(0, count, 50):
             await self.log(*records[start : start + 50])
 
@@ -159,12 +159,14 @@ class Monitor:
         mirrored: bool = False,
         failed: bool = False,
         latency_ms: float = 5.0,
+        variant: Precision | None = None,
     ) -> InferenceRecord:
         self.made += 1
         item = {} if failed else {"label": label}
         return InferenceRecord(
             request=request or f"q-{self.made}",
             version=version,
+            variant=variant,
             source=Source.MIRROR if mirrored else Source.LIVE,
             at=self.clock.now(),
             latency_ms=latency_ms,
@@ -216,6 +218,6 @@ async def opened(url: str, home: Path, clock: VirtualClock, inputs: Inputs, *, s
 async def monitor(database_url: str, tmp_path: Path) -> AsyncIterator[Monitor]:
     inputs = Inputs(seed=1)
     made = await opened(database_url, tmp_path, VirtualClock(), inputs, seed=1)
-    made.baselines.by_version = {version: inputs.rows(200) for version in (1, 2)}
+    made.baselines.by_variant = {(version, Precision.INT8): inputs.rows(200) for version in (1, 2)}
     yield made
     await made.store.database.close()

@@ -2,6 +2,7 @@
 
 import random
 
+from services.contracts.artifact import Precision
 from services.contracts.events import FeedbackReceived, RolloutJudged, SloBreached, TrainingFailed, Verdict
 from services.kit.messaging.envelope import Envelope
 from services.monitor.domain.watching import Place
@@ -62,6 +63,23 @@ async def test_a_bad_canary_is_rolled_back_on_labelled_pairs(monitor: Monitor) -
     assert evidence.decision == "worse"
     assert evidence.candidate < evidence.champion
     assert evidence.e_value_worse >= 1 / evidence.alpha
+
+
+async def test_evidence_names_the_variants_of_both_sides(monitor: Monitor) -> None:
+    await monitor.log(monitor.record(1, request="early", variant=Precision.FP32))
+    await monitor.serve(1, canary=2)
+    for number in range(20):
+        variant = Precision.FP16 if number % 2 else Precision.INT8
+        await monitor.log(
+            monitor.record(1, request=f"q-{number}"),
+            monitor.record(2, request=f"q-{number}", mirrored=True, failed=True, variant=variant),
+        )
+    await monitor.pass_time(1)
+    judged = (await told(monitor))[-1]
+    assert judged.verdict is Verdict.ROLL_BACK
+    for evidence in judged.evidence:
+        assert evidence.candidate_variants == [Precision.FP16, Precision.INT8]
+        assert evidence.champion_variants == [Precision.FP32, Precision.INT8]
 
 
 async def test_a_better_canary_is_promoted_step_by_step(monitor: Monitor) -> None:

@@ -1,5 +1,8 @@
 """From batches of requests to `drift.detected`."""
 
+import pytest
+
+from services.contracts.artifact import Precision
 from services.contracts.errors import Unavailable
 from services.contracts.events import DriftDetected
 from services.monitor.domain.drift import WindowVerdict
@@ -63,7 +66,7 @@ async def test_a_batch_told_twice_changes_nothing(monitor: Monitor) -> None:
     async with monitor.store.reading() as tx:
         watch = await tx.watch(PLACE)
         assert watch is not None
-        assert watch.answered == 60
+        assert watch.series[Precision.INT8].answered == 60
         assert len(await tx.samples(PLACE, 1)) == 60
 
 
@@ -146,6 +149,89 @@ async def test_without_a_baseline_windows_are_untested_and_never_alarm(monitor: 
     await monitor.pass_time(1)
     assert await verdicts(monitor) == ["untested", "untested"]
     assert await monitor.told(DriftDetected) == []
+
+
+async def windows_of(monitor: Monitor) -> list[tuple[int, str, str]]:
+    """Number, variant and verdict of the tested windows, the oldest first."""
+    windows = await list_windows(PLACE, 100, monitor.ports)
+    return [(one.number, one.variant.value, one.verdict.value) for one in reversed(windows) if one.verdict is not None]
+
+
+async def test_two_variants_of_a_version_fill_windows_of_their_own(monitor: Monitor) -> None:
+    await monitor.serve(1)
+    monitor.baselines.by_variant[1, Precision.FP16] = monitor.inputs.rows(200)
+    for _ in range(4):
+        await monitor.answer(1, 25, variant=Precision.INT8)
+        await monitor.answer(1, 25, variant=Precision.FP16)
+        assert await windows_of(monitor) == []
+    await monitor.pass_time(1)
+    assert await windows_of(monitor) == [(1, "int8", "quiet"), (2, "fp16", "quiet")]
+    async with monitor.store.reading() as tx:
+        watch = await tx.watch(PLACE)
+    assert watch is not None
+    assert {variant: series.number for variant, series in watch.series.items()} == {
+        Precision.INT8: 3,
+        Precision.FP16: 4,
+    }
+
+
+@pytest.mark.parametrize("own_baseline", [True, False])
+async def test_a_variant_that_embeds_otherwise_has_not_drifted_from_its_own_baseline(
+    monitor: Monitor, own_baseline: bool
+) -> None:
+    """The control is the same traffic against the other variant's baseline, from which it does stand apart."""
+    await monitor.serve(1)
+    baselines = monitor.baselines.by_variant
+    baselines[1, Precision.FP16] = monitor.inputs.rows(200, shift=2.0) if own_baseline else baselines[1, Precision.INT8]
+    await monitor.answer(1, 200, shift=2.0, variant=Precision.FP16)
+    await monitor.answer(1, 200, variant=Precision.INT8)
+    await monitor.pass_time(1)
+    verdicts_of_fp16 = [verdict for _, variant, verdict in await windows_of(monitor) if variant == "fp16"]
+    drifts = [(one.event.version, one.event.variant) for one in await monitor.told(DriftDetected)]
+    if own_baseline:
+        assert (verdicts_of_fp16, drifts) == (["quiet", "quiet"], [])
+    else:
+        assert (verdicts_of_fp16, drifts) == (["suspect", "drifted"], [(1, Precision.FP16)])
+
+
+async def test_low_windows_of_two_variants_are_not_in_a_row(monitor: Monitor) -> None:
+    await monitor.serve(1)
+    monitor.baselines.by_variant[1, Precision.FP16] = monitor.inputs.rows(200)
+    for variant in (Precision.INT8, Precision.FP16):
+        await monitor.answer(1, 100, shift=2.0, variant=variant)
+        await monitor.pass_time(1)
+    assert [verdict for _, _, verdict in await windows_of(monitor)] == ["suspect", "suspect"]
+    assert await monitor.told(DriftDetected) == []
+    await monitor.answer(1, 100, shift=2.0, variant=Precision.FP16)
+    await monitor.pass_time(1)
+    (detected,) = await monitor.told(DriftDetected)
+    assert (detected.event.variant, detected.event.requests_since_quiet) == (Precision.FP16, 200)
+    await monitor.answer(1, 100, shift=2.0, variant=Precision.INT8)
+    await monitor.pass_time(1)
+    assert len(await monitor.told(DriftDetected)) == 1, "one retraining a version, whichever variant drifted first"
+
+
+async def test_a_variant_without_a_baseline_is_reported_and_compared_with_no_other(
+    monitor: Monitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    await monitor.serve(1)
+    await monitor.answer(1, 200, shift=2.0, variant=Precision.FP16)
+    await monitor.answer(1, 100, variant=Precision.INT8)
+    await monitor.pass_time(1)
+    assert await windows_of(monitor) == [(1, "fp16", "untested"), (2, "fp16", "untested"), (4, "int8", "quiet")]
+    assert "The fp16 baseline of version 1 cannot be used" in caplog.text
+    assert await monitor.told(DriftDetected) == []
+
+
+async def test_a_window_waits_for_no_window_of_another_variant(monitor: Monitor) -> None:
+    await monitor.serve(1)
+    monitor.baselines.by_variant[1, Precision.FP16] = monitor.inputs.rows(200)
+    await monitor.answer(1, 100, variant=Precision.INT8)
+    await monitor.answer(1, 100, variant=Precision.FP16)
+    by_window = {timer.payload["number"]: timer for timer in await monitor.timers(WINDOW_TIMER)}
+    assert len(by_window) == 2
+    await examine_window(by_window[max(by_window)], monitor.ports)
+    assert await windows_of(monitor) == [(max(by_window), "fp16", "quiet")]
 
 
 async def test_the_samples_of_a_tested_window_are_dropped(monitor: Monitor) -> None:

@@ -12,7 +12,7 @@ async def successor(monitor: Monitor, home: Path) -> Monitor:
     database = monitor.store.database
     await database.close()
     second = await opened(database.url, home, monitor.clock, monitor.inputs, seed=2)
-    second.baselines.by_version = monitor.baselines.by_version
+    second.baselines.by_variant = monitor.baselines.by_variant
     second.made, second.generation = monitor.made, monitor.generation
     return second
 

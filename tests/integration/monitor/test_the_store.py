@@ -1,5 +1,6 @@
 """The monitor's tables and migrations."""
 
+from services.contracts.artifact import Precision
 from services.contracts.events import FeedbackReceived
 from services.kit.persistence.sql.migrate import check
 from services.monitor.domain.watching import Place
@@ -18,13 +19,17 @@ async def test_the_migrations_make_the_tables_that_the_code_has(monitor: Monitor
 
 async def test_a_watch_and_a_rollout_come_back_as_they_were_kept(monitor: Monitor) -> None:
     await monitor.serve(1, canary=2)
-    await monitor.log(monitor.record(2, request="q"), monitor.record(1, request="q", mirrored=True, failed=True))
+    await monitor.log(
+        monitor.record(2, request="q", variant=Precision.FP16), monitor.record(1, request="q", failed=True)
+    )
     await monitor.pass_time(1)
     async with monitor.store.transaction() as tx:
         watch, rollout = await tx.watch(PLACE), await tx.rollout(PLACE)
         assert watch is not None
         assert rollout is not None
         assert rollout.told is not None
+        assert rollout.variants.candidate == {Precision.FP16}
+        assert watch.series[Precision.INT8].answered == 1
         await tx.save_watch(watch)
         await tx.save_rollout(rollout)
         assert await tx.watch(PLACE) == watch
@@ -48,7 +53,7 @@ async def test_a_batch_of_records_counts_once_until_its_inbox_row_is_old_enough(
         async with monitor.store.reading() as tx:
             watch = await tx.watch(PLACE)
         assert watch is not None
-        return watch.answered
+        return watch.series[Precision.INT8].answered
 
     assert await requests_after(0) == 1
     assert await requests_after(retention.inbox_hours - 1) == 1

@@ -5,18 +5,28 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
 from services.contracts.tasks.records import InferenceRecord
 from services.monitor.domain.intake import Intake
 from services.monitor.domain.ledger import Contest, TimedFeedback
 from services.monitor.domain.slo import summed
+from services.monitor.domain.watching import Place, Story, Watch, Watched
 
 NOW = datetime(2026, 11, 1, 12, 0, 30, tzinfo=UTC)
+WATCH = Watch(
+    place=Place("default", "topics"),
+    model="topics",
+    generation=1,
+    watched=Watched(1, ArtifactRef(uri="memory://m/1", digest="1" * 64, signer="key", size_bytes=1)),
+    story=Story("e-1", "s-1", {}),
+    cpu_variants={1: Precision.INT8, 2: Precision.FP32},
+)
 
 
 def intake(contest: Contest | None = None) -> Intake:
-    return Intake(known={}, contest=contest, watched=1, slow_ms=100.0, now=NOW, tasks=TASKS)
+    return Intake(known={}, contest=contest, watch=WATCH, slow_ms=100.0, now=NOW, tasks=TASKS)
 
 
 def record(request: str, version: int = 1, **changes: object) -> InferenceRecord:
@@ -53,6 +63,22 @@ def test_only_what_clients_asked_of_the_watched_version_reaches_its_windows() ->
     taken.add(record("mirror", source="mirror"), "classification")
     taken.add(record("canary", 2), "classification")
     assert [arrival.request for arrival in taken.arrivals] == ["mine"]
+
+
+def test_a_record_that_does_not_name_its_variant_counts_for_what_a_cpu_serves_of_its_version() -> None:
+    taken = intake()
+    for one in (record("old"), record("new", variant="fp16"), record("other", 2), record("gone", 7)):
+        taken.add(one, "classification")
+    assert [(name, answer.variant) for name, answer in taken.answers] == [
+        ("old", Precision.INT8),
+        ("new", Precision.FP16),
+        ("other", Precision.FP32),
+        ("gone", None),
+    ]
+    assert [(arrival.request, arrival.variant) for arrival in taken.arrivals] == [
+        ("old", Precision.INT8),
+        ("new", Precision.FP16),
+    ]
 
 
 def test_an_unreadable_embedding_costs_the_sample_and_not_the_request() -> None:

@@ -1,14 +1,26 @@
 """What requests add to a contest, whatever the order in which the parts become known."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.contracts.artifact import Precision
 from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
-from services.monitor.domain.ledger import Answer, Contest, Known, Tally, TimedFeedback, contribution, news, total
+from services.monitor.domain.ledger import (
+    Answer,
+    ComparedVariants,
+    Contest,
+    Known,
+    Tally,
+    TimedFeedback,
+    contribution,
+    news,
+    total,
+)
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -135,6 +147,22 @@ def test_a_request_of_several_items_is_one_pair_and_the_better_version_of_it_cou
     for item in range(3):
         known = known.with_feedback(item, timed(label="a"))
     assert tally_of(known).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
+
+
+def test_the_variants_of_both_versions_are_those_that_answered_since_the_comparison_began() -> None:
+    before = replace(answer(2), variant=Precision.FP32, at=START - timedelta(seconds=1))
+    answers = [
+        before,
+        replace(answer(1), variant=Precision.INT8),
+        replace(answer(2), variant=Precision.FP16),
+        replace(answer(3), variant=Precision.INT4),
+        answer(1),
+    ]
+    first = ComparedVariants().with_answers(answers, CONTEST)
+    assert first == ComparedVariants(frozenset({Precision.FP16}), frozenset({Precision.INT8}))
+    later = first.with_answers([replace(answer(2), variant=Precision.INT8)], CONTEST)
+    assert later.candidate == {Precision.FP16, Precision.INT8}
+    assert later.champion == {Precision.INT8}
 
 
 def test_a_grade_is_about_the_answer_that_its_sender_saw() -> None:

@@ -31,10 +31,9 @@ def _create_watching() -> None:
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("watched", sa.JSON(), nullable=True),
         sa.Column("story", sa.JSON(), nullable=False),
-        sa.Column("window", sa.Integer(), nullable=False),
-        sa.Column("answered", sa.Integer(), nullable=False),
-        sa.Column("low_windows", sa.Integer(), nullable=False),
-        sa.Column("since_quiet", sa.Integer(), nullable=False),
+        sa.Column("cpu_variants", sa.JSON(), nullable=False),
+        sa.Column("series", sa.JSON(), nullable=False),
+        sa.Column("next_window", sa.Integer(), nullable=False),
         sa.Column("told", sa.Boolean(), nullable=False),
     )
     op.create_table(
@@ -49,6 +48,7 @@ def _create_watching() -> None:
         sa.Column("step_since", UtcDateTime(), nullable=False),
         sa.Column("requests", sa.Integer(), nullable=False),
         sa.Column("tally", sa.JSON(), nullable=False),
+        sa.Column("variants", sa.JSON(), nullable=False),
         sa.Column("story", sa.JSON(), nullable=False),
         sa.Column("judging", sa.Boolean(), nullable=False),
         sa.Column("told", sa.JSON(), nullable=True),
@@ -66,6 +66,7 @@ def _create_requests() -> None:
         sa.Column("ok", sa.Boolean(), nullable=False),
         sa.Column("slow", sa.Boolean(), nullable=False),
         sa.Column("task", sa.String(), nullable=False),
+        sa.Column("variant", sa.String(), nullable=True),
         sa.Column("answers", sa.JSON(), nullable=False),
     )
     op.create_index("ix_answer_at", "answer", ["tenant", "deployment", "at"])
@@ -108,6 +109,7 @@ def _create_windows() -> None:
         *_place(),
         sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("variant", sa.String(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("answered", sa.Integer(), nullable=False),
         sa.Column("opened", UtcDateTime(), nullable=False),
