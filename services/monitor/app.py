@@ -13,9 +13,9 @@ from services.monitor.domain.drift import DriftPolicy
 from services.monitor.domain.sequential import Limits
 from services.monitor.domain.slo import BurnPolicy, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.maintenance import begin_upkeep
 from services.monitor.inbound.events import batches, subscribe, timers
-from services.monitor.inbound.rpc import SERVICE, MonitorRpc
+from services.monitor.inbound.grpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
 from services.monitor.outbound.store import MIGRATIONS, store_on
 from services.monitor.ports import Baselines, Offload, Policy, Ports, Retention

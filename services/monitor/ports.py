@@ -11,11 +11,12 @@ from services.contracts.events import Verdict
 from services.contracts.tasks import Tasks
 from services.kit.core.clock import Clock
 from services.kit.persistence.unit_of_work import UnitOfWork
+from services.monitor.domain.deployments import ClosedWindow, Place, Watch, Watched
 from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, TimedFeedback
+from services.monitor.domain.observations import Answer, Known, TimedFeedback
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
-from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch, Watched
 from services.monitor.domain.windows import Sample
 
 T = TypeVar("T")

@@ -105,8 +105,8 @@ IMPORT_BREACHES: Final = [
     (
         "outbound",
         "services/monitor/outbound/x.py",
-        "def f():\n    from services.monitor.handlers import taking",
-        "monitor.outbound.x -> services.monitor.handlers.taking",
+        "def f():\n    from services.monitor.handlers import ingest",
+        "monitor.outbound.x -> services.monitor.handlers.ingest",
     ),
     # Inside the kit.
     ("kit", "services/kit/jobs/__init__.py", "import services.kit.service", "kit.jobs -> services.kit.service"),

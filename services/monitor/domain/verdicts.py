@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.contracts.events import Evidence, Verdict
-from services.monitor.domain.ledger import UNKNOWN_VARIANTS, ComparedVariants, Tally
+from services.monitor.domain.comparisons import UNKNOWN_VARIANTS, ComparedVariants, Tally
 from services.monitor.domain.sequential import Comparison, Decision, Limits, compare
 
 IndicatorName = Literal["correctness", "errors", "latency"]

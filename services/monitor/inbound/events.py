@@ -9,10 +9,12 @@ from services.contracts.events import DeploymentChanged, FeedbackReceived, Infer
 from services.kit.jobs.timers import Handle
 from services.kit.messaging.batch_consumer import BatchHandler
 from services.kit.messaging.envelope import Envelope
-from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
-from services.monitor.handlers.judging import JUDGE_TIMER, judge_canary
-from services.monitor.handlers.taking import follow_deployment, note_failed_training, take_feedback, take_records
-from services.monitor.handlers.upkeep import UPKEEP_TIMER, keep_up
+from services.monitor.handlers.deployments import follow_deployment
+from services.monitor.handlers.ingest import take_feedback, take_records
+from services.monitor.handlers.maintenance import UPKEEP_TIMER, keep_up
+from services.monitor.handlers.runs import note_failed_training
+from services.monitor.handlers.verdicts import JUDGE_TIMER, judge_canary
+from services.monitor.handlers.windows import WINDOW_TIMER, examine_window
 from services.monitor.ports import Ports
 
 

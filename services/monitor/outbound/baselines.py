@@ -10,8 +10,8 @@ import numpy as np
 
 from services.contracts.artifact import Precision, baseline_file
 from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
+from services.monitor.domain.deployments import Watched
 from services.monitor.domain.drift import SMALLEST_SAMPLE, Floats
-from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
 
 T = TypeVar("T")

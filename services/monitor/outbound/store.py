@@ -18,12 +18,13 @@ from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import InboxRow
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
+from services.monitor.domain.deployments import ClosedWindow, Place, Watch
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, TimedFeedback
+from services.monitor.domain.observations import Answer, Known, TimedFeedback
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict
 from services.monitor.domain.slo import Counts, Indicator
-from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
 from services.monitor.domain.windows import Sample
-from services.monitor.outbound import rows
+from services.monitor.outbound import converters
 from services.monitor.outbound.tables import (
     AnswerRow,
     BreachRow,
@@ -68,22 +69,22 @@ class MonitorTx(SqlUnitOfWork):
 
     async def watch(self, place: Place) -> Watch | None:
         row = await self._first(WatchRow, at(WatchRow, place))
-        return rows.to_watch(row) if row is not None else None
+        return converters.to_watch(row) if row is not None else None
 
     async def watches(self) -> list[Watch]:
         table = columns(WatchRow)
         found = await self.execute(sa.select(table).order_by(table.c.tenant, table.c.deployment))
-        return [rows.to_watch(row) for row in found]
+        return [converters.to_watch(row) for row in found]
 
     async def save_watch(self, watch: Watch) -> None:
-        await self.upsert(WatchRow, rows.of_watch(watch), keys=PLACE)
+        await self.upsert(WatchRow, converters.of_watch(watch), keys=PLACE)
 
     async def rollout(self, place: Place) -> Rollout | None:
         row = await self._first(RolloutRow, at(RolloutRow, place))
-        return rows.to_rollout(row) if row is not None else None
+        return converters.to_rollout(row) if row is not None else None
 
     async def save_rollout(self, rollout: Rollout) -> None:
-        await self.upsert(RolloutRow, rows.of_rollout(rollout), keys=PLACE)
+        await self.upsert(RolloutRow, converters.of_rollout(rollout), keys=PLACE)
 
     async def drop_rollout(self, place: Place) -> None:
         await self._drop(RolloutRow, at(RolloutRow, place))
@@ -96,12 +97,12 @@ class MonitorTx(SqlUnitOfWork):
         for some in _in_parts(sorted(requests)):
             mine = sa.select(a).where(at(AnswerRow, place), a.c.request.in_(some)).order_by(a.c.at, a.c.version)
             for row in await self.execute(mine):
-                found[row.request] = found[row.request].with_answer(rows.to_answer(row))
+                found[row.request] = found[row.request].with_answer(converters.to_answer(row))
         items = _items(requests, found)
         for some in _in_parts(sorted(items)):
             for row in await self.execute(sa.select(f).where(at(FeedbackRow, place), f.c.item.in_(some))):
                 for request, item in items[row.item]:
-                    found[request] = found[request].with_feedback(item, rows.to_feedback(row))
+                    found[request] = found[request].with_feedback(item, converters.to_feedback(row))
         return dict(found)
 
     async def known_since(self, place: Place, since: datetime) -> list[Known]:
@@ -112,11 +113,11 @@ class MonitorTx(SqlUnitOfWork):
 
     async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
         if answers:
-            values = [rows.of_answer(place, request, answer) for request, answer in answers]
+            values = [converters.of_answer(place, request, answer) for request, answer in answers]
             await self._insert_many(AnswerRow, values)
 
     async def save_feedback(self, place: Place, item: str, judged: TimedFeedback) -> None:
-        values = {**rows.of_feedback(place, item, judged), "at": self._clock.now()}
+        values = {**converters.of_feedback(place, item, judged), "at": self._clock.now()}
         await self.upsert(FeedbackRow, values, keys=[*PLACE, "item"])
 
     async def _insert_many(self, table: type[SQLModel], values: list[dict[str, Any]]) -> None:
@@ -130,15 +131,15 @@ class MonitorTx(SqlUnitOfWork):
             row = await self._first(
                 MinuteRow, sa.and_(at(MinuteRow, place), m.c.version == version, m.c.minute == minute)
             )
-            total = added if row is None else rows.to_counts(row) + added
-            values = {**rows.of_place(place), "version": version, "minute": minute, **rows.of_counts(total)}
+            total = added if row is None else converters.to_counts(row) + added
+            values = {**converters.of_place(place), "version": version, "minute": minute, **converters.of_counts(total)}
             await self.upsert(MinuteRow, values, keys=keys)
 
     async def counts(self, place: Place, since: datetime) -> dict[int, Counts]:
         m = columns(MinuteRow)
         found: dict[int, Counts] = defaultdict(Counts)
         for row in await self.execute(sa.select(m).where(at(MinuteRow, place), m.c.minute >= since)):
-            found[row.version] += rows.to_counts(row)
+            found[row.version] += converters.to_counts(row)
         return dict(found)
 
     # --- windows
@@ -146,12 +147,12 @@ class MonitorTx(SqlUnitOfWork):
     async def samples(self, place: Place, window: int) -> tuple[Sample, ...]:
         s = columns(SampleRow)
         query = sa.select(s).where(at(SampleRow, place), s.c.window == window).order_by(s.c.position)
-        return tuple(rows.to_sample(row) for row in await self.execute(query))
+        return tuple(converters.to_sample(row) for row in await self.execute(query))
 
     async def add_samples(self, place: Place, window: int, first: int, samples: Sequence[Sample]) -> None:
         if samples:
             numbered = enumerate(samples, start=first)
-            values = [rows.of_sample(place, window, position, sample) for position, sample in numbered]
+            values = [converters.of_sample(place, window, position, sample) for position, sample in numbered]
             await self._insert_many(SampleRow, values)
 
     async def drop_samples(self, place: Place, window: int | None = None) -> None:
@@ -159,11 +160,11 @@ class MonitorTx(SqlUnitOfWork):
         await self._drop(SampleRow, mine if window is None else sa.and_(mine, columns(SampleRow).c.window == window))
 
     async def save_window(self, window: ClosedWindow) -> None:
-        await self.upsert(WindowRow, rows.of_window(window), keys=[*PLACE, "number"])
+        await self.upsert(WindowRow, converters.of_window(window), keys=[*PLACE, "number"])
 
     async def window(self, place: Place, number: int) -> ClosedWindow | None:
         row = await self._first(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.number == number))
-        return rows.to_window(row) if row is not None else None
+        return converters.to_window(row) if row is not None else None
 
     async def untested(self, place: Place, variant: Precision) -> list[int]:
         w = columns(WindowRow)
@@ -183,12 +184,12 @@ class MonitorTx(SqlUnitOfWork):
         if before:
             query = query.where(w.c.number < before)
         found = await self.execute(query.order_by(w.c.number.desc()).limit(limit))
-        return [rows.to_window(row) for row in found]
+        return [converters.to_window(row) for row in found]
 
     # --- verdicts and objectives
 
     async def add_verdict(self, verdict: RolloutVerdict) -> None:
-        await self._insert_many(VerdictRow, [rows.of_verdict(verdict)])
+        await self._insert_many(VerdictRow, [converters.of_verdict(verdict)])
 
     async def verdicts(
         self,
@@ -205,7 +206,7 @@ class MonitorTx(SqlUnitOfWork):
         if before:
             query = query.where(v.c.id < before)
         found = await self.execute(query.order_by(v.c.id.desc()).limit(limit))
-        return [(row.id, rows.to_verdict(row)) for row in found]
+        return [(row.id, converters.to_verdict(row)) for row in found]
 
     async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
         found = await self.execute(sa.select(columns(BreachRow)).where(at(BreachRow, place)))
@@ -214,7 +215,7 @@ class MonitorTx(SqlUnitOfWork):
     async def set_breached(self, place: Place, version: int, indicator: Indicator, *, breached: bool) -> None:
         b = columns(BreachRow)
         if breached:
-            key = {**rows.of_place(place), "version": version, "indicator": indicator.value}
+            key = {**converters.of_place(place), "version": version, "indicator": indicator.value}
             await self.insert_once(BreachRow, key)
         else:
             mine = sa.and_(at(BreachRow, place), b.c.version == version, b.c.indicator == indicator.value)

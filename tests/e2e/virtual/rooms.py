@@ -25,7 +25,7 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
 from services.monitor import app as monitor_app
 from services.monitor import ports as monitor
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.maintenance import begin_upkeep
 from services.monitor.outbound.store import MIGRATIONS as MONITOR_MIGRATIONS
 from services.monitor.settings import MonitorSettings
 from services.registry import app as registry_app

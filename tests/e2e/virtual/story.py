@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.kit.messaging.envelope import Message
-from services.monitor.domain.watching import ClosedWindow, Place
+from services.monitor.domain.deployments import ClosedWindow, Place
 from services.registry import handlers as registry
 from services.registry.domain import ModelState
 from services.registry.domain.commands import RollBack, StartRollout

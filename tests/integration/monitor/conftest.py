@@ -31,11 +31,12 @@ from services.kit.persistence.sql.tables import OutboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns, read_timer
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor.app import Adapters, build
+from services.monitor.domain.deployments import Watched
 from services.monitor.domain.drift import Floats
-from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
-from services.monitor.handlers.taking import follow_deployment, take_feedback, take_records
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.deployments import follow_deployment
+from services.monitor.handlers.ingest import take_feedback, take_records
+from services.monitor.handlers.maintenance import begin_upkeep
 from services.monitor.outbound.store import MIGRATIONS, MonitorStore
 from services.monitor.ports import Ports
 from services.monitor.settings import MonitorSettings

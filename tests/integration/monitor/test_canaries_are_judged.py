@@ -5,10 +5,12 @@ import random
 from services.contracts.artifact import Precision
 from services.contracts.events import FeedbackReceived, RolloutJudged, SloBreached, TrainingFailed, Verdict
 from services.kit.messaging.envelope import Envelope
-from services.monitor.domain.watching import Place
-from services.monitor.handlers.showing import list_verdicts, show_health
-from services.monitor.handlers.taking import note_failed_training, take_feedback
-from services.monitor.handlers.upkeep import UPKEEP_TIMER
+from services.monitor.domain.deployments import Place
+from services.monitor.handlers.health import show_health
+from services.monitor.handlers.ingest import take_feedback
+from services.monitor.handlers.maintenance import UPKEEP_TIMER
+from services.monitor.handlers.runs import note_failed_training
+from services.monitor.handlers.verdicts import list_verdicts
 from services.monitor.telemetry import TRAINING_FAILED
 from tests.fixtures.metrics import Scraped
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor

@@ -3,8 +3,8 @@
 from services.contracts.artifact import Precision
 from services.contracts.events import FeedbackReceived
 from services.kit.persistence.sql.migrate import check
-from services.monitor.domain.watching import Place
-from services.monitor.handlers.taking import take_records
+from services.monitor.domain.deployments import Place
+from services.monitor.handlers.ingest import take_records
 from services.monitor.outbound.store import MIGRATIONS
 from services.monitor.ports import Retention
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor

@@ -1,7 +1,7 @@
 """Promote, hold or roll back."""
 
 from services.contracts.events import Verdict
-from services.monitor.domain.ledger import Tally
+from services.monitor.domain.comparisons import Tally
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 from services.monitor.domain.verdicts import JudgingPolicy, judge
 

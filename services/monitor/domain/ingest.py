@@ -6,9 +6,10 @@ from typing import Final
 
 from services.contracts.tasks import Tasks
 from services.contracts.tasks.records import InferenceRecord, Source
-from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Tally, TimedFeedback, likeness, news, quality
+from services.monitor.domain.comparisons import Contest, Tally, news
+from services.monitor.domain.deployments import Watch
+from services.monitor.domain.observations import HALF, Answer, Known, TimedFeedback, likeness, quality
 from services.monitor.domain.slo import Counts, bucket_of
-from services.monitor.domain.watching import Watch
 from services.monitor.domain.windows import Arrival, Sample, decode_embedding, text_key
 
 Minute = tuple[int, datetime]

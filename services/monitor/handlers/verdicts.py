@@ -9,8 +9,10 @@ from services.kit.core import telemetry
 from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
+from services.monitor.domain.deployments import Place
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict, Told, worth_telling
 from services.monitor.domain.verdicts import Judgement, judge
-from services.monitor.domain.watching import Place, Rollout, RolloutVerdict, Told, worth_telling
+from services.monitor.handlers.lookup import require_watch
 from services.monitor.ports import Ports, Tx
 
 JUDGE_TIMER: Final = "monitor.judge"
@@ -102,3 +104,19 @@ async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -
     names.VERDICTS.add(1, tenant=place.tenant, deployment=place.deployment, verdict=judgement.verdict.value)
     told = Told(rollout.step, judgement.verdict, judgement.reason, rollout.requests, now)
     return replace(rollout, told=told)
+
+
+async def list_verdicts(
+    place: Place,
+    limit: int,
+    ports: Ports,
+    *,
+    before: int = 0,
+    version: int = 0,
+    verdict: Verdict | None = None,
+    rollout: str = "",
+) -> list[tuple[int, RolloutVerdict]]:
+    """With their numbers, the newest first. Raises UnknownDeployment."""
+    async with ports.store.reading() as tx:
+        await require_watch(place, tx)
+        return await tx.verdicts(place, limit, before=before, version=version, verdict=verdict, rollout=rollout)

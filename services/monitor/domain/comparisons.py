@@ -1,97 +1,19 @@
-"""What one request says about a candidate and its champion, once all that is known of it is laid together.
+"""What requests say about a candidate and its champion.
 
-Answers, mirrored answers and labels arrive in any order and more than once. The ledger never keeps running state of
-its own: `contribution` is a function of what is known of a request, so news changes the tally by after - before, and
-news that was known already changes it by nothing.
+Answers, mirrored answers and labels arrive in any order and more than once, so no running state is kept: `contribution`
+is a function of what is known of a request. More knowledge changes the tally by after - before, and what was known
+already changes it by nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from services.contracts.artifact import Precision
 from services.contracts.tasks import Tasks
-from services.contracts.tasks.feedback import Feedback
+from services.monitor.domain.observations import HALF, Answer, Known, quality
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
-
-HALF: Final = 0.5
-"""An answer of less quality counts as wrong."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One version's answer to one request. `mirrored`: no client saw it."""
-
-    version: int
-    mirrored: bool
-    at: datetime
-    ok: bool
-    slow: bool
-    task: str
-    variant: Precision | None = None
-    """What of the version answered; None where it is not known."""
-    answers: tuple[Any, ...] = ()
-    """By item, what the task judges and compares; nothing where the version failed."""
-
-
-@dataclass(frozen=True)
-class TimedFeedback:
-    """A judgement of one item, and when it was said."""
-
-    feedback: Feedback
-    at: datetime
-
-    def is_after(self, other: "TimedFeedback") -> bool:
-        """By its own time, not by its arrival; of two at one moment the same one counts whatever their order."""
-        return (self.at, self.feedback.model_dump_json()) > (other.at, other.feedback.model_dump_json())
-
-
-@dataclass(frozen=True)
-class Known:
-    """All that is known of one request. Of each item the latest feedback counts."""
-
-    answers: tuple[Answer, ...] = ()
-    feedback: Mapping[int, TimedFeedback] = field(default_factory=dict)
-
-    def with_answer(self, answer: Answer) -> "Known":
-        """The first answer of each version counts."""
-        if any(known.version == answer.version for known in self.answers):
-            return self
-        return replace(self, answers=(*self.answers, answer))
-
-    def with_feedback(self, item: int, judged: TimedFeedback) -> "Known":
-        before = self.feedback.get(item)
-        if before is not None and not judged.is_after(before):
-            return self
-        return replace(self, feedback={**self.feedback, item: judged})
-
-
-def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
-    """How good the answer was, 0 to 1: the mean over its judged items. None where nothing that was said can tell.
-
-    A grade is about the answer that its sender saw, so it says nothing of a mirrored one; a right answer judges both.
-    """
-    task = tasks.find(answer.task)
-    if task is None or not answer.ok:
-        return None
-    grades = [
-        grade
-        for item, judged in known.feedback.items()
-        if item < len(answer.answers) and not (answer.mirrored and judged.feedback.grade is not None)
-        if (grade := task.judge(answer.answers[item], judged.feedback)) is not None
-    ]
-    return sum(grades) / len(grades) if grades else None
-
-
-def likeness(left: Answer, right: Answer, tasks: Tasks) -> float | None:
-    """How alike two answers to one request are, 0 to 1: the mean over the items that can be compared."""
-    task = tasks.find(left.task)
-    if task is None or left.task != right.task:
-        return None
-    shares = [task.compare(*pair) for pair in zip(left.answers, right.answers, strict=False)]
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)

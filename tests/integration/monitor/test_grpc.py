@@ -10,7 +10,7 @@ import pytest
 from services.contracts.rpc import monitor_pb2, monitor_pb2_grpc
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.transport.rpc import RpcServer, channel, metadata
-from services.monitor.inbound.rpc import SERVICE, MonitorRpc
+from services.monitor.inbound.grpc import SERVICE, MonitorRpc
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
 from tests.integration.monitor.test_canaries_are_judged import pairs
 

@@ -7,8 +7,8 @@ from services.contracts.events import SloBreached
 from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
+from services.monitor.domain.deployments import Watch
 from services.monitor.domain.slo import Burn, Counts, Objective, burn_rate, burning
-from services.monitor.domain.watching import Watch
 from services.monitor.ports import Ports, Tx
 
 UPKEEP_TIMER: Final = "monitor.upkeep"

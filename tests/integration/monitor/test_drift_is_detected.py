@@ -5,11 +5,10 @@ import pytest
 from services.contracts.artifact import Precision
 from services.contracts.errors import Unavailable
 from services.contracts.events import DriftDetected
+from services.monitor.domain.deployments import Place
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.domain.watching import Place
-from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
-from services.monitor.handlers.showing import list_windows
-from services.monitor.handlers.taking import take_records
+from services.monitor.handlers.ingest import take_records
+from services.monitor.handlers.windows import WINDOW_TIMER, examine_window, list_windows
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
 
 PLACE = Place("default", DEPLOYMENT)

@@ -1,18 +1,18 @@
-"""What comes in: answered requests, feedback, changes of deployments, failed runs."""
+"""Inference records and feedback, as they come in batches."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from services.contracts.events import DeploymentChanged, FeedbackReceived, InferenceLogged, TrainingFailed
+from services.contracts.events import FeedbackReceived, InferenceLogged
 from services.contracts.tasks.feedback import item_key, requests_of
-from services.kit.core import telemetry
 from services.kit.messaging.envelope import Envelope
 from services.monitor import telemetry as names
-from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Known, TimedFeedback
-from services.monitor.domain.watching import Place, Rollout, Story, Watch, followed, rollout_of
-from services.monitor.handlers.drifting import fill_windows
-from services.monitor.handlers.judging import schedule_judgement
+from services.monitor.domain.deployments import Place, Watch
+from services.monitor.domain.ingest import Intake
+from services.monitor.domain.observations import Known, TimedFeedback
+from services.monitor.domain.rollouts import Rollout
+from services.monitor.handlers.verdicts import schedule_judgement
+from services.monitor.handlers.windows import fill_windows
 from services.monitor.ports import Ports, Tx
 
 
@@ -72,46 +72,6 @@ async def _take_judgements(place: Place, group: list[Envelope[FeedbackReceived]]
             await tx.save_feedback(place, key, judged)
             names.FEEDBACK.add(1, tenant=place.tenant, state="joined" if answered else "early")
     await _keep_news(place, intake, rollout, tx, ports)
-
-
-async def follow_deployment(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
-    """Watches what serves now; when another version serves, its windows begin afresh."""
-    event, place = envelope.event, Place(envelope.tenant, envelope.event.deployment)
-    story = Story(envelope.id, envelope.story, telemetry.current_carrier() or dict(envelope.trace))
-    async with ports.store.transaction() as tx:
-        if not await tx.mark_processed(envelope):
-            return
-        await tx.alone(place)
-        before = await tx.watch(place)
-        watch = followed(before, place, event, story)
-        if watch is None:
-            return
-        await tx.save_watch(watch)
-        if before is not None and before.version != watch.version:
-            await tx.drop_samples(place)
-            await tx.drop_untested(place)
-        await _follow_rollout(watch, envelope, story, tx, ports)
-
-
-async def _follow_rollout(
-    watch: Watch, envelope: Envelope[DeploymentChanged], story: Story, tx: Tx, ports: Ports
-) -> None:
-    present = await tx.rollout(watch.place)
-    rollout = rollout_of(present, watch, envelope.event, at=envelope.time, story=story)
-    if rollout is None:
-        await tx.drop_rollout(watch.place)
-    elif rollout is not present:
-        # Answers may have been heard of before this change was.
-        known = await tx.known_since(watch.place, rollout.contest.since)
-        await schedule_judgement(rollout.caught_up(known, ports.tasks), tx, ports)
-
-
-async def note_failed_training(envelope: Envelope[TrainingFailed], ports: Ports) -> None:
-    async with ports.store.transaction() as tx:
-        if not await tx.mark_processed(envelope):
-            return
-    failed = envelope.event
-    names.TRAINING_FAILED.add(1, tenant=envelope.tenant, model=failed.model, code=failed.code)
 
 
 def _chunks(envelopes: Sequence[Envelope[InferenceLogged]], records: int) -> Iterator[list[Envelope[InferenceLogged]]]:

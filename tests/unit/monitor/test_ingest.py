@@ -9,10 +9,11 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
 from services.contracts.tasks.records import InferenceRecord
-from services.monitor.domain.intake import Intake
-from services.monitor.domain.ledger import Contest, TimedFeedback
+from services.monitor.domain.comparisons import Contest
+from services.monitor.domain.deployments import Place, Story, Watch, Watched
+from services.monitor.domain.ingest import Intake
+from services.monitor.domain.observations import TimedFeedback
 from services.monitor.domain.slo import summed
-from services.monitor.domain.watching import Place, Story, Watch, Watched
 
 NOW = datetime(2026, 11, 1, 12, 0, 30, tzinfo=UTC)
 WATCH = Watch(

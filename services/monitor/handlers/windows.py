@@ -13,6 +13,7 @@ from services.kit.core.log import logger
 from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
+from services.monitor.domain.deployments import ClosedWindow, Place, Watch, WindowSeries
 from services.monitor.domain.drift import (
     TEST_NAME,
     DriftTest,
@@ -23,9 +24,9 @@ from services.monitor.domain.drift import (
     thinned,
     verdict_of,
 )
-from services.monitor.domain.watching import ClosedWindow, Place, Watch, WindowSeries
 from services.monitor.domain.windows import Arrival, OpenWindow, fill, rows_of
-from services.monitor.errors import BaselineRefused
+from services.monitor.errors import BaselineRefused, UnknownWindow
+from services.monitor.handlers.lookup import require_watch
 from services.monitor.ports import Ports, Tx
 
 WINDOW_TIMER: Final = "monitor.window"
@@ -151,3 +152,28 @@ def _drift(model: str, series: WindowSeries, window: ClosedWindow, test: DriftTe
         baseline_rows=test.baseline_rows,
         requests_since_quiet=series.since_quiet,
     )
+
+
+async def list_windows(
+    place: Place,
+    limit: int,
+    ports: Ports,
+    *,
+    before: int = 0,
+    version: int = 0,
+    verdict: WindowVerdict | None = None,
+) -> list[ClosedWindow]:
+    """Tested windows, the newest first. Raises UnknownDeployment."""
+    async with ports.store.reading() as tx:
+        await require_watch(place, tx)
+        return await tx.tested_windows(place, limit, before=before, version=version, verdict=verdict)
+
+
+async def get_window(place: Place, number: int, ports: Ports) -> ClosedWindow:
+    """A tested window, with the numbers of its test. Raises UnknownDeployment, UnknownWindow."""
+    async with ports.store.reading() as tx:
+        await require_watch(place, tx)
+        window = await tx.window(place, number)
+    if window is None or window.verdict is None:
+        raise UnknownWindow(deployment=place.deployment, number=number)
+    return window

@@ -7,21 +7,13 @@ from typing import Any
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import Evidence, Verdict
 from services.contracts.tasks.feedback import Feedback
+from services.monitor.domain.comparisons import ComparedVariants, Contest, Tally
+from services.monitor.domain.deployments import ClosedWindow, Place, Story, Watch, Watched, WindowSeries
 from services.monitor.domain.drift import DriftTest, WindowVerdict
-from services.monitor.domain.ledger import Answer, ComparedVariants, Contest, Tally, TimedFeedback
+from services.monitor.domain.observations import Answer, TimedFeedback
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict, Told
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 from services.monitor.domain.slo import Counts
-from services.monitor.domain.watching import (
-    ClosedWindow,
-    Place,
-    Rollout,
-    RolloutVerdict,
-    Story,
-    Told,
-    Watch,
-    Watched,
-    WindowSeries,
-)
 from services.monitor.domain.windows import Sample, encode_embedding, read_embedding
 
 Values = dict[str, Any]

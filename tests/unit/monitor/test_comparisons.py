@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 from services.contracts.artifact import Precision
 from services.contracts.tasks import TASKS
 from services.contracts.tasks.feedback import Feedback
-from services.monitor.domain.ledger import (
-    Answer,
-    ComparedVariants,
-    Contest,
-    Known,
-    Tally,
-    TimedFeedback,
-    contribution,
-    news,
-    total,
-)
+from services.monitor.domain.comparisons import ComparedVariants, Contest, Tally, contribution, news, total
+from services.monitor.domain.observations import Answer, Known, TimedFeedback
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
