@@ -1,8 +1,8 @@
-"""What requests say about a candidate and its champion.
+"""A candidate against its champion, counted over requests.
 
-Answers, mirrored answers and labels arrive in any order and more than once, so no running state is kept: `contribution`
-is a function of what is known of a request. More knowledge changes the tally by after - before, and what was known
-already changes it by nothing.
+Answers, mirrored answers and feedback arrive in any order and more than once. So `contribution` is a pure function of
+one observation, and the tally changes by its value after the arrival minus its value before; a repetition changes
+nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,12 @@ from typing import Final
 
 from services.contracts.artifact import Precision
 from services.contracts.tasks import Tasks
-from services.monitor.domain.observations import HALF, Answer, Known, quality
+from services.monitor.domain.observations import HALF, Answer, Observation, quality
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 
 
 @dataclass(frozen=True)
-class Contest:
+class CanaryComparison:
     """Two versions that are compared, from the moment the first traffic went to the candidate."""
 
     candidate: int
@@ -27,12 +27,12 @@ class Contest:
 
 @dataclass(frozen=True)
 class ComparedVariants:
-    """Which variants of either version answered since the contest began."""
+    """Which variants of either version answered since the comparison began."""
 
     candidate: frozenset[Precision] = frozenset()
     champion: frozenset[Precision] = frozenset()
 
-    def with_answers(self, answers: Sequence[Answer], comparison: Contest) -> "ComparedVariants":
+    def with_answers(self, answers: Sequence[Answer], comparison: CanaryComparison) -> "ComparedVariants":
         def answered(version: int) -> frozenset[Precision]:
             return frozenset(
                 answer.variant
@@ -50,7 +50,7 @@ UNKNOWN_VARIANTS: Final = ComparedVariants()
 
 @dataclass(frozen=True)
 class Tally:
-    """Outcomes of a contest so far."""
+    """Outcomes of a comparison so far."""
 
     correctness: Outcomes = Outcomes()
     errors: Outcomes = Outcomes()
@@ -63,33 +63,33 @@ class Tally:
         return _combined(self, other, -1)
 
 
-def contribution(known: Known, contest: Contest, tasks: Tasks) -> Tally:
-    """What the request adds to the contest: one observation, however many items it holds.
+def contribution(observation: Observation, comparison: CanaryComparison, tasks: Tasks) -> Tally:
+    """What the request adds to the tally: one outcome, however many items it holds.
 
     Answered by both versions it is a pair; by one alone it counts for that arm, if a client saw the answer. A request
     on which a version failed says nothing of correctness: the failure counts under errors. Latency is compared on
     what clients saw alone: mirrored work runs behind other work.
     """
-    answers = {answer.version: answer for answer in known.answers if answer.at >= contest.since}
-    candidate, champion = answers.get(contest.candidate), answers.get(contest.champion)
+    answers = {answer.version: answer for answer in observation.answers if answer.at >= comparison.since}
+    candidate, champion = answers.get(comparison.candidate), answers.get(comparison.champion)
     return Tally(
-        correctness=_correctness(candidate, champion, known, tasks),
+        correctness=_correctness(candidate, champion, observation, tasks),
         errors=_outcomes(candidate, champion, lambda answer: not answer.ok),
         latency=Outcomes(candidate=_slow(candidate), champion=_slow(champion)),
     )
 
 
-def news(before: Known, after: Known, contest: Contest, tasks: Tasks) -> Tally:
-    """What to add to the tally when more became known of a request."""
-    return contribution(after, contest, tasks) - contribution(before, contest, tasks)
+def tally_change(before: Observation, after: Observation, comparison: CanaryComparison, tasks: Tasks) -> Tally:
+    """What an arrival adds to the tally, from the observation before and after it."""
+    return contribution(after, comparison, tasks) - contribution(before, comparison, tasks)
 
 
-def _correctness(candidate: Answer | None, champion: Answer | None, known: Known, tasks: Tasks) -> Outcomes:
+def _correctness(candidate: Answer | None, champion: Answer | None, observation: Observation, tasks: Tasks) -> Outcomes:
     """Of a pair whichever was the better one counts, by however much; below half an answer was wrong."""
     if any(answer is not None and not answer.ok for answer in (candidate, champion)):
         return Outcomes()
-    ours = quality(candidate, known, tasks) if candidate is not None else None
-    theirs = quality(champion, known, tasks) if champion is not None else None
+    ours = quality(candidate, observation, tasks) if candidate is not None else None
+    theirs = quality(champion, observation, tasks) if champion is not None else None
     if ours is None or theirs is None:
         return Outcomes(candidate=_graded(candidate, ours), champion=_graded(champion, theirs))
     if ours != theirs:

@@ -10,25 +10,25 @@ from services.contracts.tasks.records import InferenceRecord
 from services.monitor.domain.drift import DriftTest, WindowVerdict
 
 
-@dataclass(frozen=True)
-class Place:
-    """A deployment of a tenant."""
+@dataclass(frozen=True, order=True)
+class DeploymentKey:
+    """One tenant's deployment among those of all."""
 
     tenant: str
     deployment: str
 
 
 @dataclass(frozen=True)
-class Story:
-    """The event that opened the present chapter, the story it belongs to, and its trace."""
+class EventContext:
+    """The event that made a version serve or began a step: its id, its workflow's correlation id and its trace."""
 
     id: str
-    story: str
+    correlation_id: str
     trace: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Watched:
+class PrimaryVersion:
     """The version that serves, and the artifact that holds its baselines, one a variant."""
 
     version: int
@@ -56,23 +56,23 @@ class WindowSeries:
 class Watch:
     """A deployment that is watched. Its windows are numbered across all variants, in the order they were opened."""
 
-    place: Place
+    key: DeploymentKey
     model: str
     generation: int
-    watched: Watched | None
-    story: Story
+    primary: PrimaryVersion | None
+    context: EventContext
     cpu_variants: Mapping[int, Precision] = field(default_factory=dict)
     """What a CPU serves of each version."""
     series: Mapping[Precision, WindowSeries] = field(default_factory=dict)
-    """Of the watched version, by variant."""
+    """Of the version that serves, by variant."""
     next_window: int = 1
-    told: bool = False
-    """The drift of this version has been told: once is enough."""
+    drift_published: bool = False
+    """Of this version: once is enough."""
 
     @property
     def version(self) -> int | None:
-        """The one that is watched."""
-        return self.watched.version if self.watched is not None else None
+        """The one whose traffic is tested for drift."""
+        return self.primary.version if self.primary is not None else None
 
     def variant_of(self, record: InferenceRecord) -> Precision | None:
         """What answered. A record that does not say it counts for what a CPU serves of its version; None where the
@@ -93,7 +93,7 @@ class Watch:
 class ClosedWindow:
     """A full window; `verdict` and `test` are None until it has been tested."""
 
-    place: Place
+    key: DeploymentKey
     number: int
     version: int
     variant: Precision
@@ -105,26 +105,30 @@ class ClosedWindow:
     test: DriftTest | None = None
 
 
-def followed(watch: Watch | None, place: Place, event: DeploymentChanged, story: Story) -> Watch | None:
+def apply_change(
+    watch: Watch | None, key: DeploymentKey, event: DeploymentChanged, context: EventContext
+) -> Watch | None:
     """The watch after the change; None when the event is older than what is known.
 
     When another version serves, its watch begins afresh: nothing of the version before counts for or against it.
     """
     if watch is not None and event.generation <= watch.generation:
         return None
-    primary = next((target for target in event.targets if target.role is Role.PRIMARY), None)
-    watched = Watched(primary.version, primary.artifact) if primary is not None else None
+    primary = next(
+        (PrimaryVersion(target.version, target.artifact) for target in event.targets if target.role is Role.PRIMARY),
+        None,
+    )
     cpu_variants = {target.version: target.precision for target in event.targets}
-    if watch is not None and watch.version == (watched.version if watched is not None else None):
+    if watch is not None and watch.version == (primary.version if primary is not None else None):
         return replace(
-            watch, generation=event.generation, model=event.model, watched=watched, cpu_variants=cpu_variants
+            watch, generation=event.generation, model=event.model, primary=primary, cpu_variants=cpu_variants
         )
     return Watch(
-        place=place,
+        key=key,
         model=event.model,
         generation=event.generation,
-        watched=watched,
-        story=story,
+        primary=primary,
+        context=context,
         cpu_variants=cpu_variants,
         next_window=watch.next_window if watch is not None else 1,
     )

@@ -24,45 +24,45 @@ class Answer:
     slow: bool
     task: str
     variant: Precision | None = None
-    """What of the version answered; None where it is not known."""
+    """Of the version; None where no one says."""
     answers: tuple[Any, ...] = ()
     """By item, what the task judges and compares; nothing where the version failed."""
 
 
 @dataclass(frozen=True)
 class TimedFeedback:
-    """A judgement of one item, and when it was said."""
+    """Feedback on one item, and when it was given."""
 
     feedback: Feedback
     at: datetime
 
     def is_after(self, other: "TimedFeedback") -> bool:
-        """By its own time, not by its arrival; of two at one moment the same one counts whatever their order."""
+        """By its own time, not by its arrival; of two with one time the same one counts whatever their order."""
         return (self.at, self.feedback.model_dump_json()) > (other.at, other.feedback.model_dump_json())
 
 
 @dataclass(frozen=True)
-class Known:
+class Observation:
     """All that is known of one request. Of each item the latest feedback counts."""
 
     answers: tuple[Answer, ...] = ()
     feedback: Mapping[int, TimedFeedback] = field(default_factory=dict)
 
-    def with_answer(self, answer: Answer) -> "Known":
+    def with_answer(self, answer: Answer) -> "Observation":
         """The first answer of each version counts."""
-        if any(known.version == answer.version for known in self.answers):
+        if any(earlier.version == answer.version for earlier in self.answers):
             return self
         return replace(self, answers=(*self.answers, answer))
 
-    def with_feedback(self, item: int, judged: TimedFeedback) -> "Known":
+    def with_feedback(self, item: int, feedback: TimedFeedback) -> "Observation":
         before = self.feedback.get(item)
-        if before is not None and not judged.is_after(before):
+        if before is not None and not feedback.is_after(before):
             return self
-        return replace(self, feedback={**self.feedback, item: judged})
+        return replace(self, feedback={**self.feedback, item: feedback})
 
 
-def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
-    """How good the answer was, 0 to 1: the mean over its judged items. None where nothing that was said can tell.
+def quality(answer: Answer, observation: Observation, tasks: Tasks) -> float | None:
+    """How good the answer was, 0 to 1: the mean over its judged items. None where no feedback can say.
 
     A grade is about the answer that its sender saw, so it says nothing of a mirrored one; a right answer judges both.
     """
@@ -71,9 +71,9 @@ def quality(answer: Answer, known: Known, tasks: Tasks) -> float | None:
         return None
     grades = [
         grade
-        for item, judged in known.feedback.items()
-        if item < len(answer.answers) and not (answer.mirrored and judged.feedback.grade is not None)
-        if (grade := task.judge(answer.answers[item], judged.feedback)) is not None
+        for item, timed in observation.feedback.items()
+        if item < len(answer.answers) and not (answer.mirrored and timed.feedback.grade is not None)
+        if (grade := task.judge(answer.answers[item], timed.feedback)) is not None
     ]
     return sum(grades) / len(grades) if grades else None
 
@@ -84,5 +84,5 @@ def likeness(left: Answer, right: Answer, tasks: Tasks) -> float | None:
     if task is None or left.task != right.task:
         return None
     shares = [task.compare(*pair) for pair in zip(left.answers, right.answers, strict=False)]
-    known = [share for share in shares if share is not None]
-    return sum(known) / len(known) if known else None
+    comparable = [share for share in shares if share is not None]
+    return sum(comparable) / len(comparable) if comparable else None

@@ -1,9 +1,9 @@
-"""How the versions of a deployment have fared of late."""
+"""Health: requests, errors, latency and accuracy of the versions of a deployment."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.monitor.domain.deployments import Place
+from services.monitor.domain.deployments import DeploymentKey
 from services.monitor.domain.slo import Counts, Interval95, quantile_ms, wilson
 from services.monitor.handlers.lookup import require_watch
 from services.monitor.ports import Ports
@@ -11,7 +11,7 @@ from services.monitor.ports import Ports
 
 @dataclass(frozen=True)
 class VersionHealth:
-    """One version over the last while. Latencies are 0 without answered requests, accuracy without labels."""
+    """One version of late. Latencies are 0 without answered requests, accuracy without labels."""
 
     version: int
     counts: Counts
@@ -21,13 +21,13 @@ class VersionHealth:
     accuracy_ci95: Interval95
 
 
-async def show_health(place: Place, ports: Ports) -> list[VersionHealth]:
+async def get_health(key: DeploymentKey, ports: Ports) -> list[VersionHealth]:
     """By version. Raises UnknownDeployment."""
     since = ports.clock.now() - timedelta(seconds=ports.policy.health_seconds)
     async with ports.store.reading() as tx:
-        await require_watch(place, tx)
-        found = await tx.counts(place, since)
-    return [_health(version, counts) for version, counts in sorted(found.items())]
+        await require_watch(key, tx)
+        by_version = await tx.counts(key, since)
+    return [_health(version, counts) for version, counts in sorted(by_version.items())]
 
 
 def _health(version: int, counts: Counts) -> VersionHealth:

@@ -1,6 +1,6 @@
-"""What is done at intervals: objectives are checked, and what is no longer needed is dropped."""
+"""What runs at intervals: objectives are checked, and what retention no longer keeps is dropped."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.contracts.events import SloBreached
@@ -11,59 +11,67 @@ from services.monitor.domain.deployments import Watch
 from services.monitor.domain.slo import Burn, Counts, Objective, burn_rate, burning
 from services.monitor.ports import Ports, Tx
 
-UPKEEP_TIMER: Final = "monitor.upkeep"
+MAINTENANCE_TIMER: Final = "monitor.maintenance"
 
 
-async def begin_upkeep(ports: Ports) -> None:
+async def schedule_maintenance(ports: Ports) -> None:
     """Sets the timer that then renews itself; harmless when it is set already."""
     async with ports.store.transaction() as tx:
         await tx.schedule(_next(ports))
 
 
-async def keep_up(timer: Timer, ports: Ports) -> None:
-    """Checks every deployment's objectives, then forgets what retention lets go."""
-    now, burn = ports.clock.now(), ports.policy.burn
+async def run_maintenance(timer: Timer, ports: Ports) -> None:
+    """Checks the objectives of every deployment, then drops what is older, or more, than retention keeps."""
+    now = ports.clock.now()
     async with ports.store.transaction() as tx:
         if not await tx.take_timer(timer):
             return
         for watch in await tx.watches():
-            long = await tx.counts(watch.place, now - timedelta(seconds=burn.long_seconds))
-            short = await tx.counts(watch.place, now - timedelta(seconds=burn.short_seconds))
-            told = await tx.breached(watch.place)
-            for version, counts in sorted(long.items()):
-                for objective in ports.policy.objectives:
-                    state = burning(counts, short.get(version, Counts()), objective, burn)
-                    _observe(watch, version, objective, counts, short.get(version, Counts()))
-                    was_told = (version, objective.indicator) in told
-                    if state is Burn.BREACHED and not was_told:
-                        await _tell(watch, version, objective, counts, tx, ports)
-                    elif state is Burn.RECOVERED and was_told:
-                        await tx.set_breached(watch.place, version, objective.indicator, breached=False)
-        await tx.forget(now, ports.policy.retention)
+            await _check_objectives(watch, now, tx, ports)
+        await tx.drop_expired(now, ports.policy.retention)
         await tx.schedule(_next(ports))
 
 
+async def _check_objectives(watch: Watch, now: datetime, tx: Tx, ports: Ports) -> None:
+    burn = ports.policy.burn
+    long = await tx.counts(watch.key, now - timedelta(seconds=burn.long_seconds))
+    short = await tx.counts(watch.key, now - timedelta(seconds=burn.short_seconds))
+    breaches = await tx.breaches(watch.key)
+    for version, counts in sorted(long.items()):
+        recent = short.get(version, Counts())
+        for objective in ports.policy.objectives:
+            state = burning(counts, recent, objective, burn)
+            _observe(watch, version, objective, counts, recent)
+            is_known = (version, objective.indicator) in breaches
+            if state is Burn.BREACHED and not is_known:
+                await _publish_breach(watch, version, objective, counts, tx, ports)
+            elif state is Burn.RECOVERED and is_known:
+                await tx.set_breached(watch.key, version, objective.indicator, breached=False)
+
+
 def _next(ports: Ports) -> Timer:
-    due = ports.clock.now() + timedelta(seconds=ports.policy.upkeep_seconds)
-    return Timer(key="upkeep", kind=UPKEEP_TIMER, due=due)
+    due = ports.clock.now() + timedelta(seconds=ports.policy.maintenance_seconds)
+    return Timer(key="maintenance", kind=MAINTENANCE_TIMER, due=due)
 
 
 def _observe(watch: Watch, version: int, objective: Objective, long: Counts, short: Counts) -> None:
     for window, counts in (("long", long), ("short", short)):
         names.BURN_RATE.set(
             burn_rate(counts, objective),
-            tenant=watch.place.tenant,
-            deployment=watch.place.deployment,
+            tenant=watch.key.tenant,
+            deployment=watch.key.deployment,
             version=version,
             indicator=objective.indicator.value,
             window=window,
         )
 
 
-async def _tell(watch: Watch, version: int, objective: Objective, counts: Counts, tx: Tx, ports: Ports) -> None:
-    place = watch.place
+async def _publish_breach(
+    watch: Watch, version: int, objective: Objective, counts: Counts, tx: Tx, ports: Ports
+) -> None:
+    key = watch.key
     event = SloBreached(
-        deployment=place.deployment,
+        deployment=key.deployment,
         version=version,
         indicator=objective.indicator.value,
         objective=objective.good_share,
@@ -71,7 +79,7 @@ async def _tell(watch: Watch, version: int, objective: Objective, counts: Counts
         window_seconds=ports.policy.burn.long_seconds,
         requests=counts.requests,
     )
-    cause = StoredEventRef(id=watch.story.id, story=watch.story.story, tenant=place.tenant)
-    await tx.emit(event, cause=cause, tenant=place.tenant)
-    await tx.set_breached(place, version, objective.indicator, breached=True)
-    names.BREACHES.add(1, tenant=place.tenant, deployment=place.deployment, indicator=objective.indicator.value)
+    cause = StoredEventRef(watch.context.id, watch.context.correlation_id, key.tenant)
+    await tx.emit(event, cause=cause, tenant=key.tenant)
+    await tx.set_breached(key, version, objective.indicator, breached=True)
+    names.BREACHES.add(1, tenant=key.tenant, deployment=key.deployment, indicator=objective.indicator.value)

@@ -1,4 +1,4 @@
-"""Canaries: judged when more is known of them, at most once in a while, and told when the verdict is news."""
+"""Verdicts on canaries: made when more is known, at most once in a while, and published when they say something new."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,8 +9,8 @@ from services.kit.core import telemetry
 from services.kit.messaging.envelope import StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor import telemetry as names
-from services.monitor.domain.deployments import Place
-from services.monitor.domain.rollouts import Rollout, RolloutVerdict, Told, worth_telling
+from services.monitor.domain.deployments import DeploymentKey
+from services.monitor.domain.rollouts import LastVerdict, Rollout, RolloutVerdict, should_publish
 from services.monitor.domain.verdicts import Judgement, judge
 from services.monitor.handlers.lookup import require_watch
 from services.monitor.ports import Ports, Tx
@@ -19,7 +19,7 @@ JUDGE_TIMER: Final = "monitor.judge"
 
 
 async def schedule_judgement(rollout: Rollout, tx: Tx, ports: Ports) -> None:
-    """Saves the rollout and sees to it that it is judged soon."""
+    """Saves the rollout, with a timer for its next judgement."""
     if not rollout.judging:
         due = ports.clock.now() + timedelta(seconds=ports.policy.judge_seconds)
         await tx.schedule(_judge_timer(rollout, due))
@@ -27,26 +27,26 @@ async def schedule_judgement(rollout: Rollout, tx: Tx, ports: Ports) -> None:
 
 
 def _judge_timer(rollout: Rollout, due: datetime) -> Timer:
-    place = rollout.place
+    key = rollout.key
     return Timer(
-        key=f"judge:{place.tenant}:{place.deployment}",
+        key=f"judge:{key.tenant}:{key.deployment}",
         kind=JUDGE_TIMER,
         due=due,
-        payload={"deployment": place.deployment},
-        tenant=place.tenant,
-        cause=StoredEventRef(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant),
-        trace=rollout.story.trace,
+        payload={"deployment": key.deployment},
+        tenant=key.tenant,
+        cause=StoredEventRef(rollout.context.id, rollout.context.correlation_id, key.tenant),
+        trace=rollout.context.trace,
     )
 
 
 async def judge_canary(timer: Timer, ports: Ports) -> None:
-    """Weighs what is known of the rollout under way."""
-    place, now = Place(timer.tenant, str(timer.payload["deployment"])), ports.clock.now()
+    """Weighs the evidence on the rollout under way."""
+    key, now = DeploymentKey(timer.tenant, str(timer.payload["deployment"])), ports.clock.now()
     async with ports.store.transaction() as tx:
         if not await tx.take_timer(timer):
             return
-        await tx.alone(place)
-        rollout = await tx.rollout(place)
+        await tx.lock_deployment(key)
+        rollout = await tx.rollout(key)
         if rollout is None:
             return
         rollout = replace(rollout, judging=False)
@@ -57,8 +57,8 @@ async def judge_canary(timer: Timer, ports: Ports) -> None:
             mirrors=rollout.mirrors,
             variants=rollout.variants,
         )
-        if worth_telling(rollout, judgement, now, ports.policy.repeat_seconds):
-            rollout = await _tell(rollout, judgement, now, tx)
+        if should_publish(rollout, judgement, now, ports.policy.repeat_seconds):
+            rollout = await _publish(rollout, judgement, now, tx)
         elif _is_growing_promotion(rollout, judgement):
             due = now + timedelta(seconds=ports.policy.repeat_seconds)
             await tx.schedule(_judge_timer(rollout, due))
@@ -67,15 +67,15 @@ async def judge_canary(timer: Timer, ports: Ports) -> None:
 
 
 def _is_growing_promotion(rollout: Rollout, judgement: Judgement) -> bool:
-    """There is more to tell, only not yet."""
-    told = rollout.told
-    return judgement.verdict is Verdict.PROMOTE and told is not None and rollout.requests > told.requests
+    """The verdict will be published again with more requests, only not yet."""
+    last = rollout.last_verdict
+    return judgement.verdict is Verdict.PROMOTE and last is not None and rollout.requests > last.requests
 
 
-async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -> Rollout:
-    place, version = rollout.place, rollout.contest.candidate
+async def _publish(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -> Rollout:
+    key, version = rollout.key, rollout.comparison.candidate
     event = RolloutJudged(
-        deployment=place.deployment,
+        deployment=key.deployment,
         rollout=rollout.id,
         version=version,
         step=rollout.step,
@@ -85,12 +85,12 @@ async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -
         reason=judgement.reason,
     )
     attributes = {"millrace.rollout": rollout.id, "millrace.verdict": judgement.verdict.value}
-    with telemetry.span(names.TELL_VERDICT, attributes=attributes):
-        cause = StoredEventRef(id=rollout.story.id, story=rollout.story.story, tenant=place.tenant)
-        await tx.emit(event, cause=cause, tenant=place.tenant)
+    with telemetry.span(names.PUBLISH_VERDICT, attributes=attributes):
+        cause = StoredEventRef(rollout.context.id, rollout.context.correlation_id, key.tenant)
+        await tx.emit(event, cause=cause, tenant=key.tenant)
     await tx.add_verdict(
         RolloutVerdict(
-            place=place,
+            key=key,
             rollout=rollout.id,
             version=version,
             step=rollout.step,
@@ -101,13 +101,13 @@ async def _tell(rollout: Rollout, judgement: Judgement, now: datetime, tx: Tx) -
             at=now,
         )
     )
-    names.VERDICTS.add(1, tenant=place.tenant, deployment=place.deployment, verdict=judgement.verdict.value)
-    told = Told(rollout.step, judgement.verdict, judgement.reason, rollout.requests, now)
-    return replace(rollout, told=told)
+    names.VERDICTS.add(1, tenant=key.tenant, deployment=key.deployment, verdict=judgement.verdict.value)
+    last = LastVerdict(rollout.step, judgement.verdict, judgement.reason, rollout.requests, now)
+    return replace(rollout, last_verdict=last)
 
 
 async def list_verdicts(
-    place: Place,
+    key: DeploymentKey,
     limit: int,
     ports: Ports,
     *,
@@ -118,5 +118,5 @@ async def list_verdicts(
 ) -> list[tuple[int, RolloutVerdict]]:
     """With their numbers, the newest first. Raises UnknownDeployment."""
     async with ports.store.reading() as tx:
-        await require_watch(place, tx)
-        return await tx.verdicts(place, limit, before=before, version=version, verdict=verdict, rollout=rollout)
+        await require_watch(key, tx)
+        return await tx.verdicts(key, limit, before=before, version=version, verdict=verdict, rollout=rollout)

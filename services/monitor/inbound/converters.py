@@ -25,7 +25,7 @@ def to_health(health: VersionHealth) -> monitor_pb2.VersionHealth:
 
 
 def to_window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
-    """A window that could not be tested has p-value 1: nothing speaks against it."""
+    """A window that could not be tested has the p-value 1."""
     test = window.test
     return monitor_pb2.DriftWindow(
         number=window.number,
@@ -46,15 +46,15 @@ def to_window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
     )
 
 
-def to_verdict(told: RolloutVerdict) -> monitor_pb2.CanaryVerdict:
-    evidence = [part.model_dump(mode="json") for part in told.evidence]
+def to_verdict(verdict: RolloutVerdict) -> monitor_pb2.CanaryVerdict:
+    evidence = [part.model_dump(mode="json") for part in verdict.evidence]
     return monitor_pb2.CanaryVerdict(
-        rollout=told.rollout,
-        version=told.version,
-        step=told.step,
-        verdict=told.verdict.value,
-        reason=told.reason,
-        requests=told.requests,
+        rollout=verdict.rollout,
+        version=verdict.version,
+        step=verdict.step,
+        verdict=verdict.verdict.value,
+        reason=verdict.reason,
+        requests=verdict.requests,
         evidence_json=orjson.dumps(evidence).decode(),
-        at=timestamp(told.at),
+        at=timestamp(verdict.at),
     )

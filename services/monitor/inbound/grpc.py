@@ -6,9 +6,9 @@ from services.contracts.events import Verdict
 from services.contracts.rpc import monitor_pb2, monitor_pb2_grpc
 from services.kit.transport.grpc_requests import caller, one_of, read_filter, within_column
 from services.kit.transport.pagination import paging
-from services.monitor.domain.deployments import Place
+from services.monitor.domain.deployments import DeploymentKey
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.handlers.health import show_health
+from services.monitor.handlers.health import get_health
 from services.monitor.handlers.verdicts import list_verdicts
 from services.monitor.handlers.windows import get_window, list_windows
 from services.monitor.inbound.converters import to_health, to_verdict, to_window
@@ -18,7 +18,7 @@ SERVICE: Final = monitor_pb2.DESCRIPTOR.services_by_name["MonitorService"].full_
 
 
 class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
-    """Each method asks about the caller's own tenant. Refusals become statuses in the kit."""
+    """Each method answers for the caller's own tenant. Errors become statuses in the kit."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
@@ -26,33 +26,35 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
     async def GetHealth(
         self, request: monitor_pb2.GetDeploymentHealthRequest, context: Any
     ) -> monitor_pb2.DeploymentHealth:
-        found = await show_health(_place(request.deployment), self._ports)
-        return monitor_pb2.DeploymentHealth(deployment=request.deployment, versions=[to_health(one) for one in found])
+        by_version = await get_health(_key(request.deployment), self._ports)
+        return monitor_pb2.DeploymentHealth(
+            deployment=request.deployment, versions=[to_health(one) for one in by_version]
+        )
 
     async def ListWindows(
         self, request: monitor_pb2.ListWindowsRequest, context: Any
     ) -> monitor_pb2.ListWindowsResponse:
         page = paging("ListWindows", request)
-        found = await list_windows(
-            _place(request.deployment),
+        windows = await list_windows(
+            _key(request.deployment),
             page.limit,
             self._ports,
             before=page.number,
             version=within_column(request.version),
             verdict=one_of(WindowVerdict, request.verdict, "verdict"),
         )
-        shown, following = page.cut(found, lambda window: window.number)
+        shown, following = page.cut(windows, lambda window: window.number)
         return monitor_pb2.ListWindowsResponse(windows=[to_window(one) for one in shown], next_page_token=following)
 
     async def GetWindow(self, request: monitor_pb2.GetWindowRequest, context: Any) -> monitor_pb2.DriftWindow:
-        return to_window(await get_window(_place(request.deployment), within_column(request.number), self._ports))
+        return to_window(await get_window(_key(request.deployment), within_column(request.number), self._ports))
 
     async def ListVerdicts(
         self, request: monitor_pb2.ListVerdictsRequest, context: Any
     ) -> monitor_pb2.ListVerdictsResponse:
         page = paging("ListVerdicts", request)
-        found = await list_verdicts(
-            _place(request.deployment),
+        verdicts = await list_verdicts(
+            _key(request.deployment),
             page.limit,
             self._ports,
             before=page.number,
@@ -60,10 +62,10 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
             verdict=one_of(Verdict, request.verdict, "verdict"),
             rollout=read_filter(request.rollout, "rollout"),
         )
-        shown, following = page.cut(found, lambda pair: pair[0])
-        verdicts = [to_verdict(told) for _, told in shown]
-        return monitor_pb2.ListVerdictsResponse(verdicts=verdicts, next_page_token=following)
+        shown, following = page.cut(verdicts, lambda pair: pair[0])
+        messages = [to_verdict(verdict) for _, verdict in shown]
+        return monitor_pb2.ListVerdictsResponse(verdicts=messages, next_page_token=following)
 
 
-def _place(deployment: str) -> Place:
-    return Place(caller().tenant, deployment)
+def _key(deployment: str) -> DeploymentKey:
+    return DeploymentKey(caller().tenant, deployment)

@@ -10,7 +10,7 @@ import numpy as np
 
 from services.contracts.artifact import Precision, baseline_file
 from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
-from services.monitor.domain.deployments import Watched
+from services.monitor.domain.deployments import PrimaryVersion
 from services.monitor.domain.drift import SMALLEST_SAMPLE, Floats
 from services.monitor.errors import BaselineRefused
 
@@ -27,14 +27,14 @@ class StoredBaselines:
         self._artifacts = artifacts
         self._cached: OrderedDict[tuple[str, Precision], Floats] = OrderedDict()
 
-    async def load(self, watched: Watched, variant: Precision) -> Floats:
-        key = (watched.artifact.digest, variant)
+    async def load(self, primary: PrimaryVersion, variant: Precision) -> Floats:
+        key = (primary.artifact.digest, variant)
         if key not in self._cached:
             try:
-                content = await self._artifacts.read(watched.artifact, baseline_file(variant))
+                content = await self._artifacts.read(primary.artifact, baseline_file(variant))
             except ArtifactRefused as refused:
-                raise BaselineRefused(version=watched.version, variant=variant, problem=str(refused)) from refused
-            self._cached[key] = read_baseline(content, watched.version, variant)
+                raise BaselineRefused(version=primary.version, variant=variant, problem=str(refused)) from refused
+            self._cached[key] = read_baseline(content, primary.version, variant)
             while len(self._cached) > CACHED:
                 self._cached.popitem(last=False)
         self._cached.move_to_end(key)

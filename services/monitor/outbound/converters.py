@@ -7,11 +7,18 @@ from typing import Any
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.events import Evidence, Verdict
 from services.contracts.tasks.feedback import Feedback
-from services.monitor.domain.comparisons import ComparedVariants, Contest, Tally
-from services.monitor.domain.deployments import ClosedWindow, Place, Story, Watch, Watched, WindowSeries
+from services.monitor.domain.comparisons import CanaryComparison, ComparedVariants, Tally
+from services.monitor.domain.deployments import (
+    ClosedWindow,
+    DeploymentKey,
+    EventContext,
+    PrimaryVersion,
+    Watch,
+    WindowSeries,
+)
 from services.monitor.domain.drift import DriftTest, WindowVerdict
 from services.monitor.domain.observations import Answer, TimedFeedback
-from services.monitor.domain.rollouts import Rollout, RolloutVerdict, Told
+from services.monitor.domain.rollouts import LastVerdict, Rollout, RolloutVerdict
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 from services.monitor.domain.slo import Counts
 from services.monitor.domain.windows import Sample, encode_embedding, read_embedding
@@ -19,76 +26,77 @@ from services.monitor.domain.windows import Sample, encode_embedding, read_embed
 Values = dict[str, Any]
 
 
-def of_place(place: Place) -> Values:
-    return {"tenant": place.tenant, "deployment": place.deployment}
+def key_columns(key: DeploymentKey) -> Values:
+    return {"tenant": key.tenant, "deployment": key.deployment}
 
 
 def of_watch(watch: Watch) -> Values:
-    watched = watch.watched
+    primary = watch.primary
     return {
-        **of_place(watch.place),
+        **key_columns(watch.key),
         "model": watch.model,
         "generation": watch.generation,
-        "watched": watched and {"version": watched.version, "artifact": watched.artifact.model_dump(mode="json")},
-        "story": asdict(watch.story),
+        "primary_version": primary
+        and {"version": primary.version, "artifact": primary.artifact.model_dump(mode="json")},
+        "context": asdict(watch.context),
         "cpu_variants": {str(version): variant.value for version, variant in watch.cpu_variants.items()},
         "series": {variant.value: asdict(series) for variant, series in watch.series.items()},
         "next_window": watch.next_window,
-        "told": watch.told,
+        "drift_published": watch.drift_published,
     }
 
 
 def to_watch(row: Any) -> Watch:
-    watched = row.watched and Watched(
-        version=row.watched["version"], artifact=ArtifactRef.model_validate(row.watched["artifact"])
+    primary = row.primary_version and PrimaryVersion(
+        version=row.primary_version["version"], artifact=ArtifactRef.model_validate(row.primary_version["artifact"])
     )
     return Watch(
-        place=Place(row.tenant, row.deployment),
+        key=DeploymentKey(row.tenant, row.deployment),
         model=row.model,
         generation=row.generation,
-        watched=watched,
-        story=Story(**row.story),
+        primary=primary,
+        context=EventContext(**row.context),
         cpu_variants={int(version): Precision(variant) for version, variant in row.cpu_variants.items()},
         series={Precision(variant): WindowSeries(**series) for variant, series in row.series.items()},
         next_window=row.next_window,
-        told=row.told,
+        drift_published=row.drift_published,
     )
 
 
 def of_rollout(rollout: Rollout) -> Values:
-    told = rollout.told
+    last = rollout.last_verdict
     return {
-        **of_place(rollout.place),
+        **key_columns(rollout.key),
         "rollout": rollout.id,
-        "candidate": rollout.contest.candidate,
-        "champion": rollout.contest.champion,
-        "since": rollout.contest.since,
+        "candidate": rollout.comparison.candidate,
+        "champion": rollout.comparison.champion,
+        "since": rollout.comparison.since,
         "mirrors": rollout.mirrors,
         "step": rollout.step,
         "step_since": rollout.step_since,
         "requests": rollout.requests,
         "tally": asdict(rollout.tally),
         "variants": {side: sorted(variants) for side, variants in asdict(rollout.variants).items()},
-        "story": asdict(rollout.story),
+        "context": asdict(rollout.context),
         "judging": rollout.judging,
-        "told": told and {**asdict(told), "at": told.at.isoformat()},
+        "last_verdict": last and {**asdict(last), "at": last.at.isoformat()},
     }
 
 
 def to_rollout(row: Any) -> Rollout:
     return Rollout(
-        place=Place(row.tenant, row.deployment),
+        key=DeploymentKey(row.tenant, row.deployment),
         id=row.rollout,
-        contest=Contest(row.candidate, row.champion, row.since),
+        comparison=CanaryComparison(row.candidate, row.champion, row.since),
         mirrors=row.mirrors,
         step=row.step,
         step_since=row.step_since,
-        story=Story(**row.story),
+        context=EventContext(**row.context),
         requests=row.requests,
         tally=Tally(**{name: _outcomes(value) for name, value in row.tally.items()}),
         variants=ComparedVariants(**{side: frozenset(map(Precision, some)) for side, some in row.variants.items()}),
         judging=row.judging,
-        told=row.told and _told(row.told),
+        last_verdict=row.last_verdict and _last_verdict(row.last_verdict),
     )
 
 
@@ -96,14 +104,14 @@ def _outcomes(values: Values) -> Outcomes:
     return Outcomes(Pairs(**values["pairs"]), Arm(**values["candidate"]), Arm(**values["champion"]))
 
 
-def _told(values: Values) -> Told:
-    return Told(**{**values, "verdict": Verdict(values["verdict"]), "at": datetime.fromisoformat(values["at"])})
+def _last_verdict(values: Values) -> LastVerdict:
+    return LastVerdict(**{**values, "verdict": Verdict(values["verdict"]), "at": datetime.fromisoformat(values["at"])})
 
 
-def of_answer(place: Place, request: str, answer: Answer) -> Values:
+def of_answer(key: DeploymentKey, request: str, answer: Answer) -> Values:
     """Written out: this runs once a request, and `asdict` copies what need not be copied."""
     return {
-        **of_place(place),
+        **key_columns(key),
         "request": request,
         "version": answer.version,
         "mirrored": answer.mirrored,
@@ -121,9 +129,9 @@ def to_answer(row: Any) -> Answer:
     return Answer(row.version, row.mirrored, row.at, row.ok, row.slow, row.task, variant, tuple(row.answers))
 
 
-def of_feedback(place: Place, item: str, judged: TimedFeedback) -> Values:
-    judgement = judged.feedback.model_dump(mode="json", exclude_none=True)
-    return {**of_place(place), "item": item, "judgement": judgement, "given_at": judged.at}
+def of_feedback(key: DeploymentKey, item: str, feedback: TimedFeedback) -> Values:
+    judgement = feedback.feedback.model_dump(mode="json", exclude_none=True)
+    return {**key_columns(key), "item": item, "judgement": judgement, "given_at": feedback.at}
 
 
 def to_feedback(row: Any) -> TimedFeedback:
@@ -140,9 +148,9 @@ def to_counts(row: Any) -> Counts:
     return Counts(row.requests, row.errors, row.slow, row.labelled, row.right, histogram)
 
 
-def of_sample(place: Place, window: int, position: int, sample: Sample) -> Values:
+def of_sample(key: DeploymentKey, window: int, position: int, sample: Sample) -> Values:
     return {
-        **of_place(place),
+        **key_columns(key),
         "window": window,
         "position": position,
         "request": sample.request,
@@ -158,7 +166,7 @@ def to_sample(row: Any) -> Sample:
 
 def of_window(window: ClosedWindow) -> Values:
     return {
-        **of_place(window.place),
+        **key_columns(window.key),
         "number": window.number,
         "version": window.version,
         "variant": window.variant.value,
@@ -173,7 +181,7 @@ def of_window(window: ClosedWindow) -> Values:
 
 def to_window(row: Any) -> ClosedWindow:
     return ClosedWindow(
-        place=Place(row.tenant, row.deployment),
+        key=DeploymentKey(row.tenant, row.deployment),
         number=row.number,
         version=row.version,
         variant=Precision(row.variant),
@@ -186,23 +194,23 @@ def to_window(row: Any) -> ClosedWindow:
     )
 
 
-def of_verdict(told: RolloutVerdict) -> Values:
+def of_verdict(verdict: RolloutVerdict) -> Values:
     return {
-        **of_place(told.place),
-        "rollout": told.rollout,
-        "version": told.version,
-        "step": told.step,
-        "verdict": told.verdict.value,
-        "reason": told.reason,
-        "requests": told.requests,
-        "evidence": [part.model_dump(mode="json") for part in told.evidence],
-        "at": told.at,
+        **key_columns(verdict.key),
+        "rollout": verdict.rollout,
+        "version": verdict.version,
+        "step": verdict.step,
+        "verdict": verdict.verdict.value,
+        "reason": verdict.reason,
+        "requests": verdict.requests,
+        "evidence": [part.model_dump(mode="json") for part in verdict.evidence],
+        "at": verdict.at,
     }
 
 
 def to_verdict(row: Any) -> RolloutVerdict:
     return RolloutVerdict(
-        place=Place(row.tenant, row.deployment),
+        key=DeploymentKey(row.tenant, row.deployment),
         rollout=row.rollout,
         version=row.version,
         step=row.step,

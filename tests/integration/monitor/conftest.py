@@ -31,12 +31,12 @@ from services.kit.persistence.sql.tables import OutboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns, read_timer
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor.app import Adapters, build
-from services.monitor.domain.deployments import Watched
+from services.monitor.domain.deployments import PrimaryVersion
 from services.monitor.domain.drift import Floats
 from services.monitor.errors import BaselineRefused
-from services.monitor.handlers.deployments import follow_deployment
-from services.monitor.handlers.ingest import take_feedback, take_records
-from services.monitor.handlers.maintenance import begin_upkeep
+from services.monitor.handlers.deployments import on_deployment_changed
+from services.monitor.handlers.ingest import on_feedback_received, on_inference_logged
+from services.monitor.handlers.maintenance import schedule_maintenance
 from services.monitor.outbound.store import MIGRATIONS, MonitorStore
 from services.monitor.ports import Ports
 from services.monitor.settings import MonitorSettings
@@ -68,12 +68,12 @@ class FakeBaselines:
     by_variant: dict[tuple[int, Precision], Floats] = field(default_factory=dict)
     away: Exception | None = None
 
-    async def load(self, watched: Watched, variant: Precision) -> Floats:
+    async def load(self, primary: PrimaryVersion, variant: Precision) -> Floats:
         if self.away is not None:
             raise self.away
-        if (watched.version, variant) not in self.by_variant:
-            raise BaselineRefused(version=watched.version, variant=variant, problem="there is none")
-        return self.by_variant[watched.version, variant]
+        if (primary.version, variant) not in self.by_variant:
+            raise BaselineRefused(version=primary.version, variant=variant, problem="there is none")
+        return self.by_variant[primary.version, variant]
 
 
 async def inline(work: Callable[[], T], /) -> T:
@@ -83,7 +83,7 @@ async def inline(work: Callable[[], T], /) -> T:
 
 @dataclass
 class Monitor:
-    """The room under test, driven event by event."""
+    """The service under test, driven event by event."""
 
     store: MonitorStore
     clock: VirtualClock
@@ -122,7 +122,7 @@ class Monitor:
             rollout=rollout,
             reason="test",
         )
-        await follow_deployment(self.envelope(event), self.ports)
+        await on_deployment_changed(self.envelope(event), self.ports)
 
     async def stop(self, draining: int) -> None:
         """The registry wants nothing served; that version drains."""
@@ -134,14 +134,14 @@ class Monitor:
             targets=[_target(draining, Role.DRAINING, 0)],
             reason="test",
         )
-        await follow_deployment(self.envelope(event), self.ports)
+        await on_deployment_changed(self.envelope(event), self.ports)
 
     async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
         event = InferenceLogged(
             deployment=DEPLOYMENT, model="topics", replica="i-1", task="classification", records=list(records)
         )
         envelope = self.envelope(event)
-        await take_records([envelope], self.ports)
+        await on_inference_logged([envelope], self.ports)
         return envelope
 
     async def answer(self, version: int, count: int, *, shift: float = 0.0, variant: Precision | None = None) -> None:
@@ -179,7 +179,7 @@ class Monitor:
 
     async def feedback(self, request: str, label: str, *, given_at: datetime | None = None) -> None:
         event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, given_at=given_at)
-        await take_feedback([self.envelope(event)], self.ports)
+        await on_feedback_received([self.envelope(event)], self.ports)
 
     async def timers(self, kind: str) -> list[Timer]:
         """What is set of this kind."""
@@ -187,7 +187,7 @@ class Monitor:
         async with self.store.reading() as tx:
             return [read_timer(row) for row in await tx.execute(sa.select(table).where(table.c.kind == kind))]
 
-    async def told(self, event: type[E]) -> list[Envelope[E]]:
+    async def outbox(self, event: type[E]) -> list[Envelope[E]]:
         """What stands in the outbox of this type, in order."""
         table = columns(OutboxRow)
         query = sa.select(table).where(table.c.topic == event.topic).order_by(table.c.position)
@@ -210,7 +210,7 @@ async def opened(url: str, home: Path, clock: VirtualClock, inputs: Inputs, *, s
     service = build(settings, adapters)
     assert service.timer_loop is not None
     await database.open()
-    await begin_upkeep(service.ports)
+    await schedule_maintenance(service.ports)
     store = cast("MonitorStore", service.ports.store)
     return Monitor(store, clock, service.ports, baselines, inputs, service.timer_loop)
 

@@ -5,19 +5,19 @@ import pytest
 from services.contracts.artifact import Precision
 from services.contracts.errors import Unavailable
 from services.contracts.events import DriftDetected
-from services.monitor.domain.deployments import Place
+from services.monitor.domain.deployments import DeploymentKey
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.handlers.ingest import take_records
-from services.monitor.handlers.windows import WINDOW_TIMER, examine_window, list_windows
+from services.monitor.handlers.ingest import on_inference_logged
+from services.monitor.handlers.windows import WINDOW_TIMER, list_windows, run_drift_test
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
 
-PLACE = Place("default", DEPLOYMENT)
+KEY = DeploymentKey("default", DEPLOYMENT)
 
 
 async def verdicts(monitor: Monitor) -> list[str]:
     """Of the tested windows, the oldest first."""
-    found = await list_windows(PLACE, 100, monitor.ports)
-    return [window.verdict.value for window in reversed(found) if window.verdict is not None]
+    windows = await list_windows(KEY, 100, monitor.ports)
+    return [window.verdict.value for window in reversed(windows) if window.verdict is not None]
 
 
 async def test_unchanged_traffic_stays_quiet(monitor: Monitor) -> None:
@@ -25,18 +25,18 @@ async def test_unchanged_traffic_stays_quiet(monitor: Monitor) -> None:
     await monitor.answer(1, 350)
     await monitor.pass_time(1)
     assert await verdicts(monitor) == ["quiet"] * 3
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
 
 
-async def test_shifted_traffic_is_told_after_two_windows_and_only_once(monitor: Monitor) -> None:
+async def test_drift_is_published_after_two_windows_of_shifted_traffic_and_only_once(monitor: Monitor) -> None:
     await monitor.serve(1)
     await monitor.answer(1, 130)
     await monitor.answer(1, 470, shift=2.0)
     await monitor.pass_time(1)
     assert (await verdicts(monitor))[0] == "quiet"
     assert (await verdicts(monitor))[-1] == "drifted"
-    (told,) = await monitor.told(DriftDetected)
-    event = told.event
+    (detected,) = await monitor.outbox(DriftDetected)
+    event = detected.event
     assert (event.model, event.version, event.test, event.consecutive) == ("topics", 1, "mmd-rbf", 2)
     assert event.p_value <= event.alpha == 0.01
     assert event.baseline_rows == 200
@@ -51,22 +51,22 @@ async def test_requests_that_were_not_sampled_count_since_the_last_quiet_window(
     await monitor.log(*[monitor.record(1) for _ in range(30)])
     await monitor.answer(1, 200, shift=2.0)
     await monitor.pass_time(1)
-    (told,) = await monitor.told(DriftDetected)
-    assert told.event.requests_since_quiet == 230
+    (detected,) = await monitor.outbox(DriftDetected)
+    assert detected.event.requests_since_quiet == 230
 
 
-async def test_a_batch_told_twice_changes_nothing(monitor: Monitor) -> None:
+async def test_a_batch_delivered_twice_changes_nothing(monitor: Monitor) -> None:
     await monitor.serve(1)
     rows = monitor.inputs.rows(60)
     envelope = await monitor.log(*[monitor.record(1, row=row) for row in rows])
-    await take_records([envelope, envelope], monitor.ports)
+    await on_inference_logged([envelope, envelope], monitor.ports)
     again = monitor.envelope(envelope.event)
-    await take_records([again], monitor.ports)
+    await on_inference_logged([again], monitor.ports)
     async with monitor.store.reading() as tx:
-        watch = await tx.watch(PLACE)
+        watch = await tx.watch(KEY)
         assert watch is not None
         assert watch.series[Precision.INT8].answered == 60
-        assert len(await tx.samples(PLACE, 1)) == 60
+        assert len(await tx.samples(KEY, 1)) == 60
 
 
 async def test_another_version_begins_afresh(monitor: Monitor) -> None:
@@ -75,18 +75,18 @@ async def test_another_version_begins_afresh(monitor: Monitor) -> None:
     await monitor.serve(2)
     await monitor.answer(2, 100)
     await monitor.pass_time(1)
-    found = await list_windows(PLACE, 10, monitor.ports)
-    assert [(window.version, window.verdict) for window in found] == [(2, WindowVerdict.QUIET)]
+    windows = await list_windows(KEY, 10, monitor.ports)
+    assert [(window.version, window.verdict) for window in windows] == [(2, WindowVerdict.QUIET)]
 
 
-async def test_drift_is_told_again_for_the_next_version(monitor: Monitor) -> None:
+async def test_drift_is_published_again_for_the_next_version(monitor: Monitor) -> None:
     await monitor.serve(1)
     await monitor.answer(1, 200, shift=2.0)
     await monitor.pass_time(1)
     await monitor.serve(2)
     await monitor.answer(2, 200, shift=2.0)
     await monitor.pass_time(1)
-    assert [told.event.version for told in await monitor.told(DriftDetected)] == [1, 2]
+    assert [detected.event.version for detected in await monitor.outbox(DriftDetected)] == [1, 2]
 
 
 async def test_a_canary_does_not_disturb_the_windows_of_the_version_that_serves(monitor: Monitor) -> None:
@@ -106,7 +106,7 @@ async def test_an_older_generation_is_passed_over(monitor: Monitor) -> None:
     monitor.generation = 0
     await monitor.serve(1)
     async with monitor.store.reading() as tx:
-        watch = await tx.watch(PLACE)
+        watch = await tx.watch(KEY)
     assert watch is not None
     assert watch.version == 2
 
@@ -132,14 +132,14 @@ async def test_a_window_is_not_tested_before_the_one_that_closed_first(monitor: 
     by_window = {timer.payload["number"]: timer for timer in await monitor.timers(WINDOW_TIMER)}
     assert sorted(by_window) == [1, 2, 3]
     for number in (3, 2, 3):
-        await examine_window(by_window[number], monitor.ports)
+        await run_drift_test(by_window[number], monitor.ports)
         assert await verdicts(monitor) == []
-    await examine_window(by_window[1], monitor.ports)
-    await examine_window(by_window[3], monitor.ports)
+    await run_drift_test(by_window[1], monitor.ports)
+    await run_drift_test(by_window[3], monitor.ports)
     assert await verdicts(monitor) == ["suspect"]
     await monitor.pass_time(1)  # the timers of those that had to wait are still set
     assert await verdicts(monitor) == ["suspect", "quiet", "suspect"]
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
 
 
 async def test_without_a_baseline_windows_are_untested_and_never_alarm(monitor: Monitor) -> None:
@@ -147,12 +147,12 @@ async def test_without_a_baseline_windows_are_untested_and_never_alarm(monitor: 
     await monitor.answer(3, 200, shift=2.0)
     await monitor.pass_time(1)
     assert await verdicts(monitor) == ["untested", "untested"]
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
 
 
 async def windows_of(monitor: Monitor) -> list[tuple[int, str, str]]:
     """Number, variant and verdict of the tested windows, the oldest first."""
-    windows = await list_windows(PLACE, 100, monitor.ports)
+    windows = await list_windows(KEY, 100, monitor.ports)
     return [(one.number, one.variant.value, one.verdict.value) for one in reversed(windows) if one.verdict is not None]
 
 
@@ -166,7 +166,7 @@ async def test_two_variants_of_a_version_fill_windows_of_their_own(monitor: Moni
     await monitor.pass_time(1)
     assert await windows_of(monitor) == [(1, "int8", "quiet"), (2, "fp16", "quiet")]
     async with monitor.store.reading() as tx:
-        watch = await tx.watch(PLACE)
+        watch = await tx.watch(KEY)
     assert watch is not None
     assert {variant: series.number for variant, series in watch.series.items()} == {
         Precision.INT8: 3,
@@ -186,7 +186,7 @@ async def test_a_variant_that_embeds_otherwise_has_not_drifted_from_its_own_base
     await monitor.answer(1, 200, variant=Precision.INT8)
     await monitor.pass_time(1)
     verdicts_of_fp16 = [verdict for _, variant, verdict in await windows_of(monitor) if variant == "fp16"]
-    drifts = [(one.event.version, one.event.variant) for one in await monitor.told(DriftDetected)]
+    drifts = [(one.event.version, one.event.variant) for one in await monitor.outbox(DriftDetected)]
     if own_baseline:
         assert (verdicts_of_fp16, drifts) == (["quiet", "quiet"], [])
     else:
@@ -200,14 +200,14 @@ async def test_low_windows_of_two_variants_are_not_in_a_row(monitor: Monitor) ->
         await monitor.answer(1, 100, shift=2.0, variant=variant)
         await monitor.pass_time(1)
     assert [verdict for _, _, verdict in await windows_of(monitor)] == ["suspect", "suspect"]
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
     await monitor.answer(1, 100, shift=2.0, variant=Precision.FP16)
     await monitor.pass_time(1)
-    (detected,) = await monitor.told(DriftDetected)
+    (detected,) = await monitor.outbox(DriftDetected)
     assert (detected.event.variant, detected.event.requests_since_quiet) == (Precision.FP16, 200)
     await monitor.answer(1, 100, shift=2.0, variant=Precision.INT8)
     await monitor.pass_time(1)
-    assert len(await monitor.told(DriftDetected)) == 1, "one retraining a version, whichever variant drifted first"
+    assert len(await monitor.outbox(DriftDetected)) == 1, "one retraining a version, whichever variant drifted first"
 
 
 async def test_a_variant_without_a_baseline_is_reported_and_compared_with_no_other(
@@ -219,7 +219,7 @@ async def test_a_variant_without_a_baseline_is_reported_and_compared_with_no_oth
     await monitor.pass_time(1)
     assert await windows_of(monitor) == [(1, "fp16", "untested"), (2, "fp16", "untested"), (4, "int8", "quiet")]
     assert "The fp16 baseline of version 1 cannot be used" in caplog.text
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
 
 
 async def test_a_window_waits_for_no_window_of_another_variant(monitor: Monitor) -> None:
@@ -229,7 +229,7 @@ async def test_a_window_waits_for_no_window_of_another_variant(monitor: Monitor)
     await monitor.answer(1, 100, variant=Precision.FP16)
     by_window = {timer.payload["number"]: timer for timer in await monitor.timers(WINDOW_TIMER)}
     assert len(by_window) == 2
-    await examine_window(by_window[max(by_window)], monitor.ports)
+    await run_drift_test(by_window[max(by_window)], monitor.ports)
     assert await windows_of(monitor) == [(max(by_window), "fp16", "quiet")]
 
 
@@ -238,20 +238,20 @@ async def test_the_samples_of_a_tested_window_are_dropped(monitor: Monitor) -> N
     await monitor.answer(1, 130)
     await monitor.pass_time(1)
     async with monitor.store.reading() as tx:
-        assert await tx.samples(PLACE, 1) == ()
-        assert len(await tx.samples(PLACE, 2)) == 30
+        assert await tx.samples(KEY, 1) == ()
+        assert len(await tx.samples(KEY, 2)) == 30
 
 
-async def test_drift_belongs_to_the_story_of_the_version_that_drifted(monitor: Monitor) -> None:
+async def test_drift_belongs_to_the_workflow_of_the_version_that_drifted(monitor: Monitor) -> None:
     await monitor.serve(1)
     async with monitor.store.reading() as tx:
-        watch = await tx.watch(PLACE)
+        watch = await tx.watch(KEY)
     await monitor.answer(1, 200, shift=2.0)
     await monitor.pass_time(1)
-    (told,) = await monitor.told(DriftDetected)
+    (detected,) = await monitor.outbox(DriftDetected)
     assert watch is not None
-    assert told.correlation == watch.story.story
-    assert told.causation.startswith("e-")
+    assert detected.correlation == watch.context.correlation_id
+    assert detected.causation.startswith("e-")
 
 
 async def test_a_stopped_deployment_is_not_watched_and_what_still_arrives_trips_nothing(monitor: Monitor) -> None:
@@ -261,7 +261,7 @@ async def test_a_stopped_deployment_is_not_watched_and_what_still_arrives_trips_
     await monitor.answer(1, 300, shift=2.0)
     await monitor.pass_time(60)
     assert await verdicts(monitor) == []
-    assert await monitor.told(DriftDetected) == []
+    assert await monitor.outbox(DriftDetected) == []
     await monitor.serve(1)
     await monitor.answer(1, 100)
     await monitor.pass_time(1)

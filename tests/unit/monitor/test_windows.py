@@ -44,7 +44,7 @@ def test_a_window_closes_when_it_is_full_and_counts_every_request() -> None:
     assert filled.next_window == 7
 
 
-def test_a_text_asked_again_stays_out() -> None:
+def test_a_repeated_text_stays_out() -> None:
     filled = fill(
         OpenWindow(number=1), [arrival("r1", "Some  Text"), arrival("r2", "some text")], rows=5, next_window=2
     )
@@ -53,7 +53,7 @@ def test_a_text_asked_again_stays_out() -> None:
     assert filled.open.answered == 2
 
 
-def test_a_request_told_again_stays_out() -> None:
+def test_a_repeated_request_stays_out() -> None:
     filled = fill(OpenWindow(number=1), [arrival("r1", "one"), arrival("r1", "two")], rows=5, next_window=2)
     assert len(filled.open.samples) == 1
 
@@ -70,13 +70,13 @@ def test_an_embedding_of_another_width_stays_out() -> None:
 
 
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 7), st.integers(0, 60))
-def test_filling_in_two_goes_equals_filling_in_one(requests: list[int], rows: int, cut: int) -> None:
+def test_filling_in_two_goes_equals_filling_in_one(requests: list[int], rows: int, middle: int) -> None:
     arrivals = [arrival(f"r{number}") for number in requests]
-    whole = fill(OpenWindow(number=1), arrivals, rows, next_window=2)
-    first = fill(OpenWindow(number=1), arrivals[:cut], rows, next_window=2)
-    second = fill(first.open, arrivals[cut:], rows, next_window=first.next_window)
-    assert first.closed + second.closed == whole.closed
-    assert second.open == whole.open
+    in_one = fill(OpenWindow(number=1), arrivals, rows, next_window=2)
+    first = fill(OpenWindow(number=1), arrivals[:middle], rows, next_window=2)
+    second = fill(first.open, arrivals[middle:], rows, next_window=first.next_window)
+    assert first.closed + second.closed == in_one.closed
+    assert second.open == in_one.open
 
 
 def test_an_embedding_survives_the_wire_and_the_table() -> None:
