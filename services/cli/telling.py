@@ -91,9 +91,10 @@ def _inference_completed(body: Body) -> str:
 
 
 def _drift_detected(body: Body) -> str:
+    variant = f" ({body['variant']})" if body.get("variant") else ""
     return (
-        f"drift away from v{body['version']}: {body['test']} p={body['p_value']:.4f} in {body['consecutive']} windows "
-        f"in a row, {body['requests_since_quiet']} requests after the last quiet one"
+        f"drift away from v{body['version']}{variant}: {body['test']} p={body['p_value']:.4f} "
+        f"in {body['consecutive']} windows in a row, {body['requests_since_quiet']} requests after the last quiet one"
     )
 
 

@@ -311,6 +311,7 @@ class DriftDetected(Event):
     model: ModelName
     deployment: DeploymentName
     version: VersionNumber
+    variant: Precision | None = Field(default=None, description="whose traffic it is, compared with its own baseline")
     test: Literal["mmd-rbf"]
     statistic: float
     p_value: float
@@ -318,7 +319,7 @@ class DriftDetected(Event):
     consecutive: int = Field(ge=1, description="windows in a row below alpha")
     window: Window
     baseline_rows: int
-    requests_since_quiet: int = Field(ge=0, description="requests answered since the last quiet window closed")
+    requests_since_quiet: int = Field(ge=0, description="the variant's, since its last quiet window closed")
 
 
 class Verdict(StrEnum):
@@ -334,6 +335,8 @@ class Evidence(Fact):
     pairs: int = Field(ge=0, description="observations the test has used")
     candidate: float = Field(description="the candidate's rate: right answers, errors or slow answers")
     champion: float
+    candidate_variants: list[Precision] = Field(default_factory=list, description="that answered for the candidate")
+    champion_variants: list[Precision] = Field(default_factory=list, description="that answered for the champion")
     e_value_worse: float
     e_value_safe: float
     alpha: float

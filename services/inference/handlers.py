@@ -274,6 +274,7 @@ class _Serving:
             done,
             request_id=self._id,
             version=self._held.key.version,
+            variant=self._held.key.precision,
             source=command.source,
             at=ports.clock.now(),
             latency_ms=(ports.clock.monotonic() - self._started) * 1000,

@@ -13,9 +13,9 @@ from services.monitor.domain.drift import DriftPolicy
 from services.monitor.domain.sequential import Limits
 from services.monitor.domain.slo import BurnPolicy, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.maintenance import schedule_maintenance
 from services.monitor.inbound.events import batches, subscribe, timers
-from services.monitor.inbound.rpc import SERVICE, MonitorRpc
+from services.monitor.inbound.grpc import SERVICE, MonitorRpc
 from services.monitor.outbound.baselines import StoredBaselines, on_a_thread
 from services.monitor.outbound.store import MIGRATIONS, store_on
 from services.monitor.ports import Baselines, Offload, Policy, Ports, Retention
@@ -47,7 +47,7 @@ def build(settings: MonitorSettings, adapters: Adapters = NOTHING_REPLACED) -> S
         policy=policy_of(settings),
         tasks=adapters.tasks,
     )
-    service.part("upkeep", open=partial(begin_upkeep, ports))
+    service.part("maintenance", open=partial(schedule_maintenance, ports))
     service.timers(store, timers(ports))
     service.subscribes(partial(subscribe, ports=ports))
     service.consumes_batches(batches(ports))
@@ -88,7 +88,7 @@ def policy_of(settings: MonitorSettings) -> Policy:
         slow_ms=settings.slow_ms,
         judge_seconds=settings.judge_seconds,
         repeat_seconds=settings.repeat_seconds,
-        upkeep_seconds=settings.upkeep_seconds,
+        maintenance_seconds=settings.maintenance_seconds,
         health_seconds=settings.health_seconds,
         chunk_records=settings.chunk_records,
     )

@@ -25,6 +25,6 @@ class UnknownWindow(NotFound):
 
 
 class BaselineRefused(Invalid):
-    """The baseline of version {version} cannot be used: {problem}."""
+    """The {variant} baseline of version {version} cannot be used: {problem}."""
 
     hint = "train the version again; until then its traffic is not tested for drift"

@@ -1,4 +1,4 @@
-"""What the handlers need of the world."""
+"""What the handlers need from outside."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from services.contracts.artifact import Precision
 from services.contracts.events import Verdict
 from services.contracts.tasks import Tasks
 from services.kit.core.clock import Clock
 from services.kit.persistence.unit_of_work import UnitOfWork
+from services.monitor.domain.deployments import ClosedWindow, DeploymentKey, PrimaryVersion, Watch
 from services.monitor.domain.drift import DriftPolicy, Floats, WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, TimedFeedback
+from services.monitor.domain.observations import Answer, Observation, TimedFeedback
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict
 from services.monitor.domain.slo import BurnPolicy, Counts, Indicator, Objective
 from services.monitor.domain.verdicts import JudgingPolicy
-from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch, Watched
 from services.monitor.domain.windows import Sample
 
 T = TypeVar("T")
@@ -25,7 +27,7 @@ Minute = tuple[int, datetime]
 
 @dataclass(frozen=True)
 class Retention:
-    """How much is kept. Answers wait for late labels and twins; minutes feed objectives and health."""
+    """How much is kept. Answers wait for late feedback and for their pairs; minutes feed objectives and health."""
 
     answer_hours: float = 24.0
     answers: int = 50_000
@@ -36,75 +38,73 @@ class Retention:
 
 
 class Tx(UnitOfWork, Protocol):
-    """Everything is asked for by place, so that no tenant sees another's."""
+    """Everything is read and written by tenant and deployment, so that no tenant sees another's."""
 
-    async def alone(self, place: Place) -> None:
-        """Until this transaction ends no other one that asks the same changes the place: labels and answers that
-        arrive at one moment would miss each other."""
+    async def lock_deployment(self, key: DeploymentKey) -> None:
+        """Held until this transaction ends: feedback and answers that arrive together would miss each other."""
         ...
 
-    async def watch(self, place: Place) -> Watch | None: ...
+    async def watch(self, key: DeploymentKey) -> Watch | None: ...
     async def watches(self) -> list[Watch]: ...
     async def save_watch(self, watch: Watch) -> None: ...
 
-    async def rollout(self, place: Place) -> Rollout | None:
+    async def rollout(self, key: DeploymentKey) -> Rollout | None:
         """The one that is being judged."""
         ...
 
     async def save_rollout(self, rollout: Rollout) -> None:
-        """Replaces whatever rollout the place had."""
+        """Replaces the deployment's current one."""
         ...
 
-    async def drop_rollout(self, place: Place) -> None: ...
+    async def drop_rollout(self, key: DeploymentKey) -> None: ...
 
-    async def known(self, place: Place, requests: Mapping[str, int]) -> dict[str, Known]:
-        """What is known of each of these requests, with how many items each may have; those never heard of are left
-        out."""
+    async def observations(self, key: DeploymentKey, requests: Mapping[str, int]) -> dict[str, Observation]:
+        """Of these requests, with how many items each may have; those without any answer or feedback are left out."""
         ...
 
-    async def known_since(self, place: Place, since: datetime) -> list[Known]:
-        """All requests answered from then on."""
+    async def observations_since(self, key: DeploymentKey, since: datetime) -> list[Observation]:
+        """Of all requests answered from then on."""
         ...
 
-    async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
+    async def add_answers(self, key: DeploymentKey, answers: Sequence[tuple[str, Answer]]) -> None:
         """Each a request and a version's first answer to it."""
         ...
 
-    async def save_feedback(self, place: Place, item: str, judged: TimedFeedback) -> None:
-        """`item` is its key, by which it is found; replaces what was said of it before."""
+    async def save_feedback(self, key: DeploymentKey, item: str, feedback: TimedFeedback) -> None:
+        """`item` names the item across requests; replaces earlier feedback on it."""
         ...
 
-    async def count(self, place: Place, counts: Mapping[Minute, Counts]) -> None:
+    async def count(self, key: DeploymentKey, counts: Mapping[Minute, Counts]) -> None:
         """Adds to the minutes."""
         ...
 
-    async def counts(self, place: Place, since: datetime) -> dict[int, Counts]:
+    async def counts(self, key: DeploymentKey, since: datetime) -> dict[int, Counts]:
         """Sums by version over the minutes that began at or after `since`."""
         ...
 
-    async def samples(self, place: Place, window: int) -> tuple[Sample, ...]:
+    async def samples(self, key: DeploymentKey, window: int) -> tuple[Sample, ...]:
         """In the order they came."""
         ...
 
-    async def add_samples(self, place: Place, window: int, first: int, samples: Sequence[Sample]) -> None:
+    async def add_samples(self, key: DeploymentKey, window: int, first: int, samples: Sequence[Sample]) -> None:
         """`first` is the position of the first of them in its window."""
         ...
 
-    async def drop_samples(self, place: Place, window: int | None = None) -> None:
+    async def drop_samples(self, key: DeploymentKey, window: int | None = None) -> None:
         """Of one window, or of all."""
         ...
 
     async def save_window(self, window: ClosedWindow) -> None: ...
-    async def window(self, place: Place, number: int) -> ClosedWindow | None: ...
+    async def window(self, key: DeploymentKey, number: int) -> ClosedWindow | None: ...
 
-    async def untested(self, place: Place) -> list[int]:
-        """Numbers of the closed windows that wait for their test, in order."""
+    async def untested(self, key: DeploymentKey, variant: Precision) -> list[int]:
+        """Numbers of the variant's closed windows that wait for their test, in order."""
         ...
 
-    async def drop_untested(self, place: Place) -> None: ...
+    async def drop_untested(self, key: DeploymentKey) -> None: ...
 
     async def tested_windows(
-        self, place: Place, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
+        self, key: DeploymentKey, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
     ) -> list[ClosedWindow]:
         """The newest first, with numbers below `before`; 0 is no end, and every version."""
         ...
@@ -113,7 +113,7 @@ class Tx(UnitOfWork, Protocol):
 
     async def verdicts(
         self,
-        place: Place,
+        key: DeploymentKey,
         limit: int,
         *,
         before: int = 0,
@@ -121,17 +121,17 @@ class Tx(UnitOfWork, Protocol):
         verdict: Verdict | None = None,
         rollout: str = "",
     ) -> list[tuple[int, RolloutVerdict]]:
-        """With their numbers, the newest first, below `before`; 0 and empty choose nothing out."""
+        """With their numbers, the newest first, below `before`; 0 and empty do not filter."""
         ...
 
-    async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
-        """Versions and indicators whose breach was told and that have not recovered."""
+    async def breaches(self, key: DeploymentKey) -> set[tuple[int, Indicator]]:
+        """Versions and indicators whose breach was published and that have not recovered."""
         ...
 
-    async def set_breached(self, place: Place, version: int, indicator: Indicator, *, breached: bool) -> None: ...
+    async def set_breached(self, key: DeploymentKey, version: int, indicator: Indicator, *, breached: bool) -> None: ...
 
-    async def forget(self, now: datetime, retention: Retention) -> None:
-        """Drops what is older, or more, than is kept."""
+    async def drop_expired(self, now: datetime, retention: Retention) -> None:
+        """Drops what is older, or more, than retention keeps."""
         ...
 
 
@@ -144,10 +144,11 @@ class Store(Protocol):
 
 
 class Baselines(Protocol):
-    """The embeddings that versions learned from."""
+    """The embeddings of what versions learned from, by each of their variants."""
 
-    async def load(self, watched: Watched) -> Floats:
-        """float32 [rows, width]. Raises BaselineRefused, and Unavailable while the artifact store is away."""
+    async def load(self, primary: PrimaryVersion, variant: Precision) -> Floats:
+        """float32 [rows, width] by that very variant. Raises BaselineRefused where it has none, and Unavailable while
+        the artifact store is away."""
         ...
 
 
@@ -169,7 +170,7 @@ class Policy:
     slow_ms: float
     judge_seconds: float
     repeat_seconds: float
-    upkeep_seconds: float
+    maintenance_seconds: float
     health_seconds: float
     chunk_records: int
 

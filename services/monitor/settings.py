@@ -32,7 +32,7 @@ class MonitorSettings(ServiceSettings):
     latency_tolerance: float = Field(default=0.05, ge=0, lt=1, description="more slow answers than this are worse")
     latency_margin: float = Field(default=0.10, gt=0, lt=1)
     judge_seconds: float = Field(default=0.5, ge=0, description="the least time between two looks at a canary")
-    repeat_seconds: float = Field(default=2.0, gt=0, description="how often a growing promotion is told again")
+    repeat_seconds: float = Field(default=2.0, gt=0, description="how often a growing promotion is published again")
 
     slow_ms: float = Field(default=500.0, gt=0, description="an answer above it is slow")
     good_errors_share: float = Field(default=0.99, gt=0, lt=1, description="promised share without error")
@@ -41,7 +41,7 @@ class MonitorSettings(ServiceSettings):
     burn_long_seconds: float = Field(default=3600.0, ge=60)
     burn_short_seconds: float = Field(default=300.0, ge=60)
     burn_minimum_requests: int = Field(default=50, ge=1)
-    upkeep_seconds: float = Field(default=15.0, gt=0, description="between two checks of the objectives")
+    maintenance_seconds: float = Field(default=15.0, gt=0, description="between two checks of the objectives")
     health_seconds: float = Field(default=3600.0, ge=60, description="how far back health looks")
 
     answer_hours: float = Field(default=24.0, gt=0, description="how long answers wait for their labels")

@@ -4,15 +4,15 @@ from typing import Final
 
 from services.kit.core.metrics import Counter, Gauge, Histogram
 
-TELL_DRIFT: Final = "monitor.tell_drift"
-"""Span: drift is told; a child of the change that brought the drifted version."""
+PUBLISH_DRIFT: Final = "monitor.publish_drift"
+"""Span: drift is published; a child of the change that brought the drifted version."""
 
-TELL_VERDICT: Final = "monitor.tell_verdict"
-"""Span: a verdict is told; a child of the rollout's step."""
+PUBLISH_VERDICT: Final = "monitor.publish_verdict"
+"""Span: a verdict is published; a child of the rollout's step."""
 
 RECORDS: Final = Counter(
     "millrace.monitor.records",
-    "Answered requests taken, by outcome and source; 'repeated' were known already.",
+    "Answered requests ingested, by outcome and source; 'repeated' were known already.",
     ["tenant", "outcome", "source"],
     unit="{record}",
 )
@@ -24,7 +24,7 @@ SAMPLES_LEFT_OUT: Final = Counter(
 )
 FEEDBACK: Final = Counter(
     "millrace.monitor.feedback",
-    "Feedback taken: 'joined' to an answer, or 'early' (no answer yet).",
+    "Feedback ingested: 'joined' to an answer, or 'early' (no answer yet).",
     ["tenant", "state"],
     unit="{judgement}",
 )
@@ -45,13 +45,13 @@ LIKENESS: Final = Histogram(
 WINDOWS: Final = Counter(
     "millrace.monitor.windows",
     "Windows tested for drift, by verdict.",
-    ["tenant", "deployment", "verdict"],
+    ["tenant", "deployment", "variant", "verdict"],
     unit="{window}",
 )
 WINDOW_P_VALUE: Final = Gauge(
     "millrace.monitor.window_p_value",
-    "Of the latest window; at or below alpha in two in a row is drift.",
-    ["tenant", "deployment"],
+    "Of the variant's latest window; at or below alpha in two in a row is drift.",
+    ["tenant", "deployment", "variant"],
     unit="1",
 )
 WINDOW_SECONDS: Final = Histogram(
@@ -62,10 +62,13 @@ WINDOW_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 DRIFTS: Final = Counter(
-    "millrace.monitor.drifts", "Drifts told, at most one a version.", ["tenant", "deployment"], unit="{drift}"
+    "millrace.monitor.drifts", "Drifts published, at most one a version.", ["tenant", "deployment"], unit="{drift}"
 )
 VERDICTS: Final = Counter(
-    "millrace.monitor.verdicts", "Verdicts on canaries told.", ["tenant", "deployment", "verdict"], unit="{verdict}"
+    "millrace.monitor.verdicts",
+    "Verdicts on canaries published.",
+    ["tenant", "deployment", "verdict"],
+    unit="{verdict}",
 )
 BURN_RATE: Final = Gauge(
     "millrace.monitor.burn_rate",
@@ -75,7 +78,7 @@ BURN_RATE: Final = Gauge(
 )
 BREACHES: Final = Counter(
     "millrace.monitor.breaches",
-    "Breached objectives told.",
+    "Breached objectives published.",
     ["tenant", "deployment", "indicator"],
     unit="{breach}",
 )

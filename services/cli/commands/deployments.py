@@ -435,13 +435,14 @@ def _show(session: Session, told: dict[str, Any]) -> None:
 
 def _windows(session: Session, found: list[dict[str, Any]]) -> None:
     session.out.table(
-        ["window", "version", "rows", "p value", "verdict", "closed"],
+        ["window", "version", "variant", "rows", "p value", "verdict", "closed"],
         [
-            (one["number"], one["version"], one["rows"], one["p_value"], one["verdict"], one.get("closed_at"))
+            (one["number"], one["version"], one["variant"], one["rows"], one["p_value"], one["verdict"],
+             one.get("closed_at"))
             for one in found
         ],
         empty="no windows yet",
-    )
+    )  # fmt: skip
 
 
 def _verdicts(session: Session, found: list[dict[str, Any]]) -> None:

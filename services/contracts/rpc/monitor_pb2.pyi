@@ -202,13 +202,14 @@ class DriftWindow(_message.Message):
     WINDOW_ROWS_FIELD_NUMBER: _builtins.int
     PERMUTATIONS_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     version: _builtins.int
     rows: _builtins.int
     statistic: _builtins.float
     p_value: _builtins.float
     verdict: _builtins.str
-    """quiet, suspect, drifted"""
+    """quiet, suspect, drifted, untested"""
     test: _builtins.str
     """mmd-rbf; empty where it could not be tested"""
     bandwidth: _builtins.float
@@ -218,6 +219,8 @@ class DriftWindow(_message.Message):
     permutations: _builtins.int
     answered: _builtins.int
     """requests since the window before, those not sampled among them"""
+    variant: _builtins.str
+    """whose traffic it is: fp32, fp16, int8 or int4"""
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -239,10 +242,11 @@ class DriftWindow(_message.Message):
         window_rows: _builtins.int = ...,
         permutations: _builtins.int = ...,
         answered: _builtins.int = ...,
+        variant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "bandwidth", b"bandwidth", "baseline_rows", b"baseline_rows", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "permutations", b"permutations", "rows", b"rows", "statistic", b"statistic", "test", b"test", "verdict", b"verdict", "version", b"version", "window_rows", b"window_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "bandwidth", b"bandwidth", "baseline_rows", b"baseline_rows", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "permutations", b"permutations", "rows", b"rows", "statistic", b"statistic", "test", b"test", "variant", b"variant", "verdict", b"verdict", "version", b"version", "window_rows", b"window_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from services.contracts.artifact import Precision
 from services.contracts.names import RequestId, VersionNumber
 from services.contracts.training import Fact
 
@@ -35,6 +36,7 @@ class InferenceRecord(Fact):
 
     request: RequestId
     version: VersionNumber
+    variant: Precision | None = Field(default=None, description="that answered; unset by replicas that do not say it")
     source: Source = Field(
         default=Source.LIVE, description="only live requests say something of the traffic; a mirrored one compares"
     )

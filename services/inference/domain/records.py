@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from services.contracts.artifact import Precision
 from services.contracts.events import InferenceLogged
 from services.contracts.names import DEFAULT_TENANT
 from services.contracts.tasks.records import InferenceRecord, Source, representative
@@ -59,6 +60,7 @@ def record_of(
     *,
     request_id: str,
     version: int,
+    variant: Precision,
     source: Source,
     at: datetime,
     latency_ms: float,
@@ -69,6 +71,7 @@ def record_of(
     return InferenceRecord(
         request=request_id,
         version=version,
+        variant=variant,
         source=source,
         at=at,
         latency_ms=round(latency_ms, 3),

@@ -28,7 +28,7 @@ class WindowVerdict(StrEnum):
     SUSPECT = "suspect"
     DRIFTED = "drifted"
     UNTESTED = "untested"
-    """There was nothing to compare with: the version's baseline could not be read."""
+    """There was nothing to compare with: the variant has no baseline that can be read."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 Doubles: TypeAlias = NDArray[np.float64]
 
 E_VALUE_LIMIT: Final = 1e12
-"""Larger e-values are told as this: they decide nothing more, and infinity has no JSON."""
+"""Larger e-values are cut to this: they decide nothing more, and infinity has no JSON."""
 
 BETS: Final = 128
 """Points of the mixture over the size of the bet."""
@@ -101,8 +101,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the outcomes show so far."""
+class SequentialResult:
+    """What the outcomes of one indicator show so far."""
 
     outcomes: Outcomes
     e_worse: float
@@ -111,7 +111,7 @@ class Comparison:
     decision: Decision
 
 
-def compare(outcomes: Outcomes, limits: Limits, *, paired_share: float) -> Comparison:
+def compare(outcomes: Outcomes, limits: Limits, *, paired_share: float) -> SequentialResult:
     """Weigh both kinds of evidence: `paired_share` on the pairs, the rest on the arms.
 
     An average of e-values is an e-value whatever their dependence, so long as the share is fixed before the outcomes
@@ -134,7 +134,7 @@ def compare(outcomes: Outcomes, limits: Limits, *, paired_share: float) -> Compa
         decision = Decision.SAFE
     elif worse >= 1 / limits.alpha:
         decision = Decision.WORSE
-    return Comparison(outcomes, worse, safe, limits, decision)
+    return SequentialResult(outcomes, worse, safe, limits, decision)
 
 
 def _mixed(paired_share: float, paired: Doubles, arms: float) -> float:

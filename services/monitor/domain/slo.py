@@ -5,7 +5,7 @@ for burn rates over a long and a short window.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -55,10 +55,6 @@ class Counts:
         )
 
 
-def summed(counts: Iterable[Counts]) -> Counts:
-    return sum(counts, Counts())
-
-
 @dataclass(frozen=True)
 class Objective:
     """`good_share` of the requests is promised: answered without error, or answered within the latency limit."""
@@ -73,7 +69,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class BurnPolicy:
-    """A breach is told when the budget burns at `fast_burn` over the long and the short window alike.
+    """A breach is published when the budget burns at `fast_burn` over the long and the short window alike.
 
     The long window says that it matters, the short one that it still goes on. 14.4 uses 2% of a 30 days' budget in an
     hour. `minimum_requests` in the long window keep a single failure at night from being an incident.
@@ -88,7 +84,7 @@ class BurnPolicy:
 class Burn(StrEnum):
     BREACHED = "breached"
     RECOVERED = "recovered"
-    """The short window burns no faster than the budget allows: a new breach is news again."""
+    """The short window burns no faster than the budget allows: another breach is published again."""
     BETWEEN = "between"
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.contracts.events import Evidence, Verdict
-from services.monitor.domain.ledger import Tally
-from services.monitor.domain.sequential import Comparison, Decision, Limits, compare
+from services.monitor.domain.comparisons import UNKNOWN_VARIANTS, ComparedVariants, Tally
+from services.monitor.domain.sequential import Decision, Limits, SequentialResult, compare
 
 IndicatorName = Literal["correctness", "errors", "latency"]
 
@@ -49,58 +49,67 @@ class Judgement:
     evidence: tuple[Evidence, ...]
 
 
-def judge(tally: Tally, *, requests: int, policy: JudgingPolicy, mirrors: bool) -> Judgement:
-    """Weigh the tally of a rollout. `requests` are the candidate's in this step."""
+def judge(
+    tally: Tally,
+    *,
+    requests: int,
+    policy: JudgingPolicy,
+    mirrors: bool,
+    variants: ComparedVariants = UNKNOWN_VARIANTS,
+) -> Judgement:
+    """Weigh the tally of a rollout. `requests` are the candidate's in this step; the evidence names the `variants`."""
     paired = policy.mirrored_share if mirrors else 0.0
-    comparisons: dict[IndicatorName, Comparison] = {
+    results: dict[IndicatorName, SequentialResult] = {
         "correctness": compare(tally.correctness, policy.correctness, paired_share=paired),
         "errors": compare(tally.errors, policy.errors, paired_share=paired),
         "latency": compare(tally.latency, policy.latency, paired_share=0.0),
     }
-    verdict, reason = _weigh(comparisons, requests, policy)
-    return Judgement(verdict, reason, tuple(evidence_of(name, found) for name, found in comparisons.items()))
+    verdict, reason = _weigh(results, requests, policy)
+    return Judgement(verdict, reason, tuple(evidence_of(name, result, variants) for name, result in results.items()))
 
 
-def _weigh(comparisons: dict[IndicatorName, Comparison], requests: int, policy: JudgingPolicy) -> tuple[Verdict, str]:
-    worse = [name for name, found in comparisons.items() if found.decision is Decision.WORSE]
+def _weigh(results: dict[IndicatorName, SequentialResult], requests: int, policy: JudgingPolicy) -> tuple[Verdict, str]:
+    worse = [name for name, result in results.items() if result.decision is Decision.WORSE]
     if worse:
-        return Verdict.ROLL_BACK, "; ".join(_told(name, comparisons[name], "shown worse") for name in worse)
+        return Verdict.ROLL_BACK, "; ".join(_statement(name, results[name], "shown worse") for name in worse)
     if requests < policy.minimum_requests:
         return Verdict.HOLD, f"thin evidence: fewer than {policy.minimum_requests} requests in this step"
-    labelled = comparisons["correctness"].outcomes.observed > 0
+    labelled = results["correctness"].outcomes.observed > 0
     needed: tuple[IndicatorName, ...] = ("correctness",) if labelled or policy.require_labels else _GUARDS
-    missing = [name for name in needed if comparisons[name].decision is not Decision.SAFE]
+    missing = [name for name in needed if results[name].decision is not Decision.SAFE]
     if missing:
-        return Verdict.HOLD, "; ".join(_missing(name, comparisons[name]) for name in missing)
-    above = [name for name in _GUARDS if _stands_above(comparisons[name])]
+        return Verdict.HOLD, "; ".join(_missing(name, results[name]) for name in missing)
+    above = [name for name in _GUARDS if _stands_above(results[name])]
     if above:
         return Verdict.HOLD, " and ".join(f"{_COUNTED[name]} stand above the champion's" for name in above)
-    return Verdict.PROMOTE, "; ".join(_told(name, comparisons[name], "shown safe") for name in needed)
+    return Verdict.PROMOTE, "; ".join(_statement(name, results[name], "shown safe") for name in needed)
 
 
-def _stands_above(found: Comparison) -> bool:
-    if found.decision is Decision.SAFE:
+def _stands_above(result: SequentialResult) -> bool:
+    if result.decision is Decision.SAFE:
         return False
-    return found.outcomes.candidate_rate > found.outcomes.champion_rate + found.limits.margin
+    return result.outcomes.candidate_rate > result.outcomes.champion_rate + result.limits.margin
 
 
-def _missing(name: IndicatorName, found: Comparison) -> str:
-    if not found.outcomes.observed:
+def _missing(name: IndicatorName, result: SequentialResult) -> str:
+    if not result.outcomes.observed:
         return "thin evidence: no labelled feedback yet" if name == "correctness" else f"thin evidence: no {name} yet"
     return f"thin evidence: {name} not yet decided"
 
 
-def _told(name: IndicatorName, found: Comparison, what: str) -> str:
-    evidence = evidence_of(name, found)
+def _statement(name: IndicatorName, result: SequentialResult, what: str) -> str:
+    evidence = evidence_of(name, result)
     return (
         f"{name} {what}: {evidence.candidate:.1%} {_COUNTED[name]} against {evidence.champion:.1%} "
         f"over {evidence.pairs} requests"
     )
 
 
-def evidence_of(name: IndicatorName, found: Comparison) -> Evidence:
+def evidence_of(
+    name: IndicatorName, result: SequentialResult, variants: ComparedVariants = UNKNOWN_VARIANTS
+) -> Evidence:
     """In the words of the contract: rates of right answers for correctness, of bad ones for the others."""
-    outcomes = found.outcomes
+    outcomes = result.outcomes
     candidate, champion = outcomes.candidate_rate, outcomes.champion_rate
     if name == "correctness":
         candidate = 1 - candidate if outcomes.observed else 0.0
@@ -110,8 +119,10 @@ def evidence_of(name: IndicatorName, found: Comparison) -> Evidence:
         pairs=outcomes.observed,
         candidate=candidate,
         champion=champion,
-        e_value_worse=found.e_worse,
-        e_value_safe=found.e_safe,
-        alpha=found.limits.alpha,
-        decision=found.decision.value,
+        candidate_variants=sorted(variants.candidate),
+        champion_variants=sorted(variants.champion),
+        e_value_worse=result.e_worse,
+        e_value_safe=result.e_safe,
+        alpha=result.limits.alpha,
+        decision=result.decision.value,
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from services.contracts.artifact import Precision
 from services.monitor.domain.drift import Floats
 
 SAME_INPUT_COSINE: Final = 0.9995
@@ -30,9 +31,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An answered request, with its input where it was sampled."""
+    """An answered request, with its input where it was sampled. `variant` answered."""
 
     request: str
+    variant: Precision
     sample: Sample | None = None
 
 
@@ -47,14 +49,16 @@ class OpenWindow:
 
 @dataclass(frozen=True)
 class Filled:
-    """What became of the arrivals. `repeated` is how many samples were left out as repetitions."""
+    """What became of the arrivals. `repeated` is how many samples were left out as repetitions; `next_window` is the
+    number that the next window gets."""
 
     closed: tuple[OpenWindow, ...]
     open: OpenWindow
     repeated: int
+    next_window: int
 
 
-def fill(window: OpenWindow, arrivals: Sequence[Arrival], rows: int) -> Filled:
+def fill(window: OpenWindow, arrivals: Sequence[Arrival], rows: int, *, next_window: int) -> Filled:
     """Put the arrivals into the window; each time it holds `rows` samples it closes and the next one opens.
 
     A sample stays out when its request or its text is in the window already: repetitions make any test reject.
@@ -70,8 +74,9 @@ def fill(window: OpenWindow, arrivals: Sequence[Arrival], rows: int) -> Filled:
             repeated += 1
         elif len(gathering.samples) >= rows:
             closed.append(gathering.window())
-            gathering = _Gathering(OpenWindow(number=gathering.number + 1))
-    return Filled(closed=tuple(closed), open=gathering.window(), repeated=repeated)
+            gathering = _Gathering(OpenWindow(number=next_window))
+            next_window += 1
+    return Filled(tuple(closed), gathering.window(), repeated, next_window)
 
 
 class _Gathering:

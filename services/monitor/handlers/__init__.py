@@ -1,2 +1,1 @@
-"""The monitor's use cases. Records and labels come in (`taking`), fill windows (`drifting`) and weigh on canaries
-(`judging`); objectives are checked at intervals (`upkeep`); anyone with a key may look (`showing`)."""
+"""The use cases of the monitor, a file a noun."""

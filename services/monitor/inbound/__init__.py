@@ -1,1 +1,1 @@
-"""The monitor's doors: events, timers and gRPC."""
+"""Where events, timers and gRPC requests come in."""

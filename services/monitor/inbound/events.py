@@ -9,10 +9,7 @@ from services.contracts.events import DeploymentChanged, FeedbackReceived, Infer
 from services.kit.jobs.timers import Handle
 from services.kit.messaging.batch_consumer import BatchHandler
 from services.kit.messaging.envelope import Envelope
-from services.monitor.handlers.drifting import WINDOW_TIMER, examine_window
-from services.monitor.handlers.judging import JUDGE_TIMER, judge_canary
-from services.monitor.handlers.taking import follow_deployment, note_failed_training, take_feedback, take_records
-from services.monitor.handlers.upkeep import UPKEEP_TIMER, keep_up
+from services.monitor.handlers import deployments, ingest, maintenance, runs, verdicts, windows
 from services.monitor.ports import Ports
 
 
@@ -23,24 +20,24 @@ def subscribe(broker: KafkaBroker, ports: Ports) -> None:
         "deployment.changed", group_id="millrace.monitor.deployment.changed", auto_offset_reset="earliest"
     )
     async def on_deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
-        await follow_deployment(envelope, ports)
+        await deployments.on_deployment_changed(envelope, ports)
 
     @broker.subscriber("training.failed", group_id="millrace.monitor.training.failed", auto_offset_reset="earliest")
     async def on_training_failed(envelope: Envelope[TrainingFailed]) -> None:
-        await note_failed_training(envelope, ports)
+        await runs.on_training_failed(envelope, ports)
 
 
 def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:
-    """Topics of volume, each read in batches by a reader of its own: a backlog of them delays no control event."""
+    """Topics of volume, each read in batches by a consumer of its own: a backlog of them delays no control event."""
     return {
-        InferenceLogged: partial(take_records, ports=ports),
-        FeedbackReceived: partial(take_feedback, ports=ports),
+        InferenceLogged: partial(ingest.on_inference_logged, ports=ports),
+        FeedbackReceived: partial(ingest.on_feedback_received, ports=ports),
     }
 
 
 def timers(ports: Ports) -> Mapping[str, Handle]:
     return {
-        WINDOW_TIMER: partial(examine_window, ports=ports),
-        JUDGE_TIMER: partial(judge_canary, ports=ports),
-        UPKEEP_TIMER: partial(keep_up, ports=ports),
+        windows.WINDOW_TIMER: partial(windows.run_drift_test, ports=ports),
+        verdicts.JUDGE_TIMER: partial(verdicts.judge_canary, ports=ports),
+        maintenance.MAINTENANCE_TIMER: partial(maintenance.run_maintenance, ports=ports),
     }

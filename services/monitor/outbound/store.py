@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
+from services.contracts.artifact import Precision
 from services.contracts.events import InferenceLogged, Verdict
 from services.contracts.tasks.feedback import item_keys
 from services.kit.core.clock import Clock
@@ -17,12 +18,13 @@ from services.kit.persistence.sql.database import Database
 from services.kit.persistence.sql.store import SqlStore
 from services.kit.persistence.sql.tables import InboxRow
 from services.kit.persistence.sql.unit_of_work import SqlUnitOfWork, columns
+from services.monitor.domain.deployments import ClosedWindow, DeploymentKey, Watch
 from services.monitor.domain.drift import WindowVerdict
-from services.monitor.domain.ledger import Answer, Known, TimedFeedback
+from services.monitor.domain.observations import Answer, Observation, TimedFeedback
+from services.monitor.domain.rollouts import Rollout, RolloutVerdict
 from services.monitor.domain.slo import Counts, Indicator
-from services.monitor.domain.watching import ClosedWindow, Place, Rollout, RolloutVerdict, Watch
 from services.monitor.domain.windows import Sample
-from services.monitor.outbound import rows
+from services.monitor.outbound import converters
 from services.monitor.outbound.tables import (
     AnswerRow,
     BreachRow,
@@ -37,16 +39,16 @@ from services.monitor.outbound.tables import (
 from services.monitor.ports import Minute, Retention
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-PLACE: Final = ["tenant", "deployment"]
+KEY_COLUMNS: Final = ["tenant", "deployment"]
 IN_LIST: Final = 500
 """Names a query: both databases take more, none gets faster."""
 
 Condition: TypeAlias = sa.ColumnElement[bool]
 
 
-def at(table: type[SQLModel], place: Place) -> Condition:
+def of_deployment(table: type[SQLModel], key: DeploymentKey) -> Condition:
     c = columns(table).c
-    return sa.and_(c.tenant == place.tenant, c.deployment == place.deployment)
+    return sa.and_(c.tenant == key.tenant, c.deployment == key.deployment)
 
 
 class MonitorTx(SqlUnitOfWork):
@@ -58,139 +60,151 @@ class MonitorTx(SqlUnitOfWork):
     async def _drop(self, table: type[SQLModel], condition: Condition) -> None:
         await self.execute(sa.delete(columns(table)).where(condition))
 
-    async def alone(self, place: Place) -> None:
+    async def lock_deployment(self, key: DeploymentKey) -> None:
         if self.session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time anyway
-            name = f"monitor/{place.tenant}/{place.deployment}"
+            name = f"monitor/{key.tenant}/{key.deployment}"
             await self.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
 
     # --- what is watched
 
-    async def watch(self, place: Place) -> Watch | None:
-        row = await self._first(WatchRow, at(WatchRow, place))
-        return rows.to_watch(row) if row is not None else None
+    async def watch(self, key: DeploymentKey) -> Watch | None:
+        row = await self._first(WatchRow, of_deployment(WatchRow, key))
+        return converters.to_watch(row) if row is not None else None
 
     async def watches(self) -> list[Watch]:
         table = columns(WatchRow)
-        found = await self.execute(sa.select(table).order_by(table.c.tenant, table.c.deployment))
-        return [rows.to_watch(row) for row in found]
+        rows = await self.execute(sa.select(table).order_by(table.c.tenant, table.c.deployment))
+        return [converters.to_watch(row) for row in rows]
 
     async def save_watch(self, watch: Watch) -> None:
-        await self.upsert(WatchRow, rows.of_watch(watch), keys=PLACE)
+        await self.upsert(WatchRow, converters.of_watch(watch), keys=KEY_COLUMNS)
 
-    async def rollout(self, place: Place) -> Rollout | None:
-        row = await self._first(RolloutRow, at(RolloutRow, place))
-        return rows.to_rollout(row) if row is not None else None
+    async def rollout(self, key: DeploymentKey) -> Rollout | None:
+        row = await self._first(RolloutRow, of_deployment(RolloutRow, key))
+        return converters.to_rollout(row) if row is not None else None
 
     async def save_rollout(self, rollout: Rollout) -> None:
-        await self.upsert(RolloutRow, rows.of_rollout(rollout), keys=PLACE)
+        await self.upsert(RolloutRow, converters.of_rollout(rollout), keys=KEY_COLUMNS)
 
-    async def drop_rollout(self, place: Place) -> None:
-        await self._drop(RolloutRow, at(RolloutRow, place))
+    async def drop_rollout(self, key: DeploymentKey) -> None:
+        await self._drop(RolloutRow, of_deployment(RolloutRow, key))
 
     # --- requests
 
-    async def known(self, place: Place, requests: Mapping[str, int]) -> dict[str, Known]:
-        found: dict[str, Known] = defaultdict(Known)
+    async def observations(self, key: DeploymentKey, requests: Mapping[str, int]) -> dict[str, Observation]:
+        observations: dict[str, Observation] = defaultdict(Observation)
         a, f = columns(AnswerRow), columns(FeedbackRow)
         for some in _in_parts(sorted(requests)):
-            mine = sa.select(a).where(at(AnswerRow, place), a.c.request.in_(some)).order_by(a.c.at, a.c.version)
+            mine = (
+                sa.select(a).where(of_deployment(AnswerRow, key), a.c.request.in_(some)).order_by(a.c.at, a.c.version)
+            )
             for row in await self.execute(mine):
-                found[row.request] = found[row.request].with_answer(rows.to_answer(row))
-        items = _items(requests, found)
+                observations[row.request] = observations[row.request].with_answer(converters.to_answer(row))
+        items = _items(requests, observations)
         for some in _in_parts(sorted(items)):
-            for row in await self.execute(sa.select(f).where(at(FeedbackRow, place), f.c.item.in_(some))):
+            for row in await self.execute(sa.select(f).where(of_deployment(FeedbackRow, key), f.c.item.in_(some))):
                 for request, item in items[row.item]:
-                    found[request] = found[request].with_feedback(item, rows.to_feedback(row))
-        return dict(found)
+                    observations[request] = observations[request].with_feedback(item, converters.to_feedback(row))
+        return dict(observations)
 
-    async def known_since(self, place: Place, since: datetime) -> list[Known]:
+    async def observations_since(self, key: DeploymentKey, since: datetime) -> list[Observation]:
         a = columns(AnswerRow)
-        names = await self.execute(sa.select(a.c.request).where(at(AnswerRow, place), a.c.at >= since).distinct())
-        known = await self.known(place, dict.fromkeys(names.scalars(), 1))
-        return [known[name] for name in sorted(known)]
+        names = await self.execute(
+            sa.select(a.c.request).where(of_deployment(AnswerRow, key), a.c.at >= since).distinct()
+        )
+        observations = await self.observations(key, dict.fromkeys(names.scalars(), 1))
+        return [observations[name] for name in sorted(observations)]
 
-    async def add_answers(self, place: Place, answers: Sequence[tuple[str, Answer]]) -> None:
+    async def add_answers(self, key: DeploymentKey, answers: Sequence[tuple[str, Answer]]) -> None:
         if answers:
-            values = [rows.of_answer(place, request, answer) for request, answer in answers]
+            values = [converters.of_answer(key, request, answer) for request, answer in answers]
             await self._insert_many(AnswerRow, values)
 
-    async def save_feedback(self, place: Place, item: str, judged: TimedFeedback) -> None:
-        values = {**rows.of_feedback(place, item, judged), "at": self._clock.now()}
-        await self.upsert(FeedbackRow, values, keys=[*PLACE, "item"])
+    async def save_feedback(self, key: DeploymentKey, item: str, feedback: TimedFeedback) -> None:
+        values = {**converters.of_feedback(key, item, feedback), "at": self._clock.now()}
+        await self.upsert(FeedbackRow, values, keys=[*KEY_COLUMNS, "item"])
 
     async def _insert_many(self, table: type[SQLModel], values: list[dict[str, Any]]) -> None:
         connection = await self.session.connection()
         await connection.execute(sa.insert(columns(table)), values)
 
-    async def count(self, place: Place, counts: Mapping[Minute, Counts]) -> None:
-        keys = [*PLACE, "version", "minute"]
+    async def count(self, key: DeploymentKey, counts: Mapping[Minute, Counts]) -> None:
+        keys = [*KEY_COLUMNS, "version", "minute"]
         m = columns(MinuteRow)
         for (version, minute), added in sorted(counts.items()):
             row = await self._first(
-                MinuteRow, sa.and_(at(MinuteRow, place), m.c.version == version, m.c.minute == minute)
+                MinuteRow, sa.and_(of_deployment(MinuteRow, key), m.c.version == version, m.c.minute == minute)
             )
-            total = added if row is None else rows.to_counts(row) + added
-            values = {**rows.of_place(place), "version": version, "minute": minute, **rows.of_counts(total)}
+            total = added if row is None else converters.to_counts(row) + added
+            values = {
+                **converters.key_columns(key),
+                "version": version,
+                "minute": minute,
+                **converters.of_counts(total),
+            }
             await self.upsert(MinuteRow, values, keys=keys)
 
-    async def counts(self, place: Place, since: datetime) -> dict[int, Counts]:
+    async def counts(self, key: DeploymentKey, since: datetime) -> dict[int, Counts]:
         m = columns(MinuteRow)
-        found: dict[int, Counts] = defaultdict(Counts)
-        for row in await self.execute(sa.select(m).where(at(MinuteRow, place), m.c.minute >= since)):
-            found[row.version] += rows.to_counts(row)
-        return dict(found)
+        by_version: dict[int, Counts] = defaultdict(Counts)
+        for row in await self.execute(sa.select(m).where(of_deployment(MinuteRow, key), m.c.minute >= since)):
+            by_version[row.version] += converters.to_counts(row)
+        return dict(by_version)
 
     # --- windows
 
-    async def samples(self, place: Place, window: int) -> tuple[Sample, ...]:
+    async def samples(self, key: DeploymentKey, window: int) -> tuple[Sample, ...]:
         s = columns(SampleRow)
-        query = sa.select(s).where(at(SampleRow, place), s.c.window == window).order_by(s.c.position)
-        return tuple(rows.to_sample(row) for row in await self.execute(query))
+        query = sa.select(s).where(of_deployment(SampleRow, key), s.c.window == window).order_by(s.c.position)
+        return tuple(converters.to_sample(row) for row in await self.execute(query))
 
-    async def add_samples(self, place: Place, window: int, first: int, samples: Sequence[Sample]) -> None:
+    async def add_samples(self, key: DeploymentKey, window: int, first: int, samples: Sequence[Sample]) -> None:
         if samples:
             numbered = enumerate(samples, start=first)
-            values = [rows.of_sample(place, window, position, sample) for position, sample in numbered]
+            values = [converters.of_sample(key, window, position, sample) for position, sample in numbered]
             await self._insert_many(SampleRow, values)
 
-    async def drop_samples(self, place: Place, window: int | None = None) -> None:
-        mine = at(SampleRow, place)
+    async def drop_samples(self, key: DeploymentKey, window: int | None = None) -> None:
+        mine = of_deployment(SampleRow, key)
         await self._drop(SampleRow, mine if window is None else sa.and_(mine, columns(SampleRow).c.window == window))
 
     async def save_window(self, window: ClosedWindow) -> None:
-        await self.upsert(WindowRow, rows.of_window(window), keys=[*PLACE, "number"])
+        await self.upsert(WindowRow, converters.of_window(window), keys=[*KEY_COLUMNS, "number"])
 
-    async def window(self, place: Place, number: int) -> ClosedWindow | None:
-        row = await self._first(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.number == number))
-        return rows.to_window(row) if row is not None else None
+    async def window(self, key: DeploymentKey, number: int) -> ClosedWindow | None:
+        row = await self._first(
+            WindowRow, sa.and_(of_deployment(WindowRow, key), columns(WindowRow).c.number == number)
+        )
+        return converters.to_window(row) if row is not None else None
 
-    async def untested(self, place: Place) -> list[int]:
+    async def untested(self, key: DeploymentKey, variant: Precision) -> list[int]:
         w = columns(WindowRow)
-        query = sa.select(w.c.number).where(at(WindowRow, place), w.c.verdict.is_(None)).order_by(w.c.number)
+        waiting = sa.and_(of_deployment(WindowRow, key), w.c.variant == variant.value, w.c.verdict.is_(None))
+        query = sa.select(w.c.number).where(waiting).order_by(w.c.number)
         return list((await self.execute(query)).scalars())
 
-    async def drop_untested(self, place: Place) -> None:
-        await self._drop(WindowRow, sa.and_(at(WindowRow, place), columns(WindowRow).c.verdict.is_(None)))
+    async def drop_untested(self, key: DeploymentKey) -> None:
+        await self._drop(WindowRow, sa.and_(of_deployment(WindowRow, key), columns(WindowRow).c.verdict.is_(None)))
 
     async def tested_windows(
-        self, place: Place, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
+        self, key: DeploymentKey, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
     ) -> list[ClosedWindow]:
         w = columns(WindowRow)
-        query = sa.select(w).where(at(WindowRow, place), w.c.verdict.is_not(None))
-        query = _chosen(query, w, version=version, verdict=verdict)
+        query = sa.select(w).where(of_deployment(WindowRow, key), w.c.verdict.is_not(None))
+        query = _filtered(query, w, version=version, verdict=verdict)
         if before:
             query = query.where(w.c.number < before)
-        found = await self.execute(query.order_by(w.c.number.desc()).limit(limit))
-        return [rows.to_window(row) for row in found]
+        rows = await self.execute(query.order_by(w.c.number.desc()).limit(limit))
+        return [converters.to_window(row) for row in rows]
 
     # --- verdicts and objectives
 
     async def add_verdict(self, verdict: RolloutVerdict) -> None:
-        await self._insert_many(VerdictRow, [rows.of_verdict(verdict)])
+        await self._insert_many(VerdictRow, [converters.of_verdict(verdict)])
 
     async def verdicts(
         self,
-        place: Place,
+        key: DeploymentKey,
         limit: int,
         *,
         before: int = 0,
@@ -199,28 +213,30 @@ class MonitorTx(SqlUnitOfWork):
         rollout: str = "",
     ) -> list[tuple[int, RolloutVerdict]]:
         v = columns(VerdictRow)
-        query = _chosen(sa.select(v).where(at(VerdictRow, place)), v, version=version, verdict=verdict, rollout=rollout)
+        query = _filtered(
+            sa.select(v).where(of_deployment(VerdictRow, key)), v, version=version, verdict=verdict, rollout=rollout
+        )
         if before:
             query = query.where(v.c.id < before)
-        found = await self.execute(query.order_by(v.c.id.desc()).limit(limit))
-        return [(row.id, rows.to_verdict(row)) for row in found]
+        rows = await self.execute(query.order_by(v.c.id.desc()).limit(limit))
+        return [(row.id, converters.to_verdict(row)) for row in rows]
 
-    async def breached(self, place: Place) -> set[tuple[int, Indicator]]:
-        found = await self.execute(sa.select(columns(BreachRow)).where(at(BreachRow, place)))
-        return {(row.version, Indicator(row.indicator)) for row in found}
+    async def breaches(self, key: DeploymentKey) -> set[tuple[int, Indicator]]:
+        rows = await self.execute(sa.select(columns(BreachRow)).where(of_deployment(BreachRow, key)))
+        return {(row.version, Indicator(row.indicator)) for row in rows}
 
-    async def set_breached(self, place: Place, version: int, indicator: Indicator, *, breached: bool) -> None:
+    async def set_breached(self, key: DeploymentKey, version: int, indicator: Indicator, *, breached: bool) -> None:
         b = columns(BreachRow)
         if breached:
-            key = {**rows.of_place(place), "version": version, "indicator": indicator.value}
-            await self.insert_once(BreachRow, key)
+            breach = {**converters.key_columns(key), "version": version, "indicator": indicator.value}
+            await self.insert_once(BreachRow, breach)
         else:
-            mine = sa.and_(at(BreachRow, place), b.c.version == version, b.c.indicator == indicator.value)
+            mine = sa.and_(of_deployment(BreachRow, key), b.c.version == version, b.c.indicator == indicator.value)
             await self._drop(BreachRow, mine)
 
     # --- retention
 
-    async def forget(self, now: datetime, retention: Retention) -> None:
+    async def drop_expired(self, now: datetime, retention: Retention) -> None:
         answers_before = now - timedelta(hours=retention.answer_hours)
         await self._drop(AnswerRow, columns(AnswerRow).c.at < answers_before)
         await self._drop(FeedbackRow, columns(FeedbackRow).c.at < answers_before)
@@ -229,13 +245,13 @@ class MonitorTx(SqlUnitOfWork):
         old = inbox.c.handled_at < now - timedelta(hours=retention.inbox_hours)
         await self._drop(InboxRow, sa.and_(inbox.c.topic == InferenceLogged.topic, old))
         for watch in await self.watches():
-            await self._keep_newest(AnswerRow, "at", watch.place, retention.answers)
-            await self._keep_newest(FeedbackRow, "at", watch.place, retention.answers)
-            await self._keep_newest(WindowRow, "number", watch.place, retention.windows)
-            await self._keep_newest(VerdictRow, "id", watch.place, retention.verdicts)
+            await self._drop_beyond(AnswerRow, "at", watch.key, retention.answers)
+            await self._drop_beyond(FeedbackRow, "at", watch.key, retention.answers)
+            await self._drop_beyond(WindowRow, "number", watch.key, retention.windows)
+            await self._drop_beyond(VerdictRow, "id", watch.key, retention.verdicts)
 
-    async def _keep_newest(self, table: type[SQLModel], order: str, place: Place, most: int) -> None:
-        column, mine = columns(table).c[order], at(table, place)
+    async def _drop_beyond(self, table: type[SQLModel], order: str, key: DeploymentKey, most: int) -> None:
+        column, mine = columns(table).c[order], of_deployment(table, key)
         newest_to_go = sa.select(column).where(mine).order_by(column.desc()).offset(most).limit(1)
         limit = (await self.execute(newest_to_go)).scalar()
         if limit is not None:
@@ -247,20 +263,20 @@ def _in_parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
         yield names[start : start + IN_LIST]
 
 
-def _items(requests: Mapping[str, int], answered: Mapping[str, Known]) -> dict[str, list[tuple[str, int]]]:
-    """By the key that feedback is kept under: the requests, each with the item, that it may be about."""
+def _items(requests: Mapping[str, int], answered: Mapping[str, Observation]) -> dict[str, list[tuple[str, int]]]:
+    """By the name that feedback is stored under: the requests, each with the item, that it may be about."""
     items: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for request, count in requests.items():
-        known = answered.get(request, Known())
-        most = max([count, *(len(answer.answers) for answer in known.answers)])
-        for item, key in enumerate(item_keys(request, most)):
-            items[key].append((request, item))
+        observation = answered.get(request, Observation())
+        most = max([count, *(len(answer.answers) for answer in observation.answers)])
+        for item, name in enumerate(item_keys(request, most)):
+            items[name].append((request, item))
     return items
 
 
-def _chosen(query: sa.Select[Any], table: sa.Table, **wanted: object) -> sa.Select[Any]:
-    """Only the rows with these values; what is empty chooses nothing out."""
-    return query.where(*(table.c[name] == value for name, value in wanted.items() if value))
+def _filtered(query: sa.Select[Any], table: sa.Table, **values: object) -> sa.Select[Any]:
+    """Only the rows with these values; an empty value does not filter."""
+    return query.where(*(table.c[name] == value for name, value in values.items() if value))
 
 
 MonitorStore: TypeAlias = SqlStore[MonitorTx]

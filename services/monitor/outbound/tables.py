@@ -17,13 +17,12 @@ class WatchRow(SQLModel, table=True):
     deployment: str = Field(primary_key=True)
     model: str
     generation: int
-    watched: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
-    story: dict[str, Any] = Field(sa_type=sa.JSON)
-    window: int
-    answered: int
-    low_windows: int
-    since_quiet: int
-    told: bool
+    primary_version: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    context: dict[str, Any] = Field(sa_type=sa.JSON)
+    cpu_variants: dict[str, str] = Field(sa_type=sa.JSON)
+    series: dict[str, Any] = Field(sa_type=sa.JSON)
+    next_window: int
+    drift_published: bool
 
 
 class RolloutRow(SQLModel, table=True):
@@ -41,9 +40,10 @@ class RolloutRow(SQLModel, table=True):
     step_since: datetime = Field(sa_type=UtcDateTime)
     requests: int
     tally: dict[str, Any] = Field(sa_type=sa.JSON)
-    story: dict[str, Any] = Field(sa_type=sa.JSON)
+    variants: dict[str, list[str]] = Field(sa_type=sa.JSON)
+    context: dict[str, Any] = Field(sa_type=sa.JSON)
     judging: bool
-    told: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    last_verdict: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
 
 
 class AnswerRow(SQLModel, table=True):
@@ -60,11 +60,12 @@ class AnswerRow(SQLModel, table=True):
     ok: bool
     slow: bool
     task: str
+    variant: str | None = None
     answers: list[Any] = Field(sa_type=sa.JSON)
 
 
 class FeedbackRow(SQLModel, table=True):
-    """What was said last of an item of a request; `at` is when it arrived."""
+    """The latest feedback on an item of a request; `at` is when it arrived."""
 
     __tablename__ = "feedback"
     __table_args__ = (sa.Index("ix_feedback_at", "tenant", "deployment", "at"),)
@@ -114,6 +115,7 @@ class WindowRow(SQLModel, table=True):
     deployment: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
     version: int
+    variant: str
     rows: int
     answered: int
     opened: datetime = Field(sa_type=UtcDateTime)
@@ -123,10 +125,10 @@ class WindowRow(SQLModel, table=True):
 
 
 class VerdictRow(SQLModel, table=True):
-    """A verdict on a canary, as it was told."""
+    """A verdict on a canary, as it was published."""
 
     __tablename__ = "verdict"
-    __table_args__ = (sa.Index("ix_verdict_place", "tenant", "deployment"),)
+    __table_args__ = (sa.Index("ix_verdict_deployment", "tenant", "deployment"),)
     id: int | None = Field(default=None, primary_key=True, sa_type=BigKey)
     tenant: str
     deployment: str
@@ -141,7 +143,7 @@ class VerdictRow(SQLModel, table=True):
 
 
 class BreachRow(SQLModel, table=True):
-    """An objective whose breach was told and that has not recovered."""
+    """An objective whose breach was published and that has not recovered."""
 
     __tablename__ = "breach"
     tenant: str = Field(primary_key=True)

@@ -25,7 +25,7 @@ from services.kit.persistence.sql.store import SqlStore
 from services.kit.service import Service
 from services.monitor import app as monitor_app
 from services.monitor import ports as monitor
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.maintenance import schedule_maintenance
 from services.monitor.outbound.store import MIGRATIONS as MONITOR_MIGRATIONS
 from services.monitor.settings import MonitorSettings
 from services.registry import app as registry_app
@@ -203,5 +203,5 @@ async def build_monitor(ground: Ground) -> Monitor:
     adapters = monitor_app.Adapters(**_common(ground, "monitor", database), offload=inline)
     service = monitor_app.build(settings, adapters)
     room = _room(service, database)
-    room.opened = partial(begin_upkeep, service.ports)
+    room.opened = partial(schedule_maintenance, service.ports)
     return Monitor(room, service.ports)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.kit.messaging.envelope import Message
-from services.monitor.domain.watching import ClosedWindow, Place
+from services.monitor.domain.deployments import ClosedWindow, DeploymentKey
 from services.registry.domain import Deployment, ModelState
 from services.registry.domain.commands import RollBack, StartRollout
 from services.registry.domain.state import RolloutState
@@ -169,7 +169,7 @@ class Story:
     async def windows(self) -> list[ClosedWindow]:
         """The tested ones, in order."""
         async with self.house.monitor.ports.store.reading() as tx:
-            return (await tx.tested_windows(Place(TENANT, MODEL), 500))[::-1]
+            return (await tx.tested_windows(DeploymentKey(TENANT, MODEL), 500))[::-1]
 
     async def _has_versions(self, count: int) -> bool:
         return len((await self.model()).versions) >= count

@@ -13,7 +13,7 @@ from services.contracts.events import Event
 from services.kit.messaging.envelope import TRACE_HEADERS, Envelope, Message, decode
 from services.kit.persistence.sql import history
 from services.kit.persistence.sql.history import Entry
-from services.monitor.domain.watching import ClosedWindow
+from services.monitor.domain.deployments import ClosedWindow
 from services.registry.domain import Deployment, ModelState
 from services.registry.outbound.store import Rebuilt, rebuild
 from tests.e2e.virtual.faults import Faults

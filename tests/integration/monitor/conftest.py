@@ -31,11 +31,12 @@ from services.kit.persistence.sql.tables import OutboxRow, TimerRow
 from services.kit.persistence.sql.unit_of_work import columns, read_timer
 from services.kit.persistence.unit_of_work import Timer
 from services.monitor.app import Adapters, build
+from services.monitor.domain.deployments import PrimaryVersion
 from services.monitor.domain.drift import Floats
-from services.monitor.domain.watching import Watched
 from services.monitor.errors import BaselineRefused
-from services.monitor.handlers.taking import follow_deployment, take_feedback, take_records
-from services.monitor.handlers.upkeep import begin_upkeep
+from services.monitor.handlers.deployments import on_deployment_changed
+from services.monitor.handlers.ingest import on_feedback_received, on_inference_logged
+from services.monitor.handlers.maintenance import schedule_maintenance
 from services.monitor.outbound.store import MIGRATIONS, MonitorStore
 from services.monitor.ports import Ports
 from services.monitor.settings import MonitorSettings
@@ -62,17 +63,17 @@ class Inputs:
 
 @dataclass
 class FakeBaselines:
-    """`Baselines` from a dictionary by version; refuses what is not in it."""
+    """`Baselines` from a dictionary by version and variant; refuses what is not in it."""
 
-    by_version: dict[int, Floats] = field(default_factory=dict)
+    by_variant: dict[tuple[int, Precision], Floats] = field(default_factory=dict)
     away: Exception | None = None
 
-    async def load(self, watched: Watched) -> Floats:
+    async def load(self, primary: PrimaryVersion, variant: Precision) -> Floats:
         if self.away is not None:
             raise self.away
-        if watched.version not in self.by_version:
-            raise BaselineRefused(version=watched.version, problem="there is none")
-        return self.by_version[watched.version]
+        if (primary.version, variant) not in self.by_variant:
+            raise BaselineRefused(version=primary.version, variant=variant, problem="there is none")
+        return self.by_variant[primary.version, variant]
 
 
 async def inline(work: Callable[[], T], /) -> T:
@@ -82,7 +83,7 @@ async def inline(work: Callable[[], T], /) -> T:
 
 @dataclass
 class Monitor:
-    """The room under test, driven event by event."""
+    """The service under test, driven event by event."""
 
     store: MonitorStore
     clock: VirtualClock
@@ -121,7 +122,7 @@ class Monitor:
             rollout=rollout,
             reason="test",
         )
-        await follow_deployment(self.envelope(event), self.ports)
+        await on_deployment_changed(self.envelope(event), self.ports)
 
     async def stop(self, draining: int) -> None:
         """The registry wants nothing served; that version drains."""
@@ -133,19 +134,19 @@ class Monitor:
             targets=[_target(draining, Role.DRAINING, 0)],
             reason="test",
         )
-        await follow_deployment(self.envelope(event), self.ports)
+        await on_deployment_changed(self.envelope(event), self.ports)
 
     async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
         event = InferenceLogged(
             deployment=DEPLOYMENT, model="topics", replica="i-1", task="classification", records=list(records)
         )
         envelope = self.envelope(event)
-        await take_records([envelope], self.ports)
+        await on_inference_logged([envelope], self.ports)
         return envelope
 
-    async def answer(self, version: int, count: int, *, shift: float = 0.0) -> None:
+    async def answer(self, version: int, count: int, *, shift: float = 0.0, variant: Precision | None = None) -> None:
         """`count` requests with inputs of their own, in batches of 50."""
-        records = [self.record(version, row=row) for row in self.inputs.rows(count, shift)]
+        records = [self.record(version, row=row, variant=variant) for row in self.inputs.rows(count, shift)]
         for start in range(0, count, 50):
             await self.log(*records[start : start + 50])
 
@@ -159,12 +160,14 @@ class Monitor:
         mirrored: bool = False,
         failed: bool = False,
         latency_ms: float = 5.0,
+        variant: Precision | None = None,
     ) -> InferenceRecord:
         self.made += 1
         item = {} if failed else {"label": label}
         return InferenceRecord(
             request=request or f"q-{self.made}",
             version=version,
+            variant=variant,
             source=Source.MIRROR if mirrored else Source.LIVE,
             at=self.clock.now(),
             latency_ms=latency_ms,
@@ -176,7 +179,7 @@ class Monitor:
 
     async def feedback(self, request: str, label: str, *, given_at: datetime | None = None) -> None:
         event = FeedbackReceived(deployment=DEPLOYMENT, request=request, label=label, given_at=given_at)
-        await take_feedback([self.envelope(event)], self.ports)
+        await on_feedback_received([self.envelope(event)], self.ports)
 
     async def timers(self, kind: str) -> list[Timer]:
         """What is set of this kind."""
@@ -184,7 +187,7 @@ class Monitor:
         async with self.store.reading() as tx:
             return [read_timer(row) for row in await tx.execute(sa.select(table).where(table.c.kind == kind))]
 
-    async def told(self, event: type[E]) -> list[Envelope[E]]:
+    async def outbox(self, event: type[E]) -> list[Envelope[E]]:
         """What stands in the outbox of this type, in order."""
         table = columns(OutboxRow)
         query = sa.select(table).where(table.c.topic == event.topic).order_by(table.c.position)
@@ -207,7 +210,7 @@ async def opened(url: str, home: Path, clock: VirtualClock, inputs: Inputs, *, s
     service = build(settings, adapters)
     assert service.timer_loop is not None
     await database.open()
-    await begin_upkeep(service.ports)
+    await schedule_maintenance(service.ports)
     store = cast("MonitorStore", service.ports.store)
     return Monitor(store, clock, service.ports, baselines, inputs, service.timer_loop)
 
@@ -216,6 +219,6 @@ async def opened(url: str, home: Path, clock: VirtualClock, inputs: Inputs, *, s
 async def monitor(database_url: str, tmp_path: Path) -> AsyncIterator[Monitor]:
     inputs = Inputs(seed=1)
     made = await opened(database_url, tmp_path, VirtualClock(), inputs, seed=1)
-    made.baselines.by_version = {version: inputs.rows(200) for version in (1, 2)}
+    made.baselines.by_variant = {(version, Precision.INT8): inputs.rows(200) for version in (1, 2)}
     yield made
     await made.store.database.close()

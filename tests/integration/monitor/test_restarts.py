@@ -12,7 +12,7 @@ async def successor(monitor: Monitor, home: Path) -> Monitor:
     database = monitor.store.database
     await database.close()
     second = await opened(database.url, home, monitor.clock, monitor.inputs, seed=2)
-    second.baselines.by_version = monitor.baselines.by_version
+    second.baselines.by_variant = monitor.baselines.by_variant
     second.made, second.generation = monitor.made, monitor.generation
     return second
 
@@ -23,8 +23,8 @@ async def test_a_half_full_window_is_filled_by_the_successor(monitor: Monitor, t
     second = await successor(monitor, tmp_path)
     await second.answer(1, 50, shift=2.0)
     await second.pass_time(1)
-    (told,) = await second.told(DriftDetected)
-    assert told.event.requests_since_quiet == 200
+    (detected,) = await second.outbox(DriftDetected)
+    assert detected.event.requests_since_quiet == 200
     await second.store.database.close()
 
 
@@ -34,7 +34,7 @@ async def test_a_canary_is_judged_by_the_successor(monitor: Monitor, tmp_path: P
     second = await successor(monitor, tmp_path)
     await pairs(second, 30, candidate=0.5, champion=0.9, seed=2)
     await second.pass_time(1)
-    judged = [envelope.event for envelope in await second.told(RolloutJudged)]
+    judged = [envelope.event for envelope in await second.outbox(RolloutJudged)]
     assert judged[-1].verdict is Verdict.ROLL_BACK
     assert judged[-1].evidence[0].pairs == 70
     await second.store.database.close()

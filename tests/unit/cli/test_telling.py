@@ -37,6 +37,14 @@ def test_an_event_of_another_shape_is_told_by_its_key() -> None:
     assert in_words(seen("drift.detected", {"surprise": 1})) == "key (not understood)"
 
 
+def test_drift_names_the_variant_where_the_event_does() -> None:
+    older = golden("drift.detected")
+    assert in_words(seen("drift.detected", older)).startswith("drift away from v1: mmd-rbf")
+    assert in_words(seen("drift.detected", older | {"variant": "fp16"})).startswith(
+        "drift away from v1 (fp16): mmd-rbf"
+    )
+
+
 def test_a_dead_letter_is_told_with_its_reason() -> None:
     assert in_words(seen("dataset.ready.dlq", {}, **{"dlq-reason": "it is not JSON"})) == "dead letter: it is not JSON"
 

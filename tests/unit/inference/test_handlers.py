@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.contracts.artifact import Device, Precision
 from services.contracts.errors import Malformed, MillraceError, Unavailable
 from services.contracts.events import DeploymentChanged, Role
 from services.contracts.tasks import CLASSIFICATION, EMBEDDING
@@ -14,6 +15,7 @@ from services.contracts.tasks.embedding import EmbeddingRequest
 from services.contracts.tasks.errors import ContextLengthExceeded, TextTooLong, UnknownTask
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import Result
+from services.inference.domain.roster import Roster
 from services.inference.domain.versions import State, Wish
 from services.inference.errors import (
     ArtifactRefused,
@@ -191,6 +193,15 @@ async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
     assert (first.source, first.outcome, first.embedding) == ("live", "ok", base64.b64encode(b"\x00\x3c").decode())
     assert {logged.task for logged in room.log.requests} == {"classification"}
     assert room.observed == [("default", "topics", 1, "ok")] * 2
+
+
+@pytest.mark.parametrize(("device", "variant"), [(Device.CPU, Precision.INT8), (Device.CUDA, Precision.FP16)])
+async def test_a_record_names_the_variant_that_answered_on_this_device(device: Device, variant: Precision) -> None:
+    replica = Room(roster=Roster(device))
+    several = target(1).model_copy(update={"variants": [Precision.FP32, Precision.FP16, Precision.INT8]})
+    await adopt(replica, wish(1, several))
+    await ask(replica, "one")
+    assert [logged.record.variant for logged in replica.log.requests] == [variant]
 
 
 async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:

@@ -3,6 +3,7 @@
 import base64
 from datetime import UTC, datetime
 
+from services.contracts.artifact import Precision
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, ranked
 from services.contracts.tasks.records import InferenceRecord, Source
@@ -23,6 +24,7 @@ def record(number: int, text: str = "a text", sampling: Sampling | None = None) 
         Done(result, tokens=3, embeddings=[b"\x00\x3c\x00\xbc"]),
         request_id=f"r-{number}",
         version=1,
+        variant=Precision.FP16,
         source=Source.LIVE,
         at=datetime(2026, 1, 1, tzinfo=UTC),
         latency_ms=1.23456,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from services.contracts.artifact import Precision
 from services.monitor.errors import BaselineRefused
 from services.monitor.outbound.baselines import read_baseline
 
@@ -18,7 +19,7 @@ def saved(rows: NDArray[np.generic], *, allow_pickle: bool = False) -> bytes:
 
 def test_a_baseline_is_a_matrix_of_float32() -> None:
     rows = np.arange(64, dtype=np.float32).reshape(16, 4)
-    assert (read_baseline(saved(rows), 1) == rows).all()
+    assert (read_baseline(saved(rows), 1, Precision.INT8) == rows).all()
 
 
 @pytest.mark.parametrize(
@@ -35,5 +36,5 @@ def test_a_baseline_is_a_matrix_of_float32() -> None:
     ],
 )
 def test_anything_else_is_refused(content: bytes) -> None:
-    with pytest.raises(BaselineRefused):
-        read_baseline(content, 1)
+    with pytest.raises(BaselineRefused, match="int8 baseline of version 1"):
+        read_baseline(content, 1, Precision.INT8)

@@ -38,8 +38,8 @@ def test_p_values_of_unchanged_windows_are_spread_evenly() -> None:
 def test_traffic_that_shifted_by_three_quarters_is_found_in_every_window() -> None:
     traffic = Traffic(seed=1)
     baseline = traffic.rows(300)
-    found = [mmd_test(baseline, traffic.rows(200, 0.75), permutations=200, seed=n).p_value for n in range(20)]
-    assert max(found) <= 0.01
+    p_values = [mmd_test(baseline, traffic.rows(200, 0.75), permutations=200, seed=n).p_value for n in range(20)]
+    assert max(p_values) <= 0.01
 
 
 def test_power_grows_with_the_share_of_shifted_traffic() -> None:
@@ -57,8 +57,8 @@ def test_power_grows_with_the_share_of_shifted_traffic() -> None:
 
 def test_the_p_value_counts_the_observed_assignment_too() -> None:
     far = np.eye(16, dtype=np.float32)
-    found = mmd_test(far[:8], -far[8:] * 5, permutations=199, seed=0)
-    assert found.p_value >= 1 / 200
+    test = mmd_test(far[:8], -far[8:] * 5, permutations=199, seed=0)
+    assert test.p_value >= 1 / 200
 
 
 def test_rows_that_are_all_alike_never_alarm() -> None:
@@ -80,8 +80,8 @@ def test_the_statistic_is_the_unbiased_estimate_of_the_paper() -> None:
     kernel, _ = rbf_kernel(np.concatenate([baseline, window]))
     inside, outside, across = kernel[20:, 20:], kernel[:20, :20], kernel[:20, 20:]
     expected = inside.sum() / (12 * 11) + outside.sum() / (20 * 19) - 2 * across.mean()
-    found = mmd_test(baseline, window, permutations=200, seed=0)
-    assert found.statistic == pytest.approx(float(expected), abs=1e-5)
+    test = mmd_test(baseline, window, permutations=200, seed=0)
+    assert test.statistic == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_the_bandwidth_is_the_median_distance() -> None:
@@ -105,11 +105,11 @@ def test_samples_that_cannot_be_compared_are_refused(baseline: Floats, window: F
 
 def test_two_low_windows_in_a_row_are_drift_and_one_is_a_suspicion() -> None:
     policy = DriftPolicy()
-    low, told = 0, []
+    low, verdicts = 0, []
     for p_value in (0.3, 0.01, 0.4, 0.005, 0.01, 0.005, 0.2):
         verdict, low = verdict_of(p_value, low, policy)
-        told.append(verdict.value)
-    assert told == ["quiet", "suspect", "quiet", "suspect", "drifted", "drifted", "quiet"]
+        verdicts.append(verdict.value)
+    assert verdicts == ["quiet", "suspect", "quiet", "suspect", "drifted", "drifted", "quiet"]
 
 
 def test_a_policy_that_could_never_alarm_is_refused() -> None:
@@ -120,6 +120,6 @@ def test_a_policy_that_could_never_alarm_is_refused() -> None:
 @given(rows=st.integers(1, 60), limit=st.integers(1, 40))
 def test_thinning_keeps_order_and_the_limit(rows: int, limit: int) -> None:
     given_rows = np.arange(rows, dtype=np.float32)[:, None]
-    kept = thinned(given_rows, limit)[:, 0]
-    assert len(kept) == min(rows, limit)
-    assert (np.diff(kept) > 0).all()
+    thin = thinned(given_rows, limit)[:, 0]
+    assert len(thin) == min(rows, limit)
+    assert (np.diff(thin) > 0).all()

@@ -49,32 +49,32 @@ def stops(e_values: NDArray[np.float64], alpha: float = 0.01) -> NDArray[np.floa
 
 
 def test_a_bad_version_is_stopped_after_a_median_of_about_76_pairs() -> None:
-    found = stops(Streams(0.217, 0.04, runs=100, length=400, seed=1).worse())
-    assert 55 <= np.median(found) <= 95
-    assert np.percentile(found, 90) <= 180
+    result = stops(Streams(0.217, 0.04, runs=100, length=400, seed=1).worse())
+    assert 55 <= np.median(result) <= 95
+    assert np.percentile(result, 90) <= 180
 
 
 def test_equal_versions_are_not_stopped_in_1000_pairs() -> None:
     """The bound is alpha: at most 3 of 60 (probability of more under .3%), looked at after every pair."""
-    found = stops(Streams(0.06, 0.06, runs=60, length=1000, seed=2).worse())
-    assert np.isfinite(found).sum() <= 3
+    result = stops(Streams(0.06, 0.06, runs=60, length=1000, seed=2).worse())
+    assert np.isfinite(result).sum() <= 3
 
 
 def test_equal_versions_are_shown_safe_within_a_few_hundred_pairs() -> None:
-    found = stops(Streams(0.05, 0.05, runs=80, length=800, seed=3).safe(margin=0.08))
-    assert np.median(found) <= 250
-    assert np.percentile(found, 80) <= 400
+    result = stops(Streams(0.05, 0.05, runs=80, length=800, seed=3).safe(margin=0.08))
+    assert np.median(result) <= 250
+    assert np.percentile(result, 80) <= 400
 
 
 def test_a_better_version_is_shown_safe_within_a_few_dozen_pairs() -> None:
-    found = stops(Streams(0.05, 0.43, runs=80, length=200, seed=4).safe(margin=0.08))
-    assert np.median(found) <= 35
-    assert np.percentile(found, 90) <= 60
+    result = stops(Streams(0.05, 0.43, runs=80, length=200, seed=4).safe(margin=0.08))
+    assert np.median(result) <= 35
+    assert np.percentile(result, 90) <= 60
 
 
 def test_a_version_that_is_worse_by_the_margin_is_rarely_called_safe() -> None:
-    found = stops(Streams(0.14, 0.06, runs=60, length=1000, seed=5).safe(margin=0.08))
-    assert np.isfinite(found).sum() <= 3
+    result = stops(Streams(0.14, 0.06, runs=60, length=1000, seed=5).safe(margin=0.08))
+    assert np.isfinite(result).sum() <= 3
 
 
 def test_error_rates_of_separate_requests_are_compared_at_any_split() -> None:
@@ -130,22 +130,22 @@ def test_the_unpaired_mixture_never_beats_the_best_alternative(first: tuple[int,
 
 
 def test_nothing_seen_decides_nothing() -> None:
-    found = compare(Outcomes(), Limits(), paired_share=0.8)
-    assert (found.e_worse, found.e_safe, found.decision) == (1.0, 1.0, Decision.UNDECIDED)
+    result = compare(Outcomes(), Limits(), paired_share=0.8)
+    assert (result.e_worse, result.e_safe, result.decision) == (1.0, 1.0, Decision.UNDECIDED)
 
 
 def test_a_difference_within_the_margin_counts_as_safe_even_when_it_is_shown() -> None:
     outcomes = Outcomes(pairs=Pairs(both_bad=500, candidate_bad=600, champion_bad=400, neither=8500))
-    found = compare(outcomes, Limits(margin=0.08), paired_share=0.8)
-    assert found.e_worse >= 100
-    assert found.decision is Decision.SAFE
+    result = compare(outcomes, Limits(margin=0.08), paired_share=0.8)
+    assert result.e_worse >= 100
+    assert result.decision is Decision.SAFE
 
 
 def test_overwhelming_evidence_stays_a_finite_number() -> None:
     outcomes = Outcomes(pairs=Pairs(candidate_bad=100_000), candidate=Arm(100_000, 100_000), champion=Arm(100_000, 0))
-    found = compare(outcomes, Limits(), paired_share=0.5)
-    assert found.e_worse == E_VALUE_LIMIT
-    assert found.decision is Decision.WORSE
+    result = compare(outcomes, Limits(), paired_share=0.5)
+    assert result.e_worse == E_VALUE_LIMIT
+    assert result.decision is Decision.WORSE
 
 
 @pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"margin": 0.0}, {"tolerance": 0.2, "margin": 0.1}])
@@ -154,6 +154,6 @@ def test_limits_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
         Limits(**bad)
 
 
-def test_one_side_must_be_asked_for() -> None:
+def test_exactly_one_side_must_be_given() -> None:
     with pytest.raises(ValueError, match="one of"):
         arms_e_value(Arm(1, 0), Arm(1, 0))

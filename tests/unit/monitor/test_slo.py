@@ -16,7 +16,6 @@ from services.monitor.domain.slo import (
     burn_rate,
     burning,
     quantile_ms,
-    summed,
     wilson,
 )
 
@@ -60,13 +59,13 @@ def test_buckets_are_bounded() -> None:
 
 
 def test_the_score_interval_matches_the_textbook() -> None:
-    found = wilson(81, 263)
-    assert [found.low, found.high] == pytest.approx([0.2553, 0.3662], abs=5e-4)
+    interval = wilson(81, 263)
+    assert [interval.low, interval.high] == pytest.approx([0.2553, 0.3662], abs=5e-4)
     assert (wilson(0, 0).low, wilson(0, 0).high) == (0.0, 1.0)
 
 
 def test_counts_add_up() -> None:
-    merged = summed([Counts(1, 0, 1, 1, 1, {3: 1}), Counts(2, 1, 0, 1, 0, {3: 1, 4: 1})])
+    merged = Counts(1, 0, 1, 1, 1, {3: 1}) + Counts(2, 1, 0, 1, 0, {3: 1, 4: 1})
     assert merged == Counts(3, 1, 1, 2, 1, {3: 2, 4: 1})
 
 

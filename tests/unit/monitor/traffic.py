@@ -53,8 +53,8 @@ def measure_false_alarms(*, baselines: int, windows: int, baseline_rows: int, wi
         baseline, low = traffic.rows(baseline_rows), 0
         for window in range(windows):
             seed = seed_of("measured", number + 1, window + 1)
-            found = mmd_test(baseline, traffic.rows(window_rows), permutations=policy.permutations, seed=seed)
-            verdict, low = verdict_of(found.p_value, low, policy)
-            low_windows += found.p_value <= policy.alpha
+            test = mmd_test(baseline, traffic.rows(window_rows), permutations=policy.permutations, seed=seed)
+            verdict, low = verdict_of(test.p_value, low, policy)
+            low_windows += test.p_value <= policy.alpha
             alarms += verdict is WindowVerdict.DRIFTED
     return FalseAlarms(baselines * windows, low_windows, alarms)

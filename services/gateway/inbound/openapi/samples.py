@@ -219,6 +219,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "CanaryVerdict.reason": "no worse on any indicator",
     "CanaryVerdict.verdict": "promote",
     "DriftWindow.rows": 200,
+    "DriftWindow.variant": "int8",
     "DriftWindow.verdict": "quiet",
     "GateCheck.name": "regression",
     "CreateKeyRequest.name": "checkout service",

@@ -11,35 +11,34 @@ revision = "0001"
 down_revision = None
 
 
-def _place() -> tuple["sa.Column[Any]", "sa.Column[Any]"]:
+def _key() -> tuple["sa.Column[Any]", "sa.Column[Any]"]:
     return sa.Column("tenant", sa.String(), primary_key=True), sa.Column("deployment", sa.String(), primary_key=True)
 
 
 def upgrade() -> None:
     create_first(op)
-    _create_watching()
+    _create_deployments()
     _create_requests()
     _create_windows()
     _create_verdicts()
 
 
-def _create_watching() -> None:
+def _create_deployments() -> None:
     op.create_table(
         "watch",
-        *_place(),
+        *_key(),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
-        sa.Column("watched", sa.JSON(), nullable=True),
-        sa.Column("story", sa.JSON(), nullable=False),
-        sa.Column("window", sa.Integer(), nullable=False),
-        sa.Column("answered", sa.Integer(), nullable=False),
-        sa.Column("low_windows", sa.Integer(), nullable=False),
-        sa.Column("since_quiet", sa.Integer(), nullable=False),
-        sa.Column("told", sa.Boolean(), nullable=False),
+        sa.Column("primary_version", sa.JSON(), nullable=True),
+        sa.Column("context", sa.JSON(), nullable=False),
+        sa.Column("cpu_variants", sa.JSON(), nullable=False),
+        sa.Column("series", sa.JSON(), nullable=False),
+        sa.Column("next_window", sa.Integer(), nullable=False),
+        sa.Column("drift_published", sa.Boolean(), nullable=False),
     )
     op.create_table(
         "rollout",
-        *_place(),
+        *_key(),
         sa.Column("rollout", sa.String(), nullable=False),
         sa.Column("candidate", sa.Integer(), nullable=False),
         sa.Column("champion", sa.Integer(), nullable=False),
@@ -49,16 +48,17 @@ def _create_watching() -> None:
         sa.Column("step_since", UtcDateTime(), nullable=False),
         sa.Column("requests", sa.Integer(), nullable=False),
         sa.Column("tally", sa.JSON(), nullable=False),
-        sa.Column("story", sa.JSON(), nullable=False),
+        sa.Column("variants", sa.JSON(), nullable=False),
+        sa.Column("context", sa.JSON(), nullable=False),
         sa.Column("judging", sa.Boolean(), nullable=False),
-        sa.Column("told", sa.JSON(), nullable=True),
+        sa.Column("last_verdict", sa.JSON(), nullable=True),
     )
 
 
 def _create_requests() -> None:
     op.create_table(
         "answer",
-        *_place(),
+        *_key(),
         sa.Column("request", sa.String(), primary_key=True),
         sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("mirrored", sa.Boolean(), nullable=False),
@@ -66,12 +66,13 @@ def _create_requests() -> None:
         sa.Column("ok", sa.Boolean(), nullable=False),
         sa.Column("slow", sa.Boolean(), nullable=False),
         sa.Column("task", sa.String(), nullable=False),
+        sa.Column("variant", sa.String(), nullable=True),
         sa.Column("answers", sa.JSON(), nullable=False),
     )
     op.create_index("ix_answer_at", "answer", ["tenant", "deployment", "at"])
     op.create_table(
         "feedback",
-        *_place(),
+        *_key(),
         sa.Column("item", sa.String(), primary_key=True),
         sa.Column("judgement", sa.JSON(), nullable=False),
         sa.Column("given_at", UtcDateTime(), nullable=False),
@@ -80,7 +81,7 @@ def _create_requests() -> None:
     op.create_index("ix_feedback_at", "feedback", ["tenant", "deployment", "at"])
     op.create_table(
         "minute",
-        *_place(),
+        *_key(),
         sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("minute", UtcDateTime(), primary_key=True),
         sa.Column("requests", sa.Integer(), nullable=False),
@@ -95,7 +96,7 @@ def _create_requests() -> None:
 def _create_windows() -> None:
     op.create_table(
         "sample",
-        *_place(),
+        *_key(),
         sa.Column("window", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("request", sa.String(), nullable=False),
@@ -105,9 +106,10 @@ def _create_windows() -> None:
     )
     op.create_table(
         "window",
-        *_place(),
+        *_key(),
         sa.Column("number", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("variant", sa.String(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("answered", sa.Integer(), nullable=False),
         sa.Column("opened", UtcDateTime(), nullable=False),
@@ -132,10 +134,10 @@ def _create_verdicts() -> None:
         sa.Column("evidence", sa.JSON(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
     )
-    op.create_index("ix_verdict_place", "verdict", ["tenant", "deployment"])
+    op.create_index("ix_verdict_deployment", "verdict", ["tenant", "deployment"])
     op.create_table(
         "breach",
-        *_place(),
+        *_key(),
         sa.Column("version", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("indicator", sa.String(), primary_key=True),
     )

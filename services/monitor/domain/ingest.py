@@ -1,4 +1,4 @@
-"""Takes in answered requests and feedback, and says what changes: answers, minutes, windows' arrivals, the tally."""
+"""What a batch of inference records or feedback changes: answers, minute counts, windows' arrivals, the tally."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -6,23 +6,25 @@ from typing import Final
 
 from services.contracts.tasks import Tasks
 from services.contracts.tasks.records import InferenceRecord, Source
-from services.monitor.domain.ledger import HALF, Answer, Contest, Known, Tally, TimedFeedback, likeness, news, quality
+from services.monitor.domain.comparisons import CanaryComparison, Tally, tally_change
+from services.monitor.domain.deployments import Watch
+from services.monitor.domain.observations import HALF, Answer, Observation, TimedFeedback, likeness, quality
 from services.monitor.domain.slo import Counts, bucket_of
 from services.monitor.domain.windows import Arrival, Sample, decode_embedding, text_key
 
 Minute = tuple[int, datetime]
 COUNTED: Final = frozenset({Source.LIVE, Source.MIRROR})
-"""Batches, requests by Kafka and probes say nothing of what clients at the doors get."""
+"""Batches, requests by Kafka and probes say nothing of what clients at the endpoints get."""
 
 
 @dataclass
-class Intake:
-    """A batch of news about one deployment. `known` is what was known before, and is kept up to date."""
+class ObservationBatch:
+    """Records or feedback of one deployment. `observations` are those from before, and are kept up to date."""
 
-    known: dict[str, Known]
-    contest: Contest | None
-    watched: int | None
-    """The version whose inputs are tested for drift."""
+    observations: dict[str, Observation]
+    comparison: CanaryComparison | None
+    watch: Watch | None
+    """Says whose inputs are tested for drift, and which variant answered where a record does not."""
     slow_ms: float
     now: datetime
     tasks: Tasks
@@ -37,45 +39,48 @@ class Intake:
     repeated: int = 0
     unreadable: int = 0
 
-    def add(self, record: InferenceRecord, task: str) -> None:
+    def add_record(self, record: InferenceRecord, task: str) -> None:
         """A version's second answer to a request is a repetition and changes nothing; nor does what is not live."""
         if record.source not in COUNTED:
             return
         answer = self._answer(record, task)
-        before = self.known.get(record.request, Known())
+        before = self.observations.get(record.request, Observation())
         after = before.with_answer(answer)
         if after is before:
             self.repeated += 1
             return
         self.answers.append((record.request, answer))
-        self._learn(record.request, before, after)
+        self._update(record.request, before, after)
         self.likenesses += [
-            alike for other in before.answers if (alike := likeness(other, answer, self.tasks)) is not None
+            share for other in before.answers if (share := likeness(other, answer, self.tasks)) is not None
         ]
         if not answer.mirrored:
             self._count(answer, _served(answer, record.latency_ms))
-        self._judge(answer, before, after)
-        if answer.version == self.watched and not answer.mirrored:
-            self.arrivals.append(Arrival(record.request, self._sample(record, answer.at)))
+        self._count_quality(answer, before, after)
+        if self._is_watched(answer) and answer.variant is not None:
+            self.arrivals.append(Arrival(record.request, answer.variant, self._sample(record, answer.at)))
 
-    def judge(self, request: str, item: int, judged: TimedFeedback) -> bool:
-        """False when something later was said of the item already."""
-        before = self.known.get(request, Known())
-        after = before.with_feedback(item, judged)
+    def add_feedback(self, request: str, item: int, feedback: TimedFeedback) -> bool:
+        """False when later feedback on the item is known already."""
+        before = self.observations.get(request, Observation())
+        after = before.with_feedback(item, feedback)
         if after is before:
             return False
-        self._learn(request, before, after)
+        self._update(request, before, after)
         for answer in after.answers:
-            self._judge(answer, before, after)
+            self._count_quality(answer, before, after)
         return True
 
-    def _learn(self, request: str, before: Known, after: Known) -> None:
-        self.known[request] = after
-        if self.contest is not None:
-            self.tally += news(before, after, self.contest, self.tasks)
+    def has_answer(self, request: str) -> bool:
+        return bool(self.observations.get(request, Observation()).answers)
 
-    def _judge(self, answer: Answer, before: Known, after: Known) -> None:
-        """Counts what more is known of the answer's quality; what was counted of it before is taken back."""
+    def _update(self, request: str, before: Observation, after: Observation) -> None:
+        self.observations[request] = after
+        if self.comparison is not None:
+            self.tally += tally_change(before, after, self.comparison, self.tasks)
+
+    def _count_quality(self, answer: Answer, before: Observation, after: Observation) -> None:
+        """Counts the answer's quality by the observation after, in place of what was counted by the one before."""
         old = quality(answer, before, self.tasks) if answer in before.answers else None
         new = quality(answer, after, self.tasks)
         if new == old or new is None:
@@ -100,8 +105,12 @@ class Intake:
             ok=ok,
             slow=ok and record.latency_ms > self.slow_ms,
             task=name,
+            variant=self.watch.variant_of(record) if self.watch is not None else record.variant,
             answers=tuple(task.answers(record)) if ok and task is not None else (),
         )
+
+    def _is_watched(self, answer: Answer) -> bool:
+        return self.watch is not None and answer.version == self.watch.version and not answer.mirrored
 
     def _sample(self, record: InferenceRecord, at: datetime) -> Sample | None:
         if record.embedding is None:

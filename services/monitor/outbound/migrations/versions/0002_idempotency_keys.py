@@ -1,4 +1,4 @@
-"""Receipts of idempotency keys."""
+"""Responses by idempotency key."""
 
 from alembic import op
 
