@@ -103,6 +103,10 @@ class Tx(UnitOfWork, Protocol):
 
     async def drop_untested(self, key: DeploymentKey) -> None: ...
 
+    async def drop_answers(self, key: DeploymentKey) -> None:
+        """With what was counted of them, and what was breached."""
+        ...
+
     async def tested_windows(
         self, key: DeploymentKey, limit: int, *, before: int = 0, version: int = 0, verdict: WindowVerdict | None = None
     ) -> list[ClosedWindow]:

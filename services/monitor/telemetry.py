@@ -12,7 +12,7 @@ PUBLISH_VERDICT: Final = "monitor.publish_verdict"
 
 RECORDS: Final = Counter(
     "millrace.monitor.records",
-    "Answered requests ingested, by outcome and source; 'repeated' were known already.",
+    "Answered requests ingested, by outcome and source; 'repeated' were known already, 'other_model' are left out.",
     ["tenant", "outcome", "source"],
     unit="{record}",
 )

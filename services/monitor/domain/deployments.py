@@ -118,11 +118,11 @@ def apply_change(
         (PrimaryVersion(target.version, target.artifact) for target in event.targets if target.role is Role.PRIMARY),
         None,
     )
-    cpu_variants = {target.version: target.precision for target in event.targets}
-    if watch is not None and watch.version == (primary.version if primary is not None else None):
-        return replace(
-            watch, generation=event.generation, model=event.model, primary=primary, cpu_variants=cpu_variants
-        )
+    of_model = [target for target in event.targets if target.model in (None, event.model)]
+    cpu_variants = {target.version: target.precision for target in of_model}
+    version = primary.version if primary is not None else None
+    if watch is not None and (watch.model, watch.version) == (event.model, version):
+        return replace(watch, generation=event.generation, primary=primary, cpu_variants=cpu_variants)
     return Watch(
         key=key,
         model=event.model,

@@ -10,7 +10,10 @@ from services.monitor.ports import Ports, Tx
 
 
 async def on_deployment_changed(envelope: Envelope[DeploymentChanged], ports: Ports) -> None:
-    """Watches what serves now; when another version serves, its windows begin afresh."""
+    """Watches what serves now; when another version serves, its windows begin afresh.
+
+    When a deployment has moved to another model, so does everything else: its versions have the same numbers.
+    """
     event, key = envelope.event, DeploymentKey(envelope.tenant, envelope.event.deployment)
     context = EventContext(envelope.id, envelope.story, telemetry.current_carrier() or dict(envelope.trace))
     async with ports.store.transaction() as tx:
@@ -22,9 +25,11 @@ async def on_deployment_changed(envelope: Envelope[DeploymentChanged], ports: Po
         if watch is None:
             return
         await tx.save_watch(watch)
-        if before is not None and before.version != watch.version:
+        if before is not None and (before.model, before.version) != (watch.model, watch.version):
             await tx.drop_samples(key)
             await tx.drop_untested(key)
+        if before is not None and before.model != watch.model:
+            await tx.drop_answers(key)
         await _update_rollout(watch, envelope, context, tx, ports)
 
 

@@ -30,8 +30,9 @@ async def on_inference_logged(envelopes: Sequence[Envelope[InferenceLogged]], po
 
 async def _ingest_records(key: DeploymentKey, envelopes: list[Envelope[InferenceLogged]], tx: Tx, ports: Ports) -> None:
     await tx.lock_deployment(key)
-    records = [(record, envelope.event.task) for envelope in envelopes for record in envelope.event.records]
     watch, rollout = await tx.watch(key), await tx.rollout(key)
+    envelopes = _of_model(watch.model, envelopes) if watch is not None else envelopes
+    records = [(record, envelope.event.task) for envelope in envelopes for record in envelope.event.records]
     observations = await tx.observations(key, {record.request: len(record.items) for record, _ in records})
     batch = _new_batch(observations, watch, rollout, ports)
     for record, task in records:
@@ -45,6 +46,15 @@ async def _ingest_records(key: DeploymentKey, envelopes: list[Envelope[Inference
     await _save_batch(key, batch, rollout, tx, ports)
     if watch is not None and batch.arrivals:
         await fill_windows(watch, batch.arrivals, envelopes[-1].id, tx, ports)
+
+
+def _of_model(model: str, envelopes: list[Envelope[InferenceLogged]]) -> list[Envelope[InferenceLogged]]:
+    """Without what a model answered that the deployment moves from, or to: its versions have the same numbers."""
+    for envelope in envelopes:
+        if envelope.event.model != model:
+            count = len(envelope.event.records)
+            names.RECORDS.add(count, tenant=envelope.tenant, outcome="other_model", source="")
+    return [envelope for envelope in envelopes if envelope.event.model == model]
 
 
 async def on_feedback_received(envelopes: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:

@@ -168,6 +168,10 @@ class MonitorTx(SqlUnitOfWork):
         mine = of_deployment(SampleRow, key)
         await self._drop(SampleRow, mine if window is None else sa.and_(mine, columns(SampleRow).c.window == window))
 
+    async def drop_answers(self, key: DeploymentKey) -> None:
+        for table in (AnswerRow, MinuteRow, BreachRow):
+            await self._drop(table, of_deployment(table, key))
+
     async def save_window(self, window: ClosedWindow) -> None:
         await self.upsert(WindowRow, converters.of_window(window), keys=[*KEY_COLUMNS, "number"])
 

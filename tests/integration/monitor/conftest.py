@@ -91,6 +91,8 @@ class Monitor:
     baselines: FakeBaselines
     inputs: Inputs
     loop: TimerLoop
+    model: str = "topics"
+    """What serves, and answers."""
     made: int = 0
     generation: int = 0
 
@@ -115,7 +117,7 @@ class Monitor:
             rollout = RolloutStep(rollout=f"r-{canary}", version=canary, state="canary", step=step, steps=2)
         event = DeploymentChanged(
             deployment=DEPLOYMENT,
-            model="topics",
+            model=self.model,
             generation=self.generation,
             targets=targets,
             mirror=mirror if canary else 0.0,
@@ -129,7 +131,7 @@ class Monitor:
         self.generation += 1
         event = DeploymentChanged(
             deployment=DEPLOYMENT,
-            model="topics",
+            model=self.model,
             generation=self.generation,
             targets=[_target(draining, Role.DRAINING, 0)],
             reason="test",
@@ -138,7 +140,7 @@ class Monitor:
 
     async def log(self, *records: InferenceRecord) -> Envelope[InferenceLogged]:
         event = InferenceLogged(
-            deployment=DEPLOYMENT, model="topics", replica="i-1", task="classification", records=list(records)
+            deployment=DEPLOYMENT, model=self.model, replica="i-1", task="classification", records=list(records)
         )
         envelope = self.envelope(event)
         await on_inference_logged([envelope], self.ports)

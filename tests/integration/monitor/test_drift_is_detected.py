@@ -7,6 +7,7 @@ from services.contracts.errors import Unavailable
 from services.contracts.events import DriftDetected
 from services.monitor.domain.deployments import DeploymentKey
 from services.monitor.domain.drift import WindowVerdict
+from services.monitor.handlers.health import get_health
 from services.monitor.handlers.ingest import on_inference_logged
 from services.monitor.handlers.windows import WINDOW_TIMER, list_windows, run_drift_test
 from tests.integration.monitor.conftest import DEPLOYMENT, Monitor
@@ -77,6 +78,21 @@ async def test_another_version_begins_afresh(monitor: Monitor) -> None:
     await monitor.pass_time(1)
     windows = await list_windows(KEY, 10, monitor.ports)
     assert [(window.version, window.verdict) for window in windows] == [(2, WindowVerdict.QUIET)]
+
+
+async def test_a_move_to_another_model_begins_afresh_although_the_version_has_the_same_number(monitor: Monitor) -> None:
+    await monitor.serve(1)
+    await monitor.answer(1, 190, shift=2.0)
+    monitor.model = "essays"
+    await monitor.serve(1)
+    assert await get_health(KEY, monitor.ports) == []
+    await monitor.answer(1, 100)
+    monitor.model = "topics"
+    await monitor.answer(1, 100, shift=2.0)  # what the former model still answers
+    await monitor.pass_time(1)
+    assert await verdicts(monitor) == ["quiet"]
+    (health,) = await get_health(KEY, monitor.ports)
+    assert health.counts.requests == 100
 
 
 async def test_drift_is_published_again_for_the_next_version(monitor: Monitor) -> None:
