@@ -165,9 +165,7 @@ class DeploymentChanged(Event):
     targets: list[Target]
     placement: Placement = Field(default=Placement(), description="which replicas load it")
     deleted: bool = Field(default=False, description="there is no such deployment any more")
-    mirror: float = Field(
-        default=0.0, ge=0, le=1, description="share of requests the other version answers too, unseen"
-    )
+    mirror: float = Field(default=0.0, ge=0, le=1, description="share of requests that the other version answers too")
     rollout: RolloutStep | None = None
     reason: str
 
@@ -255,9 +253,7 @@ class InferenceRequested(Event):
     task: TaskName = "classification"
     input: dict[str, Any] | None = Field(default=None, description="the task's own fields; what is wrong is answered")
     texts: list[str] = Field(default_factory=list, description="1 to 64; what is no text is answered with a failure")
-    request: RequestId | None = Field(
-        default=None, description="feedback refers to it; made from the event's id if none"
-    )
+    request: RequestId | None = Field(default=None, description="for feedback; made from the event's id if none")
     sticky_key: str = Field(default="", description="requests with one key go to one version while its weight lasts")
     version: VersionNumber | None = Field(default=None, description="which of the served versions answers")
     with_embeddings: bool = False

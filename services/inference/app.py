@@ -11,22 +11,22 @@ from services.contracts.events import ReplicaReported
 from services.contracts.rpc import replica_pb2_grpc
 from services.contracts.tasks import TASKS, Tasks
 from services.inference.domain.batching import Limits
+from services.inference.domain.loaded_models import LoadedModels
 from services.inference.domain.peers import Peers
 from services.inference.domain.records import Sampling
-from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import BatchFacts
-from services.inference.handlers import restore, watch_peers
+from services.inference.handlers.deployments import restore, watch_peers
 from services.inference.inbound.events import compacted_topics
-from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
+from services.inference.inbound.grpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.artifacts import CachedArtifacts
-from services.inference.outbound.crew import TaskCrew
+from services.inference.outbound.desired_state import DesiredStateFile, ReportSequence
 from services.inference.outbound.engine import OrtEngine, device_for
+from services.inference.outbound.load_tasks import OwnedLoadTasks
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.pool import WorkerPool
-from services.inference.outbound.remembered import RememberedDeployments, ReportSequence
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.outbound.sandbox import Sandbox
-from services.inference.ports import Artifacts, Bounds, Checker, Engines, Ports, Remembered
+from services.inference.ports import Artifacts, Bounds, Checker, DesiredStateCache, Engines, Ports
 from services.inference.settings import InferenceSettings
 from services.inference.telemetry import QUEUED, observe_batch, observe_request
 from services.kit import service as service_parts
@@ -48,7 +48,7 @@ class Adapters(service_parts.Adapters):
 
     engines: Engines | None = None
     checker: Checker | None = None
-    remembered: Remembered | None = None
+    desired_state: DesiredStateCache | None = None
     sequence: ReportSequence | None = None
     artifact_cache: Artifacts | None = None
     tasks: Tasks = TASKS
@@ -62,18 +62,18 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
     service: Service[Ports] = Service(settings, adapters)
     machine = _machine(settings)
     engines = adapters.engines or _pool(service, machine)
-    crew, log = TaskCrew(), _log(service, settings)
+    load_tasks, log = OwnedLoadTasks(), _log(service, settings)
     rpc_server = service.grpc(services_only=True)
-    roster = Roster(machine.device, settings.replica, Peers(settings.peer_timeout_seconds))
+    models = LoadedModels(machine.device, settings.replica, Peers(settings.peer_timeout_seconds))
     address = _advertised(settings, rpc_server.port)
-    reporter = _reporter(service, settings, roster, address, adapters.sequence)
+    reporter = _reporter(service, settings, models, address, adapters.sequence)
     service.ports = ports = Ports(
-        roster=roster,
+        models=models,
         engines=engines,
         artifacts=adapters.artifact_cache or CachedArtifacts(service.artifacts, settings.data_folder / "artifacts"),
         checker=adapters.checker or Sandbox(rows=machine.limits.rows, seconds=settings.check_seconds),
-        remembered=adapters.remembered or RememberedDeployments(settings.data_folder / "deployments.json"),
-        crew=crew,
+        desired_state=adapters.desired_state or DesiredStateFile(settings.data_folder / "deployments.json"),
+        load_tasks=load_tasks,
         reporter=reporter,
         log=log,
         clock=service.clock,
@@ -88,7 +88,7 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
     rpc = ReplicaRpc(ports, settings.load_seconds)
     rpc_server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
     service.part("streams", close=rpc.close)
-    service.part("bringing up", open=partial(restore, ports), close=crew.close)
+    service.part("bringing up", open=partial(restore, ports), close=load_tasks.close)
     _follow(service, settings, ports, reporter)
     service.http()
     return service
@@ -146,10 +146,14 @@ def _log(service: Service[Ports], settings: InferenceSettings) -> LogWriter:
 
 
 def _reporter(
-    service: Service[Ports], settings: InferenceSettings, roster: Roster, address: str, sequence: ReportSequence | None
+    service: Service[Ports],
+    settings: InferenceSettings,
+    models: LoadedModels,
+    address: str,
+    sequence: ReportSequence | None,
 ) -> ReplicaReporter:
     def build_report(sequence: int, leaving: bool) -> ReplicaReported:
-        return roster.report(
+        return models.report(
             address=address,
             sequence=sequence,
             capacity=settings.capacity_texts,
@@ -167,13 +171,13 @@ def _reporter(
 
 
 def _follow(service: Service[Ports], settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
-    # Closed in reverse: first no new wish is heard, then the house is told, then the streams end.
-    service.part("farewell", close=reporter.leave)
+    # Closed in reverse: first no change is taken any more, then the last report goes out, then the streams end.
+    service.part("last report", close=reporter.leave)
     service.runs("reports", reporter.run)
-    caught_up = service.follows("registry's wishes", compacted_topics(ports), client=f"millrace-{settings.replica}")
+    caught_up = service.follows("desired state", compacted_topics(ports), client=f"millrace-{settings.replica}")
     service.runs("placement", partial(watch_peers, ports, settings.heartbeat_seconds))
-    service.checks["deployments known"] = lambda: caught_up.is_set() or bool(ports.roster.deployments)
-    service.checks["primaries loaded"] = lambda: ports.roster.ready
+    service.checks["deployments known"] = lambda: caught_up.is_set() or bool(ports.models.deployments)
+    service.checks["primaries loaded"] = lambda: ports.models.ready
 
 
 def _advertised(settings: InferenceSettings, port: int) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.tasks import Tasks
+from services.inference.domain.loaded_models import LoadedModels
 from services.inference.domain.records import LoggedRequest, Sampling
-from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored, Tokenised
-from services.inference.domain.versions import VersionKey, Wish
+from services.inference.domain.versions import DesiredDeployment, VersionKey
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
 from services.kit.messaging.envelope import EventRef
@@ -92,19 +92,19 @@ class Checker(Protocol):
         ...
 
 
-class Remembered(Protocol):
+class DesiredStateCache(Protocol):
     """The newest known deployments, kept over restarts, so that a replica serves without broker and registry."""
 
-    async def load(self) -> list[Wish]:
+    async def load(self) -> list[DesiredDeployment]:
         """What was saved last; nothing when there is none or it cannot be read."""
         ...
 
-    async def save(self, wishes: Sequence[Wish]) -> None:
+    async def save(self, deployments: Sequence[DesiredDeployment]) -> None:
         """Returns once it is on disk; after a crash it is there whole or not at all."""
         ...
 
 
-class Crew(Protocol):
+class LoadTasks(Protocol):
     """Owns the work that goes on beside the requests: one job a version at a time."""
 
     def start(self, key: VersionKey, work: Coroutine[Any, Any, None]) -> None:
@@ -115,14 +115,14 @@ class Crew(Protocol):
         """Returns once nothing goes on for this version any more."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def load_slot(self) -> AbstractAsyncContextManager[None]:
         """Held while bringing a version up, so that only one takes memory and cores from serving."""
         ...
 
 
 class Reporter(Protocol):
     def changed(self, cause: EventRef | None = None) -> None:
-        """Something happened that the house should know: a report goes out soon, in the present trace and story."""
+        """What this replica serves has changed: a report goes out soon, in the present trace and workflow."""
         ...
 
 
@@ -145,12 +145,12 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ports:
-    roster: Roster
+    models: LoadedModels
     engines: Engines
     artifacts: Artifacts
     checker: Checker
-    remembered: Remembered
-    crew: Crew
+    desired_state: DesiredStateCache
+    load_tasks: LoadTasks
     reporter: Reporter
     log: Log
     clock: Clock

@@ -53,8 +53,8 @@ def rebuild_tables(arguments: list[str]) -> int:
     except BrokenHistory as broken:
         print(f"{broken} {broken.hint}", file=sys.stderr)
         return 3
-    except MillraceError as refusal:
-        print(f"{refusal} {refusal.hint or ''}", file=sys.stderr)
+    except MillraceError as error:
+        print(f"{error} {error.hint or ''}", file=sys.stderr)
         return 2
     if options.json:
         print(orjson.dumps(asdict(rebuilt)).decode())

@@ -131,7 +131,7 @@ class ReservedAlias(Conflict):
 
 
 class PreconditionFailed(Stale):
-    """{deployment} is at generation {present}, not at {expected}."""
+    """{deployment} is at generation {current}, not at {expected}."""
 
     hint = "'millrace deployments show {deployment}' shows what it is now; decide anew"
     field = "expected_generation"

@@ -8,7 +8,7 @@ import pytest
 
 from services.cli.launcher.kafka import NoKafka, ensure_libraries
 from tests.clients import tools
-from tests.e2e.fleet.story import Story, playing
+from tests.e2e.fleet.scenario import Scenario, playing
 from tests.unit.trainer.tiny import texts
 
 Doors = dict[str, str]
@@ -41,7 +41,7 @@ def kafka_tools() -> Doors:
         return {}
 
 
-def doors_of(story: Story) -> dict[str, str]:
+def doors_of(story: Scenario) -> dict[str, str]:
     """What a script finds in its environment, once the fleet serves a first version."""
     story.serve_first()
     endpoints = story.fleet.state.endpoints

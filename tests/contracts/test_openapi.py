@@ -176,7 +176,7 @@ def test_a_sample_is_what_protobuf_itself_would_render() -> None:
 def test_what_the_owners_refuse_is_told_in_their_words() -> None:
     real = {
         "unknown_model": registry_errors.UnknownModel(model="news"),
-        "precondition_failed": registry_errors.PreconditionFailed(deployment="topics", present=8, expected=7),
+        "precondition_failed": registry_errors.PreconditionFailed(deployment="topics", current=8, expected=7),
         "no_rollout": registry_errors.NoRollout(deployment="topics"),
         "unknown_run": trainer_errors.UnknownRun(run="run-1"),
         "run_has_ended": trainer_errors.RunHasEnded(run="run-1", status="succeeded"),

@@ -11,7 +11,7 @@ from services.cli.launcher import launch
 from services.kit.core.clock import SystemClock
 from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import marked
-from tests.e2e.fleet.story import playing
+from tests.e2e.fleet.scenario import playing
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.mark.parametrize("killed", [False, True], ids=["in order", "after the trainer was killed"])
 async def test_down_ends_the_run_that_goes_on(tmp_path: Path, killed: bool) -> None:
-    with playing(tmp_path / "home") as story:
-        fleet = story.fleet
-        story.announce("long", epochs=100)
+    with playing(tmp_path / "home") as scenario:
+        fleet = scenario.fleet
+        scenario.announce("long", epochs=100)
         until(lambda: len(fleet.rows("trainer", "SELECT id FROM trainer_run")) == 1, "the run is queued", 60)
         ((run,),) = fleet.rows("trainer", "SELECT id FROM trainer_run")
         checkpoint = fleet.home.data / "trainer" / "runs" / run / "attempt-1" / "checkpoint.safetensors"

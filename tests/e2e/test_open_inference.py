@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.fleet.story import Story, playing
+from tests.e2e.fleet.scenario import Scenario, playing
 from tests.unit.trainer.tiny import texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -15,7 +15,7 @@ WAIT_SECONDS = 90.0
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """A fleet that serves a first version."""
     with playing(tmp_path_factory.mktemp("open-inference")) as played:
         played.serve_first()
@@ -23,10 +23,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 @pytest.fixture
-def client(story: Story) -> Iterator[httpx.Client]:
-    address = story.fleet.state.endpoints["rest"]
+def client(scenario: Scenario) -> Iterator[httpx.Client]:
+    address = scenario.fleet.state.endpoints["rest"]
     address = address if address.startswith("http") else f"http://{address}"
-    headers = {"authorization": f"Bearer {story.fleet.key}"}
+    headers = {"authorization": f"Bearer {scenario.fleet.key}"}
     with httpx.Client(base_url=address, headers=headers, timeout=WAIT_SECONDS, trust_env=False) as opened:
         yield opened
 
@@ -36,10 +36,10 @@ def infer(client: httpx.Client, model: str, *sent: str) -> httpx.Response:
     return client.post(f"/v2/models/{model}/infer", json={"inputs": [given]})
 
 
-def test_a_model_is_unloaded_and_loaded_again(story: Story, client: httpx.Client) -> None:
+def test_a_model_is_unloaded_and_loaded_again(scenario: Scenario, client: httpx.Client) -> None:
     rows = texts(6, seed=3)
     sent = [row["text"] for row in rows]
-    model, repository = story.model, f"/v2/repository/models/{story.model}"
+    model, repository = scenario.model, f"/v2/repository/models/{scenario.model}"
     before = infer(client, model, *sent)
     assert before.status_code == 200, before.text
     version = before.json()["model_version"]
@@ -62,8 +62,8 @@ def test_a_model_is_unloaded_and_loaded_again(story: Story, client: httpx.Client
     assert after.json()["outputs"] == before.json()["outputs"]
 
 
-def test_a_version_there_is_not_cannot_be_loaded(story: Story, client: httpx.Client) -> None:
+def test_a_version_there_is_not_cannot_be_loaded(scenario: Scenario, client: httpx.Client) -> None:
     sent = {"parameters": {"version": "99"}}
-    refused = client.post(f"/v2/repository/models/{story.model}/load", json=sent)
+    refused = client.post(f"/v2/repository/models/{scenario.model}/load", json=sent)
     assert refused.status_code == 404
     assert isinstance(refused.json()["error"], str)

@@ -21,12 +21,12 @@ from services.contracts.events import (
 from services.kit.messaging.envelope import Envelope
 from services.monitor.domain.drift import WindowVerdict
 from services.registry.domain.state import CHAMPION, RolloutState, VersionStatus
-from tests.e2e.virtual.telling import Chain, Told, tell
+from tests.e2e.virtual.outcome import Chain, Outcome, run_scenario
 
 SEED = 1
 OTHER_SEED = 2
 
-STORY = [
+EXPECTED_FACTS = [
     ("version_registered", 1), ("version_passed", 1), ("rollout_started", 1), ("rollout_promoted", 1),
     ("version_drifted", 1),
     ("version_registered", 2), ("version_passed", 2), ("rollout_started", 2), ("rollout_loaded", 2),
@@ -41,8 +41,8 @@ STORY = [
 BESIDE = {"deployment_created", "step_baked", "verdict_recorded"}
 
 
-def facts(told: Told) -> list[tuple[str, Any]]:
-    return [(entry.kind, _version(entry.payload)) for entry in told.history if entry.kind not in BESIDE]
+def facts(outcome: Outcome) -> list[tuple[str, Any]]:
+    return [(entry.kind, _version(entry.payload)) for entry in outcome.history if entry.kind not in BESIDE]
 
 
 def _version(payload: Mapping[str, Any]) -> int | None:
@@ -51,79 +51,81 @@ def _version(payload: Mapping[str, Any]) -> int | None:
     return version["version"] if isinstance(version, dict) else version
 
 
-Tell = Callable[..., Told]
+RunScenario = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def telling(tmp_path_factory: pytest.TempPathFactory) -> Tell:
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> RunScenario:
     """Tells a story, each kind of it once."""
-    folder, known = tmp_path_factory.mktemp("houses"), dict[str, Told]()
+    folder, known = tmp_path_factory.mktemp("houses"), dict[str, Outcome]()
 
-    def told(name: str, **how: Any) -> Told:
+    def outcome(name: str, **how: Any) -> Outcome:
         if name not in known:
-            known[name] = tell(folder / name, folder / "common", **how)
+            known[name] = run_scenario(folder / name, folder / "common", **how)
         return known[name]
 
-    return told
+    return outcome
 
 
 @pytest.fixture
-def told(telling: Tell) -> Told:
-    return telling("first", seed=SEED)
+def outcome(run_once: RunScenario) -> Outcome:
+    return run_once("first", seed=SEED)
 
 
 # --- the story ---------------------------------------------------------------------------------
 
 
-def test_every_chapter_happens_in_its_order(told: Told) -> None:
-    assert facts(told) == STORY
-    assert [version.status for version in told.state.versions] == [
+def test_every_chapter_happens_in_its_order(outcome: Outcome) -> None:
+    assert facts(outcome) == EXPECTED_FACTS
+    assert [version.status for version in outcome.state.versions] == [
         VersionStatus.PASSED,
         VersionStatus.PASSED,
         VersionStatus.REFUSED,
         VersionStatus.PASSED,
     ]
-    deployment = told.deployment
+    deployment = outcome.deployment
     assert {alias: ref.version for alias, ref in deployment.aliases.items()} == {CHAMPION: 2, "previous": 1}
     assert [(served.version.version, served.weight) for served in deployment.targets] == [(2, 100)]
     assert deployment.rollout is not None
     assert (deployment.rollout.version.version, deployment.rollout.state) == (4, RolloutState.ROLLED_BACK)
 
 
-def test_the_champion_moves_once_and_only_by_a_promotion(told: Told) -> None:
-    promoted = [entry.payload["version"] for entry in told.history if entry.kind == "rollout_promoted"]
+def test_the_champion_moves_once_and_only_by_a_promotion(outcome: Outcome) -> None:
+    promoted = [entry.payload["version"] for entry in outcome.history if entry.kind == "rollout_promoted"]
     assert promoted == [1, 2]
 
 
-def test_no_request_fails_and_each_is_answered_by_a_version_that_had_traffic(told: Told) -> None:
-    assert told.failed == []
-    assert {asked.version for asked in told.chapter("quiet traffic")} == {1}
-    assert {asked.version for asked in told.chapter("recovery")} == {1, 2}
-    assert {asked.version for asked in told.chapter("forced rollout")} == {2, 3}
-    assert told.asked[-1].version == 2
+def test_no_request_fails_and_each_is_answered_by_a_version_that_had_traffic(outcome: Outcome) -> None:
+    assert outcome.failed == []
+    assert {answered.version for answered in outcome.step("quiet traffic")} == {1}
+    assert {answered.version for answered in outcome.step("recovery")} == {1, 2}
+    assert {answered.version for answered in outcome.step("forced rollout")} == {2, 3}
+    assert outcome.answered[-1].version == 2
 
 
-def test_nobody_is_answered_by_the_bad_version_once_it_is_rolled_back(told: Told) -> None:
-    assert 3 not in {asked.version for asked in told.chapter("thin evidence")}
+def test_nobody_is_answered_by_the_bad_version_once_it_is_rolled_back(outcome: Outcome) -> None:
+    assert 3 not in {answered.version for answered in outcome.step("thin evidence")}
 
 
-def test_unchanged_traffic_is_quiet_and_drift_is_told_once_after_two_suspect_windows(told: Told) -> None:
-    assert [window.verdict for window in told.windows[:4]] == [WindowVerdict.QUIET] * 4
-    assert [window.verdict for window in told.windows[4:6]] == [WindowVerdict.SUSPECT, WindowVerdict.DRIFTED]
-    assert len(told.of(DriftDetected.topic)) == 1
-    assert {window.verdict for window in told.windows if window.version == 2} == {WindowVerdict.QUIET}
+def test_unchanged_traffic_is_quiet_and_drift_is_told_once_after_two_suspect_windows(outcome: Outcome) -> None:
+    assert [window.verdict for window in outcome.windows[:4]] == [WindowVerdict.QUIET] * 4
+    assert [window.verdict for window in outcome.windows[4:6]] == [WindowVerdict.SUSPECT, WindowVerdict.DRIFTED]
+    assert len(outcome.of(DriftDetected.topic)) == 1
+    assert {window.verdict for window in outcome.windows if window.version == 2} == {WindowVerdict.QUIET}
 
 
-def test_the_new_version_answers_the_new_topic_better_than_the_old_one_did(told: Told) -> None:
-    before = told.chapter("drift")
-    after = [asked for asked in told.chapter("forced rollout") + told.chapter("thin evidence") if asked.version == 2]
-    right = [sum(asked.label == asked.text.label for asked in part) / len(part) for part in (before, after)]
+def test_the_new_version_answers_the_new_topic_better_than_the_old_one_did(outcome: Outcome) -> None:
+    before = outcome.step("drift")
+    after = [
+        answered for answered in outcome.step("forced rollout") + outcome.step("thin evidence") if answered.version == 2
+    ]
+    right = [sum(answered.label == answered.text.label for answered in part) / len(part) for part in (before, after)]
     assert right[0] < 0.45
     assert right[1] > 0.6
 
 
-def test_the_retraining_learns_from_labelled_traffic_and_names_the_version_that_drifted(told: Told) -> None:
-    first, second, spoiled, last = (envelope.event for envelope in told.of(ModelTrained.topic))
+def test_the_retraining_learns_from_labelled_traffic_and_names_the_version_that_drifted(outcome: Outcome) -> None:
+    first, second, spoiled, last = (envelope.event for envelope in outcome.of(ModelTrained.topic))
     assert [event.parent for event in (first, second, spoiled, last)] == [None, 1, None, None]
     assert {part.name for part in second.metrics.slices} == {"all", "base", "feedback"}
     assert [event.comparison and event.comparison.champion for event in (first, second, spoiled, last)] == [
@@ -131,20 +133,20 @@ def test_the_retraining_learns_from_labelled_traffic_and_names_the_version_that_
     ]  # fmt: skip
 
 
-def test_evidence_promotes_rolls_back_and_its_lack_pauses(told: Told) -> None:
+def test_evidence_promotes_rolls_back_and_its_lack_pauses(outcome: Outcome) -> None:
     verdicts: dict[int, list[Verdict]] = {}
-    for envelope in told.of(RolloutJudged.topic):
+    for envelope in outcome.of(RolloutJudged.topic):
         verdicts.setdefault(envelope.event.version, []).append(envelope.event.verdict)
     assert verdicts[2][-1] is Verdict.PROMOTE
     assert verdicts[3][-1] is Verdict.ROLL_BACK
     assert set(verdicts[4]) == {Verdict.HOLD}
-    paused = next(entry for entry in told.history if entry.kind == "rollout_paused")
+    paused = next(entry for entry in outcome.history if entry.kind == "rollout_paused")
     assert (paused.actor, "thin" in paused.reason) == ("registry", True)
-    assert next(entry for entry in told.history if entry.kind == "rollout_rolled_back").actor == "monitor"
+    assert next(entry for entry in outcome.history if entry.kind == "rollout_rolled_back").actor == "monitor"
 
 
-def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(told: Told) -> None:
-    changes = [envelope.event for envelope in told.of(DeploymentChanged.topic)]
+def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(outcome: Outcome) -> None:
+    changes = [envelope.event for envelope in outcome.of(DeploymentChanged.topic)]
     assert [change.generation for change in changes] == list(range(2, len(changes) + 2))
     weights = [{target.version: target.weight for target in change.targets} for change in changes]
     assert [sum(parts.values()) for parts in weights[1:]] == [100] * (len(changes) - 1)
@@ -153,16 +155,16 @@ def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(to
     assert all(target.weight == 0 for change in changes for target in change.targets if target.role is Role.DRAINING)
 
 
-def test_the_tables_are_what_the_history_gives_and_the_history_was_told_whole(told: Told) -> None:
-    assert told.rebuilt.differing == []
-    published = [envelope.event for envelope in told.of(RegistryFact.topic)]
+def test_the_tables_are_what_the_history_gives_and_the_history_was_told_whole(outcome: Outcome) -> None:
+    assert outcome.rebuilt.differing == []
+    published = [envelope.event for envelope in outcome.of(RegistryFact.topic)]
     assert [(fact.sequence, fact.hash) for fact in published] == [
-        (entry.sequence, entry.hash) for entry in told.history
+        (entry.sequence, entry.hash) for entry in outcome.history
     ]
 
 
-def test_nothing_ends_as_a_dead_letter(told: Told) -> None:
-    assert [message.topic for message in told.sent if message.topic.endswith(".dlq")] == []
+def test_nothing_ends_as_a_dead_letter(outcome: Outcome) -> None:
+    assert [message.topic for message in outcome.sent if message.topic.endswith(".dlq")] == []
 
 
 # --- causes ------------------------------------------------------------------------------------
@@ -173,14 +175,16 @@ def is_change(version: int, role: Role, weight: int) -> Callable[[Envelope[Any]]
 
     def fits(envelope: Envelope[Any]) -> bool:
         event = envelope.event
-        wanted = (version, role, weight)
-        return isinstance(event, DeploymentChanged) and wanted in [(t.version, t.role, t.weight) for t in event.targets]
+        matches = (version, role, weight)
+        return isinstance(event, DeploymentChanged) and matches in [
+            (t.version, t.role, t.weight) for t in event.targets
+        ]
 
     return fits
 
 
-def test_a_drift_can_be_followed_by_its_causes_to_the_retraining_the_rollout_and_the_recovery(told: Told) -> None:
-    chain, drift = Chain(told.heard), told.of(DriftDetected.topic)[0]
+def test_a_drift_can_be_followed_by_its_causes_to_the_retraining_the_rollout_and_the_recovery(outcome: Outcome) -> None:
+    chain, drift = Chain(outcome.events), outcome.of(DriftDetected.topic)[0]
     trained = chain.after(drift, lambda envelope: isinstance(envelope.event, ModelTrained))
     assert trained is not None
     assert trained.causation == drift.id
@@ -189,43 +193,50 @@ def test_a_drift_can_be_followed_by_its_causes_to_the_retraining_the_rollout_and
         assert chain.after(trained, is_change(2, role, weight)) is not None, f"version 2 at {weight}%"
 
 
-def test_all_that_follows_from_a_data_set_belongs_to_its_story(told: Told) -> None:
-    story = told.of("dataset.ready")[0].id
-    until = told.of("dataset.ready")[1]
-    for envelope in told.heard[: told.heard.index(until)]:
+def test_all_that_follows_from_a_data_set_belongs_to_its_story(outcome: Outcome) -> None:
+    scenario = outcome.of("dataset.ready")[0].id
+    until = outcome.of("dataset.ready")[1]
+    for envelope in outcome.events[: outcome.events.index(until)]:
         if isinstance(envelope.event, ModelTrained | DeploymentChanged | DriftDetected | RolloutJudged | RegistryFact):
-            assert envelope.story == story, envelope.event
+            assert envelope.story == scenario, envelope.event
 
 
 # --- again, differently, twice, and through kills ----------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_history_and_the_same_messages_to_the_byte(told: Told, telling: Tell) -> None:
-    again = telling("again", seed=SEED)
-    assert again.history_bytes() == told.history_bytes()
-    assert again.sent_bytes() == told.sent_bytes()
+def test_the_same_seed_gives_the_same_history_and_the_same_messages_to_the_byte(
+    outcome: Outcome, run_once: RunScenario
+) -> None:
+    again = run_once("again", seed=SEED)
+    assert again.history_bytes() == outcome.history_bytes()
+    assert again.sent_bytes() == outcome.sent_bytes()
 
 
-def test_another_seed_gives_another_history_of_the_same_story(told: Told, telling: Tell) -> None:
-    other = telling("other", seed=OTHER_SEED)
-    assert facts(other) == STORY
+def test_another_seed_gives_another_history_of_the_same_story(outcome: Outcome, run_once: RunScenario) -> None:
+    other = run_once("other", seed=OTHER_SEED)
+    assert facts(other) == EXPECTED_FACTS
     assert other.failed == []
-    assert other.history_bytes() != told.history_bytes()
+    assert other.history_bytes() != outcome.history_bytes()
 
 
-def test_every_message_delivered_twice_changes_nothing(told: Told, telling: Tell) -> None:
-    twice = telling("twice", seed=SEED, echo=True)
-    assert twice.history_bytes() == told.history_bytes()
-    assert twice.sent_bytes() == told.sent_bytes()
+def test_every_message_delivered_twice_changes_nothing(outcome: Outcome, run_once: RunScenario) -> None:
+    twice = run_once("twice", seed=SEED, echo=True)
+    assert twice.history_bytes() == outcome.history_bytes()
+    assert twice.sent_bytes() == outcome.sent_bytes()
 
 
-def test_rooms_killed_around_their_commits_change_nothing_of_what_is_decided(told: Told, telling: Tell) -> None:
-    killed = telling("killed", seed=SEED, kill_share=0.02)
-    assert {room for room, _ in killed.kills} == {"gateway", "inference", "monitor", "registry", "trainer"}
-    assert {moment for room, moment in killed.kills if room != "inference"} == {"before the commit", "after the commit"}
+def test_rooms_killed_around_their_commits_change_nothing_of_what_is_decided(
+    outcome: Outcome, run_once: RunScenario
+) -> None:
+    killed = run_once("killed", seed=SEED, kill_share=0.02)
+    assert {service for service, _ in killed.kills} == {"gateway", "inference", "monitor", "registry", "trainer"}
+    assert {instant for service, instant in killed.kills if service != "inference"} == {
+        "before the commit",
+        "after the commit",
+    }
     assert killed.failed == []
-    assert killed.outline() == told.outline()
-    assert killed.deployment.aliases == told.deployment.aliases
+    assert killed.outline() == outcome.outline()
+    assert killed.deployment.aliases == outcome.deployment.aliases
     assert killed.rebuilt.differing == []
     labelled = [envelope.event.request for envelope in killed.of(FeedbackReceived.topic)]
-    assert len(set(labelled)) == len(told.of(FeedbackReceived.topic))
+    assert len(set(labelled)) == len(outcome.of(FeedbackReceived.topic))

@@ -13,7 +13,7 @@ import pytest
 from services.cli.launcher import kafka
 from services.cli.launcher.ports import any_free
 from services.cli.launcher.processes import stop
-from tests.e2e.fleet.story import Story, dice_of, playing
+from tests.e2e.fleet.scenario import Scenario, dice_of, playing
 from tests.fixtures.presence import left_out
 
 SEED = 1
@@ -49,7 +49,7 @@ def kafka_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def kafka_story(kafka_place: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def kafka_story(kafka_place: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """A fleet on Apache Kafka, with nothing served yet."""
     with playing(tmp_path_factory.mktemp("faults"), bootstrap=kafka_place.place.bootstrap) as story:
         yield story

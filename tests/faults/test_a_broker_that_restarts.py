@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled, order_is_kept, outbox_depth
+from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled, order_holds, outbox_depth
 from tests.e2e.fleet.running import SERVICES
-from tests.e2e.fleet.story import Story
+from tests.e2e.fleet.scenario import Scenario
 from tests.faults.conftest import Server
 from tests.waiting import until
 
@@ -17,7 +17,7 @@ NOTICED_SECONDS = 60.0
 
 
 def test_what_is_accepted_while_the_broker_is_away_is_told_in_order_afterwards(
-    kafka_story: Story, kafka_place: Server, dice: random.Random
+    kafka_story: Scenario, kafka_place: Server, dice: random.Random
 ) -> None:
     story, fleet, client = kafka_story, kafka_story.fleet, kafka_story.client
     version = story.serve_first()
@@ -37,14 +37,14 @@ def test_what_is_accepted_while_the_broker_is_away_is_told_in_order_afterwards(
     until(lambda: all(map(fleet.is_ready, SERVICES)), "every service is ready again", NOTICED_SECONDS)
     until(lambda: outbox_depth(fleet) == 0, "the outboxes are empty", NOTICED_SECONDS)
     until(lambda: len(feedback(story, names)) >= LABELS, "all labels were told", NOTICED_SECONDS)
-    order_is_kept(names, feedback(story, names))
+    order_holds(names, feedback(story, names))
     with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
         story.promoted(story.registered(story.announce("after-the-broker", seed=17)))
     assert traffic.failures == []
     nothing_is_lost_or_doubled(story, admin=True)
 
 
-def feedback(story: Story, names: list[str]) -> list[str]:
+def feedback(story: Scenario, names: list[str]) -> list[str]:
     """Requests of these whose label was told, in the order of the topic."""
     return [
         event.body["request"] for event in story.log.distinct("feedback.received") if event.body["request"] in names

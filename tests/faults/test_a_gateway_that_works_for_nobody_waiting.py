@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
-from tests.e2e.fleet.story import Story
+from tests.e2e.fleet.scenario import Scenario
 from tests.unit.trainer.tiny import texts
 from tests.waiting import until
 
@@ -20,7 +20,9 @@ ROWS = 6_000
 ANSWERED_SECONDS = 120.0
 
 
-def test_every_request_has_one_answer_whenever_the_gateway_is_killed(kafka_story: Story, dice: random.Random) -> None:
+def test_every_request_has_one_answer_whenever_the_gateway_is_killed(
+    kafka_story: Scenario, dice: random.Random
+) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
     prefix = f"ask-{dice.getrandbits(30)}"
@@ -28,7 +30,9 @@ def test_every_request_has_one_answer_whenever_the_gateway_is_killed(kafka_story
 
     def send() -> None:
         for name, row in zip(asked, texts(REQUESTS, seed=dice.getrandbits(30)), strict=True):
-            story.producer.tell("inference.requested", f"key-{name}", {"deployment": story.model, **_one(row)}, name)
+            story.producer.send_event(
+                "inference.requested", f"key-{name}", {"deployment": story.model, **_one(row)}, name
+            )
 
     sending = threading.Thread(target=send)
     sending.start()
@@ -52,7 +56,7 @@ def _one(row: dict[str, str]) -> dict[str, list[str]]:
     return {"texts": [row["text"]]}
 
 
-def answers(story: Story, prefix: str) -> dict[str, set[str]]:
+def answers(story: Scenario, prefix: str) -> dict[str, set[str]]:
     """Ids of the answers, by the request's event."""
     found: dict[str, set[str]] = {}
     for event in story.log.all("inference.completed"):
@@ -62,7 +66,7 @@ def answers(story: Story, prefix: str) -> dict[str, set[str]]:
 
 
 def test_a_batch_is_whole_and_in_order_though_the_gateway_was_killed_in_its_middle(
-    kafka_story: Story, dice: random.Random
+    kafka_story: Scenario, dice: random.Random
 ) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     version = story.serve_first()

@@ -15,10 +15,10 @@ import pytest
 
 from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import marked
-from tests.e2e.fleet.doors import Traffic
+from tests.e2e.fleet.clients import Traffic
 from tests.e2e.fleet.invariants import nothing_is_lost_or_doubled
 from tests.e2e.fleet.running import SERVICES
-from tests.e2e.fleet.story import Story
+from tests.e2e.fleet.scenario import Scenario
 from tests.waiting import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -41,12 +41,12 @@ def pause(dice: random.Random, longest_seconds: float) -> None:
     time.sleep(seconds)
 
 
-def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Story, dice: random.Random) -> None:
+def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Scenario, dice: random.Random) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
     body = story.dataset("gateway-killed", seed=11)
     sent = {name: body[name] for name in ("dataset", "uri", "model")} | {"recipe_json": json.dumps(body["recipe"])}
-    with story.traffic(seed=dice.getrandbits(30), patient=True).flowing() as traffic:
+    with story.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
         accepted = story.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
         pause(dice, 0.02)
         fleet.kill("gateway")
@@ -66,7 +66,7 @@ def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Story, dice: 
 
 
 def test_a_trainer_killed_in_mid_epoch_attaches_to_the_run_that_goes_on(
-    kafka_story: Story, dice: random.Random
+    kafka_story: Scenario, dice: random.Random
 ) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
@@ -92,7 +92,7 @@ def test_a_trainer_killed_in_mid_epoch_attaches_to_the_run_that_goes_on(
 
 
 def test_a_run_killed_together_with_its_trainer_goes_on_from_its_checkpoint(
-    kafka_story: Story, dice: random.Random
+    kafka_story: Scenario, dice: random.Random
 ) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
@@ -114,7 +114,7 @@ def test_a_run_killed_together_with_its_trainer_goes_on_from_its_checkpoint(
     nothing_is_lost_or_doubled(story, admin=True)
 
 
-def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_story: Story, dice: random.Random) -> None:
+def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_story: Scenario, dice: random.Random) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     before = story.serve_first()
     moments = ("rollout_started", "rollout_loaded", "rollout_advanced")
@@ -133,7 +133,7 @@ def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_story: Story, 
 
 
 def test_a_replica_killed_while_it_loads_and_while_it_serves_fails_no_request(
-    kafka_story: Story, dice: random.Random
+    kafka_story: Scenario, dice: random.Random
 ) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
@@ -150,7 +150,7 @@ def test_a_replica_killed_while_it_loads_and_while_it_serves_fails_no_request(
     nothing_is_lost_or_doubled(story, admin=True)
 
 
-def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Story, dice: random.Random) -> None:
+def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Scenario, dice: random.Random) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     serving = story.serve_first()
     counted, windowed = requests_of(story), arrivals_of(story)
@@ -190,10 +190,10 @@ def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: St
     assert news() == expected
 
 
-def test_all_five_killed_at_once_converge(kafka_story: Story, dice: random.Random) -> None:
+def test_all_five_killed_at_once_converge(kafka_story: Scenario, dice: random.Random) -> None:
     story, fleet = kafka_story, kafka_story.fleet
     story.serve_first()
-    with story.traffic(seed=dice.getrandbits(30), patient=True).flowing() as traffic:
+    with story.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
         version = story.registered(story.announce("all-killed", seed=16))
         story.reached(version, "rollout_loaded")
         pause(dice, 1.0)
@@ -206,7 +206,7 @@ def test_all_five_killed_at_once_converge(kafka_story: Story, dice: random.Rando
 # --- what the trainer and the monitor keep -----------------------------------------------------
 
 
-def run_of(story: Story, dataset: str) -> str:
+def run_of(story: Scenario, dataset: str) -> str:
     query = "SELECT id FROM trainer_run WHERE dataset = ?"
     until(lambda: len(story.fleet.rows("trainer", query, dataset)) == 1, f"the run on {dataset}", 60)
     return str(story.fleet.rows("trainer", query, dataset)[0][0])
@@ -226,7 +226,7 @@ def step_of(progress: Path) -> int:
     return max((step for _, step in steps_of(progress)), default=0)
 
 
-def progress_of(story: Story, run: str, attempt: int) -> Path:
+def progress_of(story: Scenario, run: str, attempt: int) -> Path:
     return story.fleet.home.data / "trainer" / "runs" / run / f"attempt-{attempt}" / "progress.jsonl"
 
 
@@ -254,13 +254,13 @@ def resumed_where_it_stood(first: Path, second: Path, kill_at: int) -> None:
     assert [words for words in own if words == ["rows", "read"]] == []
 
 
-def requests_of(story: Story) -> dict[int, int]:
+def requests_of(story: Scenario) -> dict[int, int]:
     """Requests that the monitor has counted, by version."""
     query = "SELECT version, sum(requests) FROM minute WHERE deployment = ? GROUP BY version"
     return {int(version): int(count) for version, count in story.fleet.rows("monitor", query, story.model)}
 
 
-def arrivals_of(story: Story) -> int:
+def arrivals_of(story: Scenario) -> int:
     """Requests in the closed windows of the version that serves and in the one that is open."""
     (version, answered) = story.fleet.rows(
         "monitor", "SELECT json_extract(watched, '$.version'), answered FROM watch WHERE deployment = ?", story.model

@@ -15,7 +15,7 @@ from services.inference.domain.scoring import BatchFacts, Done, EngineRequest
 from services.inference.outbound.engine import CUDA, OrtEngine, cuda_is_there, device_for, open_session
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference import tiny
-from tests.unit.inference.wishes import key
+from tests.unit.inference.builders import key
 
 pytestmark = pytest.mark.gpu
 

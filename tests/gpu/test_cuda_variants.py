@@ -11,13 +11,13 @@ from services.contracts.artifact import SPEC_FILE, Device, Precision, graph_file
 from services.contracts.tasks import EMBEDDING
 from services.contracts.tasks.embedding import EmbeddingRequest
 from services.inference.domain.batching import Limits
-from services.inference.domain.roster import BringUp, Roster
+from services.inference.domain.loaded_models import BringUp, LoadedModels
 from services.inference.domain.scoring import EngineRequest
 from services.inference.errors import ArtifactRefused
 from services.inference.outbound.engine import OrtEngine, cuda_is_there, device_for
 from services.inference.outbound.pool import WorkerPool
 from tests.unit.inference import tiny
-from tests.unit.inference.wishes import key, target, wish
+from tests.unit.inference.builders import deployment, key, target
 
 pytestmark = pytest.mark.gpu
 
@@ -70,26 +70,26 @@ def test_int8_is_never_opened_there(artifact: Path) -> None:
 
 
 async def test_a_replica_there_serves_fp16_of_all_that_passed(artifact: Path) -> None:
-    roster = Roster(device_for("auto"))
+    models = LoadedModels(device_for("auto"))
     variants = [Precision.INT8, Precision.FP32, Precision.FP16]
-    roster.adopt(wish(1, target(1).model_copy(update={"precision": Precision.INT8, "variants": variants})))
-    (action,) = roster.plan()
+    models.apply(deployment(1, target(1).model_copy(update={"precision": Precision.INT8, "variants": variants})))
+    (action,) = models.plan()
     assert isinstance(action, BringUp)
-    wanted = action.wanted.key
-    assert wanted.precision is Precision.FP16
+    desired = action.desired.key
+    assert desired.precision is Precision.FP16
 
     def load(folder: Path, precision: Precision) -> OrtEngine:
-        return OrtEngine.load(folder, precision, roster.device)
+        return OrtEngine.load(folder, precision, models.device)
 
     limits = Limits(capacity=512, rows=64, tokens=32_768, padding=0.15)
     pool = WorkerPool(limits, 2, load=load, monotonic=time.monotonic, observe=lambda *_: None)
     await pool.start()
     try:
-        await pool.load(wanted, artifact, wanted.precision)
+        await pool.load(desired, artifact, desired.precision)
         deadline = time.monotonic() + 30
-        requests = [EngineRequest(wanted, EMBEDDING, EmbeddingRequest([text]), deadline) for text in TEXTS]
+        requests = [EngineRequest(desired, EMBEDDING, EmbeddingRequest([text]), deadline) for text in TEXTS]
         answers = await asyncio.gather(*(anext(pool.submit(request)) for request in requests))
     finally:
         await pool.stop()
     assert len(answers) == len(TEXTS)
-    assert key(1) != wanted  # which is its fp32
+    assert key(1) != desired  # which is its fp32

@@ -15,7 +15,7 @@ READS_BUILTINS = Path("services/cli/demo/docstrings.py")
 
 DOMAIN = Path("services/gateway/domain/planted.py")
 HANDLERS = Path("services/registry/handlers/planted.py")
-FLAT_HANDLERS = Path("services/inference/handlers.py")
+OTHER_HANDLERS = Path("services/inference/handlers/planted.py")
 OUTBOUND = Path("services/gateway/outbound/planted.py")
 
 
@@ -72,9 +72,9 @@ def test_nobody_imports_by_name() -> None:
             "asyncio",
         ),
         (HANDLERS, "from asyncio import to_thread as run\n\nX = run", 3, "asyncio.to_thread"),
-        (FLAT_HANDLERS, "from services.inference.outbound.engine import OrtEngine", 1, "services.inference.outbound"),
-        (FLAT_HANDLERS, "import subprocess", 1, "subprocess"),
-        (FLAT_HANDLERS, "print('done')", 1, "print"),
+        (OTHER_HANDLERS, "from services.inference.outbound.engine import OrtEngine", 1, "services.inference.outbound"),
+        (OTHER_HANDLERS, "import subprocess", 1, "subprocess"),
+        (OTHER_HANDLERS, "print('done')", 1, "print"),
     ],
 )
 def test_what_is_not_on_the_list_is_caught(path: Path, text: str, line: int, named: str) -> None:

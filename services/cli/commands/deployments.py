@@ -1,11 +1,11 @@
 """`millrace deployments ...`: what is served, and moving it."""
 
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
+from services.cli.commands.monitoring import show_verdicts, show_windows, verdicts, window, windows
 from services.cli.errors import CliError
 from services.cli.session import DryRun, Json, Reason, Session, Yes, command, subcommands
 
@@ -32,10 +32,8 @@ Compare = Annotated[
     bool | None,
     typer.Option("--compare/--no-compare", help="Ask that a version was compared with the one that serves, or not."),
 ]
-Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 
 BY_HAND = "asked for on the command line"
-PAGE = 200
 
 
 @app.command("list")
@@ -312,56 +310,6 @@ def _ask(session: Session, move: _Move, *, yes: bool, dry_run: bool, following: 
         session.out.next(following or f"millrace deployments show {move.deployment}")
 
 
-@app.command("windows")
-@command
-def windows(
-    deployment: DeploymentArgument,
-    version: Annotated[int, typer.Option(min=0, help="Only of this version.")] = 0,
-    verdict: Annotated[str, typer.Option(help="Only quiet, suspect, drifted or untested ones.")] = "",
-    limit: Limit = 50,
-    as_json: Json = False,
-) -> None:
-    """Show the drift windows, the newest first."""
-    session = Session(as_json=as_json)
-    query = {"version": version, "verdict": verdict, "page_size": min(limit, PAGE)}
-    found = list(islice(session.rest().pages(f"/deployments/{deployment}/windows", "windows", **query), limit))
-    session.out.data({"windows": found}, lambda document: _windows(session, document["windows"]))
-    if found:
-        session.out.next(f"millrace deployments window {deployment} {found[0]['number']}")
-
-
-@app.command("window")
-@command
-def window(
-    deployment: DeploymentArgument,
-    number: Annotated[int, typer.Argument(min=1, help="The window's number.")],
-    as_json: Json = False,
-) -> None:
-    """Show one drift window with the numbers of its test."""
-    session = Session(as_json=as_json)
-    told = session.rest().get(f"/deployments/{deployment}/windows/{number}")
-    session.out.data(told, lambda document: session.out.text(
-        "\n".join(f"{name:<14} {value}" for name, value in document.items())
-    ))  # fmt: skip
-
-
-@app.command("verdicts")
-@command
-def verdicts(
-    deployment: DeploymentArgument,
-    version: Annotated[int, typer.Option(min=0, help="Only on this version.")] = 0,
-    verdict: Annotated[str, typer.Option(help="Only promote, hold or roll_back.")] = "",
-    rollout: Annotated[str, typer.Option("--rollout", help="Only of this rollout.")] = "",
-    limit: Limit = 50,
-    as_json: Json = False,
-) -> None:
-    """Show the canary verdicts, the newest first; --json has their evidence."""
-    session = Session(as_json=as_json)
-    query = {"version": version, "verdict": verdict, "rollout": rollout, "page_size": min(limit, PAGE)}
-    found = list(islice(session.rest().pages(f"/deployments/{deployment}/verdicts", "verdicts", **query), limit))
-    session.out.data({"verdicts": found}, lambda document: _verdicts(session, document["verdicts"]))
-
-
 def traffic(deployment: dict[str, Any]) -> str:
     """Such as `v2 90% (primary, int8), v3 10% (canary, int8)`; with the model where versions are of several."""
     several = len({target.get("model") for target in deployment["targets"]}) > 1
@@ -429,25 +377,9 @@ def _show(session: Session, told: dict[str, Any]) -> None:
         ],
         empty="no requests yet",
     )  # fmt: skip
-    _windows(session, told["windows"])
-    _verdicts(session, told["verdicts"])
+    show_windows(session, told["windows"])
+    show_verdicts(session, told["verdicts"])
 
 
-def _windows(session: Session, found: list[dict[str, Any]]) -> None:
-    session.out.table(
-        ["window", "version", "variant", "rows", "p value", "verdict", "closed"],
-        [
-            (one["number"], one["version"], one["variant"], one["rows"], one["p_value"], one["verdict"],
-             one.get("closed_at"))
-            for one in found
-        ],
-        empty="no windows yet",
-    )  # fmt: skip
-
-
-def _verdicts(session: Session, found: list[dict[str, Any]]) -> None:
-    session.out.table(
-        ["verdict", "version", "step", "requests", "reason"],
-        [(one["verdict"], one["version"], one["step"], one["requests"], one["reason"]) for one in found],
-        empty="no verdicts yet",
-    )
+for shown_by_monitor in (windows, window, verdicts):
+    app.command()(command(shown_by_monitor))

@@ -40,7 +40,7 @@ class Limits:
 class Row(Generic[L, P]):
     """One text on its way to the engine. `lane` is what it must share with its batch: the version."""
 
-    lane: L
+    batch_key: L
     payload: P
     deadline: float
     """Monotonic seconds; at or after it the row is not run any more."""
@@ -54,7 +54,7 @@ class Row(Generic[L, P]):
 class Batch(Generic[L, P]):
     """Rows of one lane to run together."""
 
-    lane: L
+    batch_key: L
     rows: list[Row[L, P]]
 
     @property
@@ -98,7 +98,7 @@ class BatchQueue(Generic[L, P]):
     def measured(self, row: Row[L, P], length: int) -> None:
         """Puts a row back, now that its length in tokens (at least 1) is known."""
         row.length = max(1, length)
-        self._measured.setdefault(row.lane, {}).setdefault(row.length, deque()).append(row)
+        self._measured.setdefault(row.batch_key, {}).setdefault(row.length, deque()).append(row)
 
     @property
     def has_raw(self) -> bool:
@@ -113,13 +113,13 @@ class BatchQueue(Generic[L, P]):
         gone = [row for row in self._raw if _is_over(row, now)]
         if gone:
             self._raw = deque(row for row in self._raw if not _is_over(row, now))
-        for lane, by_length in list(self._measured.items()):
+        for batch_key, by_length in list(self._measured.items()):
             for length, rows in list(by_length.items()):
                 over = [row for row in rows if _is_over(row, now)]
                 if over:
                     gone.extend(over)
                     by_length[length] = deque(row for row in rows if not _is_over(row, now))
-                    self._tidy(lane, length)
+                    self._tidy(batch_key, length)
         return gone
 
     def take(self) -> Batch[L, P] | None:
@@ -130,38 +130,38 @@ class BatchQueue(Generic[L, P]):
         oldest = min((row for row in self._heads()), key=lambda row: row.number, default=None)
         if oldest is None:
             return None
-        rows = [self._pop(oldest.lane, oldest.length)]
+        rows = [self._pop(oldest.batch_key, oldest.length)]
         longest = total = oldest.length
-        for length in self._near(oldest.lane, oldest.length):
+        for length in self._near(oldest.batch_key, oldest.length):
             while self._fits(len(rows) + 1, max(longest, length), total + length):
-                rows.append(self._pop(oldest.lane, length))
+                rows.append(self._pop(oldest.batch_key, length))
                 longest, total = max(longest, length), total + length
-                if not self._measured.get(oldest.lane, {}).get(length):
+                if not self._measured.get(oldest.batch_key, {}).get(length):
                     break
-        return Batch(oldest.lane, rows)
+        return Batch(oldest.batch_key, rows)
 
     def _heads(self) -> Iterator[Row[L, P]]:
         return (rows[0] for by_length in self._measured.values() for rows in by_length.values())
 
-    def _near(self, lane: L, length: int) -> list[int]:
-        return sorted(self._measured.get(lane, {}), key=lambda other: abs(other - length))
+    def _near(self, batch_key: L, length: int) -> list[int]:
+        return sorted(self._measured.get(batch_key, {}), key=lambda other: abs(other - length))
 
     def _fits(self, rows: int, longest: int, total: int) -> bool:
         area = rows * longest
         limits = self.limits
         return rows <= limits.rows and area <= limits.tokens and area - total <= limits.padding * area
 
-    def _pop(self, lane: L, length: int) -> Row[L, P]:
-        row = self._measured[lane][length].popleft()
-        self._tidy(lane, length)
+    def _pop(self, batch_key: L, length: int) -> Row[L, P]:
+        row = self._measured[batch_key][length].popleft()
+        self._tidy(batch_key, length)
         return row
 
-    def _tidy(self, lane: L, length: int) -> None:
-        by_length = self._measured[lane]
+    def _tidy(self, batch_key: L, length: int) -> None:
+        by_length = self._measured[batch_key]
         if not by_length[length]:
             del by_length[length]
             if not by_length:
-                del self._measured[lane]
+                del self._measured[batch_key]
 
 
 def _is_over(row: Row[L, P], now: float) -> bool:

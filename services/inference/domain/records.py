@@ -114,7 +114,7 @@ class LogBuffer:
         return taken
 
     def put_back(self, logged: list[LoggedRequest]) -> None:
-        """They could not be sent: they wait on, in front, as far as there is room."""
+        """They could not be sent: they wait on, in front, as far as there is capacity."""
         self._waiting.extendleft(reversed(logged))
         self._trim()
 

@@ -52,24 +52,24 @@ class VersionKey:
     tenant: str = DEFAULT_TENANT
 
     @property
-    def place(self) -> str:
+    def qualified_name(self) -> str:
         return place_of(self.tenant, self.deployment)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DesiredDeployment:
     """What a tenant's deployment wants, as the registry said last."""
 
     changed: DeploymentChanged
     tenant: str = DEFAULT_TENANT
 
     @property
-    def place(self) -> str:
+    def qualified_name(self) -> str:
         return place_of(self.tenant, self.changed.deployment)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredVersion:
     """One version that a deployment wants served by this replica."""
 
     key: VersionKey
@@ -79,10 +79,10 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ActualVersion:
     """One version as this replica has it."""
 
-    wanted: Wanted
+    desired: DesiredVersion
     state: State = State.DESIRED
     reason: str | None = None
     """Why it failed, or why it is being tried again."""
@@ -93,7 +93,7 @@ class Held:
 
     @property
     def key(self) -> VersionKey:
-        return self.wanted.key
+        return self.desired.key
 
     @property
     def serves(self) -> bool:
@@ -104,32 +104,33 @@ class Held:
         """As others see it; None once nothing should be routed to it, as when other replicas took it over."""
         if self.state in COMING_UP:
             return "loading"
-        if self.state is State.DRAINING and self.wanted.role is not Role.DRAINING:
+        if self.state is State.DRAINING and self.desired.role is not Role.DRAINING:
             return None
         if self.state in SERVING:
             return "ready"
         return "failed" if self.state is State.FAILED else None
 
 
-def move(held: Held, to: State, *, reason: str | None = None, retryable: bool = False) -> Held:
+def move(actual: ActualVersion, to: State, *, reason: str | None = None, retryable: bool = False) -> ActualVersion:
     """`held` in its next state. Raises IllegalMove when the table does not allow it."""
-    if to not in NEXT[held.state]:
-        raise IllegalMove(state=str(held.state), to=str(to))
-    attempts = held.attempts + 1 if to is State.FETCHING else held.attempts
-    return replace(held, state=to, reason=reason, retryable=retryable, attempts=attempts)
+    if to not in NEXT[actual.state]:
+        raise IllegalMove(state=str(actual.state), to=str(to))
+    attempts = actual.attempts + 1 if to is State.FETCHING else actual.attempts
+    return replace(actual, state=to, reason=reason, retryable=retryable, attempts=attempts)
 
 
-def wanted_by(wish: Wish, device: Device = Device.CPU) -> list[Wanted]:
+def desired_versions(deployment: DesiredDeployment, device: Device = Device.CPU) -> list[DesiredVersion]:
     """What a deployment wants of a replica on that device, the primary first."""
     order = {Role.PRIMARY: 0, Role.CANARY: 1, Role.DRAINING: 2}
     return [
-        _wanted(wish, target, device) for target in sorted(wish.changed.targets, key=lambda target: order[target.role])
+        _desired_version(deployment, target, device)
+        for target in sorted(deployment.changed.targets, key=lambda target: order[target.role])
     ]
 
 
-def _wanted(wish: Wish, target: Target, device: Device) -> Wanted:
+def _desired_version(deployment: DesiredDeployment, target: Target, device: Device) -> DesiredVersion:
     """The best variant for the device; where none is meant for it, the engine refuses what the registry names."""
-    changed = wish.changed
+    changed = deployment.changed
     precision = best_variant(target.variants or [target.precision], device) or target.precision
-    key = VersionKey(changed.deployment, target.version, target.artifact.digest, precision, wish.tenant)
-    return Wanted(key, target.model or changed.model, target.artifact, target.role)
+    key = VersionKey(changed.deployment, target.version, target.artifact.digest, precision, deployment.tenant)
+    return DesiredVersion(key, target.model or changed.model, target.artifact, target.role)

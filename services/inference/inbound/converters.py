@@ -7,7 +7,7 @@ from services.contracts.names import DEFAULT_TENANT
 from services.contracts.rpc import replica_pb2 as pb
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import Delta, PredictEvent
-from services.inference.handlers import Predict
+from services.inference.handlers.predictions import Predict
 from services.inference.ports import Bounds
 
 _SOURCES: Final = frozenset(Source)
@@ -17,12 +17,12 @@ def to_command(request: pb.TaskRequest, now: float, bounds: Bounds) -> Predict:
     """`now` is monotonic. Raises BadField."""
     if request.source and request.source not in _SOURCES:
         raise BadField(name="source", problem=f"it is none of {', '.join(Source)}", field="source")
-    patience = request.deadline_ms / 1000 or bounds.default_deadline_seconds
+    seconds = request.deadline_ms / 1000 or bounds.default_deadline_seconds
     return Predict(
         deployment=request.deployment,
         task=request.task,
         payload=request.payload,
-        deadline=now + min(patience, bounds.longest_deadline_seconds),
+        deadline=now + min(seconds, bounds.longest_deadline_seconds),
         request=request.request_id,
         version=request.version,
         source=Source(request.source or Source.LIVE),

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.contracts.events import DeploymentChanged, Event, ReplicaReported
-from services.inference.handlers import adopt_deployment, on_replica_reported
+from services.inference.handlers import deployments
 from services.inference.ports import Ports
 from services.kit.messaging.envelope import Envelope
 
@@ -13,9 +13,9 @@ def compacted_topics(ports: Ports) -> dict[type[Event], Callable[[Envelope[Any]]
     """The handler of each."""
 
     async def on_deployment_changed(envelope: Envelope[DeploymentChanged]) -> None:
-        await adopt_deployment(envelope, ports)
+        await deployments.on_deployment_changed(envelope, ports)
 
-    async def on_other_replica(envelope: Envelope[ReplicaReported]) -> None:
-        await on_replica_reported(envelope, ports)
+    async def on_replica_reported(envelope: Envelope[ReplicaReported]) -> None:
+        await deployments.on_replica_reported(envelope, ports)
 
-    return {DeploymentChanged: on_deployment_changed, ReplicaReported: on_other_replica}
+    return {DeploymentChanged: on_deployment_changed, ReplicaReported: on_replica_reported}

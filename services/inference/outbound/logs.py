@@ -15,7 +15,7 @@ from services.kit.core.log import logger
 from services.kit.messaging.envelope import Envelope, encode
 from services.kit.messaging.ports import Sender
 
-FAREWELL_SECONDS: Final = 3.0
+SHUTDOWN_REPORT_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class LogWriter:
             await self._more_or_time()
             try:
                 await self.flush()
-            except MillraceError as refusal:
-                logger.warning("%s answers wait to be logged: %s", len(self._buffer), refusal)
+            except MillraceError as error:
+                logger.warning("%s answers wait to be logged: %s", len(self._buffer), error)
                 await self._with.clock.sleep(self._with.seconds)
 
     async def flush(self) -> None:
@@ -77,7 +77,7 @@ class LogWriter:
     async def close(self) -> None:
         """Sends what waits, for three seconds at most."""
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
+            async with asyncio.timeout(SHUTDOWN_REPORT_SECONDS):
                 await self.flush()
         except (TimeoutError, MillraceError) as error:
             logger.warning("%s answers were not logged: %s", len(self._buffer), error)
@@ -96,9 +96,9 @@ class LogWriter:
         except asyncio.CancelledError:
             self._buffer.put_back(answers)
             raise
-        except MillraceError as refusal:
-            if not refusal.retryable:
-                logger.error("%s answers cannot be logged: %s", len(answers), refusal)
+        except MillraceError as error:
+            if not error.retryable:
+                logger.error("%s answers cannot be logged: %s", len(answers), error)
                 _count_dropped(Counter(answered.tenant for answered in answers))
                 return
             self._buffer.put_back(answers)

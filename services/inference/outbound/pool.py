@@ -174,18 +174,18 @@ class WorkerPool:
 
     def _measure(self, rows: list[_Row]) -> None:
         """Tokenises rows of any versions and puts them back with their lengths."""
-        by_lane: dict[VersionKey, list[_Row]] = {}
+        by_key: dict[VersionKey, list[_Row]] = {}
         for row in rows:
-            by_lane.setdefault(row.lane, []).append(row)
-        for lane, group in by_lane.items():
-            engine = self._engines.get(lane)
+            by_key.setdefault(row.batch_key, []).append(row)
+        for batch_key, group in by_key.items():
+            engine = self._engines.get(batch_key)
             if engine is None:
-                self._refuse(group, VersionNotServed(version=lane.version, deployment=lane.deployment))
+                self._refuse(group, VersionNotServed(version=batch_key.version, deployment=batch_key.deployment))
                 continue
             try:
                 encoded = engine.tokenise([row.payload.text for row in group])
             except Exception:  # noqa: BLE001 - whatever broke, its callers are told
-                logger.exception("tokenizer of version %s failed", lane.version)
+                logger.exception("tokenizer of version %s failed", batch_key.version)
                 self._refuse(group, EngineFailed())
                 continue
             self._take_measures(group, encoded)
@@ -202,26 +202,26 @@ class WorkerPool:
                 self._queue.measured(row, len(read.ids))
             self._condition.notify()
         for row, read in too_long:
-            refusal = ContextLengthExceeded(limit=len(read.ids), unit="tokens", field=f"texts[{row.payload.index}]")
-            self._refuse([row], refusal)
+            error = ContextLengthExceeded(limit=len(read.ids), unit="tokens", field=f"texts[{row.payload.index}]")
+            self._refuse([row], error)
 
     def _run(self, batch: Batch[VersionKey, _Text]) -> None:
         started = self._monotonic()
         rows = [row for row in batch.rows if not row.dropped and row.deadline > started]
         if len(rows) < len(batch.rows):
             self._refuse([row for row in batch.rows if row not in rows], DeadlinePassed(seconds=0))
-        engine = self._engines.get(batch.lane)
+        engine = self._engines.get(batch.batch_key)
         if not rows:
             return
         if engine is None:
-            self._refuse(rows, VersionNotServed(version=batch.lane.version, deployment=batch.lane.deployment))
+            self._refuse(rows, VersionNotServed(version=batch.batch_key.version, deployment=batch.batch_key.deployment))
             return
         self._run_rows(engine, rows)
         oldest = min(row.payload.arrived for row in rows)
-        kept = Batch(batch.lane, rows)
+        kept = Batch(batch.batch_key, rows)
         tokens = sum(row.length for row in rows)
         facts = BatchFacts(len(rows), tokens, kept.padding, self._monotonic() - started, started - oldest)
-        self._observe(batch.lane.tenant, facts)
+        self._observe(batch.batch_key.tenant, facts)
 
     def _run_rows(self, engine: Engine, rows: list[_Row]) -> None:
         """Scores together; when that fails, one by one, so that a poisonous text fails alone."""
@@ -230,7 +230,7 @@ class WorkerPool:
         except Exception:  # noqa: BLE001 - whatever broke, its callers are told
             if len(rows) == 1:
                 logger.exception(
-                    "engine of version %s failed on a text of %s tokens", rows[0].lane.version, rows[0].length
+                    "engine of version %s failed on a text of %s tokens", rows[0].batch_key.version, rows[0].length
                 )
                 self._refuse(rows, EngineFailed())
                 return
@@ -241,17 +241,17 @@ class WorkerPool:
             row.payload.job.answers[row.payload.index] = scores
         self._answer(rows, None)
 
-    def _refuse(self, rows: list[_Row], refusal: MillraceError) -> None:
-        self._answer(rows, refusal)
+    def _refuse(self, rows: list[_Row], error: MillraceError) -> None:
+        self._answer(rows, error)
 
-    def _answer(self, rows: list[_Row], refusal: MillraceError | None) -> None:
+    def _answer(self, rows: list[_Row], error: MillraceError | None) -> None:
         ended = []
         with self._condition:
             self._queue.release(len(rows))
             for row in rows:
                 job = row.payload.job
                 job.left -= 1
-                job.failure = job.failure or refusal
+                job.failure = job.failure or error
                 if job.left == 0:
                     ended.append(job)
         if ended and self._loop is not None:

@@ -1,4 +1,4 @@
-"""Tells the house what this replica serves: on every change, and as a heartbeat."""
+"""Publishes what this replica serves: on every change, and as a heartbeat."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final
 
 from services.contracts.errors import MillraceError
 from services.contracts.events import ReplicaReported
-from services.inference.outbound.remembered import ReportSequence
+from services.inference.outbound.desired_state import ReportSequence
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids
@@ -16,13 +16,13 @@ from services.kit.messaging.envelope import Envelope, EventRef, encode
 from services.kit.messaging.ports import Sender
 
 SOURCE: Final = "millrace-inference"
-FAREWELL_SECONDS: Final = 2.0
+SHUTDOWN_REPORT_SECONDS: Final = 2.0
 AWAY_PAUSE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Reporting:
-    """What a report needs that the roster does not know."""
+    """What a report needs that the loaded models do not say."""
 
     writer: Sender
     clock: Clock
@@ -56,8 +56,8 @@ class ReplicaReporter:
             trace, cause = self._take()
             try:
                 await self._send(trace, cause, leaving=False)
-            except MillraceError as refusal:
-                logger.warning("the report of this replica waits: %s", refusal)
+            except MillraceError as error:
+                logger.warning("the report of this replica waits: %s", error)
                 self._trace = self._trace or trace
                 self._cause = self._cause or cause
                 await self._with.clock.sleep(AWAY_PAUSE_SECONDS)
@@ -73,7 +73,7 @@ class ReplicaReporter:
     async def leave(self) -> None:
         """The last report: nothing should be routed here any more. Gives up after two seconds."""
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
+            async with asyncio.timeout(SHUTDOWN_REPORT_SECONDS):
                 await self._send({}, None, leaving=True)
         except (TimeoutError, MillraceError) as error:
             logger.warning("leaving without a word: %s", error)

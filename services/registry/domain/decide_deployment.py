@@ -54,12 +54,12 @@ def _(command: commands.CreateDeployment, draft: Decision[Deployment]) -> None:
 
 @_decide.register
 def _(command: commands.UpdateDeployment, draft: Decision[Deployment]) -> None:
-    present = draft.state.require_spec()
-    spec = present.changed(command.changes, draft.rules.rollout)
+    current = draft.state.require_spec()
+    spec = current.changed(command.changes, draft.rules.rollout)
     draft.model(spec.model)
-    if spec.model != present.model:
+    if spec.model != current.model:
         rollouts.require_none(draft)
-    if spec != present:
+    if spec != current:
         fact = facts.DeploymentUpdated(deployment=command.deployment, spec=spec)
         draft.record(fact, command.actor, command.reason)
 

@@ -81,10 +81,10 @@ def replicas_missing(deployment: Deployment, reports: Iterable[ReplicaReported],
 
 
 def _has_ready(report: ReplicaReported, name: str, rollout: Rollout) -> bool:
-    wanted = (name, rollout.version.model, rollout.version.version)
+    desired = (name, rollout.version.model, rollout.version.version)
     fresh = report.generations.get(name, 0) >= rollout.generation
     return fresh and any(
-        part.state == "ready" and (part.deployment, part.model, part.version) == wanted for part in report.versions
+        part.state == "ready" and (part.deployment, part.model, part.version) == desired for part in report.versions
     )
 
 

@@ -52,12 +52,12 @@ def fold(state: A, rows: Iterable[tuple[Decided, datetime]]) -> A:
 
 def fold_deployments(rows: Iterable[tuple[Decided, datetime]]) -> list[Deployment]:
     """Each deployment that has facts among the rows, which are in order."""
-    found: dict[str, Deployment] = {}
+    matches: dict[str, Deployment] = {}
     for decided, at in rows:
         if isinstance(decided.fact, DeploymentFact):
             name = decided.fact.deployment
-            found[name] = evolve(found.get(name, Deployment(name=name)), decided, at)
-    return list(found.values())
+            matches[name] = evolve(matches.get(name, Deployment(name=name)), decided, at)
+    return list(matches.values())
 
 
 @singledispatch
@@ -103,9 +103,9 @@ def _(fact: facts.AliasMoved, state: ModelState, row: _Row) -> ModelState:
 
 
 def _judged(state: ModelState, number: int, status: VersionStatus, gate: facts.Gate) -> ModelState:
-    present = state.version(number).status
-    if status not in VERSION_NEXT[present]:
-        raise IllegalMove(what=f"Version {number}", state=present, move=status)
+    current = state.version(number).status
+    if status not in VERSION_NEXT[current]:
+        raise IllegalMove(what=f"Version {number}", state=current, move=status)
     return _with_version(state, number, status=status, gate=gate)
 
 
@@ -286,9 +286,9 @@ def _placed(
     targets = {target.version: target for target in state.targets if target.version != without}
     drain = timedelta(seconds=state.rollout.policy.drain_seconds if state.rollout else 0)
     for version, (role, weight) in roles.items():
-        present = targets.get(version)
-        if present is not None and present.role is role:
-            targets[version] = present.model_copy(update={"weight": weight})
+        current = targets.get(version)
+        if current is not None and current.role is role:
+            targets[version] = current.model_copy(update={"weight": weight})
         else:
             until = row.at + drain if role is Role.DRAINING else None
             since = state.generation + 1

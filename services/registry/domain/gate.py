@@ -97,15 +97,15 @@ def _test_rows(trained: ModelTrained, policy: GatePolicy) -> Check:
 
 
 def _floor(trained: ModelTrained, policy: GatePolicy) -> Check:
-    whole = next((part for part in trained.metrics.slices if part.name == "all"), None)
+    overall = next((part for part in trained.metrics.slices if part.name == "all"), None)
     limit = trained.metrics.tfidf_macro_f1 - policy.floor_margin
-    value = whole.macro_f1 if whole is not None else 0.0
+    value = overall.macro_f1 if overall is not None else 0.0
     detail = (
         f"macro-F1 {value:.3f}, TF-IDF reaches {trained.metrics.tfidf_macro_f1:.3f} on the same rows"
-        if whole is not None
+        if overall is not None
         else "there is no score over all test rows"
     )
-    return Check(name="floor", passed=whole is not None and value >= limit, detail=detail, value=value, limit=limit)
+    return Check(name="floor", passed=overall is not None and value >= limit, detail=detail, value=value, limit=limit)
 
 
 def _comparison(trained: ModelTrained, champion: int) -> Check:

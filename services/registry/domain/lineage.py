@@ -50,7 +50,7 @@ def lineage(model: str, version: int, rows: Iterable[Row]) -> Lineage:
     """
     journal = _Journal(model)
     for decided, at in rows:
-        journal.note(decided, at)
+        journal.add(decided, at)
     graph = _Graph(journal)
     graph.version(version)
     graph.past(version)
@@ -71,7 +71,7 @@ class _Journal:
     periods: list[tuple[int, Node]] = field(default_factory=list)
     """Of serving a deployment, and of holding an alias: who, and the period."""
 
-    def note(self, decided: Decided, at: datetime) -> None:
+    def add(self, decided: Decided, at: datetime) -> None:
         match decided.fact:
             case facts.VersionRegistered() as fact:
                 self.trained[fact.version] = fact.trained, at, fact.precision
@@ -93,10 +93,10 @@ class _Journal:
         return version.version if version.model == self.model else None
 
     def _drifted(self, fact: facts.VersionDrifted, reason: str, at: datetime) -> None:
-        told = {"test": fact.test, "statistic": f"{fact.statistic:.6g}", "p_value": f"{fact.p_value:.6g}"}
-        place = f"drift/{self.model}/{fact.version}"
+        details = {"test": fact.test, "statistic": f"{fact.statistic:.6g}", "p_value": f"{fact.p_value:.6g}"}
+        node_id = f"drift/{self.model}/{fact.version}"
         label = f"away from version {fact.version}"
-        self.drifts[fact.version] = Node(place, "drift", label, at, {**told, "reason": reason})
+        self.drifts[fact.version] = Node(node_id, "drift", label, at, {**details, "reason": reason})
 
     def _rollout(self, fact: facts.RolloutFact, decided: Decided, at: datetime) -> None:
         if isinstance(fact, facts.RolloutPromoted):
@@ -123,9 +123,9 @@ class _Journal:
 
     def _change_hands(self, kind: str, name: str, after: int | None, at: datetime) -> None:
         """Ends the period that is open, and begins that of `after`."""
-        for place, (version, node) in enumerate(self.periods):
+        for node_id, (version, node) in enumerate(self.periods):
             if (node.kind, node.label) == (kind, name) and not node.facts["until"]:
-                self.periods[place] = version, replace(node, facts={**node.facts, "until": at.isoformat()})
+                self.periods[node_id] = version, replace(node, facts={**node.facts, "until": at.isoformat()})
         if after is not None:
             began = {"from": at.isoformat(), "until": ""}
             self.periods.append((after, Node(f"{kind}/{name}/{len(self.periods) + 1}", kind, name, at, began)))
@@ -141,9 +141,9 @@ class _Graph:
 
     def version(self, number: int) -> str:
         trained, at, precision = self._journal.trained[number]
-        place = f"version/{self._journal.model}/{number}"
-        told = {"precision": precision, "digest": trained.artifact.digest, "signer": trained.artifact.signer}
-        return self._add(Node(place, "version", f"version {number}", at, told))
+        node_id = f"version/{self._journal.model}/{number}"
+        details = {"precision": precision, "digest": trained.artifact.digest, "signer": trained.artifact.signer}
+        return self._add(Node(node_id, "version", f"version {number}", at, details))
 
     def past(self, number: int) -> None:
         """Data set, base model and run; then the parent, what made it, and the drift that asked for this one."""
@@ -156,7 +156,7 @@ class _Graph:
         self._join(run, here, "produced")
         if trained.parent in self._journal.trained and trained.parent < number:
             self._join(self.version(trained.parent), here, "parent_of")
-            self._asked(trained.parent, run)
+            self._requested(trained.parent, run)
             self.past(trained.parent)
 
     def future(self, number: int) -> None:
@@ -175,24 +175,24 @@ class _Graph:
         for child, (trained, _, _) in journal.trained.items():
             if trained.parent == number and child > number:
                 run = self._run(child)
-                self._asked(number, run)
+                self._requested(number, run)
                 self._join(run, self.version(child), "produced")
                 self._join(here, self.version(child), "parent_of")
                 self.future(child)
 
     def _run(self, number: int) -> str:
         trained, _, _ = self._journal.trained[number]
-        told = {"code_version": trained.code_version, "recipe": trained.recipe.model_dump_json()}
-        return self._add(Node(f"run/{trained.run}", "run", trained.run, None, told))
+        details = {"code_version": trained.code_version, "recipe": trained.recipe.model_dump_json()}
+        return self._add(Node(f"run/{trained.run}", "run", trained.run, None, details))
 
     def _gate(self, number: int) -> str:
         gate, at = self._journal.gates[number]
-        told = {"passed": _yes(gate.passed), "against": str(gate.champion or "")}
+        details = {"passed": _yes(gate.passed), "against": str(gate.champion or "")}
         checks = tuple(check.model_dump(mode="json") for check in gate.checks)
         label = "passed" if gate.passed else "refused"
-        return self._add(Node(f"gate/{self._journal.model}/{number}", "gate", label, at, told, checks))
+        return self._add(Node(f"gate/{self._journal.model}/{number}", "gate", label, at, details, checks))
 
-    def _asked(self, parent: int, run: str) -> None:
+    def _requested(self, parent: int, run: str) -> None:
         if parent in self._journal.drifts:
             drift = self._add(self._journal.drifts[parent])
             self._join(self.version(parent), drift, "drifted")

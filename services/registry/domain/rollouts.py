@@ -150,15 +150,15 @@ def roll_back(
 def return_to_previous(draft: Decision[Deployment], *, actor: str, reason: str) -> None:
     """At once where the version before is still loaded, else as soon as it is. Raises NothingToRollBackTo."""
     state = draft.state
-    present = state.version
-    if present is None or not state.before:
+    current = state.version
+    if current is None or not state.before:
         raise NothingToRollBackTo(deployment=state.name)
     previous = state.before[-1]
     target = state.target(previous)
     if target is None or target.role is not Role.DRAINING:
         start(draft, previous, actor=actor, reason=reason, returning=True)
         return
-    fact = facts.DeploymentRolledBack(deployment=state.name, before=present, after=previous)
+    fact = facts.DeploymentRolledBack(deployment=state.name, before=current, after=previous)
     draft.record(fact, actor, reason)
 
 

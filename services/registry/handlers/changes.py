@@ -104,9 +104,9 @@ def models_of(deployment: Deployment, command: DeploymentCommand | None = None) 
 
 def require_generation(deployment: Deployment, expected: int | None) -> None:
     """Raises PreconditionFailed. A deployment that is not there is at generation 0."""
-    present = deployment.generation if deployment.spec is not None else 0
-    if expected is not None and expected != present:
-        raise PreconditionFailed(deployment=deployment.name, present=present, expected=expected)
+    current = deployment.generation if deployment.spec is not None else 0
+    if expected is not None and expected != current:
+        raise PreconditionFailed(deployment=deployment.name, current=current, expected=expected)
 
 
 async def _record(tx: Tx, decided: list[Decided], now: datetime, cause: EventRef) -> None:

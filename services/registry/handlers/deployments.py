@@ -90,14 +90,14 @@ async def _execute(
     """
     async with _transaction(options, ports) as tx:
         state, key = await tx.deployment(tenant, name), options.idempotency_key
-        present = DeploymentView(state, await tx.find_models(tenant, models_of(state)))
+        current = DeploymentView(state, await tx.find_models(tenant, models_of(state)))
         if not options.dry_run and key is not None and await tx.find_idempotent_response(key) is not None:
-            return present
+            return current
         require_generation(state, options.expected_generation)
         if options.dry_run:
-            return await preview_deployment(tx, state, command(present), tenant, ports)
+            return await preview_deployment(tx, state, command(current), tenant, ports)
         cause = StoredEventRef(id="", story="", tenant=tenant)
-        return await change_deployment(tx, state, command(present), ports, cause=cause)
+        return await change_deployment(tx, state, command(current), ports, cause=cause)
 
 
 def _transaction(options: WriteOptions, ports: Ports) -> AbstractAsyncContextManager[Tx]:

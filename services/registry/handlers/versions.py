@@ -102,9 +102,9 @@ async def list_versions(
     tenant: str, model: str, ports: Ports, *, status: VersionStatus | None, before: int, limit: int
 ) -> tuple[ModelView, list[Version]]:
     """The newest first, with numbers below `before`; 0 is no end. Raises UnknownModel."""
-    found = await get_model(tenant, model, ports)
-    matching = (one for one in reversed(found.state.versions) if status in (None, one.status))
-    return found, [one for one in matching if not before or one.number < before][:limit]
+    matches = await get_model(tenant, model, ports)
+    matching = (one for one in reversed(matches.state.versions) if status in (None, one.status))
+    return matches, [one for one in matching if not before or one.number < before][:limit]
 
 
 async def get_lineage(

@@ -149,7 +149,7 @@ def history_entry(line: HistoryEntry) -> common_pb2.HistoryEntry:
     )
 
 
-def lineage(name: str, number: int, found: Lineage) -> registry_pb2.Lineage:
+def lineage(name: str, number: int, graph: Lineage) -> registry_pb2.Lineage:
     nodes = [
         registry_pb2.LineageNode(
             id=node.id,
@@ -159,10 +159,10 @@ def lineage(name: str, number: int, found: Lineage) -> registry_pb2.Lineage:
             facts=node.facts,
             evidence_json=orjson.dumps(node.evidence).decode() if node.evidence else "",
         )
-        for node in found.nodes
+        for node in graph.nodes
     ]
     edges = [
-        registry_pb2.LineageEdge(source=edge.source, target=edge.target, relation=edge.relation) for edge in found.edges
+        registry_pb2.LineageEdge(source=edge.source, target=edge.target, relation=edge.relation) for edge in graph.edges
     ]
     return registry_pb2.Lineage(model=name, version=number, nodes=nodes, edges=edges)
 

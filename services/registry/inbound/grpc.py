@@ -66,8 +66,8 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListModels(self, request: wire.ListModelsRequest, context: Any) -> wire.ListModelsResponse:
         page = paging("ListModels", request)
-        found = await versions.list_models(caller().tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(found, lambda view: view.state.model)
+        matches = await versions.list_models(caller().tenant, self._ports, after=page.after, limit=page.limit)
+        shown, following = page.cut(matches, lambda view: view.state.model)
         return wire.ListModelsResponse(models=[converters.model(view) for view in shown], next_page_token=following)
 
     async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:
@@ -80,17 +80,17 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
     async def ListVersions(self, request: wire.ListVersionsRequest, context: Any) -> wire.ListVersionsResponse:
         page, model = paging("ListVersions", request), _name(request.model, "model")
         status = one_of(VersionStatus, request.status, "status")
-        view, found = await versions.list_versions(
+        view, matches = await versions.list_versions(
             caller().tenant, model, self._ports, status=status, before=page.number, limit=page.limit
         )
-        shown, following = page.cut(found, lambda version: version.number)
+        shown, following = page.cut(matches, lambda version: version.number)
         made = [converters.version(view, version) for version in shown]
         return wire.ListVersionsResponse(versions=made, next_page_token=following)
 
     async def GetLineage(self, request: wire.GetLineageRequest, context: Any) -> wire.Lineage:
         model, as_of = _name(request.model, "model"), read_timestamp(request, "as_of")
-        number, found = await versions.get_lineage(caller().tenant, model, request.version, self._ports, as_of=as_of)
-        return converters.lineage(model, number, found)
+        number, matches = await versions.get_lineage(caller().tenant, model, request.version, self._ports, as_of=as_of)
+        return converters.lineage(model, number, matches)
 
     async def SetAlias(self, request: wire.SetAliasRequest, context: Any) -> wire.Model:
         model, alias = _name(request.model, "model"), _name(request.alias, "alias")
@@ -103,8 +103,8 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
         page = paging("ListDeployments", request)
-        found = await deployments.list_deployments(caller().tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(found, lambda view: view.state.name)
+        matches = await deployments.list_deployments(caller().tenant, self._ports, after=page.after, limit=page.limit)
+        shown, following = page.cut(matches, lambda view: view.state.name)
         made = [converters.deployment(view) for view in shown]
         return wire.ListDeploymentsResponse(deployments=made, next_page_token=following)
 

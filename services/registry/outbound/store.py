@@ -89,15 +89,15 @@ class RegistryTx(SqlUnitOfWork):
     async def models(self, tenant: str, *, after: str, limit: int) -> list[ModelState]:
         table = columns(ModelRow)
         query = sa.select(table.c.name, table.c.state).where(table.c.tenant == tenant).order_by(table.c.name)
-        found: list[ModelState] = []
-        while len(found) < limit:
+        matches: list[ModelState] = []
+        while len(matches) < limit:
             page = (await self.execute(query.where(table.c.name > after).limit(limit))).all()
             states = [ModelState.model_validate_json(row.state) for row in page]
-            found += [state for state in states if state.versions]
+            matches += [state for state in states if state.versions]
             if len(page) < limit:
                 break
             after = page[-1].name
-        return found[:limit]
+        return matches[:limit]
 
     async def deployments(
         self, tenant: str, *, model: str = "", after: str = "", limit: int = 10_000
@@ -122,39 +122,39 @@ class RegistryTx(SqlUnitOfWork):
         if last is not None and report.sequence <= last:
             return False
         row: dict[str, Any] = {"tenant": tenant, "replica": report.replica, "sequence": report.sequence}
-        row |= {"report": report.model_dump_json(), "leaving": report.leaving, "heard_at": at}
+        row |= {"report": report.model_dump_json(), "leaving": report.leaving, "reported_at": at}
         await self.upsert(ReplicaRow, row, keys=["tenant", "replica"])
         return True
 
     async def live_replicas(self, tenant: str, since: datetime) -> Sequence[ReplicaReported]:
         table = columns(ReplicaRow)
-        live = sa.and_(table.c.tenant == tenant, table.c.heard_at >= since, table.c.leaving.is_(False))
+        live = sa.and_(table.c.tenant == tenant, table.c.reported_at >= since, table.c.leaving.is_(False))
         rows = await self.execute(sa.select(table.c.report).where(live).order_by(table.c.replica))
         return [ReplicaReported.model_validate_json(row.report) for row in rows]
 
     async def history(
         self, tenant: str, chosen: HistoryFilter, *, after: int = 0, before: int = 0, limit: int
     ) -> list[HistoryEntry]:
-        found = await history.entries(self, tenant=tenant, chosen=chosen, after=after, before=before, limit=limit)
-        return [_line(entry) for entry in found]
+        matches = await history.entries(self, tenant=tenant, chosen=chosen, after=after, before=before, limit=limit)
+        return [_line(entry) for entry in matches]
 
     async def chain(self, tenant: str, *, after: int, limit: int) -> list[HistoryEntry]:
-        found = await history.entries(self, after=after, limit=limit)
-        return [_line(entry) if entry.tenant == tenant else _link(entry) for entry in found]
+        matches = await history.entries(self, after=after, limit=limit)
+        return [_line(entry) if entry.tenant == tenant else _link(entry) for entry in matches]
 
     async def history_head(self) -> tuple[int, str]:
         return await history.head(self)
 
     async def facts_about(self, tenant: str, model: str, until: datetime | None) -> list[tuple[Decided, datetime]]:
         served = (await self.execute(_serving(tenant, model))).scalars().all()
-        found: list[Entry] = []
+        matches: list[Entry] = []
         for stream in (f"model/{model}", *(f"deployment/{name}" for name in served)):
             after = 0
             while page := await history.entries(self, tenant=tenant, stream=stream, after=after):
                 after = page[-1].sequence
-                found += [entry for entry in page if until is None or entry.at <= until]
-        found.sort(key=lambda entry: entry.sequence)
-        return [(_decided(entry), entry.at) for entry in found]
+                matches += [entry for entry in page if until is None or entry.at <= until]
+        matches.sort(key=lambda entry: entry.sequence)
+        return [(_decided(entry), entry.at) for entry in matches]
 
 
 def _serving(tenant: str, model: str) -> sa.Select[Any]:

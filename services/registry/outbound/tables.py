@@ -50,7 +50,7 @@ class ReplicaRow(SQLModel, table=True):
     sequence: int = Field(sa_type=sa.BigInteger)
     report: str = Field(sa_type=sa.Text)
     leaving: bool
-    heard_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    reported_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
 TABLES: Final = (ModelRow, DeploymentRow, DeploymentModelRow, ReplicaRow)

@@ -9,25 +9,25 @@ from itertools import pairwise
 from typing import Any
 
 from services.kit.core.hash_chain import GENESIS
+from tests.e2e.fleet.event_log import EventLog
 from tests.e2e.fleet.running import SERVICES, Fleet
-from tests.e2e.fleet.story import Story
-from tests.e2e.fleet.told import EventLog
+from tests.e2e.fleet.scenario import Scenario
 from tests.waiting import until
 
 WITH_DATABASE = ("gateway", "trainer", "registry", "monitor")
 REST_SECONDS = 120.0
 
 
-def nothing_is_lost_or_doubled(story: Story, *, admin: bool) -> None:
+def nothing_is_lost_or_doubled(scenario: Scenario, *, admin: bool) -> None:
     """`admin`: the broker answers questions about consumer groups (the embedded one does not)."""
-    fleet, log = story.fleet, story.log
+    fleet, log = scenario.fleet, scenario.log
     until(lambda: all(map(fleet.is_ready, SERVICES)), "every service is ready", REST_SECONDS)
     until(lambda: outbox_depth(fleet) == 0, "every outbox is empty", REST_SECONDS)
     if admin:
         bootstrap = fleet.state.endpoints["kafka"]
         until(lambda: lag(bootstrap) == 0, "every consumer is at the end", REST_SECONDS)
     assert log.dead_letters() == []
-    until(lambda: log_is_whole(fleet, log), "the whole history was told")
+    until(lambda: log_is_complete(fleet, log), "the whole history was told")
     history_is_gapless(log)
     tables_agree_with_history(fleet)
     repetitions_are_alike(log)
@@ -48,25 +48,25 @@ def lag(bootstrap: str) -> int:
     for group in admin.list_consumer_groups().result(10).valid:
         if not group.group_id.startswith("millrace."):
             continue
-        wanted = [ConsumerGroupTopicPartitions(group.group_id)]
-        for answer in admin.list_consumer_group_offsets(wanted).values():
+        matches = [ConsumerGroupTopicPartitions(group.group_id)]
+        for answer in admin.list_consumer_group_offsets(matches).values():
             read = {(part.topic, part.partition): part.offset for part in answer.result(10).topic_partitions}
-            places = {TopicPartition(topic, number): OffsetSpec.latest() for topic, number in read}
-            for place, end in admin.list_offsets(places).items():
-                behind += max(0, end.result(10).offset - max(0, read[place.topic, place.partition]))
+            workspaces = {TopicPartition(topic, number): OffsetSpec.latest() for topic, number in read}
+            for workspace, end in admin.list_offsets(workspaces).items():
+                behind += max(0, end.result(10).offset - max(0, read[workspace.topic, workspace.partition]))
     return behind
 
 
-def log_is_whole(fleet: Fleet, log: EventLog) -> bool:
+def log_is_complete(fleet: Fleet, log: EventLog) -> bool:
     (last,) = fleet.rows("registry", "SELECT max(sequence) FROM history")[0]
     return len(log.facts()) == (last or 0)
 
 
 def history_is_gapless(log: EventLog) -> None:
     """Numbered from 1 without a gap and chained; told in order, repetitions aside."""
-    told = log.all("registry.history")
+    outcome = log.all("registry.history")
     facts: dict[int, dict[str, Any]] = {}
-    for event in told:
+    for event in outcome:
         number = event.body["sequence"]
         assert number in facts or number == len(facts) + 1, f"{number} was told after {len(facts)}"
         assert facts.setdefault(number, event.body) == event.body, f"{number} was told in two ways"
@@ -115,7 +115,7 @@ def each_run_has_one_version(fleet: Fleet, log: EventLog) -> None:
     assert all(count == 1 for count in Counter(promoted).values())
 
 
-def order_is_kept(names: list[str], told: list[str]) -> None:
+def order_holds(names: list[str], outcome: list[str]) -> None:
     """`told` holds each of `names`, in their order."""
-    places = [told.index(name) for name in names]
-    assert all(earlier < later for earlier, later in pairwise(places)), told
+    workspaces = [outcome.index(name) for name in names]
+    assert all(earlier < later for earlier, later in pairwise(workspaces)), outcome

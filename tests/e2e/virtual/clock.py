@@ -5,7 +5,7 @@ import asyncio
 from services.kit.core.clock import VirtualClock
 
 
-class HouseClock(VirtualClock):
+class PlatformClock(VirtualClock):
     """Time passes when the driver says so, and when the driver itself has to sleep."""
 
     def __init__(self) -> None:

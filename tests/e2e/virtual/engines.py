@@ -7,9 +7,9 @@ from typing import Final
 from services.contracts.artifact import Precision
 from services.inference.domain.heads import ENCODER_TASKS, answer
 from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored
-from services.inference.domain.versions import VersionKey, Wish
+from services.inference.domain.versions import DesiredDeployment, VersionKey
 from services.inference.errors import VersionNotServed
-from tests.e2e.virtual.world import LABELS, Skill, embedding
+from tests.e2e.virtual.corpus import LABELS, Skill, embedding
 
 SKILL_FILE: Final = "skill.json"
 SURE: Final = 0.8
@@ -60,14 +60,14 @@ class AcceptingChecker:
         assert (folder / SKILL_FILE).exists()
 
 
-class KeptDeployments:
+class InMemoryDesiredState:
     """`Remembered` of inference, as a file would keep it over a restart."""
 
     def __init__(self) -> None:
-        self._saved: list[Wish] = []
+        self._saved: list[DesiredDeployment] = []
 
-    async def load(self) -> list[Wish]:
+    async def load(self) -> list[DesiredDeployment]:
         return list(self._saved)
 
-    async def save(self, wishes: Sequence[Wish]) -> None:
-        self._saved = list(wishes)
+    async def save(self, deployments: Sequence[DesiredDeployment]) -> None:
+        self._saved = list(deployments)

@@ -24,10 +24,10 @@ class Faults:
         self.share = share
         self.kills: list[tuple[str, str]] = []
 
-    def strikes(self, room: str, moment: str) -> bool:
+    def strikes(self, service: str, instant: str) -> bool:
         if self._generator.random() >= self.share:
             return False
-        self.kills.append((room, moment))
+        self.kills.append((service, instant))
         return True
 
 
@@ -37,12 +37,12 @@ class FragileDatabase(Database):
     Once killed, the same object does nothing more: whatever code of the dead room still runs changes nothing.
     """
 
-    def __init__(self, url: str, migrations: Path, room: str, faults: Faults) -> None:
+    def __init__(self, url: str, migrations: Path, service: str, faults: Faults) -> None:
         super().__init__(url, migrations)
         self.busy = 0
         """Connections in use: while there are any, something goes on in another thread."""
         self.dead = False
-        self._room = room
+        self._service = service
         self._faults = faults
 
     @asynccontextmanager
@@ -68,7 +68,7 @@ class FragileDatabase(Database):
         run_inline(engine)
         return engine
 
-    def _strike(self, moment: str) -> None:
-        if self._faults.strikes(self._room, moment):
+    def _strike(self, instant: str) -> None:
+        if self._faults.strikes(self._service, instant):
             self.dead = True
             raise Killed

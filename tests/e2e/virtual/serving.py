@@ -9,7 +9,7 @@ from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.routing import Replica
 from services.gateway.errors import ReplicaLost
 from services.gateway.ports import ReplicaRequest
-from services.inference.handlers import Predict, predict
+from services.inference.handlers.predictions import Predict, predict
 from services.inference.ports import Ports as InferencePorts
 
 
@@ -17,17 +17,17 @@ from services.inference.ports import Ports as InferencePorts
 class DirectReplicas:
     """`Replicas` of the gateway: asks the inference room's own use case."""
 
-    doors: dict[str, InferencePorts] = field(default_factory=dict)
+    replicas_by_name: dict[str, InferencePorts] = field(default_factory=dict)
     """By replica; whoever is away is not in it."""
 
     def keep(self, replicas: Iterable[Replica]) -> None:
         """There is no line to keep: a replica is asked where it stands."""
 
     def waiting(self, replica: str) -> int | None:
-        return 0 if replica in self.doors else None
+        return 0 if replica in self.replicas_by_name else None
 
     async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
-        if replica not in self.doors:
+        if replica not in self.replicas_by_name:
             raise ReplicaLost(retry_after_seconds=1.0)
         command = Predict(
             tenant=request.tenant,
@@ -40,11 +40,11 @@ class DirectReplicas:
             source=request.source,
         )
         try:
-            async with aclosing(predict(command, self.doors[replica])) as events:
+            async with aclosing(predict(command, self.replicas_by_name[replica])) as events:
                 async for event in events:
                     yield event
-        except MillraceError as refusal:
-            raise Relayed(refusal.kind, refusal.body()) from refusal
+        except MillraceError as error:
+            raise Relayed(error.kind, error.body()) from error
 
 
 @dataclass
@@ -58,7 +58,7 @@ class QueuedMirrors:
     def send(self, replica: str, request: ReplicaRequest) -> None:
         self.waiting.append((replica, request))
 
-    async def ask_all(self) -> None:
+    async def classify_all(self) -> None:
         waiting, self.waiting = self.waiting, []
         for replica, request in waiting:
             try:

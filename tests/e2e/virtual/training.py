@@ -34,9 +34,9 @@ from services.trainer.domain.spec import (
 from services.trainer.errors import UnknownExecution
 from services.trainer.ports import Execution, Outcome
 from services.trainer.stages.folder import file_hash
+from tests.e2e.virtual.artifact_store import InMemoryArtifactStore
+from tests.e2e.virtual.corpus import LABELS, Skill, Text, Topic, embedding, make_text, read_text
 from tests.e2e.virtual.engines import SKILL_FILE
-from tests.e2e.virtual.shelf import Shelf
-from tests.e2e.virtual.world import LABELS, Skill, Text, Topic, embedding, make_text, read_text
 
 STAGE_SECONDS: Final = 2.0
 REFERENCE_ROWS: Final = 300
@@ -61,8 +61,10 @@ class StandInExecution:
 class StandInTraining:
     """`Executor` of the trainer; runs no child process. `executions` outlives the service, as processes would."""
 
-    def __init__(self, shelf: Shelf, clock: Clock, executions: dict[str, StandInExecution]) -> None:
-        self._shelf = shelf
+    def __init__(
+        self, artifact_store: InMemoryArtifactStore, clock: Clock, executions: dict[str, StandInExecution]
+    ) -> None:
+        self._artifact_store = artifact_store
         self._clock = clock
         self._executions = executions
 
@@ -108,7 +110,9 @@ class StandInTraining:
         )
         with tempfile.TemporaryDirectory() as folder:
             _write_artifact(Path(folder), lesson)
-            artifact = await self._shelf.put(Path(folder), f"{spec.tenant}/{spec.model}/{made.handle.execution}")
+            artifact = await self._artifact_store.put(
+                Path(folder), f"{spec.tenant}/{spec.model}/{made.handle.execution}"
+            )
         return RunResult(
             run=spec.run,
             data_hash=file_hash(data),
@@ -124,7 +128,7 @@ class StandInTraining:
     async def _compared(self, champion: ChampionRef | None, lesson: "Lesson") -> Comparison | None:
         if champion is None:
             return None
-        theirs = Skill.from_json(await self._shelf.read(champion.artifact, SKILL_FILE))
+        theirs = Skill.from_json(await self._artifact_store.read(champion.artifact, SKILL_FILE))
         slices = [lesson.paired(name, theirs) for name in ("all", BASE, FEEDBACK)]
         return Comparison(champion=champion.version, slices=[part for part in slices if part is not None])
 
@@ -190,7 +194,7 @@ class Lesson:
         )
 
 
-class RegistryAsked:
+class RegistryChampions:
     """`Champions` of the trainer: the registry's own use case, without the wire between."""
 
     def __init__(self, ports: Callable[[], RegistryPorts], tenant: str) -> None:

@@ -51,7 +51,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.metadata = {str(name): str(value) for name, value in context.invocation_metadata()}
         self.moved.append((method, request))
         if request.HasField("expected_generation") and request.expected_generation != self.deployment.generation:
-            raise PreconditionFailed(deployment="news", present=7, expected=request.expected_generation)
+            raise PreconditionFailed(deployment="news", current=7, expected=request.expected_generation)
         return await self.moves(request)
 
     async def _at_rest(self, request: Any) -> int:

@@ -77,7 +77,7 @@ class Replica:
         tiny.write(folder, described=tiny.spec(base_model=f"tiny-{version}"))
         return await self.store.put(folder, f"topics/{version}")
 
-    async def wish(self, *targets: Target) -> None:
+    async def deployment(self, *targets: Target) -> None:
         self.generation += 1
         changed = DeploymentChanged(
             deployment="topics", model="topics", generation=self.generation, targets=list(targets), reason="a test"
@@ -111,7 +111,7 @@ class Replica:
                         return
                 await asyncio.sleep(0.05)
 
-    async def told(self, topic: str, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    async def reports(self, topic: str, enough: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """Everything on the topic, from its beginning, as soon as that is enough; headers under 'headers'."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
         await consumer.start()
@@ -185,17 +185,17 @@ class Traffic:
         one_at_a_time = asyncio.Lock()
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read(call))
-            lanes = [tasks.create_task(self._lane(call, one_at_a_time)) for _ in range(self.clients)]
+            batch_keys = [tasks.create_task(self._batch_key(call, one_at_a_time)) for _ in range(self.clients)]
             yield
             self._stop = True
-            await asyncio.wait(lanes)
+            await asyncio.wait(batch_keys)
             await call.done_writing()
             await reading
 
     def stop(self) -> None:
         self._stop = True
 
-    async def _lane(self, call: Any, one_at_a_time: asyncio.Lock) -> None:
+    async def _batch_key(self, call: Any, one_at_a_time: asyncio.Lock) -> None:
         while not self._stop:
             self._number += 1
             number = self._number

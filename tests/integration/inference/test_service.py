@@ -19,21 +19,23 @@ def states(report: dict[str, object]) -> dict[int, str]:
     return {entry["version"]: entry["state"] for entry in report["versions"]}  # type: ignore[attr-defined]
 
 
-async def test_a_wish_becomes_answers_reports_and_a_log_in_one_trace(tmp_path: Path, bootstrap_servers: str) -> None:
+async def test_a_desired_version_becomes_answers_reports_and_a_log_in_one_trace(
+    tmp_path: Path, bootstrap_servers: str
+) -> None:
     async with replica_on(tmp_path, bootstrap_servers) as replica:
         ref = await replica.put(1)
-        await replica.wish(target(1, ref))
+        await replica.deployment(target(1, ref))
         replica.start()
         await replica.answers(1)
         answer = await replica.ask("read the file and close the socket", request="mine")
-        reports = await replica.told(
+        reports = await replica.reports(
             "replica.reported", lambda found: any(states(one) == {1: "ready"} for one in found)
         )
         ready = next(report for report in reports if states(report) == {1: "ready"})
         assert TRACE[3:35] in ready["headers"]["traceparent"]
         assert ready["generations"] == {"topics": 1}
         assert [report["sequence"] for report in reports] == sorted({report["sequence"] for report in reports})
-        logged = await replica.told(
+        logged = await replica.reports(
             "inference.logged",
             lambda found: "mine" in [record["request"] for one in found for record in one["records"]],
         )
@@ -46,15 +48,15 @@ async def test_a_wish_becomes_answers_reports_and_a_log_in_one_trace(tmp_path: P
 async def test_versions_change_under_traffic_without_a_failed_request(tmp_path: Path, embedded_bootstrap: str) -> None:
     async with replica_on(tmp_path, embedded_bootstrap) as replica:
         first, second = await replica.put(1), await replica.put(2)
-        await replica.wish(target(1, first))
+        await replica.deployment(target(1, first))
         replica.start()
         await replica.answers(1)
         traffic = Traffic(replica)
         async with traffic.flowing():
-            await replica.wish(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
+            await replica.deployment(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
             await replica.answers(2)
-            await replica.wish(target(1, first, Role.DRAINING, 0), target(2, second))
-            await replica.told("replica.reported", lambda found: bool(found) and states(found[-1]) == {2: "ready"})
+            await replica.deployment(target(1, first, Role.DRAINING, 0), target(2, second))
+            await replica.reports("replica.reported", lambda found: bool(found) and states(found[-1]) == {2: "ready"})
         assert traffic.failed == []
         assert {answer.result.version for answer in traffic.answered} == {1, 2}
         assert traffic.answered[-1].result.version == 2
@@ -64,7 +66,7 @@ async def test_a_killed_replica_serves_again_without_broker_and_registry(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
     async with replica_on(tmp_path, embedded_bootstrap) as replica:
-        await replica.wish(target(1, await replica.put(1)))
+        await replica.deployment(target(1, await replica.put(1)))
         replica.start()
         await replica.answers(1)
         assert replica.end(signal.SIGKILL) == -signal.SIGKILL
@@ -81,11 +83,11 @@ async def test_a_flipped_bit_is_refused_and_the_old_version_serves_on(tmp_path: 
         content = bytearray(await asyncio.to_thread(graph.read_bytes))
         content[len(content) // 2] ^= 1
         await asyncio.to_thread(graph.write_bytes, content)
-        await replica.wish(target(1, first))
+        await replica.deployment(target(1, first))
         replica.start()
         await replica.answers(1)
-        await replica.wish(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
-        reports = await replica.told(
+        await replica.deployment(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
+        reports = await replica.reports(
             "replica.reported", lambda found: bool(found) and states(found[-1]) == {1: "ready", 2: "failed"}
         )
         reason = next(entry["reason"] for entry in reports[-1]["versions"] if entry["version"] == 2)
@@ -101,7 +103,7 @@ async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_go
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
     async with replica_on(tmp_path, embedded_bootstrap) as replica:
-        await replica.wish(target(1, await replica.put(1)))
+        await replica.deployment(target(1, await replica.put(1)))
         replica.start()
         await replica.answers(1)
         traffic = Traffic(replica)
@@ -115,7 +117,7 @@ async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_go
             traffic.stop()
         assert traffic.failed == []
         assert await asyncio.to_thread(replica.process.wait, LIMIT_SECONDS) == 0
-        reports = await replica.told("replica.reported", lambda found: bool(found) and found[-1]["leaving"])
+        reports = await replica.reports("replica.reported", lambda found: bool(found) and found[-1]["leaving"])
         assert reports[-1]["leaving"] is True
         expected = len(traffic.answered)
-        await replica.told("inference.logged", lambda found: sum(len(one["records"]) for one in found) >= expected)
+        await replica.reports("inference.logged", lambda found: sum(len(one["records"]) for one in found) >= expected)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.registry.door import Door, open_door
-from tests.integration.registry.place import Registry
+from tests.integration.registry.client import RegistryClient, open_client
+from tests.integration.registry.fixture import Registry
 
 
 @pytest.fixture
@@ -18,6 +18,6 @@ async def registry(database_url: str, tmp_path: Path) -> AsyncIterator[Registry]
 
 
 @pytest.fixture
-async def door(registry: Registry, tmp_path: Path) -> AsyncIterator[Door]:
-    async with open_door(registry, tmp_path / "keys") as opened:
+async def client(registry: Registry, tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    async with open_client(registry, tmp_path / "keys") as opened:
         yield opened

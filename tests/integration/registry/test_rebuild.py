@@ -14,7 +14,7 @@ from services.registry.domain.commands import StopDeployment
 from services.registry.handlers import deployments
 from services.registry.outbound.tables import DeploymentRow, ModelRow
 from tests.integration.kit.rooms import SERVICES
-from tests.integration.registry.place import Registry
+from tests.integration.registry.fixture import Registry
 from tests.unit.registry.scenario import MODEL
 
 M, D, H = columns(ModelRow), columns(DeploymentRow), columns(HistoryRow)
@@ -44,8 +44,8 @@ async def test_tables_and_history_agree_differ_when_touched_and_agree_again_once
     await registry.canary_of_two()
     checked = rebuild(database_url, "--check", "--json")
     assert checked.returncode == 0, checked.stderr
-    told = orjson.loads(checked.stdout)
-    assert (told["models"], told["deployments"], told["differing"]) == (1, 1, [])
+    published = orjson.loads(checked.stdout)
+    assert (published["models"], published["deployments"], published["differing"]) == (1, 1, [])
     before = await registry.model()
     await change(
         registry, sa.update(M).values(state=sa.func.replace(M.c.state, '"status":"passed"', '"status":"refused"'))
@@ -57,7 +57,7 @@ async def test_tables_and_history_agree_differ_when_touched_and_agree_again_once
     assert rebuild(database_url).returncode == 1
     assert await registry.model() == before
     again = orjson.loads(rebuild(database_url, "--check", "--json").stdout)
-    assert again == told
+    assert again == published
 
 
 async def test_a_stopped_deployment_folds_to_its_tables(registry: Registry, database_url: str) -> None:
@@ -81,6 +81,6 @@ async def test_a_history_that_was_touched_ends_with_3(registry: Registry, databa
     assert "The history is broken at entry" in done.stderr
 
 
-def test_what_cannot_be_told_ends_with_2() -> None:
+def test_what_cannot_be_checked_ends_with_2() -> None:
     done = rebuild("postgresql+asyncpg://postgres@127.0.0.1:1/nothing", "--check")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)

@@ -13,8 +13,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.cli.launcher.ports import any_free
 from services.contracts.events import DeploymentChanged, ReplicaReported, Role, RolloutStep
 from services.contracts.rpc import replica_pb2_grpc
-from services.inference.handlers import adopt_deployment
-from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
+from services.inference.handlers.deployments import on_deployment_changed
+from services.inference.inbound.grpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.ports import Ports
 from services.kit.core.clock import SystemClock
@@ -26,7 +26,7 @@ from services.monitor.app import build as build_monitor
 from services.monitor.settings import MonitorSettings
 from tests.integration.gateway.place import Place, open_place, target, until
 from tests.integration.tasks.counting import WITH_COUNTING, CountingEngines
-from tests.unit.inference.fakes import Room
+from tests.unit.inference.fakes import ReplicaUnderTest
 from tests.waiting import LIMIT_SECONDS
 
 DEPLOYMENT: Final = "news"
@@ -60,7 +60,7 @@ class Fleet:
             reason="a test",
         )
         now = SystemClock().now()
-        await adopt_deployment(Envelope(SystemIds().new("evt"), changed, "registry", now), self.replica)
+        await on_deployment_changed(Envelope(SystemIds().new("evt"), changed, "registry", now), self.replica)
         expected = {one.version for one in targets}
         await until(lambda: expected <= {one.version for one in self._ready()}, "the replica has loaded them")
         await self.gateway.publish(self._report())
@@ -71,9 +71,7 @@ class Fleet:
 
     def _report(self) -> ReplicaReported:
         address = f"127.0.0.1:{self.port}"
-        return self.replica.roster.report(
-            replica=REPLICA, address=address, sequence=self.generation or 1, capacity=64, leaving=False
-        )
+        return self.replica.models.report(address=address, sequence=self.generation or 1, capacity=64, leaving=False)
 
     async def count(self, *texts: str, **body: Any) -> dict[str, Any]:
         """By REST; asked again while the gateway does not know the deployment yet."""
@@ -118,7 +116,7 @@ class Fleet:
 async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
     settings = {"database_url": f"sqlite+aiosqlite:///{home / 'gateway.db'}", "batch_part_rows": 4, "batch_texts": 2}
     async with open_place(home, bootstrap, tasks=WITH_COUNTING, **settings) as gateway:
-        parts = Room(clock=SystemClock())
+        parts = ReplicaUnderTest(clock=SystemClock())
         log = LogWriter(
             Logging(REPLICA, gateway.writer, SystemClock(), SystemIds(), seconds=0.05, records=100, capacity=1_000)
         )

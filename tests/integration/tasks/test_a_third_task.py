@@ -32,7 +32,7 @@ async def streamed(serving: Fleet, *requests: pb.StreamRequest) -> list[pb.Strea
     return [message async for message in call]
 
 
-async def test_it_is_asked_by_rest_by_grpc_in_chunks_by_kafka_and_in_batches(
+async def test_it_answers_by_rest_by_grpc_in_chunks_by_kafka_and_in_batches(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
     async with fleet(tmp_path, embedded_bootstrap) as serving, asking(embedded_bootstrap) as asker:

@@ -23,8 +23,8 @@ from services.kit.identity.auth import ensure_keys, read_key
 from services.kit.transport.rpc import metadata
 from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import kill_marked, marked
-from tests.e2e.fleet.doors import OutsideProducer
-from tests.e2e.fleet.told import EventLog, listening
+from tests.e2e.fleet.clients import OutsideProducer
+from tests.e2e.fleet.event_log import EventLog, listening
 from tests.integration.trainer.room import result_of
 from tests.unit.trainer.tiny import base_model, texts, write_jsonl
 from tests.waiting import until
@@ -120,7 +120,7 @@ class Place:
         """The run that follows from it."""
         recipe = RECIPE | {"epochs": 100}  # longer than a service takes to start
         body = {"dataset": "topics-1", "uri": self.data.as_uri(), "model": "topics", "recipe": recipe}
-        self._producer.tell("dataset.ready", "topics-1", body, "evt-topics-1")
+        self._producer.send_event("dataset.ready", "topics-1", body, "evt-topics-1")
         until(lambda: bool(self.rows("SELECT id FROM trainer_run")), "the run is queued", SECONDS)
         ((run,),) = self.rows("SELECT id FROM trainer_run")
         return str(run)

@@ -11,10 +11,10 @@ from services.contracts.artifact import ArtifactRef, Precision
 from services.contracts.errors import MillraceError
 from services.contracts.tasks import TASKS
 from services.inference.domain.heads import ENCODER_TASKS, answer
+from services.inference.domain.loaded_models import LoadedModels
 from services.inference.domain.records import LoggedRequest, Sampling
-from services.inference.domain.roster import Roster
 from services.inference.domain.scoring import EngineEvent, EngineRequest, Loaded, Scored
-from services.inference.domain.versions import VersionKey, Wish
+from services.inference.domain.versions import DesiredDeployment, VersionKey
 from services.inference.ports import Bounds, Ports
 from services.kit.core.clock import VirtualClock
 from services.kit.core.ids import SeededIds
@@ -27,7 +27,7 @@ class FakeEngines:
 
     engines: set[VersionKey] = field(default_factory=set)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    refusal: MillraceError | None = None
+    error: MillraceError | None = None
     load_error: Exception | None = None
     queued: int = 0
     capacity: int = 64
@@ -50,8 +50,8 @@ class FakeEngines:
     async def submit(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         await self.gate.wait()
         assert request.key in self.engines
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error is not None:
+            raise self.error
         texts = request.request.texts
         scored = [Scored([0.25, 0.75], b"\0\0\x80\x3f", b"\x00\x3c", len(text.split())) for text in texts]
         yield answer(request, scored, ["no", "yes"])
@@ -77,26 +77,26 @@ class FakeArtifacts:
 
 @dataclass
 class FakeChecker:
-    refusal: MillraceError | None = None
+    error: MillraceError | None = None
 
     async def check(self, folder: Path, precision: Precision) -> None:
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error is not None:
+            raise self.error
 
 
 @dataclass
-class FakeRemembered:
-    wishes: list[Wish] = field(default_factory=list)
+class FakeDesiredState:
+    deployments: list[DesiredDeployment] = field(default_factory=list)
 
-    async def load(self) -> list[Wish]:
-        return self.wishes
+    async def load(self) -> list[DesiredDeployment]:
+        return self.deployments
 
-    async def save(self, wishes: Sequence[Wish]) -> None:
-        self.wishes = list(wishes)
+    async def save(self, deployments: Sequence[DesiredDeployment]) -> None:
+        self.deployments = list(deployments)
 
 
 @dataclass
-class FakeCrew:
+class FakeLoadTasks:
     """Tasks as in the real one."""
 
     tasks: dict[VersionKey, asyncio.Task[None]] = field(default_factory=dict)
@@ -113,19 +113,19 @@ class FakeCrew:
             await asyncio.wait([self.tasks[key]])
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def load_slot(self) -> AsyncIterator[None]:
         async with self.lock:
             yield
 
 
 @dataclass
 class FakeReporter:
-    roster: Roster
-    told: list[list[tuple[int, str]]] = field(default_factory=list)
+    models: LoadedModels
+    reports: list[list[tuple[int, str]]] = field(default_factory=list)
 
     def changed(self, cause: EventRef | None = None) -> None:
-        report = self.roster.report(address="h:1", sequence=1, capacity=1, leaving=False)
-        self.told.append([(entry.version, entry.state) for entry in report.versions])
+        report = self.models.report(address="h:1", sequence=1, capacity=1, leaving=False)
+        self.reports.append([(entry.version, entry.state) for entry in report.versions])
 
 
 @dataclass
@@ -137,29 +137,29 @@ class FakeLog:
 
 
 @dataclass
-class Room:
+class ReplicaUnderTest:
     """A replica of fakes around the real roster."""
 
-    roster: Roster = field(default_factory=lambda: Roster(replica="r"))
+    models: LoadedModels = field(default_factory=lambda: LoadedModels(replica="r"))
     clock: Any = field(default_factory=VirtualClock)
     engines: FakeEngines = field(default_factory=FakeEngines)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     checker: FakeChecker = field(default_factory=FakeChecker)
-    remembered: FakeRemembered = field(default_factory=FakeRemembered)
-    crew: FakeCrew = field(default_factory=FakeCrew)
+    desired_state: FakeDesiredState = field(default_factory=FakeDesiredState)
+    load_tasks: FakeLoadTasks = field(default_factory=FakeLoadTasks)
     log: FakeLog = field(default_factory=FakeLog)
     observed: list[tuple[str, str, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engines.gate.set()
-        self.reporter = FakeReporter(self.roster)
+        self.reporter = FakeReporter(self.models)
         self.ports = Ports(
-            roster=self.roster,
+            models=self.models,
             engines=self.engines,
             artifacts=self.artifacts,
             checker=self.checker,
-            remembered=self.remembered,
-            crew=self.crew,
+            desired_state=self.desired_state,
+            load_tasks=self.load_tasks,
             reporter=self.reporter,
             log=self.log,
             clock=self.clock,

@@ -10,9 +10,9 @@ from services.inference.errors import QueueFull
 LIMITS = Limits(capacity=100, rows=4, tokens=200, padding=0.1)
 
 
-def queue_of(lengths: list[int], limits: Limits = LIMITS, lanes: list[str] | None = None) -> BatchQueue[str, int]:
+def queue_of(lengths: list[int], limits: Limits = LIMITS, batch_keys: list[str] | None = None) -> BatchQueue[str, int]:
     queue: BatchQueue[str, int] = BatchQueue(limits)
-    rows = [Row(lane, index, 10.0) for index, lane in enumerate(lanes or ["v1"] * len(lengths))]
+    rows = [Row(batch_key, index, 10.0) for index, batch_key in enumerate(batch_keys or ["v1"] * len(lengths))]
     queue.submit(rows)
     for row, length in zip(queue.raw(len(lengths)), lengths, strict=True):
         queue.measured(row, length)
@@ -34,7 +34,7 @@ def test_rows_of_near_equal_length_go_together_and_others_wait() -> None:
 
 
 def test_versions_never_share_a_batch() -> None:
-    queue = queue_of([10, 10, 10], lanes=["v1", "v2", "v1"])
+    queue = queue_of([10, 10, 10], batch_keys=["v1", "v2", "v1"])
     assert [taken(queue), taken(queue)] == [[0, 2], [1]]
 
 
@@ -55,7 +55,7 @@ def test_a_full_queue_refuses_instead_of_waiting() -> None:
     assert str(caught.value) == "100 texts are already waiting, and the limit is 100."
 
 
-def test_a_request_that_does_not_fit_whole_is_refused_whole() -> None:
+def test_a_request_that_does_not_fit_is_refused_completely() -> None:
     queue = queue_of([5] * 98)
     with pytest.raises(QueueFull):
         queue.submit([Row("v1", index, 10.0) for index in range(3)])
@@ -93,12 +93,12 @@ def test_every_row_comes_out_once_and_every_batch_keeps_every_limit(
     rows: list[tuple[int, str]], padding: float
 ) -> None:
     limits = Limits(capacity=100, rows=6, tokens=300, padding=padding)
-    queue = queue_of([length for length, _ in rows], limits, [lane for _, lane in rows])
+    queue = queue_of([length for length, _ in rows], limits, [batch_key for _, batch_key in rows])
     seen: list[int] = []
     while (batch := queue.take()) is not None:
         waiting = set(range(len(rows))) - set(seen)
         assert min(waiting) in [row.payload for row in batch.rows]
-        assert len({row.lane for row in batch.rows}) == 1
+        assert len({row.batch_key for row in batch.rows}) == 1
         assert len(batch.rows) <= limits.rows
         assert len(batch.rows) == 1 or batch.longest * len(batch.rows) <= limits.tokens
         assert len(batch.rows) == 1 or batch.padding <= padding + 1e-9

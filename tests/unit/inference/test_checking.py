@@ -129,8 +129,8 @@ LIES = [(1,), (-1, -1), (2**40, 2**30), (0,), (tiny.VOCABULARY, tiny.WIDTH, 2)]
 
 GRAPHS: list[tuple[str, Change]] = [
     *[
-        ("external_data", lambda model, place=place: external(model, place))
-        for place in ("w.bin", "../w", "/etc/passwd", "")
+        ("external_data", lambda model, qualified_name=qualified_name: external(model, qualified_name))
+        for qualified_name in ("w.bin", "../w", "/etc/passwd", "")
     ],
     ("external_data", external_in_a_constant),
     ("external_data", external_in_a_branch),

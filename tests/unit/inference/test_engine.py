@@ -71,7 +71,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) ->
         open_tokenizer(tmp_path / "tokenizer.json", 16)
 
 
-def test_warming_runs_every_size_it_is_asked_for(engine: OrtEngine) -> None:
+def test_warming_runs_every_size_that_is_requested(engine: OrtEngine) -> None:
     engine.warm(4)
     assert engine.loaded.device == "cpu"
 

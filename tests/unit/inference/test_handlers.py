@@ -15,8 +15,8 @@ from services.contracts.tasks.embedding import EmbeddingRequest
 from services.contracts.tasks.errors import ContextLengthExceeded, TextTooLong, UnknownTask
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import Result
-from services.inference.domain.roster import Roster
-from services.inference.domain.versions import State, Wish
+from services.inference.domain.loaded_models import LoadedModels
+from services.inference.domain.versions import DesiredDeployment, State
 from services.inference.errors import (
     ArtifactRefused,
     DeadlinePassed,
@@ -25,188 +25,193 @@ from services.inference.errors import (
     UnknownDeployment,
     VersionNotServed,
 )
-from services.inference.handlers import Predict, adopt_deployment, predict, restore
+from services.inference.handlers.deployments import on_deployment_changed, restore
+from services.inference.handlers.predictions import Predict, predict
 from services.kit.messaging.envelope import Envelope
-from tests.unit.inference.fakes import Room
-from tests.unit.inference.wishes import key, target, wish
+from tests.unit.inference.builders import deployment, key, target
+from tests.unit.inference.fakes import ReplicaUnderTest
 
 CANARY, DRAINING = Role.CANARY, Role.DRAINING
 
 
-def envelope(wanted: Wish) -> Envelope[DeploymentChanged]:
-    changed, at = wanted.changed, datetime(2026, 1, 1, tzinfo=UTC)
-    return Envelope(f"e{changed.generation}", changed, "registry", at, tenant=wanted.tenant)
+def envelope(desired: DesiredDeployment) -> Envelope[DeploymentChanged]:
+    changed, at = desired.changed, datetime(2026, 1, 1, tzinfo=UTC)
+    return Envelope(f"e{changed.generation}", changed, "registry", at, tenant=desired.tenant)
 
 
-async def adopt(room: Room, wanted: Wish) -> None:
-    await adopt_deployment(envelope(wanted), room.ports)
-    await room.settle()
+async def apply(replica: ReplicaUnderTest, desired: DesiredDeployment) -> None:
+    await on_deployment_changed(envelope(desired), replica.ports)
+    await replica.settle()
 
 
-async def ask(room: Room, *texts: str, version: int = 0, request: str = "", tenant: str = "default") -> Result:
+async def ask(
+    replica: ReplicaUnderTest, *texts: str, version: int = 0, request: str = "", tenant: str = "default"
+) -> Result:
     payload = CLASSIFICATION.encode(ClassificationRequest(texts or ("a text",)))
     command = Predict("topics", CLASSIFICATION.name, payload, 30.0, request, version, tenant=tenant)
-    (event,) = [event async for event in predict(command, room.ports)]
+    (event,) = [event async for event in predict(command, replica.ports)]
     assert isinstance(event, Result)
     return event
 
 
-async def test_a_wish_ends_in_a_version_that_answers() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    assert room.reporter.told == [[(1, "loading")], [(1, "ready")]]
-    answer = await ask(room, "one two", "three")
+async def test_a_desired_version_ends_in_a_version_that_answers() -> None:
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    assert replica.reporter.reports == [[(1, "loading")], [(1, "ready")]]
+    answer = await ask(replica, "one two", "three")
     assert (answer.version, answer.model, answer.tokens) == (1, "topics", 3)
     assert [one.label for one in CLASSIFICATION.decode_result(answer.payload).predictions] == ["yes", "yes"]
 
 
 async def test_each_tenant_has_deployments_of_its_own_whatever_their_names() -> None:
-    room = Room()
-    await adopt(room, wish(7, target(1)))
-    await adopt(room, wish(1, target(2), tenant="acme"))
-    assert ((await ask(room)).version, (await ask(room, tenant="acme")).version) == (1, 2)
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(7, target(1)))
+    await apply(replica, deployment(1, target(2), tenant="acme"))
+    assert ((await ask(replica)).version, (await ask(replica, tenant="acme")).version) == (1, 2)
     with pytest.raises(UnknownDeployment):
-        await ask(room, tenant="nobody")
-    assert [(logged.tenant, logged.record.version) for logged in room.log.requests] == [("default", 1), ("acme", 2)]
-    await adopt(room, wish(2, tenant="acme"))
-    assert (await ask(room)).version == 1  # what one tenant stops serves on for the other
+        await ask(replica, tenant="nobody")
+    assert [(logged.tenant, logged.record.version) for logged in replica.log.requests] == [("default", 1), ("acme", 2)]
+    await apply(replica, deployment(2, tenant="acme"))
+    assert (await ask(replica)).version == 1  # what one tenant stops serves on for the other
 
 
-async def test_what_was_wanted_is_served_again_after_a_restart_without_broker_and_registry() -> None:
-    before = Room()
-    await adopt(before, wish(3, target(1)))
-    after = Room(remembered=before.remembered)
+async def test_what_was_desired_is_served_again_after_a_restart_without_broker_and_registry() -> None:
+    before = ReplicaUnderTest()
+    await apply(before, deployment(3, target(1)))
+    after = ReplicaUnderTest(desired_state=before.desired_state)
     await restore(after.ports)
     await after.settle()
     assert (await ask(after)).version == 1
-    await adopt(after, wish(3, target(1)))
+    await apply(after, deployment(3, target(1)))
     assert after.artifacts.fetched == [key(1).digest]
 
 
 async def test_an_older_generation_that_arrives_late_changes_nothing() -> None:
-    room = Room()
-    await adopt(room, wish(2, target(2)))
-    await adopt(room, wish(1, target(1)))
-    assert room.engines.engines == {key(2)}
-    assert [kept.changed.generation for kept in room.remembered.wishes] == [2]
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(2, target(2)))
+    await apply(replica, deployment(1, target(1)))
+    assert replica.engines.engines == {key(2)}
+    assert [kept.changed.generation for kept in replica.desired_state.deployments] == [2]
 
 
 async def test_the_old_version_answers_while_the_new_one_comes_up_and_until_it_was_idle_for_a_while() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    room.engines.gate.clear()
-    running = asyncio.create_task(ask(room))
-    await room.settle()
-    await adopt(room, wish(2, target(1, DRAINING, 0), target(2)))
-    await room.pass_time(60)
-    assert key(1) in room.engines.engines
-    room.engines.gate.set()
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    replica.engines.gate.clear()
+    running = asyncio.create_task(ask(replica))
+    await replica.settle()
+    await apply(replica, deployment(2, target(1, DRAINING, 0), target(2)))
+    await replica.pass_time(60)
+    assert key(1) in replica.engines.engines
+    replica.engines.gate.set()
     assert (await running).version == 1
-    assert (await ask(room, version=1)).version == 1
-    await room.pass_time(4)
-    assert key(1) in room.engines.engines
-    await room.pass_time(2)
-    assert room.engines.engines == {key(2)}
-    assert room.reporter.told[-1] == [(2, "ready")]
+    assert (await ask(replica, version=1)).version == 1
+    await replica.pass_time(4)
+    assert key(1) in replica.engines.engines
+    await replica.pass_time(2)
+    assert replica.engines.engines == {key(2)}
+    assert replica.reporter.reports[-1] == [(2, "ready")]
     with pytest.raises(VersionNotServed):
-        await ask(room, version=1)
+        await ask(replica, version=1)
 
 
 async def test_a_refused_artifact_is_reported_with_its_reason_and_the_old_version_serves_on() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    room.checker.refusal = ArtifactRefused("mask_ignored", "padding changes its answers")
-    await adopt(room, wish(2, target(1, weight=90), target(2, CANARY, 10)))
-    assert room.reporter.told[-1] == [(1, "ready"), (2, "failed")]
-    assert room.roster.held[key(2)].reason == ("mask_ignored: The artifact was refused: padding changes its answers.")
-    assert (await ask(room)).version == 1
-    await room.pass_time(120)
-    assert room.artifacts.fetched.count(key(2).digest) == 1
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    replica.checker.error = ArtifactRefused("mask_ignored", "padding changes its answers")
+    await apply(replica, deployment(2, target(1, weight=90), target(2, CANARY, 10)))
+    assert replica.reporter.reports[-1] == [(1, "ready"), (2, "failed")]
+    assert replica.models.actual[key(2)].reason == (
+        "mask_ignored: The artifact was refused: padding changes its answers."
+    )
+    assert (await ask(replica)).version == 1
+    await replica.pass_time(120)
+    assert replica.artifacts.fetched.count(key(2).digest) == 1
 
 
-async def test_an_artifact_store_that_is_away_is_asked_again_after_growing_pauses() -> None:
-    room = Room()
-    room.artifacts.troubles = [Unavailable(what="the store")] * 3
-    await adopt(room, wish(1, target(1)))
-    assert room.reporter.told[-1] == [(1, "loading")]
-    await room.pass_time(6.5)
-    assert len(room.artifacts.fetched) == 3
-    await room.pass_time(1)
-    assert room.reporter.told[-1] == [(1, "ready")]
+async def test_an_artifact_store_that_is_away_is_tried_again_after_growing_pauses() -> None:
+    replica = ReplicaUnderTest()
+    replica.artifacts.troubles = [Unavailable(what="the store")] * 3
+    await apply(replica, deployment(1, target(1)))
+    assert replica.reporter.reports[-1] == [(1, "loading")]
+    await replica.pass_time(6.5)
+    assert len(replica.artifacts.fetched) == 3
+    await replica.pass_time(1)
+    assert replica.reporter.reports[-1] == [(1, "ready")]
 
 
 async def test_a_store_that_stays_away_fails_the_version_until_the_next_generation() -> None:
-    room = Room()
-    room.artifacts.troubles = [Unavailable(what="the store")] * 6
-    await adopt(room, wish(1, target(1)))
-    await room.pass_time(120)
-    assert room.reporter.told[-1] == [(1, "failed")]
-    await adopt(room, wish(2, target(1)))
-    assert room.reporter.told[-1] == [(1, "ready")]
+    replica = ReplicaUnderTest()
+    replica.artifacts.troubles = [Unavailable(what="the store")] * 6
+    await apply(replica, deployment(1, target(1)))
+    await replica.pass_time(120)
+    assert replica.reporter.reports[-1] == [(1, "failed")]
+    await apply(replica, deployment(2, target(1)))
+    assert replica.reporter.reports[-1] == [(1, "ready")]
 
 
 async def test_an_error_that_nobody_foresaw_fails_the_version_instead_of_loading_for_ever() -> None:
-    room = Room()
-    room.engines.load_error = ZeroDivisionError()
-    await adopt(room, wish(1, target(1)))
-    assert room.roster.held[key(1)].state is State.FAILED
-    assert (room.roster.held[key(1)].reason or "").startswith("bring_up_broke:")
+    replica = ReplicaUnderTest()
+    replica.engines.load_error = ZeroDivisionError()
+    await apply(replica, deployment(1, target(1)))
+    assert replica.models.actual[key(1)].state is State.FAILED
+    assert (replica.models.actual[key(1)].reason or "").startswith("bring_up_broke:")
 
 
 async def test_a_version_that_nothing_wants_any_more_stops_coming_up() -> None:
-    room = Room()
-    room.artifacts.troubles = [Unavailable(what="the store")]
-    await adopt(room, wish(1, target(1)))
-    await adopt(room, wish(2, target(2)))
-    await room.pass_time(10)
-    assert room.engines.engines == {key(2)}
-    assert set(room.roster.held) == {key(2)}
+    replica = ReplicaUnderTest()
+    replica.artifacts.troubles = [Unavailable(what="the store")]
+    await apply(replica, deployment(1, target(1)))
+    await apply(replica, deployment(2, target(2)))
+    await replica.pass_time(10)
+    assert replica.engines.engines == {key(2)}
+    assert set(replica.models.actual) == {key(2)}
 
 
 async def test_a_rollback_during_draining_needs_no_loading() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    await adopt(room, wish(2, target(1, DRAINING, 0), target(2)))
-    await adopt(room, wish(3, target(1), target(2, DRAINING, 0)))
-    await room.pass_time(30)
-    assert room.engines.engines == {key(1)}
-    assert room.artifacts.fetched.count(key(1).digest) == 1
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    await apply(replica, deployment(2, target(1, DRAINING, 0), target(2)))
+    await apply(replica, deployment(3, target(1), target(2, DRAINING, 0)))
+    await replica.pass_time(30)
+    assert replica.engines.engines == {key(1)}
+    assert replica.artifacts.fetched.count(key(1).digest) == 1
 
 
 async def test_unloading_drops_the_local_copies_of_what_nobody_wants() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    await adopt(room, wish(2, target(2)))
-    await room.pass_time(10)
-    assert room.artifacts.kept == {key(2).digest}
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    await apply(replica, deployment(2, target(2)))
+    await replica.pass_time(10)
+    assert replica.artifacts.kept == {key(2).digest}
 
 
 async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    await ask(room, "one", request="r1")
-    await ask(room, "one", "two", request="r2")
-    first, second = (logged.record for logged in room.log.requests)
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    await ask(replica, "one", request="r1")
+    await ask(replica, "one", "two", request="r2")
+    first, second = (logged.record for logged in replica.log.requests)
     assert (first.request, second.request) == ("r1", "r2")
     assert first.items == [{"text": "one", "label": "yes", "score": 0.75}]
     assert [item["text"] for item in second.items] == ["one", "two"]
     assert (first.source, first.outcome, first.embedding) == ("live", "ok", base64.b64encode(b"\x00\x3c").decode())
-    assert {logged.task for logged in room.log.requests} == {"classification"}
-    assert room.observed == [("default", "topics", 1, "ok")] * 2
+    assert {logged.task for logged in replica.log.requests} == {"classification"}
+    assert replica.observed == [("default", "topics", 1, "ok")] * 2
 
 
 @pytest.mark.parametrize(("device", "variant"), [(Device.CPU, Precision.INT8), (Device.CUDA, Precision.FP16)])
 async def test_a_record_names_the_variant_that_answered_on_this_device(device: Device, variant: Precision) -> None:
-    replica = Room(roster=Roster(device))
+    replica = ReplicaUnderTest(models=LoadedModels(device))
     several = target(1).model_copy(update={"variants": [Precision.FP32, Precision.FP16, Precision.INT8]})
-    await adopt(replica, wish(1, several))
+    await apply(replica, deployment(1, several))
     await ask(replica, "one")
     assert [logged.record.variant for logged in replica.log.requests] == [variant]
 
 
 async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:
-    replica = Room()
-    await adopt(replica, wish(1, target(1)))
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
     payload = EMBEDDING.encode(EmbeddingRequest(["one two"]))
     command = Predict("topics", "embedding", payload, 30.0, "r1", source=Source.BATCH)
     (event,) = [event async for event in predict(command, replica.ports)]
@@ -217,12 +222,12 @@ async def test_an_embedding_is_a_task_of_its_own_and_logged_as_one() -> None:
 
 
 async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    room.engines.refusal = EngineFailed()
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    replica.engines.error = EngineFailed()
     with pytest.raises(EngineFailed):
-        await ask(room)
-    assert [(logged.record.outcome, logged.record.items) for logged in room.log.requests] == [
+        await ask(replica)
+    assert [(logged.record.outcome, logged.record.items) for logged in replica.log.requests] == [
         ("fault", [{"text": "a text"}])
     ]
 
@@ -238,25 +243,25 @@ async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
     ids=lambda error: error.code,
 )
 async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_it(error: MillraceError) -> None:
-    room = Room()
-    await adopt(room, wish(1, target(1)))
-    room.engines.refusal = error
+    replica = ReplicaUnderTest()
+    await apply(replica, deployment(1, target(1)))
+    replica.engines.error = error
     with pytest.raises(type(error)):
-        await ask(room)
-    assert room.log.requests == []
-    assert room.observed == [("default", "topics", 1, error.code)]
+        await ask(replica)
+    assert replica.log.requests == []
+    assert replica.observed == [("default", "topics", 1, error.code)]
 
 
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
-    room = Room()
+    replica = ReplicaUnderTest()
     with pytest.raises(UnknownDeployment):
-        await ask(room)
-    await adopt(room, wish(1, target(1)))
+        await ask(replica)
+    await apply(replica, deployment(1, target(1)))
     with pytest.raises(TextTooLong):
-        await ask(room, "x" * (16 * 32 + 1))
+        await ask(replica, "x" * (16 * 32 + 1))
     with pytest.raises(Malformed):
-        await anext(predict(Predict("topics", "classification", b"\xff", 30.0), room.ports))
+        await anext(predict(Predict("topics", "classification", b"\xff", 30.0), replica.ports))
     with pytest.raises(UnknownTask):
-        await anext(predict(Predict("topics", "painting", b"", 30.0), room.ports))
-    assert room.log.requests == []
-    assert room.roster.in_flight == {}
+        await anext(predict(Predict("topics", "painting", b"", 30.0), replica.ports))
+    assert replica.log.requests == []
+    assert replica.models.in_flight == {}

@@ -19,7 +19,7 @@ from services.inference.domain.heads import ENCODER_TASKS
 from services.inference.domain.scoring import BatchFacts, Done, EngineRequest, Loaded, Scored, Tokenised
 from services.inference.errors import DeadlinePassed, EngineFailed, QueueFull, VersionNotServed
 from services.inference.outbound.pool import WorkerPool
-from tests.unit.inference.wishes import key
+from tests.unit.inference.builders import key
 
 FAR = 30.0
 
@@ -195,7 +195,7 @@ async def test_stopping_answers_what_is_queued_first() -> None:
     assert await asyncio.gather(*waiting) == [1] * 20
 
 
-async def test_a_text_that_is_to_be_read_whole_is_refused_alone_when_it_is_too_long() -> None:
+async def test_a_text_that_may_not_be_truncated_is_refused_alone_when_it_is_too_long() -> None:
     engine = WordCounter()
     engine.gate.set()
     async with running(engine) as pool:

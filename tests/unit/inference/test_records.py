@@ -57,7 +57,7 @@ def test_a_full_log_gives_up_the_oldest_answers_and_counts_them() -> None:
     assert [item.record.request for item in buffer.take(10)] == ["r-2", "r-3", "r-4"]
 
 
-def test_answers_that_could_not_be_sent_keep_their_place_in_front() -> None:
+def test_answers_that_could_not_be_sent_stay_in_front() -> None:
     buffer = LogBuffer(capacity=4)
     for number in range(3):
         buffer.add(logged(number))

@@ -196,8 +196,8 @@ class Scenario:
         part = ReplicaVersion.model_validate(
             {"deployment": deployment, "model": model, "version": version, "state": state, "reason": "bad hash"}
         )
-        present = self.deployments.get(deployment)
-        generation = seen if seen is not None else present.generation if present else 0
+        current = self.deployments.get(deployment)
+        generation = seen if seen is not None else current.generation if current else 0
         report = ReplicaReported(
             replica="replica-1",
             address="127.0.0.1:1",
@@ -209,12 +209,12 @@ class Scenario:
         return self.do(commands.ApplyReport(deployment, report, missing))
 
     def judges(self, verdict: Verdict, *, requests: int = 80, step: int | None = None, rollout: str = "") -> list[str]:
-        present = self.deployment.rollout
+        current = self.deployment.rollout
         judged = RolloutJudged(
             deployment=MODEL,
-            rollout=rollout or (present.id if present else "none"),
-            version=present.version.version if present else 1,
-            step=step if step is not None else present.step if present else 0,
+            rollout=rollout or (current.id if current else "none"),
+            version=current.version.version if current else 1,
+            step=step if step is not None else current.step if current else 0,
             verdict=verdict,
             requests=requests,
             evidence=[EVIDENCE],

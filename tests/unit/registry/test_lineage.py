@@ -13,29 +13,29 @@ def of(scenario: Scenario, version: int, rows: list[tuple[Decided, datetime]] | 
     return lineage(MODEL, version, scenario.rows if rows is None else rows)
 
 
-def kinds(found: Lineage) -> dict[str, list[Node]]:
+def kinds(matches: Lineage) -> dict[str, list[Node]]:
     sorted_by: dict[str, list[Node]] = {}
-    for node in found.nodes:
+    for node in matches.nodes:
         sorted_by.setdefault(node.kind, []).append(node)
     return sorted_by
 
 
-def relations(found: Lineage) -> set[tuple[str, str, str]]:
+def relations(matches: Lineage) -> set[tuple[str, str, str]]:
     """By kind and label instead of id."""
-    named = {node.id: f"{node.kind} {node.label}" for node in found.nodes}
-    return {(named[edge.source], edge.relation, named[edge.target]) for edge in found.edges}
+    named = {node.id: f"{node.kind} {node.label}" for node in matches.nodes}
+    return {(named[edge.source], edge.relation, named[edge.target]) for edge in matches.edges}
 
 
 def test_a_version_is_followed_back_to_its_data_its_run_and_its_base_model() -> None:
-    found = of(serving_one(), 1)
-    assert relations(found) >= {
+    matches = of(serving_one(), 1)
+    assert relations(matches) >= {
         ("dataset docstrings", "read_by", "run run-1"),
         ("base_model all-MiniLM-L6-v2", "began_from", "run run-1"),
         ("run run-1", "produced", "version version 1"),
     }
-    assert kinds(found)["dataset"][0].facts["data_hash"] == "d" * 64
-    assert kinds(found)["run"][0].facts["code_version"] == "0.1.0"
-    assert "epochs" in kinds(found)["run"][0].facts["recipe"]
+    assert kinds(matches)["dataset"][0].facts["data_hash"] == "d" * 64
+    assert kinds(matches)["run"][0].facts["code_version"] == "0.1.0"
+    assert "epochs" in kinds(matches)["run"][0].facts["recipe"]
 
 
 def test_the_gate_stands_there_with_every_check_as_its_evidence() -> None:
@@ -92,7 +92,7 @@ def test_serving_ends_when_a_deployment_moves_to_another_model() -> None:
     assert served.facts["until"] == scenario.now.isoformat()
 
 
-def test_a_drift_leads_from_the_parent_over_the_run_that_it_asked_for_to_the_child() -> None:
+def test_a_drift_leads_from_the_parent_over_the_run_that_it_started_to_the_child() -> None:
     scenario = serving_one()
     scenario.drifts(1)
     scenario.trains("run-2", against=1, parent=1)
@@ -116,15 +116,15 @@ def test_grandparents_and_grandchildren_belong_to_it() -> None:
         assert labels == {"version 1", "version 2", "version 3"}
 
 
-def test_read_up_to_a_moment_it_is_the_graph_of_that_moment() -> None:
+def test_read_up_to_a_time_it_is_the_graph_of_that_time() -> None:
     scenario = canary_of_two()
     for length in range(1, len(scenario.rows) + 1):
         rows = scenario.rows[:length]
         for version in fold(
             ModelState(model=MODEL), [row for row in rows if isinstance(row[0].fact, ModelFact)]
         ).versions:
-            found = of(scenario, version.number, rows)
-            ids = {node.id for node in found.nodes}
-            assert len(ids) == len(found.nodes)
-            assert {place for edge in found.edges for place in (edge.source, edge.target)} == ids
-            assert len(set(found.edges)) == len(found.edges)
+            matches = of(scenario, version.number, rows)
+            ids = {node.id for node in matches.nodes}
+            assert len(ids) == len(matches.nodes)
+            assert {node_id for edge in matches.edges for node_id in (edge.source, edge.target)} == ids
+            assert len(set(matches.edges)) == len(matches.edges)

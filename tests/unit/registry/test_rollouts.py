@@ -82,7 +82,7 @@ def test_bake_time_alone_does_not_move_a_canary() -> None:
     assert scenario.weights == {1: 90, 2: 10}
 
 
-def test_a_promote_verdict_before_the_bake_time_is_over_is_remembered() -> None:
+def test_a_promote_verdict_before_the_bake_time_is_over_is_recorded() -> None:
     scenario = canary_of_two()
     scenario.wait(30)
     assert scenario.judges(Verdict.PROMOTE) == ["verdict_recorded"]
@@ -285,7 +285,7 @@ def test_one_call_returns_at_once_to_a_version_that_still_drains() -> None:
     assert scenario.aliases == {"champion": 1}
 
 
-def test_one_call_returns_to_a_version_that_has_to_be_loaded_first_while_the_present_one_serves() -> None:
+def test_one_call_returns_to_a_version_that_has_to_be_loaded_first_while_the_current_one_serves() -> None:
     scenario = serving_two()
     scenario.wait(30)
     scenario.rolls_back()

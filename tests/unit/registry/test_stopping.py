@@ -27,11 +27,11 @@ def test_nobody_is_champion_then_and_who_served_last_is_previous() -> None:
 
 def test_a_canary_is_rolled_back_before_the_deployment_stops() -> None:
     scenario = canary_of_two()
-    told = len(scenario.published)
+    change = len(scenario.published)
     assert scenario.stops()[:3] == ["rollout_rolled_back", "deployment_stopped"]
     assert scenario.roles == {1: "draining", 2: "draining"}
     assert scenario.desired.mirror == 0
-    assert len(scenario.published) == told + 1, "nobody is told of a moment in which the champion serves alone"
+    assert len(scenario.published) == change + 1, "nobody is told of a moment in which the champion serves alone"
     scenario.wait(30)
     assert scenario.desired.targets == []
 

@@ -19,7 +19,7 @@ from services.registry.errors import (
 from tests.unit.registry.scenario import MODEL, POLICY, Scenario, canary_of_two, serving_one, serving_two, variant
 
 
-def test_a_run_is_registered_once_however_often_it_is_told() -> None:
+def test_a_run_is_registered_once_however_often_it_is_announced() -> None:
     scenario = Scenario()
     assert scenario.trains("run-1")[:2] == ["version_registered", "version_passed"]
     assert scenario.trains("run-1") == []
@@ -53,13 +53,13 @@ def test_a_version_that_is_not_to_be_deployed_waits_for_a_person() -> None:
     assert "rollout_started" in scenario.starts(1)
 
 
-def test_a_failed_run_is_remembered_once() -> None:
+def test_a_failed_run_is_recorded_once() -> None:
     scenario = Scenario()
     assert scenario.fails_to_train("run-1") == ["run_failed"]
     assert scenario.fails_to_train("run-1") == []
 
 
-def test_drift_is_remembered_once_a_version() -> None:
+def test_drift_is_recorded_once_a_version() -> None:
     scenario = serving_one()
     assert scenario.drifts(1) == ["version_drifted"]
     assert scenario.drifts(1) == []

@@ -41,6 +41,6 @@ def upgrade() -> None:
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("report", sa.Text(), nullable=False),
         sa.Column("leaving", sa.Boolean(), nullable=False),
-        sa.Column("heard_at", UtcDateTime(), nullable=False),
+        sa.Column("reported_at", UtcDateTime(), nullable=False),
     )
-    op.create_index("ix_registry_replica_heard_at", "registry_replica", ["heard_at"])
+    op.create_index("ix_registry_replica_reported_at", "registry_replica", ["reported_at"])

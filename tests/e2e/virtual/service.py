@@ -21,7 +21,7 @@ async def _nothing() -> None:
 
 
 @dataclass
-class Room:
+class ServiceUnderTest:
     """What one service runs. `database`, `relay` and `timers` where it has them."""
 
     name: str
@@ -61,7 +61,7 @@ class Room:
     def is_dead(self) -> bool:
         return self.database is not None and self.database.dead
 
-    async def tell(self) -> int:
+    async def run_scenario(self) -> int:
         """Sends what was committed; how many events that was."""
         if self.database is None or self.relay is None or not self.database.committed.is_set():
             return 0

@@ -47,8 +47,8 @@ class EventLog:
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
         """Payloads of the registry's history, each fact once, in order."""
-        told = {event.body["sequence"]: event.body for event in self.all("registry.history")}
-        return [body["payload"] for _, body in sorted(told.items()) if kind in ("", body["kind"])]
+        outcome = {event.body["sequence"]: event.body for event in self.all("registry.history")}
+        return [body["payload"] for _, body in sorted(outcome.items()) if kind in ("", body["kind"])]
 
     def wait(self, matches: Matches, what: str, limit_seconds: float) -> ReceivedEvent:
         """The first event that matches, told already or still to come. Fails the test, naming `what`."""

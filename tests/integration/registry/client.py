@@ -15,32 +15,32 @@ from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import API_KEY_FILE, Keyring, ensure_keys, read_key
 from services.kit.transport.rpc import RpcServer, channel, metadata, refusal_from
 from services.registry.inbound import grpc as registry_grpc
-from tests.integration.registry.place import Registry
+from tests.integration.registry.fixture import Registry
 
 
 @dataclass
-class Door:
+class RegistryClient:
     registry: Registry
     stub: Any
     key: str
 
-    async def ask(self, method: str, request: Any, *, once: str = "") -> Any:
-        more = (("idempotency-key", once),) if once else ()
+    async def call(self, method: str, request: Any, *, key: str = "") -> Any:
+        more = (("idempotency-key", key),) if key else ()
         return await getattr(self.stub, method)(request, metadata=(*metadata(self.key), *more))
 
-    async def refused(self, asking: Awaitable[Any]) -> tuple[Kind, str, str | None]:
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await asking
-        refusal = refusal_from(error.value)
-        return refusal.kind, refusal.code, refusal.body().field
+    async def refused(self, call: Awaitable[Any]) -> tuple[Kind, str, str | None]:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        error = refusal_from(raised.value)
+        return error.kind, error.code, error.body().field
 
 
 @asynccontextmanager
-async def open_door(registry: Registry, folder: Path) -> AsyncIterator[Door]:
+async def open_client(registry: Registry, folder: Path) -> AsyncIterator[RegistryClient]:
     ensure_keys(folder)
     server = RpcServer(Keyring(folder, SystemClock()), "127.0.0.1", 0)
     registry_grpc.serve(server, registry.ports)
     await server.open()
     async with channel(server.address) as link:
-        yield Door(registry, RegistryServiceStub(link), read_key(folder, API_KEY_FILE))
+        yield RegistryClient(registry, RegistryServiceStub(link), read_key(folder, API_KEY_FILE))
     await server.close()

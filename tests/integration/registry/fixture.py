@@ -138,7 +138,7 @@ class Registry:
         assert rollout is not None
         return rollout
 
-    async def told(self, kind: type[E]) -> list[Envelope[E]]:
+    async def published(self, kind: type[E]) -> list[Envelope[E]]:
         """What stands in the outbox of this type, in order."""
         table = columns(OutboxRow)
         query = sa.select(table).where(table.c.topic == kind.topic).order_by(table.c.position)
@@ -147,11 +147,11 @@ class Registry:
         sent = [Message(row.topic, row.key.encode(), row.value, tuple(row.headers.items())) for row in rows]
         return [decode(message, self.clock.now()) for message in sent]  # type: ignore[misc]
 
-    async def wanted(self) -> DeploymentChanged:
-        return (await self.told(DeploymentChanged))[-1].event
+    async def desired(self) -> DeploymentChanged:
+        return (await self.published(DeploymentChanged))[-1].event
 
     async def weights(self) -> dict[int, int]:
-        return {target.version: target.weight for target in (await self.wanted()).targets}
+        return {target.version: target.weight for target in (await self.desired()).targets}
 
     async def kinds(self) -> Sequence[str]:
         lines = await history.list_history("default", self.ports, HistoryFilter(), limit=1000)

@@ -10,32 +10,32 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.inference.domain.versions import Wish
+from services.inference.domain.versions import DesiredDeployment
 from services.kit.core.log import logger
 
-_WISHES: Final = TypeAdapter(list[Wish])
+_DEPLOYMENTS: Final = TypeAdapter(list[DesiredDeployment])
 RESERVED_AT_ONCE: Final = 1000
 
 
-class RememberedDeployments:
+class DesiredStateFile:
     """A JSON file, replaced as a whole."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def load(self) -> list[Wish]:
+    async def load(self) -> list[DesiredDeployment]:
         """What was saved last; nothing when there is none or it cannot be read: the registry's topic has it all."""
         try:
-            return _WISHES.validate_json(await asyncio.to_thread(self._path.read_bytes))
+            return _DEPLOYMENTS.validate_json(await asyncio.to_thread(self._path.read_bytes))
         except FileNotFoundError:
             return []
         except (OSError, ValidationError) as error:
             logger.warning("the remembered deployments cannot be read: %s", type(error).__name__)
             return []
 
-    async def save(self, wishes: Sequence[Wish]) -> None:
+    async def save(self, deployments: Sequence[DesiredDeployment]) -> None:
         """Returns once it is on disk. A full disk is logged: serving goes on, and the registry's topic has it all."""
-        content = _WISHES.dump_json(list(wishes))
+        content = _DEPLOYMENTS.dump_json(list(deployments))
         try:
             await asyncio.to_thread(replace_file, self._path, content)
         except OSError as error:

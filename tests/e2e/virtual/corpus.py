@@ -37,7 +37,7 @@ def make_text(topic: Topic, key: str) -> Text:
     """The text of this key; its label is drawn by the key."""
     digest = hashlib.sha256(f"{topic}/{key}".encode()).hexdigest()
     label = LABELS[int(digest[:8], 16) % len(LABELS)]
-    words = " ".join(digest[place : place + 6] for place in range(8, 44, 6))
+    words = " ".join(digest[workspace : workspace + 6] for workspace in range(8, 44, 6))
     return Text(f"{topic} {label} {words}", label, topic)
 
 
@@ -86,8 +86,8 @@ class Skill:
     def answer(self, body: str) -> str:
         """The right label, or the one after it."""
         text = read_text(body)
-        place = LABELS.index(text.label)
-        return text.label if self.knows(text) else LABELS[(place + 1) % len(LABELS)]
+        workspace = LABELS.index(text.label)
+        return text.label if self.knows(text) else LABELS[(workspace + 1) % len(LABELS)]
 
     def to_json(self) -> bytes:
         return json.dumps({"old": self.old, "new": self.new}).encode()

@@ -11,20 +11,20 @@ ROOT: Final = "memory://artifacts"
 SIGNER: Final = "virtual-key"
 
 
-class Shelf(ArtifactStore):
+class InMemoryArtifactStore(ArtifactStore):
     """Keeps the promises of the kit's store, but for the signature."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(ROOT, folder)
         self._folder = folder
-        self._kept: dict[str, dict[str, bytes]] = {}
+        self._retained: dict[str, dict[str, bytes]] = {}
 
     async def put(self, folder: Path, name: str) -> ArtifactRef:
         content = _read(folder)
         files = [ManifestFile(name=n, size_bytes=len(c), sha256=_hash(c)) for n, c in content.items()]
         manifest = Manifest(files=files).model_dump_json(indent=1).encode()
         digest = _hash(manifest)
-        self._kept[digest] = {**content, MANIFEST_FILE: manifest}
+        self._retained[digest] = {**content, MANIFEST_FILE: manifest}
         size = sum(file.size_bytes for file in files)
         return ArtifactRef(uri=f"{ROOT}/{name}", digest=digest, signer=SIGNER, size_bytes=size)
 
@@ -51,9 +51,9 @@ class Shelf(ArtifactStore):
         self._content(ref)
 
     def _content(self, ref: ArtifactRef) -> dict[str, bytes]:
-        if ref.digest not in self._kept:
+        if ref.digest not in self._retained:
             raise ArtifactRefused(digest=ref.digest[:12], problem="it is not on the shelf")
-        return self._kept[ref.digest]
+        return self._retained[ref.digest]
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -67,12 +67,12 @@ def _hash(content: bytes) -> str:
 class FetchedArtifacts:
     """Inference's port: copies of the shelf's artifacts in a folder of the replica."""
 
-    def __init__(self, shelf: Shelf, cache: Path) -> None:
-        self._shelf = shelf
+    def __init__(self, artifact_store: InMemoryArtifactStore, cache: Path) -> None:
+        self._artifact_store = artifact_store
         self._cache = cache
 
     async def fetch(self, ref: ArtifactRef) -> Path:
-        return await self._shelf.fetch(ref, self._cache)
+        return await self._artifact_store.fetch(ref, self._cache)
 
     async def prune(self, keep: set[str]) -> None:
         """Keeps everything: the story is short."""

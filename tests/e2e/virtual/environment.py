@@ -7,15 +7,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from services.inference.outbound.remembered import ReportSequence
+from services.inference.outbound.desired_state import ReportSequence
 from services.kit.core.ids import SeededIds
 from services.kit.messaging.envelope import Message
 from services.kit.messaging.in_memory import InMemoryBroker
-from tests.e2e.virtual.clock import HouseClock
-from tests.e2e.virtual.engines import KeptDeployments
+from tests.e2e.virtual.artifact_store import InMemoryArtifactStore
+from tests.e2e.virtual.clock import PlatformClock
+from tests.e2e.virtual.engines import InMemoryDesiredState
 from tests.e2e.virtual.faults import Faults, FragileDatabase
 from tests.e2e.virtual.serving import DirectReplicas
-from tests.e2e.virtual.shelf import Shelf
 from tests.e2e.virtual.training import STAGE_SECONDS, StandInExecution
 
 TENANT: Final = "default"
@@ -57,8 +57,8 @@ class Bus(InMemoryBroker):
     def latest(self, topics: list[str]) -> list[Message]:
         """What a reader of compacted topics finds at their beginning: the newest message of each key, in order."""
         newest = {(message.topic, message.key): message for message in self.sent if message.topic in topics}
-        kept = {id(message) for message in newest.values()}
-        return [message for message in self.sent if id(message) in kept]
+        retained = {id(message) for message in newest.values()}
+        return [message for message in self.sent if id(message) in retained]
 
 
 class CountedReports(ReportSequence):
@@ -74,7 +74,7 @@ class CountedReports(ReportSequence):
 
 
 @dataclass
-class Ground:
+class Environment:
     """One house's own."""
 
     folder: Path
@@ -84,41 +84,41 @@ class Ground:
     seed: int
     faults: Faults
     bus: Bus
-    clock: HouseClock = field(default_factory=HouseClock)
+    clock: PlatformClock = field(default_factory=PlatformClock)
     replicas: DirectReplicas = field(default_factory=DirectReplicas)
-    remembered: KeptDeployments = field(default_factory=KeptDeployments)
+    desired_state: InMemoryDesiredState = field(default_factory=InMemoryDesiredState)
     sequence: CountedReports = field(default_factory=CountedReports)
     executions: dict[str, StandInExecution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.shelf = Shelf(self.folder / "artifacts")
+        self.artifact_store = InMemoryArtifactStore(self.folder / "artifacts")
         self.generator = random.Random(self.seed)
         """The gateway's chance: a restart does not rewind it."""
         self._ids: dict[str, SeededIds] = {}
 
-    def ids(self, room: str) -> SeededIds:
+    def ids(self, service: str) -> SeededIds:
         """A room's source of names: what it gave out is not given out again after a restart."""
-        return self._ids.setdefault(room, SeededIds(self.seed))
+        return self._ids.setdefault(service, SeededIds(self.seed))
 
     @property
     def data(self) -> Path:
         """Where data sets lie."""
         return self.common / f"datasets-{self.seed}"
 
-    async def database(self, room: str, migrations: Path) -> FragileDatabase:
+    async def database(self, service: str, migrations: Path) -> FragileDatabase:
         """The room's database, open."""
-        path = self.folder / f"{room}.db"
+        path = self.folder / f"{service}.db"
         if not path.exists():
-            shutil.copyfile(await self._template(room, migrations), path)
-        database = FragileDatabase(f"sqlite+aiosqlite:///{path}", migrations, room, self.faults)
+            shutil.copyfile(await self._template(service, migrations), path)
+        database = FragileDatabase(f"sqlite+aiosqlite:///{path}", migrations, service, self.faults)
         await database.open()
         database.committed.set()  # what an earlier process left behind is looked at first
         return database
 
-    async def _template(self, room: str, migrations: Path) -> Path:
-        template = self.common / f"{room}.db"
+    async def _template(self, service: str, migrations: Path) -> Path:
+        template = self.common / f"{service}.db"
         if not template.exists():
-            made = FragileDatabase(f"sqlite+aiosqlite:///{template}", migrations, room, Faults(0))
+            made = FragileDatabase(f"sqlite+aiosqlite:///{template}", migrations, service, Faults(0))
             await made.open()
             await made.close()
         return template

@@ -8,7 +8,16 @@ from services.contracts.artifact import Device
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
 from services.contracts.names import DEFAULT_TENANT, place_of
 from services.inference.domain.peers import Peers
-from services.inference.domain.versions import COMING_UP, Held, State, VersionKey, Wanted, Wish, move, wanted_by
+from services.inference.domain.versions import (
+    COMING_UP,
+    ActualVersion,
+    DesiredDeployment,
+    DesiredVersion,
+    State,
+    VersionKey,
+    desired_versions,
+    move,
+)
 from services.inference.errors import UnknownDeployment, VersionNotServed
 
 
@@ -16,25 +25,25 @@ from services.inference.errors import UnknownDeployment, VersionNotServed
 class BringUp:
     """Fetch, check, load and warm this version."""
 
-    wanted: Wanted
+    desired: DesiredVersion
 
 
 @dataclass(frozen=True, slots=True)
-class Abandon:
+class CancelLoad:
     """Stop bringing this version up; nothing wants it any more."""
 
     key: VersionKey
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class Drain:
     """Unload this version once its last request has ended."""
 
     key: VersionKey
 
 
 @dataclass(frozen=True, slots=True)
-class Reinstate:
+class Undrain:
     """Wanted again before it was unloaded: it serves on."""
 
     key: VersionKey
@@ -47,25 +56,25 @@ class Forget:
     key: VersionKey
 
 
-Action: TypeAlias = BringUp | Abandon | Retire | Reinstate | Forget
+Action: TypeAlias = BringUp | CancelLoad | Drain | Undrain | Forget
 
 
-def decide(wanted: Iterable[Wanted], held: Iterable[Held]) -> list[Action]:
+def decide(desired: Iterable[DesiredVersion], actual: Iterable[ActualVersion]) -> list[Action]:
     """What brings `held` to `wanted`: releases first, then bring-ups with primaries before canaries.
 
     A version whose role is draining is wanted only as long as it is loaded: it is never brought up for that.
     """
-    present = {entry.key: entry for entry in held}
-    needed = {item.key: item for item in wanted if item.role is not Role.DRAINING}
+    present = {entry.key: entry for entry in actual}
+    needed = {item.key: item for item in desired if item.role is not Role.DRAINING}
     actions: list[Action] = []
     for key, entry in present.items():
         if key in needed:
             if entry.state is State.DRAINING:
-                actions.append(Reinstate(key))
+                actions.append(Undrain(key))
         elif entry.state is State.READY:
-            actions.append(Retire(key))
+            actions.append(Drain(key))
         elif entry.state in COMING_UP:
-            actions.append(Abandon(key))
+            actions.append(CancelLoad(key))
         elif entry.state is State.FAILED:
             actions.append(Forget(key))
     missing = [item for key, item in needed.items() if key not in present or _may_try_again(present[key])]
@@ -73,58 +82,60 @@ def decide(wanted: Iterable[Wanted], held: Iterable[Held]) -> list[Action]:
     return actions + [BringUp(item) for item in missing]
 
 
-def _may_try_again(entry: Held) -> bool:
+def _may_try_again(entry: ActualVersion) -> bool:
     return entry.state is State.FAILED and entry.retryable
 
 
 @dataclass(slots=True)
-class Roster:
+class LoadedModels:
     """One replica's view: the newest generation of each deployment, and every version it holds."""
 
     device: Device = Device.CPU
     """Decides which variant of a version is wanted here."""
     replica: str = "inference-0"
     peers: Peers = field(default_factory=Peers)
-    deployments: dict[str, Wish] = field(default_factory=dict)
+    deployments: dict[str, DesiredDeployment] = field(default_factory=dict)
     """By place: tenants may give their deployments the same name."""
-    held: dict[VersionKey, Held] = field(default_factory=dict)
+    actual: dict[VersionKey, ActualVersion] = field(default_factory=dict)
     in_flight: dict[VersionKey, int] = field(default_factory=dict)
     last_used: dict[VersionKey, float] = field(default_factory=dict)
     """Monotonic seconds of the latest request's end."""
 
-    def adopt(self, wish: Wish) -> bool:
-        """Takes a deployment's newest wish; False when a generation at least as new is known already.
+    def apply(self, deployment: DesiredDeployment) -> bool:
+        """Takes a deployment's newest desired state; False when a generation at least as new is known already.
 
         One that was deleted is forgotten.
         """
-        known = self.deployments.get(wish.place)
-        if known is not None and known.changed.generation >= wish.changed.generation:
+        known = self.deployments.get(deployment.qualified_name)
+        if known is not None and known.changed.generation >= deployment.changed.generation:
             return False
-        if wish.changed.deleted:
-            return self.deployments.pop(wish.place, None) is not None
-        self.deployments[wish.place] = wish
+        if deployment.changed.deleted:
+            return self.deployments.pop(deployment.qualified_name, None) is not None
+        self.deployments[deployment.qualified_name] = deployment
         return True
 
     def plan(self) -> list[Action]:
         """What this replica has to load, by the placements, and to let go."""
-        wanted = [item for wish in self.deployments.values() for item in self._share(wish)]
-        return decide(wanted, self.held.values())
+        desired = [item for deployment in self.deployments.values() for item in self._share(deployment)]
+        return decide(desired, self.actual.values())
 
-    def _share(self, wish: Wish) -> list[Wanted]:
+    def _share(self, deployment: DesiredDeployment) -> list[DesiredVersion]:
         """What of a deployment this replica loads.
 
         Where others are assigned it keeps what it has ready until each of them has it: no version is without a replica
         because it moves.
         """
-        items = wanted_by(wish, self.device)
-        assigned = wish.changed.placement.assigned(wish.place, {**self.peers.devices, self.replica: self.device})
+        items = desired_versions(deployment, self.device)
+        assigned = deployment.changed.placement.assigned(
+            deployment.qualified_name, {**self.peers.devices, self.replica: self.device}
+        )
         if self.replica in assigned:
             return items
         return [item for item in items if self._is_needed_still(item, assigned)]
 
-    def _is_needed_still(self, item: Wanted, assigned: frozenset[str]) -> bool:
-        entry = self.held.get(item.key)
-        version = (item.key.place, item.model, item.key.version)
+    def _is_needed_still(self, item: DesiredVersion, assigned: frozenset[str]) -> bool:
+        entry = self.actual.get(item.key)
+        version = (item.key.qualified_name, item.model, item.key.version)
         return (
             entry is not None
             and entry.state is State.READY
@@ -132,37 +143,37 @@ class Roster:
             and not self.peers.have_ready(assigned, version)
         )
 
-    def begin(self, wanted: Wanted) -> None:
+    def begin(self, desired: DesiredVersion) -> None:
         """An entry for a version to bring up; a failed one starts over with its attempts at zero."""
-        self.held[wanted.key] = Held(wanted)
+        self.actual[desired.key] = ActualVersion(desired)
 
     def move(self, key: VersionKey, to: State, *, reason: str | None = None, retryable: bool = False) -> None:
-        """Raises IllegalMove. A version that became unloaded leaves the roster."""
-        moved = move(self.held[key], to, reason=reason, retryable=retryable)
+        """Raises IllegalMove. A version that became unloaded is forgotten."""
+        moved = move(self.actual[key], to, reason=reason, retryable=retryable)
         if to is State.UNLOADED:
             self.forget(key)
         else:
-            self.held[key] = moved
+            self.actual[key] = moved
 
     def forget(self, key: VersionKey) -> None:
-        self.held.pop(key, None)
+        self.actual.pop(key, None)
         self.last_used.pop(key, None)
 
-    def route(self, deployment: str, version: int, tenant: str = DEFAULT_TENANT, *, model: str = "") -> Held:
+    def route(self, deployment: str, version: int, tenant: str = DEFAULT_TENANT, *, model: str = "") -> ActualVersion:
         """The loaded version that answers; version 0 asks for the primary, no model for the deployment's.
 
         Raises UnknownDeployment, or VersionNotServed when the deployment is known but that version is not
         ready here. A draining version still answers: requests routed to it just before the change are on their way.
         """
-        place = place_of(tenant, deployment)
-        wish = self.deployments.get(place)
-        if wish is None:
+        qualified_name = place_of(tenant, deployment)
+        desired = self.deployments.get(qualified_name)
+        if desired is None:
             raise UnknownDeployment(deployment=deployment)
-        named = (place, model or wish.changed.model, version or _primary(wish.changed))
+        named = (qualified_name, model or desired.changed.model, version or _primary(desired.changed))
         serving = [
             entry
-            for entry in self.held.values()
-            if (entry.key.place, entry.wanted.model, entry.key.version) == named and entry.serves
+            for entry in self.actual.values()
+            if (entry.key.qualified_name, entry.desired.model, entry.key.version) == named and entry.serves
         ]
         if not serving:
             raise VersionNotServed(version=named[2] or "?", deployment=deployment, retry_after_seconds=1)
@@ -190,28 +201,33 @@ class Roster:
     @property
     def ready(self) -> bool:
         """Whether everything that ought to take traffic here is loaded, or has been refused for good."""
-        return not any(entry.state in COMING_UP and entry.wanted.role is Role.PRIMARY for entry in self.held.values())
+        return not any(
+            entry.state in COMING_UP and entry.desired.role is Role.PRIMARY for entry in self.actual.values()
+        )
 
     def report(self, *, address: str, sequence: int, capacity: int, leaving: bool) -> ReplicaReported:
         """What this replica serves now, in the order place, version."""
         versions = [
             ReplicaVersion(
                 deployment=entry.key.deployment,
-                model=entry.wanted.model,
+                model=entry.desired.model,
                 version=entry.key.version,
                 state=state,
                 reason=entry.reason,
                 tenant=entry.key.tenant,
                 precision=entry.key.precision,
             )
-            for entry in sorted(self.held.values(), key=lambda entry: (entry.key.place, entry.key.version))
+            for entry in sorted(self.actual.values(), key=lambda entry: (entry.key.qualified_name, entry.key.version))
             if (state := entry.reported_state) is not None
         ]
         return ReplicaReported(
             replica=self.replica,
             address=address,
             sequence=sequence,
-            generations={place: wish.changed.generation for place, wish in sorted(self.deployments.items())},
+            generations={
+                qualified_name: deployment.changed.generation
+                for qualified_name, deployment in sorted(self.deployments.items())
+            },
             versions=versions,
             device=self.device,
             capacity=capacity,
@@ -220,11 +236,11 @@ class Roster:
 
     def refresh_roles(self) -> None:
         """Copies the newest roles onto the entries that are held already."""
-        for wish in self.deployments.values():
-            for item in wanted_by(wish, self.device):
-                entry = self.held.get(item.key)
+        for deployment in self.deployments.values():
+            for item in desired_versions(deployment, self.device):
+                entry = self.actual.get(item.key)
                 if entry is not None:
-                    self.held[item.key] = replace(entry, wanted=item)
+                    self.actual[item.key] = replace(entry, desired=item)
 
 
 def _primary(changed: DeploymentChanged) -> int:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from services.cli.watching import ReceivedEvent
 from services.kit.core.ids import SystemIds
-from tests.e2e.fleet.doors import Client, OutsideProducer, Row, Traffic
+from tests.e2e.fleet.clients import Client, OutsideProducer, Row, Traffic
+from tests.e2e.fleet.event_log import EventLog, listening
 from tests.e2e.fleet.running import Fleet, running_fleet
-from tests.e2e.fleet.told import EventLog, listening
 from tests.unit.trainer.tiny import texts, write_jsonl
 
 ROWS: Final = 240
@@ -29,7 +29,7 @@ MOVE_SECONDS: Final = 180.0
 
 
 @dataclass
-class Story:
+class Scenario:
     """One model on one fleet."""
 
     fleet: Fleet
@@ -54,7 +54,7 @@ class Story:
     def announce(self, name: str, *, seed: int = 0, epochs: int = 8) -> str:
         """On Kafka, as an outside producer does. The data set's name."""
         body = self.dataset(name, seed=seed, epochs=epochs)
-        self.producer.tell("dataset.ready", name, body, self.ids.new("evt"))
+        self.producer.send_event("dataset.ready", name, body, self.ids.new("evt"))
         return name
 
     def trained(self, dataset: str) -> ReceivedEvent:
@@ -63,25 +63,25 @@ class Story:
         def ended(event: ReceivedEvent) -> bool:
             return event.topic in ("model.trained", "training.failed") and event.body.get("dataset") == dataset
 
-        told = self.log.wait(ended, f"the end of the run on {dataset}", TRAINED_SECONDS)
-        assert told.topic == "model.trained", told.body
-        return told
+        outcome = self.log.wait(ended, f"the end of the run on {dataset}", TRAINED_SECONDS)
+        assert outcome.topic == "model.trained", outcome.body
+        return outcome
 
     def fact(self, kind: str, matches: Callable[[dict[str, Any]], bool], limit_seconds: float = MOVE_SECONDS) -> Any:
         """The payload of the registry's first fact of this kind about this model that matches."""
 
-        def wanted(event: ReceivedEvent) -> bool:
+        def fits(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history" or event.body["kind"] != kind:
                 return False
             payload = event.body["payload"]
             return bool(payload.get("model") == self.model and matches(payload))
 
-        return self.log.wait(wanted, f"{kind} of {self.model}", limit_seconds).body["payload"]
+        return self.log.wait(fits, f"{kind} of {self.model}", limit_seconds).body["payload"]
 
     def registered(self, dataset: str) -> int:
         """The number that the data set's version got, and nothing said against it."""
         run = self.trained(dataset).body["run"]
-        number = int(self.fact("version_registered", lambda told: told["trained"]["run"] == run)["version"])
+        number = int(self.fact("version_registered", lambda outcome: outcome["trained"]["run"] == run)["version"])
         verdicts = ("version_passed", "version_refused")
 
         def judged(event: ReceivedEvent) -> bool:
@@ -99,21 +99,21 @@ class Story:
     def reached(self, version: int, kind: str) -> None:
         """Returns once the version's rollout has this fact. Fails the test when it ended otherwise before."""
 
-        def told(event: ReceivedEvent) -> bool:
+        def outcome(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history" or event.body["payload"].get("version") != version:
                 return False
             ends = {kind, "rollout_rolled_back", "rollout_paused"}
             mine = (event.body["payload"].get("model"), event.body["payload"].get("deployment"))
             return mine == (self.model, self.model) and event.body["kind"] in ends
 
-        fact = self.log.wait(told, f"{kind} of version {version}", MOVE_SECONDS)
+        fact = self.log.wait(outcome, f"{kind} of version {version}", MOVE_SECONDS)
         assert fact.body["kind"] == kind, fact.body["reason"]
 
     def promoted(self, version: int) -> None:
         self.reached(version, "rollout_promoted")
 
-    def traffic(self, *, seed: int, patient: bool = False) -> Traffic:
-        return Traffic(self.client, self.model, texts(4000, seed=seed), f"r{seed}", patient=patient)
+    def traffic(self, *, seed: int, retrying: bool = False) -> Traffic:
+        return Traffic(self.client, self.model, texts(4000, seed=seed), f"r{seed}", retrying=retrying)
 
     def champion(self) -> int:
         """The version that serves, as the control plane tells it; 0 before there is one."""
@@ -128,14 +128,14 @@ class Story:
 
 
 @contextmanager
-def playing(root: Path, *, bootstrap: str = "", **settings: str) -> Iterator[Story]:
+def playing(root: Path, *, bootstrap: str = "", **settings: str) -> Iterator[Scenario]:
     """A story on a fleet of its own."""
     with running_fleet(root, bootstrap=bootstrap, **settings) as fleet:
         kafka = fleet.state.endpoints["kafka"]
         client = Client(fleet)
         try:
             with listening(kafka) as log:
-                yield Story(fleet, log, client, OutsideProducer(kafka))
+                yield Scenario(fleet, log, client, OutsideProducer(kafka))
         finally:
             client.close()
 

@@ -14,39 +14,39 @@ from services.contracts.rpc import replica_pb2 as pb
 from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest
 from services.inference.errors import QueueFull
-from services.inference.handlers import restore
-from services.inference.inbound.rpc import SERVICE_NAME, ReplicaRpc
+from services.inference.handlers.deployments import restore
+from services.inference.inbound.grpc import SERVICE_NAME, ReplicaRpc
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.transport.rpc import RpcServer, channel
-from tests.unit.inference.fakes import FakeRemembered, Room
-from tests.unit.inference.wishes import target, wish
+from tests.unit.inference.builders import deployment, target
+from tests.unit.inference.fakes import FakeDesiredState, ReplicaUnderTest
 
 
-class Door:
+class ReplicaClient:
     """A served room and a client of it."""
 
-    def __init__(self, room: Room, stub: Any, key: str, rpc: ReplicaRpc) -> None:
-        self.room = room
+    def __init__(self, replica: ReplicaUnderTest, stub: Any, key: str, rpc: ReplicaRpc) -> None:
+        self.replica = replica
         self.stub = stub
         self.key = (("authorization", f"Bearer {key}"),)
         self.rpc = rpc
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Door]:
-    room = Room(remembered=FakeRemembered([wish(1, target(1))]), clock=SystemClock())
-    await restore(room.ports)
-    await room.settle()
+async def served(folder: Path) -> AsyncIterator[ReplicaClient]:
+    replica = ReplicaUnderTest(desired_state=FakeDesiredState([deployment(1, target(1))]), clock=SystemClock())
+    await restore(replica.ports)
+    await replica.settle()
     ensure_keys(folder)
     server = RpcServer(Keyring(folder, SystemClock()), "127.0.0.1", 0)
-    rpc = ReplicaRpc(room.ports, load_seconds=0.02)
+    rpc = ReplicaRpc(replica.ports, load_seconds=0.02)
     server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
     await server.open()
     async with channel(server.address) as wire:
         stub = replica_pb2_grpc.ReplicaServiceStub(wire)
-        yield Door(room, stub, read_key(folder), rpc)
-    room.engines.gate.set()
+        yield ReplicaClient(replica, stub, read_key(folder), rpc)
+    replica.engines.gate.set()
     await server.close()
 
 
@@ -119,21 +119,21 @@ async def test_bad_requests_end_in_a_code_and_a_field(
 
 async def test_a_failure_that_passes_by_itself_says_when(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
-        client.room.engines.refusal = QueueFull(queued=64, capacity=64)
+        client.replica.engines.error = QueueFull(queued=64, capacity=64)
         failure = (await answers(client.stub.Predict(iter([request(1)]), metadata=client.key), 1))[1].failure
         assert (failure.kind, failure.retry_after_seconds) == ("overloaded", 1.0)
 
 
 async def test_a_cancelled_request_ends_without_an_event_and_leaves_nothing_running(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
-        client.room.engines.gate.clear()
+        client.replica.engines.gate.clear()
         call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await call.write(request(2))
-        await until(lambda: sum(client.room.roster.in_flight.values()) == 2)
+        await until(lambda: sum(client.replica.models.in_flight.values()) == 2)
         await call.write(pb.ReplicaRequest(id=1, cancel=pb.Cancel()))
-        await until(lambda: sum(client.room.roster.in_flight.values()) == 1)
-        client.room.engines.gate.set()
+        await until(lambda: sum(client.replica.models.in_flight.values()) == 1)
+        client.replica.engines.gate.set()
         await call.done_writing()
         assert [event.id async for event in call if event.id] == [2]
 
@@ -148,12 +148,12 @@ async def test_a_stream_answers_every_request_by_its_id_and_ends_after_the_last(
 
 async def test_one_slow_request_holds_up_no_other_on_the_stream(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
-        client.room.engines.gate.clear()
+        client.replica.engines.gate.clear()
         call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await call.write(request(2, deployment="nowhere"))
         assert (await answers(call, 1))[2].failure.code == "unknown_deployment"
-        client.room.engines.gate.set()
+        client.replica.engines.gate.set()
         assert (await answers(call, 1))[1].result.version == 1
         await call.done_writing()
 
@@ -161,35 +161,35 @@ async def test_one_slow_request_holds_up_no_other_on_the_stream(tmp_path: Path) 
 async def test_a_stream_tells_the_load_when_it_changes(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
         call = client.stub.Predict(metadata=client.key)
-        told = await call.read()
-        assert (told.id, told.load.queued, told.load.capacity) == (0, 0, 64)
-        client.room.engines.queued = 5
+        reports = await call.read()
+        assert (reports.id, reports.load.queued, reports.load.capacity) == (0, 0, 64)
+        client.replica.engines.queued = 5
         assert (await call.read()).load.queued == 5
         await call.done_writing()
 
 
 async def test_leaving_ends_the_streams_after_their_last_answer(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
-        client.room.engines.gate.clear()
+        client.replica.engines.gate.clear()
         call = client.stub.Predict(metadata=client.key)
         await call.write(request(1))
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(client.rpc.close())
         await asyncio.sleep(0.4)
         assert not closing.done()
-        client.room.engines.gate.set()
+        client.replica.engines.gate.set()
         assert (await answers(call, 2))[1].result.version == 1
         await closing
 
 
 async def test_a_caller_that_hangs_up_leaves_nothing_running(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
-        client.room.engines.gate.clear()
+        client.replica.engines.gate.clear()
         call = client.stub.Predict(metadata=client.key)
         for number in range(1, 6):
             await call.write(request(number))
         await asyncio.sleep(0.1)
-        assert sum(client.room.roster.in_flight.values()) == 5
+        assert sum(client.replica.models.in_flight.values()) == 5
         call.cancel()
         await asyncio.sleep(0.1)
-        assert client.room.roster.in_flight == {}
+        assert client.replica.models.in_flight == {}

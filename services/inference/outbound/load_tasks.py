@@ -9,12 +9,12 @@ from services.inference.domain.versions import VersionKey
 from services.kit.core.log import logger
 
 
-class TaskCrew:
+class OwnedLoadTasks:
     """One task a version at a time; none outlives `close`."""
 
     def __init__(self) -> None:
         self._tasks: dict[VersionKey, asyncio.Task[None]] = {}
-        self._turn = asyncio.Lock()
+        self._load_slot = asyncio.Lock()
 
     def start(self, key: VersionKey, work: Coroutine[Any, Any, None]) -> None:
         """Replaces what was going on for this version."""
@@ -33,9 +33,9 @@ class TaskCrew:
             await asyncio.wait([task])
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def load_slot(self) -> AsyncIterator[None]:
         """Held while bringing a version up, so that only one takes memory and cores from serving."""
-        async with self._turn:
+        async with self._load_slot:
             yield
 
     async def close(self) -> None:

@@ -18,9 +18,9 @@ from services.registry.domain import Deployment, ModelState
 from services.registry.domain.commands import RollBack, StartRollout
 from services.registry.domain.state import RolloutState
 from services.registry.handlers import deployments
-from tests.e2e.virtual.ground import MODEL, TENANT
-from tests.e2e.virtual.house import Asked, House
-from tests.e2e.virtual.world import LABELS, Source, Text, Topic
+from tests.e2e.virtual.corpus import LABELS, Source, Text, Topic
+from tests.e2e.virtual.environment import MODEL, TENANT
+from tests.e2e.virtual.platform import ClassifiedText, Platform
 
 ROWS: Final = 330
 WINDOW: Final = 80
@@ -29,22 +29,22 @@ OPERATOR: Final = "ada"
 
 
 @dataclass(frozen=True)
-class Chapter:
+class Step:
     """Where one chapter of the story began: how much had been asked and said by then."""
 
-    asked: int
-    said: int
+    answered: int
+    reply: int
 
 
-class Story:
+class Scenario:
     """Drives a house through the chapters."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.source = Source(house.ground.seed)
-        self.chapters: dict[str, Chapter] = {}
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+        self.source = Source(platform.environment.seed)
+        self.steps: dict[str, Step] = {}
 
-    async def tell(self) -> None:
+    async def run_scenario(self) -> None:
         await self.first_version()
         await self.quiet_traffic()
         await self.drift()
@@ -76,13 +76,13 @@ class Story:
         """Labels for what is asked from now on; the rest follows by itself."""
         self._begin("recovery")
         await self.traffic(Topic.NEW, 2 * PER_SECOND, labelled=2)
-        await self.house.until(lambda: self._has_versions(2), "the retraining gives version 2")
+        await self.platform.until(lambda: self._has_versions(2), "the retraining gives version 2")
         await self.canary(2, until=2)
 
     async def spoiled_version(self) -> None:
         self._begin("spoiled version")
         await self.announce("chapters-spoiled", self._spoiled(ROWS))
-        await self.house.until(lambda: self._has_versions(3), "the spoiled data set gives version 3")
+        await self.platform.until(lambda: self._has_versions(3), "the spoiled data set gives version 3")
 
     async def forced_rollout(self) -> None:
         self._begin("forced rollout")
@@ -92,10 +92,10 @@ class Story:
     async def thin_evidence(self) -> None:
         self._begin("thin evidence")
         await self.announce("chapters-2", self.source.texts(Topic.OLD, ROWS))
-        await self.house.until(lambda: self._has_versions(4), "the new data set gives version 4")
+        await self.platform.until(lambda: self._has_versions(4), "the new data set gives version 4")
         while (await self.rollout_state()) is not RolloutState.PAUSED:
             await self.traffic(Topic.NEW, PER_SECOND)
-            await self.house.advance(3.0)
+            await self.platform.advance(3.0)
         await self.take_back()
         await self.serves(2)
 
@@ -103,28 +103,28 @@ class Story:
 
     async def announce(self, dataset: str, texts: Iterable[Text]) -> None:
         """A producer that knows nothing of CloudEvents writes a file and says so in plain JSON."""
-        self.house.ground.data.mkdir(exist_ok=True)
-        path = self.house.ground.data / f"{dataset}.jsonl"
+        self.platform.environment.data.mkdir(exist_ok=True)
+        path = self.platform.environment.data / f"{dataset}.jsonl"
         path.write_text("".join(json.dumps({"text": text.body, "label": text.label}) + "\n" for text in texts))
-        said = {"dataset": dataset, "uri": path.resolve().as_uri(), "model": MODEL}
-        await self.house.say(Message("dataset.ready", dataset.encode(), json.dumps(said).encode()))
+        reply = {"dataset": dataset, "uri": path.resolve().as_uri(), "model": MODEL}
+        await self.platform.say(Message("dataset.ready", dataset.encode(), json.dumps(reply).encode()))
 
-    async def traffic(self, topic: Topic, requests: int, *, labelled: int = 0) -> list[Asked]:
+    async def traffic(self, topic: Topic, requests: int, *, labelled: int = 0) -> list[ClassifiedText]:
         """So many requests, spread over time; of every `labelled` of them one is told its right answer."""
-        answered = []
+        answered: list[ClassifiedText] = []
         for _ in range(requests // PER_SECOND):
             for number, text in enumerate(self.source.texts(topic, PER_SECOND)):
-                asked = await self.house.ask(text)
-                if asked is not None:
-                    answered.append(asked)
+                answer = await self.platform.classify(text)
+                if answer is not None:
+                    answered.append(answer)
                     if labelled and number % labelled == 0:
-                        await self.house.label(asked)
-            await self.house.advance(1.0)
+                        await self.platform.label(answer)
+            await self.platform.advance(1.0)
         return answered
 
     async def canary(self, version: int, *, until: int) -> None:
         """Labelled traffic of the new topic until the rollout has ended with version `until` serving."""
-        await self.house.until(lambda: self._is_on_trial(version), f"version {version} is on trial")
+        await self.platform.until(lambda: self._is_on_trial(version), f"version {version} is on trial")
         for _ in range(60):
             if (await self.deployment()).active_rollout is None:
                 break
@@ -133,14 +133,16 @@ class Story:
 
     async def force(self, version: int) -> None:
         command = StartRollout(MODEL, version, OPERATOR, "I want to see it fail", skip_gate=True)
-        await self.house.surely(
+        await self.platform.surely(
             "registry",
-            lambda _: deployments.start_rollout(command, str(version), TENANT, self.house.registry.ports),
+            lambda _: deployments.start_rollout(command, str(version), TENANT, self.platform.registry.ports),
         )
 
     async def take_back(self) -> None:
         command = RollBack(MODEL, OPERATOR, "nobody tells whether it is right")
-        await self.house.surely("registry", lambda _: deployments.execute(command, TENANT, self.house.registry.ports))
+        await self.platform.surely(
+            "registry", lambda _: deployments.execute(command, TENANT, self.platform.registry.ports)
+        )
 
     # --- what is seen
 
@@ -152,14 +154,14 @@ class Story:
             serving = [target.version.version for target in targets if target.weight == 100]
             return serving == [version] and len(targets) == 1
 
-        await self.house.until(alone, f"version {version} serves alone")
+        await self.platform.until(alone, f"version {version} serves alone")
 
     async def model(self) -> ModelState:
-        async with self.house.registry.store.reading() as tx:
+        async with self.platform.registry.store.reading() as tx:
             return await tx.model(TENANT, MODEL)
 
     async def deployment(self) -> Deployment:
-        async with self.house.registry.store.reading() as tx:
+        async with self.platform.registry.store.reading() as tx:
             return await tx.deployment(TENANT, MODEL)
 
     async def rollout_state(self) -> RolloutState | None:
@@ -168,7 +170,7 @@ class Story:
 
     async def windows(self) -> list[ClosedWindow]:
         """The tested ones, in order."""
-        async with self.house.monitor.ports.store.reading() as tx:
+        async with self.platform.monitor.ports.store.reading() as tx:
             return (await tx.tested_windows(DeploymentKey(TENANT, MODEL), 500))[::-1]
 
     async def _has_versions(self, count: int) -> bool:
@@ -178,8 +180,8 @@ class Story:
         rollout = (await self.deployment()).active_rollout
         return rollout is not None and rollout.version.version == version and rollout.state is RolloutState.CANARY
 
-    def _begin(self, chapter: str) -> None:
-        self.chapters[chapter] = Chapter(len(self.house.asked), len(self.house.ground.bus.sent))
+    def _begin(self, step: str) -> None:
+        self.steps[step] = Step(len(self.platform.answered), len(self.platform.environment.bus.sent))
 
     def _spoiled(self, rows: int) -> Iterable[Text]:
         """Two labels in three are those of another class."""

@@ -16,14 +16,14 @@ from services.kit.persistence.sql.history import Entry
 from services.monitor.domain.deployments import ClosedWindow
 from services.registry.domain import Deployment, ModelState
 from services.registry.outbound.store import Rebuilt, rebuild
+from tests.e2e.virtual.environment import Bus, Environment
 from tests.e2e.virtual.faults import Faults
-from tests.e2e.virtual.ground import Bus, Ground
-from tests.e2e.virtual.house import Asked, House
-from tests.e2e.virtual.story import Chapter, Story
+from tests.e2e.virtual.platform import ClassifiedText, Platform
+from tests.e2e.virtual.scenario import Scenario, Step
 
 
 @dataclass(frozen=True)
-class Told:
+class Outcome:
     """What a house remembers at the end of its story."""
 
     history: list[Entry]
@@ -33,11 +33,11 @@ class Told:
     deployment: Deployment
     sent: list[Message]
     windows: list[ClosedWindow]
-    asked: list[Asked]
+    answered: list[ClassifiedText]
     failed: list[str]
-    chapters: Mapping[str, Chapter]
+    steps: Mapping[str, Step]
     kills: list[tuple[str, str]]
-    heard: list[Envelope[Event]]
+    events: list[Envelope[Event]]
     """The messages that were sent, decoded."""
 
     def history_bytes(self) -> bytes:
@@ -63,12 +63,12 @@ class Told:
         ]
 
     def of(self, topic: str) -> list[Envelope[Any]]:
-        return [envelope for envelope in self.heard if envelope.event.topic == topic]
+        return [envelope for envelope in self.events if envelope.event.topic == topic]
 
-    def chapter(self, name: str) -> list[Asked]:
+    def step(self, name: str) -> list[ClassifiedText]:
         """The requests of one chapter."""
-        later = [chapter.asked for chapter in self.chapters.values() if chapter.asked > self.chapters[name].asked]
-        return self.asked[self.chapters[name].asked : min(later, default=len(self.asked))]
+        later = [step.answered for step in self.steps.values() if step.answered > self.steps[name].answered]
+        return self.answered[self.steps[name].answered : min(later, default=len(self.answered))]
 
 
 def _plain(message: Message) -> bytes:
@@ -83,9 +83,9 @@ def _renamed(text: str, names: dict[str, str]) -> str:
     )
 
 
-def tell(
+def run_scenario(
     folder: Path, common: Path, *, seed: int, echo: bool = False, kill_share: float = 0.0, kill_seed: int = 0
-) -> Told:
+) -> Outcome:
     """The whole story on a new ground in `folder`; `common` is kept for the next.
 
     With `echo` every message comes twice; with a `kill_share` rooms die in that share of their transactions, drawn
@@ -93,53 +93,53 @@ def tell(
     """
     folder.mkdir(parents=True)
     common.mkdir(exist_ok=True)
-    ground = Ground(folder, common, seed, Faults(kill_seed, kill_share), Bus(echo=echo))
-    return asyncio.run(_tell(ground))
+    environment = Environment(folder, common, seed, Faults(kill_seed, kill_share), Bus(echo=echo))
+    return asyncio.run(_run(environment))
 
 
-async def _tell(ground: Ground) -> Told:
-    house = House(ground)
-    story = Story(house)
+async def _run(environment: Environment) -> Outcome:
+    platform = Platform(environment)
+    scenario = Scenario(platform)
     try:
-        await house.open()
-        await story.tell()
-        ground.faults.share = 0.0
-        return await _told(story)
+        await platform.open()
+        await scenario.run_scenario()
+        environment.faults.share = 0.0
+        return await _outcome(scenario)
     finally:
-        await house.close()
+        await platform.close()
 
 
-async def _told(story: Story) -> Told:
-    house = story.house
-    async with house.registry.store.transaction() as tx:
+async def _outcome(scenario: Scenario) -> Outcome:
+    platform = scenario.platform
+    async with platform.registry.store.transaction() as tx:
         rows = [entry async for entry in history.verified(tx)]
         rebuilt = await rebuild(tx, keep=False)
-    sent = house.ground.bus.sent
-    return Told(
+    sent = platform.environment.bus.sent
+    return Outcome(
         history=rows,
         rebuilt=rebuilt,
-        state=await story.model(),
-        deployment=await story.deployment(),
+        state=await scenario.model(),
+        deployment=await scenario.deployment(),
         sent=sent,
-        windows=await story.windows(),
-        asked=house.asked,
-        failed=house.failed,
-        chapters=story.chapters,
-        kills=house.ground.faults.kills,
-        heard=[decode(message, house.ground.clock.now()) for message in sent],
+        windows=await scenario.windows(),
+        answered=platform.answered,
+        failed=platform.failed,
+        steps=scenario.steps,
+        kills=platform.environment.faults.kills,
+        events=[decode(message, platform.environment.clock.now()) for message in sent],
     )
 
 
 class Chain:
     """Follows causes: from an event to what came of it."""
 
-    def __init__(self, heard: Iterable[Envelope[Any]]) -> None:
-        self._heard = list(heard)
+    def __init__(self, events: Iterable[Envelope[Any]]) -> None:
+        self._events = list(events)
 
     def after(self, cause: Envelope[Any], fits: Callable[[Envelope[Any]], bool]) -> Envelope[Any] | None:
         """The first event that came of the cause, over any number of steps, and that fits."""
         caused = {cause.id}
-        for envelope in self._heard:
+        for envelope in self._events:
             if envelope.causation in caused:
                 caused.add(envelope.id)
                 if fits(envelope):

@@ -14,11 +14,11 @@ import pytest
 from services.contracts.artifact import ArtifactRef
 from services.contracts.events import ReplicaReported
 from services.contracts.tasks.records import InferenceRecord
+from services.inference.domain.loaded_models import LoadedModels
 from services.inference.domain.records import LoggedRequest
-from services.inference.domain.roster import Roster
 from services.inference.outbound.artifacts import CachedArtifacts
+from services.inference.outbound.desired_state import RESERVED_AT_ONCE, DesiredStateFile, ReportSequence
 from services.inference.outbound.logs import Logging, LogWriter
-from services.inference.outbound.remembered import RESERVED_AT_ONCE, RememberedDeployments, ReportSequence
 from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.telemetry import LOG_DROPPED
 from services.kit.core import telemetry
@@ -28,7 +28,7 @@ from services.kit.messaging.envelope import Message, decode
 from services.kit.messaging.producer import BrokerDown
 from services.kit.storage.artifacts import ArtifactRefused, ArtifactStore
 from tests.fixtures.metrics import Scraped
-from tests.unit.inference.wishes import target, wish
+from tests.unit.inference.builders import deployment, target
 from tests.waiting import LIMIT_SECONDS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -78,22 +78,22 @@ async def pass_time(clock: VirtualClock, seconds: float) -> None:
 
 async def test_deployments_are_there_again_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "data" / "deployments.json"
-    await RememberedDeployments(path).save([wish(4, target(1)), wish(2, target(7), deployment="other")])
-    assert await RememberedDeployments(path).load() == [
-        wish(4, target(1)),
-        wish(2, target(7), deployment="other"),
+    await DesiredStateFile(path).save([deployment(4, target(1)), deployment(2, target(7), deployment="other")])
+    assert await DesiredStateFile(path).load() == [
+        deployment(4, target(1)),
+        deployment(2, target(7), deployment="other"),
     ]
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b'{"a": 1}', b"\xff\xfe", b'[{"deployment": "x"}]'])
 async def test_a_damaged_file_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "deployments.json").write_bytes(content)
-    assert await RememberedDeployments(tmp_path / "deployments.json").load() == []
+    assert await DesiredStateFile(tmp_path / "deployments.json").load() == []
 
 
-async def test_a_place_that_cannot_be_written_does_not_stop_serving(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_does_not_stop_serving(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
-    await RememberedDeployments(tmp_path / "data" / "deployments.json").save([wish(1, target(1))])
+    await DesiredStateFile(tmp_path / "data" / "deployments.json").save([deployment(1, target(1))])
 
 
 async def test_report_numbers_grow_over_restarts_even_when_the_clock_goes_back(tmp_path: Path) -> None:
@@ -150,22 +150,22 @@ class DamagedOnce:
 
 
 @dataclass
-class Telling:
+class ReporterFixture:
     reporter: ReplicaReporter
     broker: Broker
     clock: VirtualClock
 
 
 @pytest.fixture
-def telling(tmp_path: Path) -> Telling:
-    broker, clock, roster = Broker(), VirtualClock(), Roster()
+def reporter(tmp_path: Path) -> ReporterFixture:
+    broker, clock, models = Broker(), VirtualClock(), LoadedModels()
 
     def build(sequence: int, leaving: bool) -> ReplicaReported:
-        return roster.report(address="h:1", sequence=sequence, capacity=64, leaving=leaving)
+        return models.report(address="h:1", sequence=sequence, capacity=64, leaving=leaving)
 
     sequence = ReportSequence(tmp_path / "sequence.json", clock.now)
     reporting = Reporting(broker, clock, SeededIds(0), sequence, heartbeat_seconds=3.0)
-    return Telling(ReplicaReporter(build, reporting), broker, clock)
+    return ReporterFixture(ReplicaReporter(build, reporting), broker, clock)
 
 
 async def arrive(broker: Broker, count: int) -> None:
@@ -176,43 +176,43 @@ async def arrive(broker: Broker, count: int) -> None:
     await settle()
 
 
-async def test_a_report_goes_out_at_the_start_and_as_a_heartbeat(telling: Telling) -> None:
-    async with going(telling.reporter.run()):
-        await arrive(telling.broker, 1)
+async def test_a_report_goes_out_at_the_start_and_as_a_heartbeat(reporter: ReporterFixture) -> None:
+    async with going(reporter.reporter.run()):
+        await arrive(reporter.broker, 1)
         for count in (2, 3):
-            await pass_time(telling.clock, 3.1)
-            await arrive(telling.broker, count)
-    sequences = [value["sequence"] for value in telling.broker.values()]
+            await pass_time(reporter.clock, 3.1)
+            await arrive(reporter.broker, count)
+    sequences = [value["sequence"] for value in reporter.broker.values()]
     assert sequences == sorted(set(sequences))
 
 
-async def test_a_change_is_told_at_once_in_its_own_trace(telling: Telling) -> None:
-    async with going(telling.reporter.run()):
-        await arrive(telling.broker, 1)
+async def test_a_change_is_reported_at_once_in_its_own_trace(reporter: ReporterFixture) -> None:
+    async with going(reporter.reporter.run()):
+        await arrive(reporter.broker, 1)
         with telemetry.attached(TRACE):
-            telling.reporter.changed()
-        await arrive(telling.broker, 2)
-    assert decode(telling.broker.sent[0], NOW).trace == {}
-    assert decode(telling.broker.sent[1], NOW).trace == TRACE
+            reporter.reporter.changed()
+        await arrive(reporter.broker, 2)
+    assert decode(reporter.broker.sent[0], NOW).trace == {}
+    assert decode(reporter.broker.sent[1], NOW).trace == TRACE
 
 
-async def test_a_report_that_could_not_be_sent_is_made_anew_when_the_broker_is_back(telling: Telling) -> None:
-    telling.broker.away = True
-    async with going(telling.reporter.run()):
+async def test_a_report_that_could_not_be_sent_is_made_anew_when_the_broker_is_back(reporter: ReporterFixture) -> None:
+    reporter.broker.away = True
+    async with going(reporter.reporter.run()):
         with telemetry.attached(TRACE):
-            telling.reporter.changed()
+            reporter.reporter.changed()
         await asyncio.sleep(0.05)
-        telling.broker.away = False
-        await pass_time(telling.clock, 1.0)
-        await arrive(telling.broker, 1)
-    assert decode(telling.broker.sent[0], NOW).trace == TRACE
+        reporter.broker.away = False
+        await pass_time(reporter.clock, 1.0)
+        await arrive(reporter.broker, 1)
+    assert decode(reporter.broker.sent[0], NOW).trace == TRACE
 
 
-async def test_the_last_report_says_that_the_replica_leaves(telling: Telling) -> None:
-    await telling.reporter.leave()
-    assert telling.broker.values()[-1]["leaving"] is True
-    telling.broker.away = True
-    await telling.reporter.leave()
+async def test_the_last_report_says_that_the_replica_leaves(reporter: ReporterFixture) -> None:
+    await reporter.reporter.leave()
+    assert reporter.broker.values()[-1]["leaving"] is True
+    reporter.broker.away = True
+    await reporter.reporter.leave()
 
 
 # --- answers -----------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ async def test_closing_sends_what_still_waits() -> None:
     assert logged(broker) == ["r1"]
 
 
-async def test_a_batch_belongs_to_the_first_trace_that_is_kept_in_it() -> None:
+async def test_a_batch_belongs_to_the_first_trace_that_is_recorded_in_it() -> None:
     broker = Broker()
     log = writer_on(broker, VirtualClock())
     for number, trace in enumerate(["", TRACE["traceparent"], ""]):

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from services.contracts.errors import InternalError, MillraceError
 from services.contracts.rpc import inference_pb2, replica_pb2_grpc
 from services.contracts.rpc import replica_pb2 as pb
-from services.inference.handlers import Predict, predict
+from services.inference.handlers.predictions import Predict, predict
 from services.inference.inbound.converters import to_command, to_event
 from services.inference.ports import Ports
 from services.kit.core import telemetry
@@ -64,13 +64,13 @@ class _Conversation:
         self._load_seconds = load_seconds
         self._limit = 2 * ports.engines.capacity
         self._outgoing: asyncio.Queue[pb.ReplicaEvent | None] = asyncio.Queue(self._limit)
-        self._room = asyncio.Semaphore(self._limit)
+        self._slots = asyncio.Semaphore(self._limit)
         self._requests: dict[int, asyncio.Task[None]] = {}
         self._others: list[asyncio.Task[None]] = []
 
     async def events(self, requests: AsyncIterator[pb.ReplicaRequest]) -> AsyncIterator[pb.ReplicaEvent]:
         """Until the caller has ended its side and has every answer, or until `leave`."""
-        self._others = [asyncio.create_task(self._listen(requests)), asyncio.create_task(self._tell_load())]
+        self._others = [asyncio.create_task(self._listen(requests)), asyncio.create_task(self._send_load())]
         while (event := await self._outgoing.get()) is not None:
             yield event
 
@@ -90,7 +90,7 @@ class _Conversation:
                 if (task := self._requests.get(request.id)) is not None:
                     task.cancel()
                 continue
-            await self._room.acquire()
+            await self._slots.acquire()
             task = asyncio.create_task(self._answer(request.id, request.predict))
             self._requests[request.id] = task
             task.add_done_callback(partial(self._ended, request.id))
@@ -100,7 +100,7 @@ class _Conversation:
 
     def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         self._requests.pop(number, None)
-        self._room.release()
+        self._slots.release()
 
     async def _answer(self, number: int, request: pb.TaskRequest) -> None:
         try:
@@ -109,8 +109,8 @@ class _Conversation:
                 await self._answer_in_span(number, command, request.traceparent)
             else:
                 await self._send_events(number, command)
-        except MillraceError as refusal:
-            await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(refusal)))
+        except MillraceError as error:
+            await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(error)))
         except Exception:  # noqa: BLE001 - one broken request must not end the stream of all others
             logger.exception("a request on a stream broke")
             await self._outgoing.put(pb.ReplicaEvent(id=number, failure=to_failure(InternalError())))
@@ -140,12 +140,12 @@ class _Conversation:
                 await self._outgoing.put(message)
         return version
 
-    async def _tell_load(self) -> None:
-        told = -1
+    async def _send_load(self) -> None:
+        reports = -1
         while True:
             queued = self._ports.engines.queued
-            if queued != told:
-                told = queued
+            if queued != reports:
+                reports = queued
                 load = inference_pb2.Load(queued=queued, capacity=self._ports.engines.capacity)
                 await self._outgoing.put(pb.ReplicaEvent(load=load))
             await self._ports.clock.sleep(self._load_seconds)

@@ -14,7 +14,7 @@ from services.kit.persistence.sql.unit_of_work import columns
 from services.registry.domain.state import RolloutState
 from services.registry.errors import GateRefused, RolloutUnderWay, UnknownDeployment, UnknownModel
 from services.registry.handlers import deployments, history, versions
-from tests.integration.registry.place import Registry
+from tests.integration.registry.fixture import Registry
 from tests.unit.registry.scenario import MODEL, trained
 from tests.waiting import LIMIT_SECONDS
 
@@ -24,7 +24,7 @@ async def count(registry: Registry, table: type[SQLModel]) -> int:
         return int((await tx.execute(sa.select(sa.func.count()).select_from(columns(table)))).scalar_one())
 
 
-async def test_a_first_version_serves_everything_once_it_is_loaded_and_every_fact_is_told_in_order(
+async def test_a_first_version_serves_everything_once_it_is_loaded_and_every_fact_is_published_in_order(
     registry: Registry,
 ) -> None:
     cause = await registry.trains("run-1")
@@ -32,12 +32,12 @@ async def test_a_first_version_serves_everything_once_it_is_loaded_and_every_fac
     await registry.reports(1)
     state = await registry.model()
     assert (state.aliases, await registry.weights()) == ({"champion": 1}, {1: 100})
-    told = await registry.told(RegistryFact)
-    assert [fact.event.sequence for fact in told] == list(range(1, len(told) + 1))
-    assert [fact.event.kind for fact in told] == await registry.kinds()
-    assert [fact.event.previous_hash for fact in told] == [GENESIS, *(fact.event.hash for fact in told[:-1])]
-    assert {fact.event.stream for fact in told} == {f"model/{MODEL}", f"deployment/{MODEL}"}
-    changes = await registry.told(DeploymentChanged)
+    published = await registry.published(RegistryFact)
+    assert [fact.event.sequence for fact in published] == list(range(1, len(published) + 1))
+    assert [fact.event.kind for fact in published] == await registry.kinds()
+    assert [fact.event.previous_hash for fact in published] == [GENESIS, *(fact.event.hash for fact in published[:-1])]
+    assert {fact.event.stream for fact in published} == {f"model/{MODEL}", f"deployment/{MODEL}"}
+    changes = await registry.published(DeploymentChanged)
     assert [change.event.generation for change in changes] == [2, 3]
     assert (changes[0].causation, changes[0].story) == (cause.id, cause.id)
 
@@ -69,7 +69,7 @@ async def test_a_canary_goes_step_by_step_on_bake_time_and_verdicts_and_takes_ov
     assert await registry.weights() == {1: 50, 2: 50}
     await registry.wait(60)
     await registry.judges(Verdict.PROMOTE)
-    assert (await registry.wanted()).mirror == 0
+    assert (await registry.desired()).mirror == 0
     assert await registry.weights() == {1: 0, 2: 100}
     assert (await registry.model()).aliases == {"champion": 2, "previous": 1}
     await registry.wait(30)
@@ -118,22 +118,22 @@ async def test_a_canary_waits_for_every_live_replica_but_not_for_a_silent_one(re
     assert (await registry.rollout()).state is RolloutState.CANARY
 
 
-async def test_a_replica_that_stays_behind_is_told_again(registry: Registry) -> None:
+async def test_a_replica_that_stays_behind_gets_it_again(registry: Registry) -> None:
     await registry.serving_one()
-    told = len(await registry.told(DeploymentChanged))
+    published = len(await registry.published(DeploymentChanged))
     await registry.reports(1, seen=1)
-    assert len(await registry.told(DeploymentChanged)) == told
+    assert len(await registry.published(DeploymentChanged)) == published
     await registry.wait(11)
     await registry.reports(1, seen=1)
     await registry.reports(1)
-    assert len(await registry.told(DeploymentChanged)) == told + 1
+    assert len(await registry.published(DeploymentChanged)) == published + 1
 
 
 async def test_at_its_start_the_registry_tells_again_what_ought_to_be_served(registry: Registry) -> None:
     await registry.canary_of_two()
-    before = await registry.wanted()
+    before = await registry.desired()
     await deployments.republish_all(registry.ports)
-    assert await registry.wanted() == before
+    assert await registry.desired() == before
 
 
 async def test_of_two_promotions_at_once_one_wins(registry: Registry) -> None:

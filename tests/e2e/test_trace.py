@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.gateway.telemetry import FIRST_REQUEST
-from tests.e2e.virtual.telling import Told, tell
+from tests.e2e.virtual.outcome import Outcome, run_scenario
 
 SEED = 1
 
@@ -63,13 +63,13 @@ def spans() -> Iterator[InMemorySpanExporter]:
 
 
 @pytest.fixture(scope="module")
-def told(spans: InMemorySpanExporter, tmp_path_factory: pytest.TempPathFactory) -> Told:
+def outcome(spans: InMemorySpanExporter, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("traced")
-    return tell(folder / "house", folder / "common", seed=SEED)
+    return run_scenario(folder / "house", folder / "common", seed=SEED)
 
 
 @pytest.fixture(scope="module")
-def waterfall(spans: InMemorySpanExporter, told: Told) -> Waterfall:
+def waterfall(spans: InMemorySpanExporter, outcome: Outcome) -> Waterfall:
     """The trace of the first data set; it was announced in plain JSON, so its first handler opened it."""
     finished = spans.get_finished_spans()
     first = next(span for span in finished if span.name == "process dataset.ready")

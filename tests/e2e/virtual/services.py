@@ -13,8 +13,8 @@ from services.gateway.outbound.store import MIGRATIONS as GATEWAY_MIGRATIONS
 from services.gateway.settings import GatewaySettings
 from services.inference import app as inference_app
 from services.inference import ports as inference
-from services.inference.handlers import restore
-from services.inference.outbound.crew import TaskCrew
+from services.inference.handlers.deployments import restore
+from services.inference.outbound.load_tasks import OwnedLoadTasks
 from services.inference.outbound.logs import LogWriter
 from services.inference.outbound.reporter import ReplicaReporter
 from services.inference.settings import InferenceSettings
@@ -36,13 +36,13 @@ from services.registry.settings import RegistrySettings
 from services.trainer import app as trainer_app
 from services.trainer import ports as trainer
 from services.trainer.settings import TrainerSettings
+from tests.e2e.virtual.artifact_store import FetchedArtifacts
 from tests.e2e.virtual.engines import AcceptingChecker, StandInEngines
+from tests.e2e.virtual.environment import INFERENCE, MONITOR, REGISTRY, REPLICA, TENANT, TRAINER, Bus, Environment
 from tests.e2e.virtual.faults import FragileDatabase
-from tests.e2e.virtual.ground import INFERENCE, MONITOR, REGISTRY, REPLICA, TENANT, TRAINER, Bus, Ground
-from tests.e2e.virtual.room import Room
+from tests.e2e.virtual.service import ServiceUnderTest
 from tests.e2e.virtual.serving import QueuedMirrors
-from tests.e2e.virtual.shelf import FetchedArtifacts
-from tests.e2e.virtual.training import InlineInputs, RegistryAsked, StandInTraining
+from tests.e2e.virtual.training import InlineInputs, RegistryChampions, StandInTraining
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
 from tests.unit.gateway.fakes import FakeKeys
 from tests.wiring import SilentServers
@@ -56,7 +56,7 @@ async def inline(work: Callable[[], T], /) -> T:
 
 
 @dataclass(frozen=True)
-class Line:
+class BusConnection:
     """A room's way to the bus. The house joins the bus itself, with a group that outlives the room's process."""
 
     bus: Bus
@@ -68,48 +68,50 @@ class Line:
         """Left to the house."""
 
 
-def _common(ground: Ground, name: str, database: FragileDatabase | None = None) -> dict[str, Any]:
+def _common(environment: Environment, name: str, database: FragileDatabase | None = None) -> dict[str, Any]:
     """What every room has in place of the machine."""
     return {
-        "clock": ground.clock,
-        "ids": ground.ids(name),
-        "broker": Line(ground.bus),
+        "clock": environment.clock,
+        "ids": environment.ids(name),
+        "broker": BusConnection(environment.bus),
         "database": database,
-        "artifacts": ground.shelf,
+        "artifacts": environment.artifact_store,
         "servers": SilentServers(),
     }
 
 
-def _room(service: Service[Any], database: FragileDatabase | None = None) -> Room:
-    return Room(service.name, service.groups, database, service.relay, service.timer_loop)
+def _service(service: Service[Any], database: FragileDatabase | None = None) -> ServiceUnderTest:
+    return ServiceUnderTest(service.name, service.groups, database, service.relay, service.timer_loop)
 
 
 @dataclass
 class Gateway:
-    room: Room
+    service: ServiceUnderTest
     ports: gateway.Ports
     mirrors: QueuedMirrors
 
 
-async def build_gateway(ground: Ground) -> Gateway:
-    database, mirrors = await ground.database("gateway", GATEWAY_MIGRATIONS), QueuedMirrors(ground.replicas)
-    settings = GatewaySettings.model_validate({"MILLRACE_HOME": ground.folder, "data_roots": str(ground.data)})
+async def build_gateway(environment: Environment) -> Gateway:
+    database, mirrors = await environment.database("gateway", GATEWAY_MIGRATIONS), QueuedMirrors(environment.replicas)
+    settings = GatewaySettings.model_validate(
+        {"MILLRACE_HOME": environment.folder, "data_roots": str(environment.data)}
+    )
     adapters = gateway_app.Adapters(
-        **_common(ground, "gateway", database),
-        replicas=ground.replicas,
+        **_common(environment, "gateway", database),
+        replicas=environment.replicas,
         mirrors=mirrors,
         dead_letters=DeadLetterLog(),
         keys=FakeKeys(),
-        generator=ground.generator,
-        limiter=MemoryLimits(gateway_app.limits_of(settings), ground.clock),
+        generator=environment.generator,
+        limiter=MemoryLimits(gateway_app.limits_of(settings), environment.clock),
     )
     service = gateway_app.build(settings, adapters)
-    return Gateway(_room(service, database), service.ports, mirrors)
+    return Gateway(_service(service, database), service.ports, mirrors)
 
 
 @dataclass
 class Registry:
-    room: Room
+    service: ServiceUnderTest
     ports: registry.Ports
 
     @property
@@ -118,90 +120,90 @@ class Registry:
         return cast("SqlStore[RegistryTx]", self.ports.store)
 
 
-async def build_registry(ground: Ground) -> Registry:
-    database = await ground.database("registry", registry_app.MIGRATIONS)
-    settings = RegistrySettings.model_validate({"MILLRACE_HOME": ground.folder, **REGISTRY})
-    service = registry_app.build(settings, registry_app.Adapters(**_common(ground, "registry", database)))
-    room = _room(service, database)
-    room.opened = partial(deployments.republish_all, service.ports)
-    return Registry(room, service.ports)
+async def build_registry(environment: Environment) -> Registry:
+    database = await environment.database("registry", registry_app.MIGRATIONS)
+    settings = RegistrySettings.model_validate({"MILLRACE_HOME": environment.folder, **REGISTRY})
+    service = registry_app.build(settings, registry_app.Adapters(**_common(environment, "registry", database)))
+    running = _service(service, database)
+    running.opened = partial(deployments.republish_all, service.ports)
+    return Registry(running, service.ports)
 
 
 @dataclass
 class Trainer:
-    room: Room
+    service: ServiceUnderTest
     ports: trainer.Ports
     worker: Worker
 
 
-async def build_trainer(ground: Ground, registry_ports: Callable[[], registry.Ports]) -> Trainer:
-    database = await ground.database("trainer", trainer_app.MIGRATIONS)
-    settings = TrainerSettings.model_validate({"MILLRACE_HOME": ground.folder, **TRAINER})
+async def build_trainer(environment: Environment, registry_ports: Callable[[], registry.Ports]) -> Trainer:
+    database = await environment.database("trainer", trainer_app.MIGRATIONS)
+    settings = TrainerSettings.model_validate({"MILLRACE_HOME": environment.folder, **TRAINER})
     adapters = trainer_app.Adapters(
-        **_common(ground, "trainer", database),
-        champions=RegistryAsked(registry_ports, TENANT),
-        executor=StandInTraining(ground.shelf, ground.clock, ground.executions),
-        inputs=InlineInputs(ground.folder, [ground.data.resolve()]),
+        **_common(environment, "trainer", database),
+        champions=RegistryChampions(registry_ports, TENANT),
+        executor=StandInTraining(environment.artifact_store, environment.clock, environment.executions),
+        inputs=InlineInputs(environment.folder, [environment.data.resolve()]),
     )
     service = trainer_app.build(settings, adapters)
     (worker,) = service.workers
-    return Trainer(_room(service, database), service.ports, worker)
+    return Trainer(_service(service, database), service.ports, worker)
 
 
 @dataclass
 class Inference:
-    room: Room
+    service: ServiceUnderTest
     ports: inference.Ports
     log: LogWriter
 
 
-def build_inference(ground: Ground) -> Inference:
-    settings = InferenceSettings.model_validate({"MILLRACE_HOME": ground.folder, **INFERENCE})
+def build_inference(environment: Environment) -> Inference:
+    settings = InferenceSettings.model_validate({"MILLRACE_HOME": environment.folder, **INFERENCE})
     adapters = inference_app.Adapters(
-        **_common(ground, "inference"),
+        **_common(environment, "inference"),
         engines=StandInEngines(),
         checker=AcceptingChecker(),
-        remembered=ground.remembered,
-        sequence=ground.sequence,
-        artifact_cache=FetchedArtifacts(ground.shelf, ground.folder / "replica"),
+        desired_state=environment.desired_state,
+        sequence=environment.sequence,
+        artifact_cache=FetchedArtifacts(environment.artifact_store, environment.folder / "replica"),
     )
     service = inference_app.build(settings, adapters)
     ports = service.ports
-    log, reporter, crew = (
+    log, reporter, load_tasks = (
         cast("LogWriter", ports.log),
         cast("ReplicaReporter", ports.reporter),
-        cast("TaskCrew", ports.crew),
+        cast("OwnedLoadTasks", ports.load_tasks),
     )
     tasks: list[asyncio.Task[None]] = []
 
     async def opened() -> None:
         await restore(ports)
         tasks.extend([asyncio.create_task(reporter.run()), asyncio.create_task(log.run())])
-        ground.replicas.doors[REPLICA] = ports
+        environment.replicas.replicas_by_name[REPLICA] = ports
 
     async def closed() -> None:
-        ground.replicas.doors.pop(REPLICA, None)
-        await crew.close()
+        environment.replicas.replicas_by_name.pop(REPLICA, None)
+        await load_tasks.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    room = _room(service)
-    room.opened, room.closed = opened, closed
-    return Inference(room, ports, log)
+    running = _service(service)
+    running.opened, running.closed = opened, closed
+    return Inference(running, ports, log)
 
 
 @dataclass
 class Monitor:
-    room: Room
+    service: ServiceUnderTest
     ports: monitor.Ports
 
 
-async def build_monitor(ground: Ground) -> Monitor:
-    database = await ground.database("monitor", MONITOR_MIGRATIONS)
-    settings = MonitorSettings.model_validate({"MILLRACE_HOME": ground.folder, **MONITOR})
-    adapters = monitor_app.Adapters(**_common(ground, "monitor", database), offload=inline)
+async def build_monitor(environment: Environment) -> Monitor:
+    database = await environment.database("monitor", MONITOR_MIGRATIONS)
+    settings = MonitorSettings.model_validate({"MILLRACE_HOME": environment.folder, **MONITOR})
+    adapters = monitor_app.Adapters(**_common(environment, "monitor", database), offload=inline)
     service = monitor_app.build(settings, adapters)
-    room = _room(service, database)
-    room.opened = partial(schedule_maintenance, service.ports)
-    return Monitor(room, service.ports)
+    running = _service(service, database)
+    running.opened = partial(schedule_maintenance, service.ports)
+    return Monitor(running, service.ports)

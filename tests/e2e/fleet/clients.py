@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from services.cli.rest import BASE
 from tests.e2e.fleet.running import Fleet
 
-PATIENCE_SECONDS: Final = 60.0
+RETRY_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 0.2
 CLIENTS: Final = 2
 
@@ -31,7 +31,7 @@ class Client:
     def __init__(self, fleet: Fleet, key: str | None = None) -> None:
         headers = {} if key == "" else {"authorization": f"Bearer {key or fleet.key}"}
         url = fleet.state.endpoints["rest"]
-        self._http = httpx.Client(base_url=url + BASE, headers=headers, timeout=PATIENCE_SECONDS, trust_env=False)
+        self._http = httpx.Client(base_url=url + BASE, headers=headers, timeout=RETRY_SECONDS, trust_env=False)
 
     def get(self, path: str) -> httpx.Response:
         return self._http.get(path)
@@ -56,18 +56,18 @@ class Client:
         self._http.close()
 
 
-def _patiently(ask: Callable[[], httpx.Response], path: str) -> httpx.Response:
+def _patiently(classify: Callable[[], httpx.Response], path: str) -> httpx.Response:
     """Repeats while nobody answers or the answer asks to come again. Fails the test after a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + RETRY_SECONDS
     while True:
         try:
-            answer = ask()
+            answer = classify()
             if answer.status_code not in (429, 502, 503, 504):
                 return answer
-            said = answer.text
+            reply = answer.text
         except httpx.TransportError as error:
-            said = repr(error)
-        assert time.monotonic() < deadline, f"{path} was not taken: {said}"
+            reply = repr(error)
+        assert time.monotonic() < deadline, f"{path} was not taken: {reply}"
         time.sleep(PAUSE_SECONDS)
 
 
@@ -92,7 +92,7 @@ class Traffic:
     deployment: str
     rows: Sequence[Row]
     prefix: str
-    patient: bool = False
+    retrying: bool = False
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     labelled: int = 0
@@ -101,7 +101,7 @@ class Traffic:
     def flowing(self) -> Iterator["Traffic"]:
         """While the block runs; every request that was begun has ended after it."""
         stop, numbers, lock = threading.Event(), itertools.count(), threading.Lock()
-        work = [threading.Thread(target=self._ask, args=(stop, numbers, lock)) for _ in range(CLIENTS)]
+        work = [threading.Thread(target=self._classify, args=(stop, numbers, lock)) for _ in range(CLIENTS)]
         for thread in work:
             thread.start()
         try:
@@ -119,17 +119,17 @@ class Traffic:
     def longest_seconds(self) -> float:
         return max((answer.seconds for answer in self.answers), default=0.0)
 
-    def _ask(self, stop: threading.Event, numbers: Iterator[int], lock: threading.Lock) -> None:
+    def _classify(self, stop: threading.Event, numbers: Iterator[int], lock: threading.Lock) -> None:
         while not stop.wait(PAUSE_SECONDS):
             with lock:
                 number = next(numbers)
             row, request = self.rows[number % len(self.rows)], f"{self.prefix}-{number}"
             started = time.monotonic()
-            asked = {"texts": [row["text"]], "request_id": request}
+            answered = {"texts": [row["text"]], "request_id": request}
             try:
-                told = self._post("classify", asked, "")
+                outcome = self._post("classify", answered, "")
                 with lock:
-                    self.answers.append(Answer(request, told["version"], time.monotonic() - started))
+                    self.answers.append(Answer(request, outcome["version"], time.monotonic() - started))
                 self._post("feedback", {"request_id": request, "label": row["label"]}, request)
                 with lock:
                     self.labelled += 1
@@ -138,7 +138,7 @@ class Traffic:
                     self.failures.append(f"{request} after {time.monotonic() - started:.1f} s: {error!r}")
 
     def _post(self, what: str, body: Mapping[str, Any], key: str) -> Any:
-        send = self.client.post_patiently if self.patient else self.client.post
+        send = self.client.post_patiently if self.retrying else self.client.post
         answer = send(f"/deployments/{self.deployment}/{what}", body, idempotency_key=key)
         assert answer.is_success, f"{answer.status_code} {answer.text}"
         return answer.json()
@@ -163,7 +163,7 @@ class OutsideProducer:
         assert self._producer.flush(30) == 0
         assert not problems, problems
 
-    def tell(self, topic: str, key: str, body: Mapping[str, Any], event_id: str) -> None:
+    def send_event(self, topic: str, key: str, body: Mapping[str, Any], event_id: str) -> None:
         """As a CloudEvent in binary mode."""
         headers = {
             "ce_specversion": "1.0",

@@ -5,7 +5,7 @@ from typing import Any
 from services.contracts.artifact import ArtifactRef, Device, Precision
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role, Target
 from services.contracts.names import DEFAULT_TENANT
-from services.inference.domain.versions import VersionKey, Wish
+from services.inference.domain.versions import DesiredDeployment, VersionKey
 
 
 def artifact(version: int) -> ArtifactRef:
@@ -16,14 +16,14 @@ def target(version: int, role: Role = Role.PRIMARY, weight: int = 100) -> Target
     return Target(version=version, artifact=artifact(version), precision=Precision.FP32, role=role, weight=weight)
 
 
-def wish(
+def deployment(
     generation: int, *targets: Target, deployment: str = "topics", tenant: str = DEFAULT_TENANT, **more: Any
-) -> Wish:
+) -> DesiredDeployment:
     values = {"model": deployment, **more}
     changed = DeploymentChanged(
         deployment=deployment, generation=generation, targets=list(targets), reason="a test", **values
     )
-    return Wish(changed, tenant)
+    return DesiredDeployment(changed, tenant)
 
 
 def peer_report(

@@ -1,0 +1,1 @@
+"""The use cases of inference, a file per noun."""
