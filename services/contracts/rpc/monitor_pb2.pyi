@@ -203,6 +203,7 @@ class DriftWindow(_message.Message):
     PERMUTATIONS_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
     VARIANT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     version: _builtins.int
     rows: _builtins.int
@@ -221,6 +222,8 @@ class DriftWindow(_message.Message):
     """requests since the window before, those not sampled among them"""
     variant: _builtins.str
     """whose traffic it is: fp32, fp16, int8 or int4"""
+    reason: _builtins.str
+    """why it could not be tested"""
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -243,10 +246,11 @@ class DriftWindow(_message.Message):
         permutations: _builtins.int = ...,
         answered: _builtins.int = ...,
         variant: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "bandwidth", b"bandwidth", "baseline_rows", b"baseline_rows", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "permutations", b"permutations", "rows", b"rows", "statistic", b"statistic", "test", b"test", "variant", b"variant", "verdict", b"verdict", "version", b"version", "window_rows", b"window_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "bandwidth", b"bandwidth", "baseline_rows", b"baseline_rows", "closed_at", b"closed_at", "number", b"number", "opened_at", b"opened_at", "p_value", b"p_value", "permutations", b"permutations", "reason", b"reason", "rows", b"rows", "statistic", b"statistic", "test", b"test", "variant", b"variant", "verdict", b"verdict", "version", b"version", "window_rows", b"window_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

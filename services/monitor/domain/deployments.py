@@ -103,6 +103,8 @@ class ClosedWindow:
     closed: datetime
     verdict: WindowVerdict | None = None
     test: DriftTest | None = None
+    reason: str = ""
+    """Why it was not tested."""
 
 
 def apply_change(

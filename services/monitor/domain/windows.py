@@ -1,10 +1,10 @@
-"""Consecutive requests gathered into windows of different inputs. D: width of an embedding."""
+"""Windows of consecutive requests with different inputs. D: width of an embedding."""
 
 import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -31,7 +31,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Arrival:
-    """An answered request, with its input where it was sampled. `variant` answered."""
+    """A request that a variant answered, with its input where it was sampled."""
 
     request: str
     variant: Precision
@@ -48,7 +48,7 @@ class OpenWindow:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillResult:
     """What became of the arrivals. `repeated` is how many samples were left out as repetitions; `next_window` is the
     number that the next window gets."""
 
@@ -58,28 +58,28 @@ class Filled:
     next_window: int
 
 
-def fill(window: OpenWindow, arrivals: Sequence[Arrival], rows: int, *, next_window: int) -> Filled:
+def fill(window: OpenWindow, arrivals: Sequence[Arrival], rows: int, *, next_window: int) -> FillResult:
     """Put the arrivals into the window; each time it holds `rows` samples it closes and the next one opens.
 
     A sample stays out when its request or its text is in the window already: repetitions make any test reject.
     """
     closed: list[OpenWindow] = []
     repeated = 0
-    gathering = _Gathering(window)
+    builder = _WindowBuilder(window)
     for arrival in arrivals:
-        gathering.answered += 1
+        builder.answered += 1
         if arrival.sample is None:
             continue
-        if not gathering.take(arrival.sample):
+        if not builder.add(arrival.sample):
             repeated += 1
-        elif len(gathering.samples) >= rows:
-            closed.append(gathering.window())
-            gathering = _Gathering(OpenWindow(number=next_window))
+        elif len(builder.samples) >= rows:
+            closed.append(builder.build())
+            builder = _WindowBuilder(OpenWindow(number=next_window))
             next_window += 1
-    return Filled(tuple(closed), gathering.window(), repeated, next_window)
+    return FillResult(tuple(closed), builder.build(), repeated, next_window)
 
 
-class _Gathering:
+class _WindowBuilder:
     """A window while arrivals are put into it."""
 
     def __init__(self, window: OpenWindow) -> None:
@@ -89,12 +89,12 @@ class _Gathering:
         self._requests = {sample.request for sample in window.samples}
         self._texts = {sample.text_key for sample in window.samples if sample.text_key is not None}
 
-    def take(self, sample: Sample) -> bool:
+    def add(self, sample: Sample) -> bool:
         if sample.request in self._requests or sample.text_key in self._texts:
             return False
         if self.samples and self.samples[0].embedding_D.shape != sample.embedding_D.shape:
             return False
-        if sample.text_key is None and self._seen_alike(sample):
+        if sample.text_key is None and self._has_alike(sample):
             return False
         self._requests.add(sample.request)
         if sample.text_key is not None:
@@ -102,15 +102,15 @@ class _Gathering:
         self.samples.append(sample)
         return True
 
-    def _seen_alike(self, sample: Sample) -> bool:
+    def _has_alike(self, sample: Sample) -> bool:
         if not self.samples:
             return False
-        rows_ND = np.stack([known.embedding_D for known in self.samples])
+        rows_ND = np.stack([earlier.embedding_D for earlier in self.samples])
         lengths_N = np.linalg.norm(rows_ND, axis=1) * np.linalg.norm(sample.embedding_D)
         return bool((rows_ND @ sample.embedding_D >= SAME_INPUT_COSINE * np.maximum(lengths_N, 1e-12)).any())
 
-    def window(self) -> OpenWindow:
-        return replace(OpenWindow(number=self.number), samples=tuple(self.samples), answered=self.answered)
+    def build(self) -> OpenWindow:
+        return OpenWindow(self.number, tuple(self.samples), self.answered)
 
 
 def text_key(text: str) -> str:

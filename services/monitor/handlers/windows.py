@@ -90,36 +90,33 @@ async def run_drift_test(timer: Timer, ports: Ports) -> None:
         rows_WD = rows_of(await tx.samples(key, number))
     if waiting and waiting[0] < number:
         return
-    test = await _test(watch, window, rows_WD, ports)
+    try:
+        test, reason = await _test(watch, window, rows_WD, ports), ""
+    except (BaselineRefused, ValueError) as error:
+        test, reason = None, str(error)
+        logger.warning("window %d of %s is not tested: %s", number, key.deployment, error)
     async with ports.store.transaction() as tx:
         await tx.lock_deployment(key)
         watch, window = await tx.watch(key), await tx.window(key, number)
         if not await tx.take_timer(timer) or watch is None or window is None or window.verdict is not None:
             return
-        await _save_test(watch, window, test, timer, tx, ports)
+        await _save_test(watch, replace(window, test=test, reason=reason), timer, tx, ports)
 
 
 async def _test(watch: Watch | None, window: ClosedWindow | None, rows_WD: Floats, ports: Ports) -> DriftTest | None:
-    """None where there is nothing to compare with; the reason is in the log."""
+    """None where the version serves no more. Raises BaselineRefused, and ValueError for rows that do not compare."""
     if watch is None or watch.primary is None or window is None or window.version != watch.primary.version:
         return None
     policy, primary = ports.policy.drift, watch.primary
     seed = seed_of(watch.model, primary.version, window.number)
-    try:
-        baseline_RD = thinned(await ports.baselines.load(primary, window.variant), policy.baseline_rows)
-        with names.WINDOW_SECONDS.time(tenant=watch.key.tenant):
-            return await ports.offload(
-                lambda: mmd_test(baseline_RD, rows_WD, permutations=policy.permutations, seed=seed)
-            )
-    except (BaselineRefused, ValueError) as error:
-        logger.warning("window %d of %s is not tested: %s", window.number, watch.key.deployment, error)
-        return None
+    baseline_RD = thinned(await ports.baselines.load(primary, window.variant), policy.baseline_rows)
+    with names.WINDOW_SECONDS.time(tenant=watch.key.tenant):
+        return await ports.offload(lambda: mmd_test(baseline_RD, rows_WD, permutations=policy.permutations, seed=seed))
 
 
-async def _save_test(
-    watch: Watch, window: ClosedWindow, test: DriftTest | None, timer: Timer, tx: Tx, ports: Ports
-) -> None:
-    key, policy, series = watch.key, ports.policy.drift, watch.series[window.variant]
+async def _save_test(watch: Watch, window: ClosedWindow, timer: Timer, tx: Tx, ports: Ports) -> None:
+    test, key, policy = window.test, watch.key, ports.policy.drift
+    series = watch.series[window.variant]
     labels = {"tenant": key.tenant, "deployment": key.deployment, "variant": window.variant.value}
     verdict, low = WindowVerdict.UNTESTED, 0
     if test is not None:
@@ -128,7 +125,7 @@ async def _save_test(
     names.WINDOWS.add(1, verdict=verdict.value, **labels)
     series = series.tested(verdict, low, window.answered)
     drifted = verdict is WindowVerdict.DRIFTED and not watch.drift_published
-    await tx.save_window(replace(window, verdict=verdict, test=test))
+    await tx.save_window(replace(window, verdict=verdict))
     await tx.drop_samples(key, window.number)
     await tx.save_watch(
         replace(watch.with_series(window.variant, series), drift_published=watch.drift_published or drifted)

@@ -43,6 +43,7 @@ def to_window(window: ClosedWindow) -> monitor_pb2.DriftWindow:
         permutations=test.permutations if test else 0,
         answered=window.answered,
         variant=window.variant.value,
+        reason=window.reason,
     )
 
 

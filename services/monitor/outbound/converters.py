@@ -176,6 +176,7 @@ def of_window(window: ClosedWindow) -> Values:
         "closed": window.closed,
         "verdict": window.verdict and window.verdict.value,
         "test": window.test and asdict(window.test),
+        "reason": window.reason,
     }
 
 
@@ -191,6 +192,7 @@ def to_window(row: Any) -> ClosedWindow:
         closed=row.closed,
         verdict=row.verdict and WindowVerdict(row.verdict),
         test=row.test and DriftTest(**row.test),
+        reason=row.reason,
     )
 
 

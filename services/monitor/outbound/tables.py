@@ -122,6 +122,7 @@ class WindowRow(SQLModel, table=True):
     closed: datetime = Field(sa_type=UtcDateTime)
     verdict: str | None = None
     test: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    reason: str
 
 
 class VerdictRow(SQLModel, table=True):

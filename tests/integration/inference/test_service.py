@@ -120,4 +120,7 @@ async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_go
         reports = await replica.reports("replica.reported", lambda found: bool(found) and found[-1]["leaving"])
         assert reports[-1]["leaving"] is True
         expected = len(traffic.answered)
-        await replica.reports("inference.logged", lambda found: sum(len(one["records"]) for one in found) >= expected)
+        logged = await replica.reports(
+            "inference.logged", lambda events: sum(len(event["records"]) for event in events) >= expected
+        )
+        assert {record["variant"] for event in logged for record in event["records"]} == {"fp32"}

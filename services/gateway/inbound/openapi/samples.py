@@ -220,6 +220,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "CanaryVerdict.verdict": "promote",
     "DriftWindow.rows": 200,
     "DriftWindow.variant": "int8",
+    "DriftWindow.reason": "",
     "DriftWindow.verdict": "quiet",
     "GateCheck.name": "regression",
     "CreateKeyRequest.name": "checkout service",

@@ -116,6 +116,7 @@ def _create_windows() -> None:
         sa.Column("closed", UtcDateTime(), nullable=False),
         sa.Column("verdict", sa.String(), nullable=True),
         sa.Column("test", sa.JSON(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=False),
     )
 
 
