@@ -29,7 +29,7 @@ class Engine(Protocol):
         ...
 
     def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
-        """Scores of each row of token ids, in their order."""
+        """Scores of each row of token ids, in their order. Raises EngineFailed where they are no numbers."""
         ...
 
     def warm(self, rows: int) -> None:

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, Device, ModelSpec, Precision, graph_file
 from services.inference.domain.heads import ENCODER_TASKS
 from services.inference.domain.scoring import Loaded, Scored, Tokenised
-from services.inference.errors import ArtifactRefused
+from services.inference.errors import ArtifactRefused, EngineFailed
 from services.kit.core.log import logger
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -71,11 +71,16 @@ class OrtEngine:
         ]
 
     def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
-        """Scores of each row of token ids, in their order. Padding goes to the right and is masked."""
+        """Scores of each row of token ids, in their order. Padding goes to the right and is masked.
+
+        Raises EngineFailed where a number is not finite, as when float16 overflows: that is no answer.
+        """
         ids_BT, mask_BT = pad(rows, self.spec.pad_token_id)
         logits_BL, embedding_BW = self.session.run(
             ["logits", "embedding"], {"input_ids": ids_BT, "attention_mask": mask_BT}
         )
+        if not (np.isfinite(logits_BL).all() and np.isfinite(embedding_BW).all()):
+            raise EngineFailed
         scores = softmax(logits_BL).tolist()
         full_BW, half_BW = embedding_BW.astype("<f4", copy=False), embedding_BW.astype("<f2")
         return [Scored(scores[i], full_BW[i].tobytes(), half_BW[i].tobytes(), len(row)) for i, row in enumerate(rows)]

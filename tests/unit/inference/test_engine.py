@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from services.contracts.artifact import Device, Precision, graph_file
-from services.inference.errors import ArtifactRefused
+from services.inference.errors import ArtifactRefused, EngineFailed
 from services.inference.outbound.engine import OrtEngine, open_session, open_tokenizer, pad, softmax
 from tests.unit.inference import tiny
 
@@ -36,6 +38,31 @@ def test_a_row_scores_the_same_alone_and_padded_in_a_batch(engine: OrtEngine) ->
     together = engine.run(rows)
     alone = [engine.run([row])[0] for row in rows]
     np.testing.assert_allclose([row.scores for row in together], [row.scores for row in alone], atol=1e-6)
+
+
+def overflowing_on(word: str) -> onnx.ModelProto:
+    """The tiny model, whose logits overflow where the word stands in the text."""
+    number = tiny.tokenizer().token_to_id(word)
+    constants = [("word", [number], np.int64), ("large", [3e38], np.float32), ("ten", [10.0], np.float32)]
+    made = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(value, kind)))
+        for name, value, kind in constants
+    ]
+    made += [
+        helper.make_node("Equal", ["input_ids", "word"], ["is_word"]),
+        helper.make_node("Cast", ["is_word"], ["flags"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["flags", "second"], ["flag"], keepdims=1),
+        helper.make_node("Mul", ["flag", "large"], ["almost"]),
+        helper.make_node("Mul", ["almost", "ten"], ["overflow"]),
+    ]
+    return tiny.graph(made, replaced={"logits": helper.make_node("Add", ["product", "overflow"], ["logits"])})
+
+
+def test_scores_that_are_no_numbers_are_no_answer_and_other_texts_are_answered(tmp_path: Path) -> None:
+    engine = OrtEngine.load(tiny.write(tmp_path, overflowing_on("socket")), Precision.FP32, Device.CPU)
+    assert engine.run(ids(engine, "read the file"))
+    with pytest.raises(EngineFailed):
+        engine.run(ids(engine, "read the file", "close the socket"))
 
 
 def test_tokens_are_cut_at_the_models_maximum(engine: OrtEngine) -> None:
