@@ -33,8 +33,8 @@ gpu: ## the same with onnxruntime-gpu, for the tests marked gpu and for serving 
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" GPU=1 scripts/setup.sh dev
 
 .PHONY: demo
-demo: $(VENV)/.ready-run ## the whole story, live; BROKER=kafka for Apache Kafka, KEEP=1 leaves it running
-	@$(BIN)/millrace demo $(if $(BROKER),--broker $(BROKER)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+demo: $(VENV)/.ready-run ## the whole loop, live; BROKER=kafka for Apache Kafka, KEEP=1 leaves it running
+	@$(BIN)/python -m demo $(if $(BROKER),--broker $(BROKER)) $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
 .PHONY: test
 test: $(VENV)/.ready-dev ## every suite, on every part this machine has; tells what it left out

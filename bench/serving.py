@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from bench.fleet import START_SECONDS, Fleet
 from bench.report import Figure, at_least
-from services.cli.demo.corpus import build, write_jsonl
+from demo.corpus import build, write_jsonl
 
 MODEL: Final = "bench"
 CLIENTS: Final = 16

@@ -16,7 +16,7 @@ check() {
 }
 
 folders=()
-for folder in services scripts tests bench; do
+for folder in services demo scripts tests bench; do
     [ ! -d "$folder" ] || folders+=("$folder")
 done
 

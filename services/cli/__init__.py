@@ -1,1 +1,1 @@
-"""The `millrace` command, the launcher of the embedded default, and the demo."""
+"""The `millrace` command, and the launcher of the embedded default."""

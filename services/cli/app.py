@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from services.cli.commands import audit, batches, datasets, deployments, dlq, events, keys, models, registry, runs
-from services.cli.commands.demo import demo
 from services.cli.commands.doctor import doctor
 from services.cli.commands.fleet import down, status, up
 from services.cli.commands.infer import infer
@@ -46,7 +45,6 @@ def millrace(
 app.command("up")(up)
 app.command("down")(down)
 app.command("status")(status)
-app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("infer")(infer)
 app.command("trace")(trace)

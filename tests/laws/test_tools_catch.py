@@ -28,7 +28,7 @@ CONTRACT_IDS: Final = {
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the tools read."""
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("services", "proto", "scripts", "tests/contracts"):
+    for name in ("services", "demo", "proto", "scripts", "tests/contracts"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy
@@ -116,13 +116,13 @@ IMPORT_BREACHES: Final = [
     ("kit", "services/kit/identity/x.py", "import services.kit.messaging", "identity.x -> services.kit.messaging"),
     ("kit", "services/kit/storage/x.py", "import services.kit.transport", "storage.x -> services.kit.transport"),
     ("kit", "services/kit/planted.py", "import json", "- services.kit.planted"),
-    # Inside the command, its demo and its launcher.
+    # Inside the command, the demo and the launcher.
     ("cli", "services/cli/output.py", "import services.cli.session", "cli.output -> services.cli.session"),
-    ("cli", "services/cli/demo/x.py", "import services.cli.commands.models", "demo.x -> services.cli.commands.models"),
     ("cli", "services/cli/launcher/x.py", "import services.cli.rest", "launcher.x -> services.cli.rest"),
     ("cli", "services/cli/planted.py", "import json", "- services.cli.planted"),
-    ("demo", "services/cli/demo/corpus.py", "import services.cli.demo.context", "corpus -> services.cli.demo.context"),
-    ("demo", "services/cli/demo/x.py", "import json", "- services.cli.demo.x"),
+    ("demo", "demo/corpus.py", "import demo.context", "corpus -> demo.context"),
+    ("demo", "demo/x.py", "import json", "- demo.x"),
+    ("checkout", "services/cli/x.py", "def f():\n    import demo.corpus", "services.cli.x -> demo.corpus"),
     (
         "launcher",
         "services/cli/launcher/ports.py",

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from services.cli import data_folder
 from services.cli.brokers import BOOTSTRAP_SETTING
-from services.cli.demo import folder
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.launcher import launch
 from services.cli.launcher.fleet import BrokerKind
@@ -31,7 +31,7 @@ BrokerOption = Annotated[
 BROKER_SETTING: Final = "MILLRACE_BROKER"
 
 
-def wanted_broker(chosen: Broker | None, environment: Mapping[str, str] = os.environ) -> tuple[BrokerKind, str]:
+def chosen_broker(chosen: Broker | None, environment: Mapping[str, str] = os.environ) -> tuple[BrokerKind, str]:
     """The kind of broker, and the address of an external one.
 
     Without a choice MILLRACE_BROKER decides, then KAFKA_BOOTSTRAP_SERVERS; the embedded one is the default.
@@ -55,7 +55,7 @@ def up(
 ) -> None:
     """Start the broker and the five services, and wait until they answer."""
     session = Session(as_json=as_json)
-    kind, bootstrap = wanted_broker(broker)
+    kind, bootstrap = chosen_broker(broker)
     asyncio.run(_up(session, launch.LaunchOptions(kind, bootstrap, detach=detach)))
 
 
@@ -64,13 +64,13 @@ async def _up(session: Session, wanted: launch.LaunchOptions) -> None:
     if launch.is_running(home):
         raise CliError(f"Millrace runs already in {home.root}", hint="millrace status", code="already_running")
     started = clock.monotonic()
-    folder.belongs_to_user(home)
+    data_folder.belongs_to_user(home)
     state = await start(session, wanted)
     session.out.say(f"ready after {clock.monotonic() - started:.1f} s")
     document = await launch.describe(home, state)
     session.out.data(document, lambda told: _show(session, told))
     if wanted.detach:
-        session.out.next("millrace status", "millrace demo", "millrace down")
+        session.out.next("millrace status", "millrace doctor", "millrace down")
         return
     session.out.say("Ctrl-C stops everything")
     try:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from services.cli.app import app
 from services.cli.commands.events import chosen_topics
-from services.cli.commands.fleet import Broker, wanted_broker
+from services.cli.commands.fleet import Broker, chosen_broker
 from services.cli.errors import CliError, Exit
 from services.cli.home import Home
 from services.cli.launcher import fleet
@@ -295,12 +295,12 @@ def test_a_gateway_elsewhere_is_named_by_the_environment(tmp_path: Path) -> None
 def test_the_broker_is_chosen_by_option_then_setting_then_address(
     chosen: Broker | None, environment: dict[str, str], kind: str
 ) -> None:
-    assert wanted_broker(chosen, environment)[0] == kind
+    assert chosen_broker(chosen, environment)[0] == kind
 
 
 def test_an_unknown_broker_is_refused() -> None:
     with pytest.raises(CliError):
-        wanted_broker(None, {"MILLRACE_BROKER": "pigeon"})
+        chosen_broker(None, {"MILLRACE_BROKER": "pigeon"})
 
 
 def test_every_service_is_told_its_ports_and_whom_it_calls(tmp_path: Path) -> None:

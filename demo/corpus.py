@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from services.cli.demo.docstrings import MAX_CHARACTERS, builtin_docstrings, docstrings, mask_for, text_of
+from demo.docstrings import MAX_CHARACTERS, builtin_docstrings, docstrings, mask_for, text_of
 from services.kit.core.duplicates import first_likes, normalised
 
 BASE: Final[dict[str, str]] = {
@@ -126,23 +126,23 @@ def shifted_texts(seed: int = 0) -> list[Text]:
     """The installed packages' texts, module after module in an order drawn by the seed, at most
     `SHIFTED_TEXTS_READ` a label; a package that is absent gives none.
     """
-    found: list[Text] = []
+    matches: list[Text] = []
     for label in LABELS:
         packages = SHIFTED[label].split()
         for name in packages:
             spec = find_spec(name.split(".")[0])
             if spec is not None and spec.origin is not None:
                 texts = _package_texts(Path(spec.origin).parents[1], name, label, random.Random(seed))
-                found.extend(islice(texts, SHIFTED_TEXTS_READ // len(packages)))
-    return found
+                matches.extend(islice(texts, SHIFTED_TEXTS_READ // len(packages)))
+    return matches
 
 
 def limited(texts: Sequence[Text], seed: int, limit: int = SHIFTED_TEXTS_PER_LABEL) -> list[Text]:
     """At most `limit` texts a label after near duplicates are gone, drawn by the seed."""
-    kept = _without_repeats(texts)
-    random.Random(seed).shuffle(kept)
+    retained = _without_repeats(texts)
+    random.Random(seed).shuffle(retained)
     by_label: defaultdict[str, list[Text]] = defaultdict(list)
-    for text in kept:
+    for text in retained:
         if len(by_label[text.label]) < limit:
             by_label[text.label].append(text)
     return [text for label in LABELS for text in by_label[label]]
@@ -201,9 +201,9 @@ def _without_repeats(texts: Sequence[Text]) -> list[Text]:
 
 def _deduplicated(base: Sequence[Text], shifted: Sequence[Text]) -> tuple[list[Text], list[Text]]:
     """Both without repeats, and without a shifted text that the base has."""
-    kept = _without_repeats(base)
-    likes = first_likes([text.text for text in (*kept, *shifted)])
-    return kept, [text for text, like in zip(shifted, likes[len(kept) :], strict=True) if like is None]
+    retained = _without_repeats(base)
+    likes = first_likes([text.text for text in (*retained, *shifted)])
+    return retained, [text for text, like in zip(shifted, likes[len(retained) :], strict=True) if like is None]
 
 
 def _by_module(texts: Sequence[Text], dice: random.Random) -> tuple[list[Text], list[Text]]:

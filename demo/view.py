@@ -1,4 +1,4 @@
-"""What the audience sees: chapters, one line for each event, and where it stands right now.
+"""What the audience sees: sections, one line for each event, and where it stands right now.
 
 On a terminal a line at the bottom moves; anywhere else every line is plain, and progress is a line now and then.
 """
@@ -27,13 +27,13 @@ COLOURS: Final = {
 
 
 class View(Protocol):
-    """Only shows; the story goes on without it."""
+    """Only shows; the scenario goes on without it."""
 
-    def chapter(self, number: int, title: str) -> None: ...
+    def section(self, number: int, title: str) -> None: ...
 
     def event(self, event: ReceivedEvent) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
 
     def progress(self, text: str) -> None: ...
 
@@ -54,8 +54,8 @@ def columns(event: ReceivedEvent) -> tuple[str, str, str, str, str]:
     )
 
 
-def clock_time(moment: datetime) -> str:
-    return f"{moment.astimezone():%H:%M:%S.%f}"[:-3]
+def clock_time(timestamp: datetime) -> str:
+    return f"{timestamp.astimezone():%H:%M:%S.%f}"[:-3]
 
 
 class PlainView:
@@ -65,14 +65,14 @@ class PlainView:
         self._clock = clock
         self._silent_until = 0.0
 
-    def chapter(self, number: int, title: str) -> None:
+    def section(self, number: int, title: str) -> None:
         self._print(f"\n== {number}. {title}")
 
     def event(self, event: ReceivedEvent) -> None:
         time, topic, service, version, words = columns(event)
         self._print(f"{time}  {topic:<18}  {service:<9}  {version:<3}  {words}")
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self._print(f"{'':12}  {text}")
 
     def progress(self, text: str) -> None:
@@ -103,7 +103,7 @@ class LiveView:
         self._live = Live(self._spinner, console=console, refresh_per_second=8, transient=True)
         self._live.start()
 
-    def chapter(self, number: int, title: str) -> None:
+    def section(self, number: int, title: str) -> None:
         from rich.rule import Rule
 
         self._console.print()
@@ -121,7 +121,7 @@ class LiveView:
         line.append(words)
         self._console.print(line)
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         from rich.text import Text
 
         self._console.print(Text(f"{'':14}{text}", style="bold"))
@@ -155,7 +155,7 @@ class Filter:
     def __init__(self) -> None:
         self._replicas: dict[str, str] = {}
 
-    def is_news(self, event: ReceivedEvent) -> bool:
+    def is_change(self, event: ReceivedEvent) -> bool:
         if event.topic in {"inference.logged", "feedback.received"}:
             return False
         if event.topic == "replica.reported":

@@ -1,4 +1,4 @@
-"""What the chapters act with: the running services as a client sees them, the log of events, and the audience."""
+"""What the sections act with: the running services as a client sees them, the log of events, and the audience."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -10,12 +10,12 @@ from typing import Any, Final, Protocol
 
 from opentelemetry.trace import SpanKind
 
-from services.cli.demo.corpus import Corpus, Text, write_jsonl
-from services.cli.demo.errors import DemoFailed
-from services.cli.demo.log import EventLog
-from services.cli.demo.summary import Step
-from services.cli.demo.traffic import Door, Traffic
-from services.cli.demo.view import View
+from demo.corpus import Corpus, Text, write_jsonl
+from demo.errors import DemoFailed
+from demo.log import EventLog
+from demo.summary import Step
+from demo.traffic import ClassifyClient, Traffic
+from demo.view import View
 from services.cli.watching import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
@@ -24,7 +24,7 @@ from services.kit.core.ids import Ids
 LOOK_SECONDS: Final = 1.0
 
 
-class Plane(Door, Protocol):
+class Plane(ClassifyClient, Protocol):
     """The control plane beside the deployment's own door. Refusals raise CliError."""
 
     async def get(self, path: str, **query: object) -> Any: ...
@@ -49,7 +49,7 @@ class Publisher(Protocol):
 
 @dataclass
 class DemoContext:
-    """Everything that a chapter may use."""
+    """Everything that a section may use."""
 
     home: Path
     model: str
@@ -60,14 +60,14 @@ class DemoContext:
     ids: Ids
     log: EventLog
     view: View
-    door: Plane
+    client: Plane
     producer: Publisher
     traffic: Traffic
     steps: list[Step] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Times a part of the story, and makes it a span of its trace."""
+        """Times a part of the scenario, and makes it a span of its trace."""
         started, begin = self.clock.now(), self.clock.monotonic()
         try:
             with telemetry.span(f"demo: {name}"):
@@ -97,7 +97,7 @@ class DemoContext:
     ) -> ReceivedEvent:
         """The run's `model.trained`, with the run's progress shown meanwhile. Raises DemoFailed when it failed."""
         async with self.showing(self._run_progress):
-            told = await self.log.wait(
+            event = await self.log.wait(
                 lambda event: (
                     event.body.get("model") == self.model
                     and (
@@ -109,16 +109,16 @@ class DemoContext:
                 limit_seconds,
                 since,
             )
-        if told.topic == "training.failed":
-            raise DemoFailed(f"training failed in {told.body['stage']}: {told.body['reason']}")
-        return told
+        if event.topic == "training.failed":
+            raise DemoFailed(f"training failed in {event.body['stage']}: {event.body['reason']}")
+        return event
 
     async def fact(
-        self, kind: str, what: str, limit_seconds: float, since: int = 0, **wanted: object
+        self, kind: str, what: str, limit_seconds: float, since: int = 0, **matching: object
     ) -> tuple[ReceivedEvent, dict[str, Any]]:
         """The registry's fact of this kind about this model, and its payload."""
         return await self.fact_where(
-            lambda told, payload: told == kind and all(payload.get(name) == value for name, value in wanted.items()),
+            lambda other, payload: other == kind and matching.items() <= payload.items(),
             what,
             limit_seconds,
             since,
@@ -129,28 +129,28 @@ class DemoContext:
     ) -> tuple[ReceivedEvent, dict[str, Any]]:
         """The registry's first fact about this model whose kind and payload match."""
 
-        def wanted(event: ReceivedEvent) -> bool:
+        def matching(event: ReceivedEvent) -> bool:
             if event.topic != "registry.history":
                 return False
             payload = event.body["payload"]
             return payload.get("model") == self.model and matches(event.body["kind"], payload)
 
-        found = await self.log.wait(wanted, what, limit_seconds, since)
-        payload: dict[str, Any] = found.body["payload"]
-        return found, payload
+        fact = await self.log.wait(matching, what, limit_seconds, since)
+        payload: dict[str, Any] = fact.body["payload"]
+        return fact, payload
 
     async def deployment(self) -> dict[str, Any]:
-        told: dict[str, Any] = await self.door.get(f"/deployments/{self.model}")
-        return told
+        event: dict[str, Any] = await self.client.get(f"/deployments/{self.model}")
+        return event
 
     async def version(self, number: int) -> dict[str, Any]:
-        told: dict[str, Any] = await self.door.get(f"/models/{self.model}/versions/{number}")
-        return told
+        event: dict[str, Any] = await self.client.get(f"/models/{self.model}/versions/{number}")
+        return event
 
     async def windows(self, version: int) -> list[dict[str, Any]]:
         """Of one version, the oldest first."""
-        told = await self.door.get(f"/deployments/{self.model}/windows", page_size=200)
-        return [window for window in reversed(told["windows"]) if window["version"] == version]
+        event = await self.client.get(f"/deployments/{self.model}/windows", page_size=200)
+        return [window for window in reversed(event["windows"]) if window["version"] == version]
 
     @asynccontextmanager
     async def showing(self, line: Callable[[], Any]) -> AsyncIterator[None]:
@@ -174,7 +174,7 @@ class DemoContext:
         return f"{totals.sent} requests, {totals.failed} failed ({versions}); {totals.feedback_sent} labels sent"
 
     async def _run_progress(self) -> str:
-        runs = (await self.door.get("/runs", model=self.model))["runs"]
+        runs = (await self.client.get("/runs", model=self.model))["runs"]
         latest = max(runs, key=lambda run: run.get("created_at", ""), default=None)
         if latest is None:
             return "waiting for the trainer"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.demo import corpus
-from services.cli.demo.corpus import LABELS, Corpus, Text
-from services.cli.demo.docstrings import human, mask_for, text_of
+from demo import corpus
+from demo.corpus import LABELS, Corpus, Text
+from demo.docstrings import human, mask_for, text_of
 from services.kit.core.duplicates import first_likes, normalised
 
 READS = pytest.mark.slow  # every docstring of the library, and of packages with thousands
@@ -26,7 +26,7 @@ def every(built: Corpus) -> list[Text]:
 
 
 @READS
-def test_it_is_large_enough_for_the_story(built: Corpus) -> None:
+def test_it_is_large_enough_for_the_scenario(built: Corpus) -> None:
     assert Counter(row.split for row in built.data_set) == {"train": 1000, "test": 500, "reference": 500}
     assert 400 <= len(built.quiet) <= 1500
     assert len(built.shifted) >= 500

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.demo.view import Filter, columns
+from demo.view import Filter, columns
 from services.cli.telling import in_words, version_of
 from services.cli.watching import ReceivedEvent
 from services.contracts.events import BY_TOPIC, EVENTS
@@ -66,9 +66,9 @@ def test_a_heartbeat_without_a_change_is_no_news() -> None:
     news = Filter()
     report = {"replica": "a", "versions": [{"version": 1, "state": "loading"}]}
     ready = {"replica": "a", "versions": [{"version": 1, "state": "ready"}]}
-    told = [news.is_news(seen("replica.reported", body)) for body in (report, report, ready)]
+    told = [news.is_change(seen("replica.reported", body)) for body in (report, report, ready)]
     assert told == [True, False, True]
-    assert not news.is_news(seen("inference.logged", {}))
+    assert not news.is_change(seen("inference.logged", {}))
 
 
 def test_the_trace_of_an_event_is_its_header() -> None:

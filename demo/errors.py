@@ -4,10 +4,10 @@ from services.cli.errors import CliError
 
 
 class DemoFailed(CliError):
-    """The story did not go as it should; the message says what happened instead."""
+    """The scenario did not go as it should; the message says what happened instead."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint=hint or "millrace demo --keep leaves it running, to look at", code="story_broke")
+        super().__init__(message, hint=hint or "make demo KEEP=1 leaves it running, to look at", code="demo_failed")
 
 
 class NotInTime(DemoFailed):

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from services.cli.demo.errors import NotInTime
+from demo.errors import NotInTime
 from services.cli.watching import ReceivedEvent, Watcher
 
 POLL_SECONDS: Final = 0.2
@@ -16,14 +16,14 @@ Matches = Callable[[ReceivedEvent], bool]
 class EventLog:
     """Events in the order they were read. `mark` and `wait` live on the event loop."""
 
-    def __init__(self, told: Callable[[ReceivedEvent], None]) -> None:
+    def __init__(self, event: Callable[[ReceivedEvent], None]) -> None:
         self.events: list[ReceivedEvent] = []
-        self._told = told
+        self._events = event
         self._more = asyncio.Event()
 
     def add(self, event: ReceivedEvent) -> None:
         self.events.append(event)
-        self._told(event)
+        self._events(event)
         self._more.set()
 
     def mark(self) -> int:
@@ -34,15 +34,15 @@ class EventLog:
         return next((event for event in self.events[since:] if matches(event)), None)
 
     async def wait(self, matches: Matches, what: str, limit_seconds: float, since: int = 0) -> ReceivedEvent:
-        """The first event that matches, told already or still to come. Raises NotInTime, naming `what`."""
+        """The first event that matches, come already or still to come. Raises NotInTime, naming `what`."""
         try:
             async with asyncio.timeout(limit_seconds):
-                while (found := self.first(matches, since)) is None:
+                while (event := self.first(matches, since)) is None:
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError:
             raise NotInTime(what, limit_seconds) from None
-        return found
+        return event
 
 
 class Recorder:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.cli.demo import steps
-from services.cli.demo.context import DemoContext
-from services.cli.demo.corpus import Corpus, Text
-from services.cli.demo.errors import DemoFailed
-from services.cli.demo.log import EventLog
-from services.cli.demo.steps import Trained
-from services.cli.demo.traffic import Mix, Reply, Traffic
+from demo import steps
+from demo.context import DemoContext
+from demo.corpus import Corpus, Text
+from demo.errors import DemoFailed
+from demo.log import EventLog
+from demo.steps import Trained
+from demo.traffic import Mix, Reply, Traffic
 from services.cli.watching import ReceivedEvent
 from services.kit.core.ids import SeededIds
 from tests.clocks import START, SkippingClock
@@ -34,13 +34,13 @@ class Fleet:
         self.answers: dict[str, Any] = {}
         self.posted: list[tuple[str, Mapping[str, Any]]] = []
         self.labels: dict[str, str] = {}
-        self._asked = 0
+        self._requests = 0
 
     async def classify(self, text: str) -> Reply:
-        self._asked += 1
+        self._requests += 1
         await asyncio.sleep(0)
         label = self.labels[text] if self.right[self.serving] else "wrong"
-        return Reply(f"request-{self._asked}", self.serving, label)
+        return Reply(f"request-{self._requests}", self.serving, label)
 
     async def feedback(self, request: str, label: str) -> None:
         await asyncio.sleep(0)
@@ -50,7 +50,7 @@ class Fleet:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         self.posted.append((path, body))
-        self._play(path)
+        self._run(path)
         return {}
 
     def publish(
@@ -64,9 +64,9 @@ class Fleet:
         trace: Mapping[str, str],
     ) -> None:
         self.posted.append((topic, body))
-        self._play(key)
+        self._run(key)
 
-    def _play(self, cue: str) -> None:
+    def _run(self, cue: str) -> None:
         for event in self.script.get(cue, []):
             self.log.add(event)
 
@@ -77,11 +77,11 @@ class Silent:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def chapter(self, number: int, title: str) -> None: ...
+    def section(self, number: int, title: str) -> None: ...
 
     def event(self, event: ReceivedEvent) -> None: ...
 
-    def note(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self.notes.append(text)
 
     def progress(self, text: str) -> None: ...
@@ -136,7 +136,7 @@ def demo(fleet: Fleet, tmp_path: Path) -> DemoContext:
         ids=SeededIds(1),
         log=fleet.log,
         view=Silent(),
-        door=fleet,
+        client=fleet,
         producer=fleet,
         traffic=Traffic(fleet, Mix.of(corpus.quiet, corpus.shifted, 1), clock),
     )
@@ -146,16 +146,16 @@ async def test_a_published_data_set_becomes_a_judged_version(demo: DemoContext, 
     name = f"{MODEL}-first"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-1", "parent": None}, after=30)
     fleet.script[name] = [trained, *judged_version("run-1", 1, "version_passed")]
-    told = await steps.train_first(demo)
-    assert (told.number, told.passed) == (1, True)
-    assert told.seconds == 30
+    first = await steps.train_first(demo)
+    assert (first.number, first.passed) == (1, True)
+    assert first.seconds == 30
     (topic, body) = fleet.posted[0]
     assert topic == "dataset.ready"
     assert rows_of(body["uri"]) == 30
     assert [step.name for step in demo.steps] == ["train version 1"]
 
 
-async def test_a_failed_training_ends_the_story_with_its_reason(demo: DemoContext, fleet: Fleet) -> None:
+async def test_a_failed_training_ends_the_scenario_with_its_reason(demo: DemoContext, fleet: Fleet) -> None:
     failed = {"model": MODEL, "stage": "prepare", "reason": "there is one class", "retryable": False}
     fleet.script[f"{MODEL}-first"] = [event("training.failed", failed)]
     with pytest.raises(DemoFailed, match="there is one class"):
@@ -173,22 +173,22 @@ async def test_recovery_is_measured_on_held_out_texts_before_and_after(demo: Dem
     async def retrain() -> None:
         while demo.traffic.totals.sent < 80:  # the measurement before
             await demo.clock.sleep(0.01)
-        for told in (trained, *judged_version("run-2", 2, "version_passed")):
-            fleet.log.add(told)
+        for event in (trained, *judged_version("run-2", 2, "version_passed")):
+            fleet.log.add(event)
         fleet.serving = 2
         fleet.log.add(fact("rollout_promoted", after=12, version=2))
 
     retraining = asyncio.create_task(retrain())
-    told, recovery = await steps.recover(demo, 1, drifted)
+    second, recovery = await steps.recover(demo, 1, drifted)
     await retraining
-    assert told.number == 2
+    assert second.number == 2
     assert (recovery.accuracy_before, recovery.accuracy_after) == (0.0, 1.0)
     assert recovery.rows == 40
     assert recovery.mcnemar_p < 1e-9
     assert recovery.seconds == 12
 
 
-async def test_a_spoiled_version_that_passes_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
+async def test_a_spoiled_version_that_passes_fails_the_scenario(demo: DemoContext, fleet: Fleet) -> None:
     name = f"{MODEL}-spoiled"
     trained = event("model.trained", {"model": MODEL, "dataset": name, "run": "run-3", "parent": None})
     fleet.script[name] = [trained, *judged_version("run-3", 3, "version_passed")]
@@ -216,6 +216,6 @@ async def test_a_forced_version_is_seen_to_be_rolled_back_on_its_evidence(demo: 
     assert rollback.requests_failed == 0
 
 
-async def test_a_forced_version_that_stays_breaks_the_story(demo: DemoContext, fleet: Fleet) -> None:
+async def test_a_forced_version_that_stays_fails_the_scenario(demo: DemoContext, fleet: Fleet) -> None:
     with pytest.raises(DemoFailed, match="was not rolled back"):
         await steps.force_bad(demo, forced(fleet, "rollout_promoted"))

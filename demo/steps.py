@@ -1,4 +1,4 @@
-"""The story's chapters, one function each. They only do what any user could: publish, ask, read, move rollouts."""
+"""The scenario's sections, one function each. They only do what any user could: publish, ask, read, move rollouts."""
 
 import random
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from services.cli.demo.context import DemoContext
-from services.cli.demo.corpus import Text, spoiled
-from services.cli.demo.doors import ask_over_grpc
-from services.cli.demo.errors import DemoFailed, NotInTime
-from services.cli.demo.statistics import mcnemar, wilson
-from services.cli.demo.summary import Client, Drift, Interval, Recovery, Rollback
-from services.cli.demo.traffic import Answered
+from demo.clients import classify_over_grpc
+from demo.context import DemoContext
+from demo.corpus import Text, spoiled
+from demo.errors import DemoFailed, NotInTime
+from demo.statistics import mcnemar, wilson
+from demo.summary import Client, Drift, Interval, Recovery, Rollback
+from demo.traffic import Answered
 from services.cli.watching import ReceivedEvent
 
 TRAINING_SECONDS: Final = 900.0
@@ -52,7 +52,7 @@ class Trained:
 async def train_first(demo: DemoContext) -> Trained:
     """A data set is published on Kafka; the trainer makes version 1 of it."""
     sizes = [sum(text.split == split for text in demo.corpus.data_set) for split in ("train", "test", "reference")]
-    demo.view.note(
+    demo.view.warn(
         f"{len(demo.corpus.data_set)} docstrings of Python's library in six classes: {sizes[0]} to train on, "
         f"{sizes[1]} to test, {sizes[2]} as reference"
     )
@@ -63,13 +63,13 @@ async def train_first(demo: DemoContext) -> Trained:
 async def _train(demo: DemoContext, data_set: str, rows: tuple[Text, ...]) -> Trained:
     since, published = demo.log.mark(), demo.clock.now()
     demo.publish_data_set(data_set, rows)
-    told = await demo.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
-    return await _judged(demo, told, since, published)
+    event = await demo.trained(lambda event: event.body["dataset"] == data_set, since, TRAINING_SECONDS)
+    return await _judged(demo, event, since, published)
 
 
-async def _judged(demo: DemoContext, told: ReceivedEvent, since: int, asked: datetime) -> Trained:
+async def _judged(demo: DemoContext, event: ReceivedEvent, since: int, requests: datetime) -> Trained:
     """Waits for what the registry's gate says of the run's version."""
-    run = told.body["run"]
+    run = event.body["run"]
     _, registered = await demo.fact_where(
         lambda kind, payload: kind == "version_registered" and payload["trained"]["run"] == run,
         "the registry to give the run a version",
@@ -84,9 +84,9 @@ async def _judged(demo: DemoContext, told: ReceivedEvent, since: int, asked: dat
         since,
     )
     for check in payload["gate"]["checks"]:
-        demo.view.note(f"{'passed ' if check['passed'] else 'REFUSED'} {check['name']}: {check['detail']}")
-    seconds = (told.time - asked).total_seconds()
-    return Trained(number, verdict.body["kind"] == "version_passed", seconds, told)
+        demo.view.warn(f"{'passed ' if check['passed'] else 'REFUSED'} {check['name']}: {check['detail']}")
+    seconds = (event.time - requests).total_seconds()
+    return Trained(number, verdict.body["kind"] == "version_passed", seconds, event)
 
 
 # --- 2. serve ----------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ async def serve_first(demo: DemoContext, trained: Trained) -> list[Client]:
     with demo.step(f"roll out version {trained.number}"):
         await demo.fact("rollout_promoted", "version 1 to be rolled out", MOVE_SECONDS, version=trained.number)
     with demo.step("ask over REST and gRPC"):
-        return [await _ask_rest(demo), await _ask_grpc(demo)]
+        return [await _classify_by_rest(demo), await _classify_by_grpc(demo)]
 
 
 def _test_texts(demo: DemoContext) -> list[Text]:
@@ -108,26 +108,28 @@ def _test_texts(demo: DemoContext) -> list[Text]:
     return sorted(tests[: CLIENT_TEXTS * 4], key=lambda text: text.label)[::4]
 
 
-async def _ask_rest(demo: DemoContext) -> Client:
-    answers = [await demo.traffic.ask(text, feedback=False) for text in _test_texts(demo)]
+async def _classify_by_rest(demo: DemoContext) -> Client:
+    answers = [await demo.traffic.classify(text, feedback=False) for text in _test_texts(demo)]
     for answer in [one for one in answers if one is not None][::8]:
         mark = "right" if answer.right else f"wrong, it is {answer.text.label}"
-        demo.view.note(f"“{answer.text.text[:64]}…” → {answer.label} ({mark})")
+        demo.view.warn(f"“{answer.text.text[:64]}…” → {answer.label} ({mark})")
     return _client(demo, "REST", sum(answer is not None and answer.right for answer in answers), len(answers))
 
 
-async def _ask_grpc(demo: DemoContext) -> Client:
+async def _classify_by_grpc(demo: DemoContext) -> Client:
     texts = _test_texts(demo)
-    version, labels = await ask_over_grpc(demo.endpoints["grpc"], demo.key, demo.model, [text.text for text in texts])
+    version, labels = await classify_over_grpc(
+        demo.endpoints["grpc"], demo.key, demo.model, [text.text for text in texts]
+    )
     right = sum(label == text.label for label, text in zip(labels, texts, strict=True))
     return _client(demo, f"gRPC (v{version})", right, len(texts))
 
 
-def _client(demo: DemoContext, door: str, right: int, asked: int) -> Client:
-    demo.view.note(f"a client over {door}: {right} of {asked} test texts answered rightly")
-    if right * 2 < asked:
-        raise DemoFailed(f"only {right} of {asked} answers over {door} were right")
-    return Client(door=door, asked=asked, right=right)
+def _client(demo: DemoContext, client: str, right: int, requests: int) -> Client:
+    demo.view.warn(f"a client over {client}: {right} of {requests} test texts answered rightly")
+    if right * 2 < requests:
+        raise DemoFailed(f"only {right} of {requests} answers over {client} were right")
+    return Client(client=client, requests=requests, right=right)
 
 
 # --- 3. drift and recovery ---------------------------------------------------------------------
@@ -143,7 +145,7 @@ async def stay_quiet(demo: DemoContext, version: int) -> int:
             windows = await _windows(demo, version, QUIET_WINDOWS)
         demo.traffic.rate = 0
     for window in windows:
-        demo.view.note(
+        demo.view.warn(
             f"window {window['number']}: {window['rows']} texts, p={window['p_value']:.3f}, {window['verdict']}"
         )
     if demo.log.first(lambda event: event.topic == "drift.detected" and event.key == demo.model):
@@ -151,19 +153,19 @@ async def stay_quiet(demo: DemoContext, version: int) -> int:
     return sum(window["verdict"] == "quiet" for window in windows)
 
 
-async def _windows(demo: DemoContext, version: int, wanted: int) -> list[dict[str, Any]]:
+async def _windows(demo: DemoContext, version: int, matching: int) -> list[dict[str, Any]]:
     deadline = demo.clock.monotonic() + DRIFT_SECONDS
     while demo.clock.monotonic() < deadline:
         windows = await demo.windows(version)
-        if len(windows) >= wanted:
+        if len(windows) >= matching:
             return windows
         await demo.clock.sleep(0.3)
-    raise NotInTime(f"{wanted} windows of version {version}", DRIFT_SECONDS)
+    raise NotInTime(f"{matching} windows of version {version}", DRIFT_SECONDS)
 
 
 async def drift(demo: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
     """The mix shifts, and every answer gets its right label. What the monitor told, and when."""
-    demo.view.note(
+    demo.view.warn(
         f"now {SHIFTED_SHARE:.0%} of the texts come from installed packages: the same six subjects in other words. "
         "These packages were chosen because version 1 is weak on them"
     )
@@ -173,27 +175,27 @@ async def drift(demo: DemoContext, version: int) -> tuple[Drift, ReceivedEvent]:
     with demo.step("shifted traffic until drift.detected"):
         demo.traffic.rate = BUSY_RATE
         async with demo.showing(demo.traffic_line):
-            told = await demo.log.wait(
+            event = await demo.log.wait(
                 lambda event: event.topic == "drift.detected" and event.body["version"] == version,
                 "drift.detected",
                 DRIFT_SECONDS,
                 since,
             )
         after = demo.traffic.totals.sent - before
-    body = told.body
-    found = Drift(
+    body = event.body
+    matches = Drift(
         test=body["test"],
         p_value=body["p_value"],
         statistic=body["statistic"],
         consecutive_windows=body["consecutive"],
         shifted_share=SHIFTED_SHARE,
         detected_after_requests=after,
-        detection_seconds=(told.time - began).total_seconds(),
+        detection_seconds=(event.time - began).total_seconds(),
     )
-    demo.view.note(
-        f"noticed after {found.detected_after_requests} requests and {found.detection_seconds:.1f} s of the new mix"
+    demo.view.warn(
+        f"noticed after {matches.detected_after_requests} requests and {matches.detection_seconds:.1f} s of the new mix"
     )
-    return found, told
+    return matches, event
 
 
 async def recover(demo: DemoContext, version: int, drifted: ReceivedEvent) -> tuple[Trained, Recovery]:
@@ -206,8 +208,8 @@ async def recover(demo: DemoContext, version: int, drifted: ReceivedEvent) -> tu
     demo.traffic.rate = BACKGROUND_RATE
     demo.traffic.labelled = 0.0
     with demo.step("retrain with labelled feedback"):
-        told = await demo.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
-        trained = await _judged(demo, told, queued, drifted.time)
+        event = await demo.trained(lambda event: event.body["parent"] == version, queued, TRAINING_SECONDS)
+        trained = await _judged(demo, event, queued, drifted.time)
     if not trained.passed:
         raise DemoFailed(f"the gate refused version {trained.number}, which should have been better")
     demo.traffic.labelled = 1.0
@@ -226,10 +228,10 @@ async def _enough_labels(demo: DemoContext, version: int) -> None:
     demo.traffic.rate = CANARY_RATE
     deadline = demo.clock.monotonic() + LABELS_SECONDS
     while demo.clock.monotonic() < deadline:
-        runs = (await demo.door.get("/runs", model=demo.model))["runs"]
-        found = next((run for run in runs if run["cause"] == f"drift of version {version}"), None)
-        if found is not None:
-            demo.view.note(f"{found['run']} is queued: enough of the new texts have labels")
+        runs = (await demo.client.get("/runs", model=demo.model))["runs"]
+        matches = next((run for run in runs if run["cause"] == f"drift of version {version}"), None)
+        if matches is not None:
+            demo.view.warn(f"{matches['run']} is queued: enough of the new texts have labels")
             return
         demo.view.progress(await demo.traffic_line())
         await demo.clock.sleep(0.3)
@@ -254,13 +256,13 @@ async def _measure(demo: DemoContext, held_out: Sequence[Text], version: int) ->
     """Held-out texts of the new mix among as many of the old, without a label. Only this version's answers count."""
     dice = random.Random(0)
     quiet = [demo.traffic.mix.quiet[index % len(demo.traffic.mix.quiet)] for index in range(len(held_out))]
-    asked = [*held_out, *quiet]
-    dice.shuffle(asked)
-    wanted = set(held_out)
+    requests = [*held_out, *quiet]
+    dice.shuffle(requests)
+    matching = set(held_out)
     demo.traffic.rate = 0
     with demo.step(f"measure version {version} on held-out texts"):
-        answers = await demo.traffic.ask_all(asked)
-    return [answer for answer in answers if answer.text in wanted and answer.version == version]
+        answers = await demo.traffic.classify_all(requests)
+    return [answer for answer in answers if answer.text in matching and answer.version == version]
 
 
 def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Answered], seconds: float) -> Recovery:
@@ -270,7 +272,7 @@ def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Ans
     lost, won = sum(was[text] and not now[text] for text in both), sum(now[text] and not was[text] for text in both)
     low_before, high_before = wilson(sum(was.values()), len(was))
     low_after, high_after = wilson(sum(now.values()), len(now))
-    found = Recovery(
+    matches = Recovery(
         seconds=seconds,
         rows=len(now),
         accuracy_before=sum(was.values()) / max(1, len(was)),
@@ -279,13 +281,13 @@ def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Ans
         ci95=Interval(low=low_after, high=high_after),
         mcnemar_p=mcnemar(lost, won),
     )
-    demo.view.note(
-        f"accuracy on {found.rows} texts from other modules of those packages, never labelled for it: "
-        f"{found.accuracy_before:.3f} ({low_before:.3f}..{high_before:.3f}) before, "
-        f"{found.accuracy_after:.3f} ({low_after:.3f}..{high_after:.3f}) after; McNemar p={found.mcnemar_p:.1e}"
+    demo.view.warn(
+        f"accuracy on {matches.rows} texts from other modules of those packages, never labelled for it: "
+        f"{matches.accuracy_before:.3f} ({low_before:.3f}..{high_before:.3f}) before, "
+        f"{matches.accuracy_after:.3f} ({low_after:.3f}..{high_after:.3f}) after; McNemar p={matches.mcnemar_p:.1e}"
     )
-    demo.view.note(f"recovered {found.seconds:.1f} s after the drift was noticed")
-    return found
+    demo.view.warn(f"recovered {matches.seconds:.1f} s after the drift was noticed")
+    return matches
 
 
 # --- 4. a bad version --------------------------------------------------------------------------
@@ -293,13 +295,13 @@ def _recovery(demo: DemoContext, before: Sequence[Answered], after: Sequence[Ans
 
 async def refuse_bad(demo: DemoContext) -> Trained:
     """A data set with spoiled labels is published; the gate must refuse what comes of it."""
-    whole = demo.corpus.data_set
+    complete = demo.corpus.data_set
     honest = tuple(
-        row for split, most in SPOILED_ROWS.items() for row in [one for one in whole if one.split == split][:most]
+        row for split, most in SPOILED_ROWS.items() for row in [one for one in complete if one.split == split][:most]
     )
     rows = spoiled(honest, SPOILED_SHARE)
     changed = sum(one.label != other.label for one, other in zip(rows, honest, strict=True))
-    demo.view.note(
+    demo.view.warn(
         f"{len(rows)} rows of the same data set, the labels of {SPOILED_SHARE:.0%} of the "
         f"{SPOILED_ROWS['train']} training rows shuffled ({changed} changed)"
     )
@@ -309,7 +311,7 @@ async def refuse_bad(demo: DemoContext) -> Trained:
         trained = await _train(demo, f"{demo.model}-spoiled", rows)
     if trained.passed:
         raise DemoFailed(f"the gate passed version {trained.number}, although its labels were spoiled")
-    demo.view.note(f"the gate refused version {trained.number}: nothing was rolled out")
+    demo.view.warn(f"the gate refused version {trained.number}: nothing was rolled out")
     return trained
 
 
@@ -320,7 +322,7 @@ async def force_bad(demo: DemoContext, bad: Trained) -> Rollback:
     since, failed = demo.log.mark(), demo.traffic.totals.failed
     with demo.step(f"force version {bad.number} into a canary"):
         body = {"version": str(bad.number), "skip_gate": True, "reason": "the demo forces a refused version"}
-        await demo.door.post(f"/deployments/{demo.model}/rollouts", body)
+        await demo.client.post(f"/deployments/{demo.model}/rollouts", body)
         loaded, _ = await demo.fact(
             "rollout_loaded", "the bad version to load", MOVE_SECONDS, since, version=bad.number
         )
@@ -342,7 +344,7 @@ def _rollback(
     demo: DemoContext, bad: Trained, loaded: ReceivedEvent, ended: ReceivedEvent, verdict: ReceivedEvent, failed: int
 ) -> Rollback:
     last = demo.traffic.totals.last_at.get(bad.number)
-    found = Rollback(
+    matches = Rollback(
         version=bad.number,
         gate_refused=not bad.passed,
         verdict=verdict.body["verdict"],
@@ -354,8 +356,8 @@ def _rollback(
         requests_answered_by_it=demo.traffic.totals.by_version[bad.number],
         requests_failed=failed,
     )
-    demo.view.note(
-        f"rolled back {found.seconds:.1f} s after its first traffic, on {found.requests} requests; its last answer "
-        f"came {found.last_request_on_bad_version_after_seconds:.2f} s after the verdict; {failed} requests failed"
+    demo.view.warn(
+        f"rolled back {matches.seconds:.1f} s after its first traffic, on {matches.requests} requests; its last answer "
+        f"came {matches.last_request_on_bad_version_after_seconds:.2f} s after the verdict; {failed} requests failed"
     )
-    return found
+    return matches

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import httpx
 
-from services.cli.demo.errors import DemoFailed
-from services.cli.demo.traffic import IN_FLIGHT, Reply
+from demo.errors import DemoFailed
+from demo.traffic import IN_FLIGHT, Reply
 from services.cli.rest import BASE, refused
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -16,7 +16,7 @@ SEND_SECONDS: Final = 15.0
 SOURCE: Final = "demo"
 
 
-class RestDoor:
+class RestClient:
     """One deployment, and the control plane around it."""
 
     def __init__(self, url: str, key: str, deployment: str) -> None:
@@ -31,8 +31,8 @@ class RestDoor:
 
     async def classify(self, text: str) -> Reply:
         """Raises CliError or httpx's own errors."""
-        told = await self._send("POST", f"/deployments/{self._deployment}/classify", {"texts": [text]})
-        return Reply(told["request_id"], told["version"], told["predictions"][0]["label"])
+        event = await self._send("POST", f"/deployments/{self._deployment}/classify", {"texts": [text]})
+        return Reply(event["request_id"], event["version"], event["predictions"][0]["label"])
 
     async def feedback(self, request: str, label: str) -> None:
         path = f"/deployments/{self._deployment}/feedback"
@@ -56,7 +56,7 @@ class RestDoor:
         return answer.json()
 
 
-async def ask_over_grpc(address: str, key: str, deployment: str, texts: list[str]) -> tuple[int, list[str]]:
+async def classify_over_grpc(address: str, key: str, deployment: str, texts: list[str]) -> tuple[int, list[str]]:
     """The version that answered, and a label for each text. Raises DemoFailed with the status."""
     import grpc
 

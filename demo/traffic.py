@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from services.cli.demo.corpus import Text
+from demo.corpus import Text
 from services.kit.core.clock import Clock
 
-KEPT_FAILURES: Final = 10
+SHOWN_FAILURES: Final = 10
 IN_FLIGHT: Final = 12
 
 
@@ -25,7 +25,7 @@ class Reply:
     label: str
 
 
-class Door(Protocol):
+class ClassifyClient(Protocol):
     """Where requests go; anything it raises counts as a failed request."""
 
     async def classify(self, text: str) -> Reply: ...
@@ -79,17 +79,17 @@ class Totals:
     failures: list[str] = field(default_factory=list)
 
     def note_failure(self, error: BaseException) -> None:
-        if len(self.failures) < KEPT_FAILURES:
+        if len(self.failures) < SHOWN_FAILURES:
             self.failures.append(f"{type(error).__name__}: {error}")
 
 
 class Traffic:
     """Sends single texts, at most twelve at once, and counts what became of them."""
 
-    def __init__(self, door: Door, mix: Mix, clock: Clock) -> None:
-        self._door = door
+    def __init__(self, client: ClassifyClient, mix: Mix, clock: Clock) -> None:
+        self._client = client
         self._clock = clock
-        self._room = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.mix = mix
         self.totals = Totals()
         self.rate = 0.0
@@ -97,12 +97,12 @@ class Traffic:
         self.labelled = 1.0
         """Share of the flow's answers that get feedback."""
 
-    async def ask(self, text: Text, *, feedback: bool) -> Answered | None:
+    async def classify(self, text: Text, *, feedback: bool) -> Answered | None:
         """None when the request failed; that is counted, and so is failed feedback."""
-        async with self._room:
+        async with self._slots:
             self.totals.sent += 1
             try:
-                reply = await self._door.classify(text.text)
+                reply = await self._client.classify(text.text)
             except Exception as error:  # noqa: BLE001 - whatever a client can meet is a failed request
                 self.totals.failed += 1
                 self.totals.note_failure(error)
@@ -111,13 +111,13 @@ class Traffic:
             self.totals.by_version[reply.version] += 1
             self.totals.last_at[reply.version] = now
             if feedback:
-                await self._tell(reply.request, text.label)
+                await self._show(reply.request, text.label)
             return Answered(text, reply.version, reply.label, now)
 
-    async def ask_all(self, texts: Sequence[Text]) -> list[Answered]:
+    async def classify_all(self, texts: Sequence[Text]) -> list[Answered]:
         """Without feedback; the answers in the order of the texts, failed ones left out."""
-        found = await asyncio.gather(*(self.ask(text, feedback=False) for text in texts))
-        return [answered for answered in found if answered is not None]
+        matches = await asyncio.gather(*(self.classify(text, feedback=False) for text in texts))
+        return [answered for answered in matches if answered is not None]
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
@@ -135,7 +135,7 @@ class Traffic:
             due = self._clock.monotonic()
             while not stop.is_set():
                 now = self._clock.monotonic()
-                if self.rate <= 0 or self._room.locked():
+                if self.rate <= 0 or self._slots.locked():
                     due = now
                     await self._clock.sleep(0.005 if self.rate > 0 else 0.05)
                     continue
@@ -147,12 +147,12 @@ class Traffic:
                 await self._clock.sleep(0)
 
     async def _one(self) -> None:
-        await self.ask(self.mix.draw(), feedback=self.mix.dice.random() < self.labelled)
+        await self.classify(self.mix.draw(), feedback=self.mix.dice.random() < self.labelled)
 
-    async def _tell(self, request: str, label: str) -> None:
+    async def _show(self, request: str, label: str) -> None:
         self.totals.feedback_sent += 1
         try:
-            await self._door.feedback(request, label)
+            await self._client.feedback(request, label)
         except Exception as error:  # noqa: BLE001 - as above
             self.totals.feedback_failed += 1
             self.totals.note_failure(error)

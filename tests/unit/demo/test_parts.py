@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.demo import folder
-from services.cli.demo.corpus import Text
-from services.cli.demo.errors import NotInTime
-from services.cli.demo.log import EventLog
-from services.cli.demo.statistics import mcnemar, wilson
-from services.cli.demo.traffic import Mix, Reply, Traffic
+from demo.corpus import Text
+from demo.errors import NotInTime
+from demo.log import EventLog
+from demo.statistics import mcnemar, wilson
+from demo.traffic import Mix, Reply, Traffic
+from services.cli import data_folder
 from services.cli.home import Home
 from services.cli.watching import ReceivedEvent
 from services.kit.core.clock import Clock, SystemClock, VirtualClock
@@ -23,48 +23,48 @@ def text(name: str, label: str = "data") -> Text:
     return Text(name, label, "module", "stdlib")
 
 
-class FakeDoor:
+class FakeClient:
     """Answers `data` as version 1; texts named `broken` fail."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.labels: list[tuple[str, str]] = []
 
     async def classify(self, text: str) -> Reply:
-        self.asked.append(text)
+        self.requests.append(text)
         await asyncio.sleep(0)
         if text == "broken":
             raise ConnectionError("gone")
-        return Reply(f"request-{len(self.asked)}", 1, "data")
+        return Reply(f"request-{len(self.requests)}", 1, "data")
 
     async def feedback(self, request: str, label: str) -> None:
         self.labels.append((request, label))
 
 
-def traffic(door: FakeDoor, quiet: list[Text], clock: Clock | None = None) -> Traffic:
-    return Traffic(door, Mix.of(quiet, [], seed=1), clock or SystemClock())
+def traffic(client: FakeClient, quiet: list[Text], clock: Clock | None = None) -> Traffic:
+    return Traffic(client, Mix.of(quiet, [], seed=1), clock or SystemClock())
 
 
 async def test_a_failed_request_is_counted_and_named() -> None:
-    asked = traffic(FakeDoor(), [])
-    assert await asked.ask(text("broken"), feedback=True) is None
-    assert (asked.totals.sent, asked.totals.failed, asked.totals.feedback_sent) == (1, 1, 0)
-    assert asked.totals.failures == ["ConnectionError: gone"]
+    requests = traffic(FakeClient(), [])
+    assert await requests.classify(text("broken"), feedback=True) is None
+    assert (requests.totals.sent, requests.totals.failed, requests.totals.feedback_sent) == (1, 1, 0)
+    assert requests.totals.failures == ["ConnectionError: gone"]
 
 
 async def test_an_answer_is_counted_for_its_version_and_its_label_sent() -> None:
-    door = FakeDoor()
-    asked = traffic(door, [])
-    answered = await asked.ask(text("a", "files"), feedback=True)
+    client = FakeClient()
+    requests = traffic(client, [])
+    answered = await requests.classify(text("a", "files"), feedback=True)
     assert answered is not None
     assert not answered.right
-    assert asked.totals.by_version == {1: 1}
-    assert door.labels == [("request-1", "files")]
+    assert requests.totals.by_version == {1: 1}
+    assert client.labels == [("request-1", "files")]
 
 
 async def test_a_flow_sends_at_its_rate_and_ends_with_its_last_answer() -> None:
-    door, clock = FakeDoor(), VirtualClock()
-    flow = traffic(door, [text("a"), text("b")], clock)
+    client, clock = FakeClient(), VirtualClock()
+    flow = traffic(client, [text("a"), text("b")], clock)
     async with flow.flowing():
         flow.rate = 200
         await asyncio.sleep(0)
@@ -77,7 +77,7 @@ async def test_a_flow_sends_at_its_rate_and_ends_with_its_last_answer() -> None:
         ending = asyncio.create_task(clock.advance(1))
     await ending
     assert flow.totals.sent == pytest.approx(0.25 * 200, abs=1)
-    assert flow.totals.sent == sum(flow.totals.by_version.values()) == len(door.labels)
+    assert flow.totals.sent == sum(flow.totals.by_version.values()) == len(client.labels)
 
 
 def test_a_mix_goes_round_its_pools_in_order_and_keeps_its_share() -> None:
@@ -94,7 +94,7 @@ def seen(topic: str) -> ReceivedEvent:
     return ReceivedEvent(topic, "key", datetime(2026, 1, 1, tzinfo=UTC), "test", {}, {}, offset=0, partition=0)
 
 
-async def test_waiting_finds_what_was_told_before_and_what_comes_later() -> None:
+async def test_waiting_finds_what_was_published_before_and_what_comes_later() -> None:
     log = EventLog(lambda _: None)
     log.add(seen("one"))
     assert (await log.wait(lambda event: event.topic == "one", "one", 1)).topic == "one"
@@ -124,13 +124,13 @@ def test_mcnemar_is_the_sign_test_of_the_differing_rows() -> None:
 
 def test_only_what_demos_left_is_cleared_away(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert folder.begin(home)
+    assert data_folder.begin(home)
     (home.data / "registry").mkdir(parents=True)
     home.demo.joinpath("summary.json").write_text(json.dumps({}))
-    assert folder.begin(home)
+    assert data_folder.begin(home)
     assert not home.data.exists()
     assert home.demo.joinpath("summary.json").exists()
     home.data.mkdir()
-    folder.belongs_to_user(home)
-    assert not folder.begin(home)
+    data_folder.belongs_to_user(home)
+    assert not data_folder.begin(home)
     assert home.data.exists()

@@ -1,4 +1,4 @@
-"""What the demo leaves in the data folder, and when it may clear it away."""
+"""What a demo leaves in the data folder, and when the next one may clear it away."""
 
 import shutil
 from typing import Final

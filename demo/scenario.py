@@ -1,4 +1,4 @@
-"""The demo from beginning to end: the data, the services, the chapters, the summary."""
+"""The demo from beginning to end: the data, the services, the sections, the summary."""
 
 import asyncio
 import os
@@ -10,15 +10,16 @@ from typing import Final
 
 from opentelemetry.sdk.trace import TracerProvider
 
-from services.cli.demo import closing, folder, steps
-from services.cli.demo.context import DemoContext
-from services.cli.demo.corpus import Corpus, build
-from services.cli.demo.doors import OutsideProducer, RestDoor
-from services.cli.demo.errors import DemoFailed
-from services.cli.demo.log import EventLog, Recorder
-from services.cli.demo.summary import Summary, Told
-from services.cli.demo.traffic import Mix, Traffic
-from services.cli.demo.view import Filter, View, view_for
+from demo import closing, steps
+from demo.clients import OutsideProducer, RestClient
+from demo.context import DemoContext
+from demo.corpus import Corpus, build
+from demo.errors import DemoFailed
+from demo.log import EventLog, Recorder
+from demo.summary import Summary, TimelineEvent
+from demo.traffic import Mix, Traffic
+from demo.view import Filter, View, view_for
+from services.cli import data_folder
 from services.cli.errors import CliError
 from services.cli.home import Home
 from services.cli.launcher import launch
@@ -54,10 +55,10 @@ SETTINGS: Final = {
 """What the demo sets, unless the environment says otherwise."""
 
 
-async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bool) -> None:
-    """Plays the story and writes its summary. Raises CliError when it does not go as it should."""
+async def run_scenario(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bool) -> None:
+    """Runs the scenario and writes its summary. Raises CliError when it does not go as it should."""
     clock, home = SystemClock(), session.home
-    fresh, started = folder.begin(home), clock.now()
+    fresh, started = data_folder.begin(home), clock.now()
     provider = telemetry.start_tracing("demo", home.traces)
     view = view_for(clock)
     corpus = asyncio.ensure_future(asyncio.to_thread(build, SEED))  # while the services start
@@ -65,12 +66,12 @@ async def play(session: Session, broker: BrokerKind, bootstrap: str, *, keep: bo
     options = launch.LaunchOptions(broker, bootstrap, detach=keep, settings=_settings())
     try:
         async with _running(home, options, view, clock):
-            summary = await _tell(setting)
+            summary = await _run(setting)
             view.close()
             _show(session, summary)
             if keep:
-                folder.belongs_to_user(home)
-                await _show_doors(session, home)
+                data_folder.belongs_to_user(home)
+                await _show_endpoints(session, home)
             else:
                 session.out.next("make demo KEEP=1", "millrace up --detach", f"millrace trace {summary.trace_id}")
     finally:
@@ -83,7 +84,7 @@ def _settings() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _running(home: Home, wanted: launch.LaunchOptions, view: View, clock: Clock) -> AsyncIterator[None]:
+async def _running(home: Home, matching: launch.LaunchOptions, view: View, clock: Clock) -> AsyncIterator[None]:
     """The fleet, up while the block runs; a detached one is left up afterwards, to be looked at."""
     ready: set[str] = set()
 
@@ -91,25 +92,25 @@ async def _running(home: Home, wanted: launch.LaunchOptions, view: View, clock: 
         for part in state.parts:
             if part.state == READY and part.name not in ready:
                 ready.add(part.name)
-                view.note(f"{part.name} is ready{f' ({state.broker})' if part.name == 'broker' else ''}")
+                view.warn(f"{part.name} is ready{f' ({state.broker})' if part.name == 'broker' else ''}")
 
-    view.chapter(0, "five services and a broker start")
+    view.section(0, "five services and a broker start")
     view.progress("starting")
     try:
-        await launch.start(home, wanted, clock, progress)
+        await launch.start(home, matching, clock, progress)
     except launch.LaunchFailed as failed:
         raise CliError(str(failed), hint="millrace doctor", code="start_failed") from failed
     try:
         yield
     finally:
-        if not wanted.detach:
+        if not matching.detach:
             view.progress("stopping")
             await launch.stop(home, clock, lambda _: None)
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What the story is told with."""
+    """What the scenario runs with."""
 
     home: Home
     view: View
@@ -121,18 +122,24 @@ class _Setting:
     spans: TracerProvider
 
 
-async def _tell(setting: _Setting) -> Summary:
-    """The chapters, then the summary, which is written before anything can be wrong with it."""
+async def _run(setting: _Setting) -> Summary:
+    """The sections, then the summary, which is written before anything can be wrong with it."""
     home, view = setting.home, setting.view
-    news = _News(view)
-    async with _stage(setting, EventLog(news)) as demo:
+    changes = _Follower(view)
+    async with _stage(setting, EventLog(changes)) as demo:
         with telemetry.span("demo"):
             trace_id = telemetry.current_trace_id()
-            found = await _chapters(demo)
+            findings = await _sections(demo)
         setting.spans.force_flush()
-        view.chapter(5, "what happened")
+        view.section(5, "what happened")
         summary = await closing.collect(
-            demo, found, news.timeline, home=home, broker=setting.broker, trace_id=trace_id, started=setting.started
+            demo,
+            findings,
+            changes.timeline,
+            home=home,
+            broker=setting.broker,
+            trace_id=trace_id,
+            started=setting.started,
         )
     summary.write(home.demo / "summary.json")
     if summary.traffic.requests_failed:
@@ -154,7 +161,7 @@ async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[DemoContext]
     recorder = Recorder(state.endpoints["kafka"], topics, log)
     url, key = address_and_key(home)
     model = MODEL if setting.fresh else await _free_name(url, key)
-    door = RestDoor(url, key, model)
+    client = RestClient(url, key, model)
     try:
         corpus = await setting.corpus
         yield DemoContext(
@@ -167,56 +174,56 @@ async def _stage(setting: _Setting, log: EventLog) -> AsyncIterator[DemoContext]
             ids=SystemIds(),
             log=log,
             view=setting.view,
-            door=door,
+            client=client,
             producer=OutsideProducer(state.endpoints["kafka"]),
-            traffic=Traffic(door, Mix.of(corpus.quiet, corpus.shifted, SEED), setting.clock),
+            traffic=Traffic(client, Mix.of(corpus.quiet, corpus.shifted, SEED), setting.clock),
         )
     finally:
         recorder.close()
-        await door.close()
+        await client.close()
 
 
 async def _free_name(url: str, key: str) -> str:
     """In a folder that others use too, a model of its own."""
-    door = RestDoor(url, key, MODEL)
+    client = RestClient(url, key, MODEL)
     try:
-        taken = {model["name"] for model in (await door.get("/models", page_size=200))["models"]}
+        taken = {model["name"] for model in (await client.get("/models", page_size=200))["models"]}
     finally:
-        await door.close()
+        await client.close()
     return next(name for number in range(1, 10_000) if (name := f"{MODEL}-{number}") not in taken)
 
 
-async def _chapters(demo: DemoContext) -> closing.Findings:
+async def _sections(demo: DemoContext) -> closing.Findings:
     view = demo.view
-    view.chapter(1, "real text becomes a model")
+    view.section(1, "real text becomes a model")
     first = await steps.train_first(demo)
-    view.chapter(2, "the model is served")
+    view.section(2, "the model is served")
     clients = await steps.serve_first(demo, first)
     async with demo.traffic.flowing():
-        view.chapter(3, "the traffic drifts, and the loop closes")
+        view.section(3, "the traffic drifts, and the loop closes")
         quiet = await steps.stay_quiet(demo, first.number)
         drift, drifted = await steps.drift(demo, first.number)
         second, recovery = await steps.recover(demo, first.number, drifted)
-        view.chapter(4, "a bad version is refused, forced in, and rolled back")
+        view.section(4, "a bad version is refused, forced in, and rolled back")
         bad = await steps.refuse_bad(demo)
         rollback = await steps.force_bad(demo, bad)
     return closing.Findings([first, second, bad], clients, quiet, drift, recovery, rollback)
 
 
-class _News:
+class _Follower:
     """Shows what is news, and keeps it for the timeline."""
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self.timeline: list[Told] = []
+        self.timeline: list[TimelineEvent] = []
         self._filter = Filter()
 
     def __call__(self, event: ReceivedEvent) -> None:
-        if not self._filter.is_news(event):
+        if not self._filter.is_change(event):
             return
         self._view.event(event)
         self.timeline.append(
-            Told(
+            TimelineEvent(
                 time=event.time,
                 topic=event.topic,
                 source=event.source,
@@ -237,20 +244,20 @@ def _show(session: Session, summary: Summary) -> None:
     )
 
 
-async def _show_doors(session: Session, home: Home) -> None:
+async def _show_endpoints(session: Session, home: Home) -> None:
     """The addresses, only once each of them answers."""
     state = launch.running_state(home)
     if state is None:
         raise DemoFailed("the services stopped")
-    told = await launch.describe(home, state)
-    silent = [name for name, part in told["services"].items() if part["health"] != "ready"]
+    event = await launch.describe(home, state)
+    silent = [name for name, part in event["services"].items() if part["health"] != "ready"]
     for name in ("grpc", "kafka"):
         host, _, port = state.endpoints[name].split(",")[0].rpartition(":")
         if not answers(host, int(port)):
             silent.append(name)
     if silent:
         raise DemoFailed(f"these do not answer: {', '.join(silent)}")
-    for name, address in told["endpoints"].items():
+    for name, address in event["endpoints"].items():
         session.out.say(f"{name:<8} {address}")
-    session.out.say(f"API key  {told['api_key_file']}")
+    session.out.say(f"API key  {event['api_key_file']}")
     session.out.next("millrace status", f"millrace infer {MODEL} TEXT", "millrace events tail", "millrace down")

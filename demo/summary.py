@@ -23,7 +23,7 @@ class Step(_Part):
     seconds: float
 
 
-class Told(_Part):
+class TimelineEvent(_Part):
     """One event of the timeline."""
 
     time: datetime
@@ -76,8 +76,8 @@ class Int8(_Part):
 class Client(_Part):
     """What a client got from version 1 through one door."""
 
-    door: str
-    asked: int
+    client: str
+    requests: int
     right: int
 
 
@@ -142,7 +142,7 @@ class Summary(_Part):
     drift: Drift
     recovery: Recovery
     rollback: Rollback
-    timeline: list[Told]
+    timeline: list[TimelineEvent]
     data_folder: str
     logs: str
 

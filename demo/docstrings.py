@@ -40,8 +40,8 @@ def text_of(qualified: str, docstring: str, masked: re.Pattern[str]) -> str | No
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS].rsplit(" ", 1)[0]
     solid = [character for character in text if not character.isspace()]
-    letters = sum(character.isalpha() for character in solid)
-    if len(text) < MIN_CHARACTERS or len(body.split()) < MIN_WORDS or letters <= MIN_LETTERS * len(solid):
+    alphabetic = sum(character.isalpha() for character in solid)
+    if len(text) < MIN_CHARACTERS or len(body.split()) < MIN_WORDS or alphabetic <= MIN_LETTERS * len(solid):
         return None
     return text
 
@@ -97,7 +97,7 @@ def _walk(node: ast.AST, parents: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _clean(docstring: str) -> str:
-    kept: list[str] = []
+    retained: list[str] = []
     for number, line in enumerate(docstring.splitlines()):
         bare = line.strip()
         if number == 0 and _SIGNATURE.match(bare):
@@ -106,6 +106,6 @@ def _clean(docstring: str) -> str:
             continue
         if _CUT.match(line) or ">>>" in line:
             break
-        kept.append(bare)
-    text = _ROLE.sub(r"\1", " ".join(kept))
+        retained.append(bare)
+    text = _ROLE.sub(r"\1", " ".join(retained))
     return " ".join(_MARKUP.sub(" ", _RULE.sub(" ", _URL.sub(" ", text))).split())

@@ -1,14 +1,14 @@
-"""The last chapter: the numbers collected, and shown."""
+"""The last section: the numbers collected, and shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from services.cli.demo.context import DemoContext
-from services.cli.demo.errors import DemoFailed
-from services.cli.demo.steps import Trained
-from services.cli.demo.summary import (
+from demo.context import DemoContext
+from demo.errors import DemoFailed
+from demo.steps import Trained
+from demo.summary import (
     Check,
     Client,
     Drift,
@@ -17,12 +17,12 @@ from services.cli.demo.summary import (
     Recovery,
     Rollback,
     Summary,
-    Told,
+    TimelineEvent,
     Traffic,
     Verdict,
     VersionSummary,
 )
-from services.cli.demo.view import clock_time
+from demo.view import clock_time
 from services.cli.home import Home
 from services.cli.scores import overall
 from services.cli.waterfall import Span, draw, read_spans, waterfall
@@ -34,7 +34,7 @@ FLUSH_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class Findings:
-    """What the chapters returned."""
+    """What the sections returned."""
 
     trained: Sequence[Trained]
     clients: list[Client]
@@ -46,16 +46,16 @@ class Findings:
 
 async def collect(
     demo: DemoContext,
-    found: Findings,
-    timeline: list[Told],
+    matches: Findings,
+    timeline: list[TimelineEvent],
     *,
     home: Home,
     broker: str,
     trace_id: str,
     started: datetime,
 ) -> Summary:
-    """Asks the running system for what the chapters have not measured themselves."""
-    model = await demo.door.get(f"/models/{demo.model}")
+    """Asks the running system for what the sections have not measured themselves."""
+    model = await demo.client.get(f"/models/{demo.model}")
     versions = {version["number"]: version for version in model["versions"]}
     await demo.clock.sleep(FLUSH_SECONDS)  # the services write their spans twice a second
     spans = read_spans(home.traces, trace_id)
@@ -68,14 +68,14 @@ async def collect(
         trace_id=trace_id,
         services_in_trace=services_of(spans),
         spans_in_trace=len(spans),
-        versions=[_version(versions[trained.number], trained) for trained in found.trained],
-        int8=_int8(versions[found.trained[0].number]),
-        clients=found.clients,
+        versions=[_version(versions[trained.number], trained) for trained in matches.trained],
+        int8=_int8(versions[matches.trained[0].number]),
+        clients=matches.clients,
         traffic=_traffic(demo),
-        quiet_windows=found.quiet_windows,
-        drift=found.drift,
-        recovery=found.recovery,
-        rollback=found.rollback,
+        quiet_windows=matches.quiet_windows,
+        drift=matches.drift,
+        recovery=matches.recovery,
+        rollback=matches.rollback,
         timeline=timeline,
         data_folder=str(home.root),
         logs=str(home.logs),
@@ -99,33 +99,33 @@ def services_of(spans: Sequence[Span]) -> list[str]:
     return sorted({span.service.removeprefix(SERVICE_PREFIX) for span in spans} - {"demo"})
 
 
-def _version(told: dict[str, Any], trained: Trained) -> VersionSummary:
-    scores = overall(told)
-    checks = told["gate"]["checks"]
+def _version(event: dict[str, Any], trained: Trained) -> VersionSummary:
+    scores = overall(event)
+    checks = event["gate"]["checks"]
     return VersionSummary(
-        number=told["number"],
-        status=told["status"],
-        run=told["run"],
-        data_set=told["dataset"],
-        parent=told["parent"] or None,
-        precision=told["precision"],
+        number=event["number"],
+        status=event["status"],
+        run=event["run"],
+        data_set=event["dataset"],
+        parent=event["parent"] or None,
+        precision=event["precision"],
         macro_f1=scores["macro_f1"],
         ci95=Interval(**scores["macro_f1_ci95"]),
         accuracy=scores["accuracy"],
-        tfidf_macro_f1=told["tfidf_macro_f1"],
+        tfidf_macro_f1=event["tfidf_macro_f1"],
         test_rows=scores["rows"],
         gate=Verdict(
-            passed=told["gate"]["passed"],
+            passed=event["gate"]["passed"],
             checks=[Check(name=one["name"], passed=one["passed"], detail=one["detail"]) for one in checks],
         ),
         training_seconds=trained.seconds,
     )
 
 
-def _int8(told: dict[str, Any]) -> Int8:
-    variants = {one["precision"]: one for one in told["variants"]}
+def _int8(event: dict[str, Any]) -> Int8:
+    variants = {one["precision"]: one for one in event["variants"]}
     if not {"int8", "fp32"} <= variants.keys():
-        raise DemoFailed(f"version {told['number']} has no int8 variant to tell of")
+        raise DemoFailed(f"version {event['number']} has no int8 variant to tell of")
     small, full = variants["int8"], variants["fp32"]
     return Int8(
         macro_f1=small["macro_f1"],
@@ -138,7 +138,7 @@ def _int8(told: dict[str, Any]) -> Int8:
 
 
 def closing_lines(summary: Summary, home: Home, width: int) -> list[str]:
-    """The end of the story, for people."""
+    """The end of the scenario, for people."""
     return [
         *_timeline(summary),
         "",

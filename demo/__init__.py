@@ -1,0 +1,1 @@
+"""The demonstration: real text, real services, the whole loop from one command."""

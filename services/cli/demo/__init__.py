@@ -1,1 +1,0 @@
-"""The demonstration: real text, real services, the whole story from one command."""
