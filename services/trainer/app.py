@@ -18,8 +18,8 @@ from services.kit.service import Service
 from services.kit.storage.uploads import UploadStore
 from services.trainer.domain.datasets import RetrainingPolicy
 from services.trainer.domain.spec import DEFAULT_BASE_MODEL, ExecutionPolicy, Limits, OnShutdown, RunPolicy
-from services.trainer.handlers import executions, running
-from services.trainer.inbound import events, rpc
+from services.trainer.handlers import attempts, executions
+from services.trainer.inbound import events, grpc
 from services.trainer.outbound.executor import CHILD, LocalExecutor, LocalPolicy
 from services.trainer.outbound.inputs import StoredInputs
 from services.trainer.outbound.registry import RegistryChampions
@@ -52,15 +52,15 @@ def build(settings: TrainerSettings, adapters: Adapters = NOTHING_REPLACED) -> S
         return TrainerTx(session, clock=service.clock, ids=service.ids, source="millrace/trainer")
 
     async def work(job: Job) -> None:
-        await running.work_run(job, service.ports)
+        await attempts.work_run(job, service.ports)
 
     store = SqlStore(database, begin)
     service.ports = ports = _ports(settings, service, adapters, store)
-    rpc.serve(service.grpc(), ports)
+    grpc.serve(service.grpc(), ports)
     service.subscribes(partial(events.subscribe, ports=ports))
     service.consumes_batches(events.batches(ports))
     service.timers(store, events.timer_handlers(ports))
-    service.works("worker", store, work, kind=running.RUN_JOB, lease_seconds=settings.lease_seconds)
+    service.works("worker", store, work, kind=attempts.RUN_JOB, lease_seconds=settings.lease_seconds)
     service.runs("orphans", executions.OrphanWatch(ports, settings.orphan_seconds).run)
     service.http()
     return service
@@ -79,7 +79,7 @@ def _ports(settings: TrainerSettings, service: Service[Ports], adapters: Adapter
         lease_seconds=settings.lease_seconds,
         training=_training(settings),
         execution=_execution(settings),
-        kept_examples=settings.kept_examples,
+        examples_limit=settings.examples_limit,
         code_version=telemetry.VERSION,
     )
 
@@ -107,7 +107,7 @@ def local_executor(settings: TrainerSettings, clock: Clock) -> LocalExecutor:
     policy = LocalPolicy(
         threads=settings.run_threads(),
         stop_seconds=settings.stop_seconds,
-        runs_kept=settings.runs_kept,
+        run_folder_limit=settings.run_folder_limit,
         traces_folder=settings.traces_folder,
         keys_folder=settings.keys_folder,
         command=shlex.split(settings.child_command) or CHILD,
@@ -130,7 +130,7 @@ def retraining_of(settings: TrainerSettings) -> RetrainingPolicy:
         minimum_examples=settings.minimum_feedback,
         most_examples=settings.most_feedback,
         poll_seconds=settings.feedback_poll_seconds,
-        patience_seconds=settings.feedback_patience_hours * 3600,
+        wait_seconds=settings.feedback_wait_hours * 3600,
     )
 
 

@@ -24,7 +24,7 @@ from services.kit.core.tabular import UnusableData
 
 
 class ContentChanged(UnusableData):
-    """The file is not the one that was announced: its SHA-256 is {found}, not {announced}."""
+    """The file is not the one that was announced: its SHA-256 is {actual}, not {announced}."""
 
     field = "content_hash"
     hint = "announce the file as it is now; an uploaded one stays as it is"
@@ -49,7 +49,7 @@ class TooManyLabels(UnusableData):
 
 
 class TooFewRows(UnusableData):
-    """{what} has {found} usable rows; at least {needed} are needed."""
+    """{what} has {actual} usable rows; at least {needed} are needed."""
 
     hint = "duplicates and contradictory rows do not count"
 

@@ -76,17 +76,17 @@ class Tx(UnitOfWork, Protocol):
         """Keeps the run as it stands and appends the facts to the history."""
         ...
 
-    async def runs(self, tenant: str, wanted: RunFilter, *, before: str, limit: int) -> list[Run]:
+    async def runs(self, tenant: str, run_filter: RunFilter, *, before: str, limit: int) -> list[Run]:
         """The newest first, from the one before `before` on."""
         ...
 
-    async def keep_texts(
+    async def save_texts(
         self, tenant: str, deployment: str, model: str, texts: Sequence[SeenText], *, most: int
     ) -> None:
         """Remembers what was asked, at most `most` texts a deployment. The same item twice is kept once."""
         ...
 
-    async def keep_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
+    async def save_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
         """Remembers of each item the label that was given last; at most `most` a deployment."""
         ...
 
@@ -192,5 +192,5 @@ class Ports:
     lease_seconds: float = 10.0
     training: RunPolicy = RunPolicy()
     execution: ExecutionPolicy = ExecutionPolicy()
-    kept_examples: int = 20_000
+    examples_limit: int = 20_000
     code_version: str = "unknown"

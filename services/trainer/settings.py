@@ -64,13 +64,13 @@ class TrainerSettings(ServiceSettings):
     retry_seconds: float = Field(
         default=2.0, ge=0, description="before the second attempt; twice that before the third"
     )
-    runs_kept: int = Field(default=20, ge=1, description="folders of ended runs")
+    run_folder_limit: int = Field(default=20, ge=1, description="folders of ended runs")
 
     minimum_feedback: int = Field(default=300, ge=20, description="labelled texts of the new kind that answer a drift")
     most_feedback: int = Field(default=5_000, ge=20, description="the latest ones that a run learns from")
     feedback_poll_seconds: float = Field(default=1.0, gt=0)
-    feedback_patience_hours: float = Field(default=24.0 * 7, gt=0, description="a drift is left unanswered after it")
-    kept_examples: int = Field(default=20_000, ge=100, description="texts kept of a deployment's traffic")
+    feedback_wait_hours: float = Field(default=24.0 * 7, gt=0, description="a drift is left unanswered after it")
+    examples_limit: int = Field(default=20_000, ge=100, description="texts kept of a deployment's traffic")
 
     def roots(self) -> tuple[Path, ...]:
         """Resolved, so that a link cannot lead out of them."""

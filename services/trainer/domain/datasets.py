@@ -122,7 +122,7 @@ class RetrainingPolicy:
     most_examples: int
     """The latest this many are learned from."""
     poll_seconds: float
-    patience_seconds: float
+    wait_seconds: float
     """How long labels are waited for before the drift is left unanswered."""
 
 

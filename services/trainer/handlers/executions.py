@@ -106,8 +106,8 @@ class OrphanWatch:
         while True:
             try:
                 await end_orphans(self._ports)
-            except MillraceError as refusal:
-                logger.warning("executions that nobody drives are looked for later: %s", refusal)
+            except MillraceError as error:
+                logger.warning("executions that nobody drives are looked for later: %s", error)
             await self._ports.clock.sleep(self._every_seconds)
 
 

@@ -17,7 +17,7 @@ OURS: Final = frozenset({Source.MIRROR, Source.PROBE})
 """Requests that no client sent."""
 
 
-async def keep_texts(batch: Sequence[Envelope[InferenceLogged]], ports: Ports) -> None:
+async def on_inference_logged(batch: Sequence[Envelope[InferenceLogged]], ports: Ports) -> None:
     """Keeps the texts that clients had classified; safe to repeat."""
     texts: defaultdict[tuple[str, str, str], list[SeenText]] = defaultdict(list)
     for envelope in batch:
@@ -32,10 +32,10 @@ async def keep_texts(batch: Sequence[Envelope[InferenceLogged]], ports: Ports) -
     async with ports.store.transaction() as tx:
         for (tenant, deployment, model), seen in texts.items():
             if seen:
-                await tx.keep_texts(tenant, deployment, model, seen, most=ports.kept_examples)
+                await tx.save_texts(tenant, deployment, model, seen, most=ports.examples_limit)
 
 
-async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
+async def on_feedback_received(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports) -> None:
     """Keeps the labels that people gave, of each item the one that was given last; one taken before changes nothing."""
     labels: defaultdict[tuple[str, str], list[GivenLabel]] = defaultdict(list)
     now = ports.clock.now()
@@ -47,5 +47,5 @@ async def keep_labels(batch: Sequence[Envelope[FeedbackReceived]], ports: Ports)
                 continue
             given = GivenLabel(item_key(event.request, event.item), label, min(event.given_at or envelope.time, now))
             labels[envelope.tenant, event.deployment].append(given)
-        for (tenant, deployment), found in labels.items():
-            await tx.keep_labels(tenant, deployment, found, most=ports.kept_examples)
+        for (tenant, deployment), matches in labels.items():
+            await tx.save_labels(tenant, deployment, matches, most=ports.examples_limit)

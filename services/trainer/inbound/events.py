@@ -8,7 +8,7 @@ from services.contracts.events import DatasetReady, DriftDetected, FeedbackRecei
 from services.kit.jobs.timers import Handle
 from services.kit.messaging.batch_consumer import BatchHandler
 from services.kit.messaging.envelope import Envelope
-from services.trainer.handlers import asking, executions, traffic
+from services.trainer.handlers import executions, runs, traffic
 from services.trainer.ports import Ports
 
 
@@ -17,23 +17,23 @@ def subscribe(broker: KafkaBroker, ports: Ports) -> None:
 
     @broker.subscriber("dataset.ready", group_id="millrace.trainer.dataset.ready", auto_offset_reset="earliest")
     async def on_dataset_ready(envelope: Envelope[DatasetReady]) -> None:
-        await asking.take_dataset(envelope, ports)
+        await runs.on_dataset_ready(envelope, ports)
 
     @broker.subscriber("drift.detected", group_id="millrace.trainer.drift.detected", auto_offset_reset="earliest")
     async def on_drift_detected(envelope: Envelope[DriftDetected]) -> None:
-        await asking.take_drift(envelope, ports)
+        await runs.on_drift_detected(envelope, ports)
 
 
 def batches(ports: Ports) -> dict[type[InferenceLogged | FeedbackReceived], BatchHandler]:
     """Topics of volume, read in batches; their handlers bear a batch twice."""
     return {
-        InferenceLogged: partial(traffic.keep_texts, ports=ports),
-        FeedbackReceived: partial(traffic.keep_labels, ports=ports),
+        InferenceLogged: partial(traffic.on_inference_logged, ports=ports),
+        FeedbackReceived: partial(traffic.on_feedback_received, ports=ports),
     }
 
 
 def timer_handlers(ports: Ports) -> dict[str, Handle]:
     return {
-        asking.WAIT_FOR_LABELS: partial(asking.look_for_labels, ports=ports),
+        runs.WAIT_FOR_LABELS: partial(runs.look_for_labels, ports=ports),
         executions.END_EXECUTION: partial(executions.end_execution, ports=ports),
     }

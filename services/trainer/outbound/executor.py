@@ -66,7 +66,7 @@ class LocalPolicy:
     threads: int
     stop_seconds: float
     """To write its checkpoint when it is asked to stop."""
-    runs_kept: int
+    run_folder_limit: int
     traces_folder: Path
     keys_folder: Path
     command: Sequence[str] = CHILD
@@ -85,7 +85,7 @@ class LocalExecutor:
 
     async def submit(self, spec: TrainingSpec, attempt: int) -> Handle:
         deadline = self._clock.monotonic() + SUBMIT_SECONDS
-        await asyncio.to_thread(self._workspace.tidy, spec.run, self._policy.runs_kept)
+        await asyncio.to_thread(self._workspace.tidy, spec.run, self._policy.run_folder_limit)
         while True:
             handle = await asyncio.to_thread(self._submit, spec, attempt, telemetry.current_carrier())
             if handle is not None:
@@ -207,8 +207,8 @@ class LocalExecutor:
         )
 
     def _executions(self) -> list[Handle]:
-        found = (_handle_in(folder) for folder in self._workspace.attempts() if is_locked(folder))
-        return [handle for handle in found if handle is not None]
+        matches = (_handle_in(folder) for folder in self._workspace.attempts() if is_locked(folder))
+        return [handle for handle in matches if handle is not None]
 
     def _reap(self) -> None:
         for pid, child in list(self._children.items()):

@@ -27,11 +27,11 @@ class RegistryChampions:
         request = registry_pb2.GetVersionRequest(model=model, version="@champion")
         try:
             version = await stub.GetVersion(request, metadata=rpc.metadata(self._key, tenant), timeout=self._seconds)
-        except grpc.aio.AioRpcError as error:
-            refusal = rpc.refusal_from(error)
-            if refusal.kind is Kind.NOT_FOUND:
+        except grpc.aio.AioRpcError as failed:
+            error = rpc.refusal_from(failed)
+            if error.kind is Kind.NOT_FOUND:
                 return None
-            raise refusal from error
+            raise error from failed
         artifact = version.artifact
         ref = ArtifactRef(
             uri=artifact.uri, digest=artifact.digest, signer=artifact.signer, size_bytes=artifact.size_kib * KIB

@@ -19,7 +19,7 @@ from services.trainer.outbound.tables import DatasetRow, LabelRow, RunRow, TextR
 from services.trainer.ports import GivenLabel, SeenText
 
 _STREAM = "run/"
-_PLACE = ["tenant", "deployment", "request"]
+_ITEM_KEY = ["tenant", "deployment", "request"]
 _OF_ANNOUNCEMENT = ("dataset", "announced")
 
 
@@ -121,21 +121,21 @@ class TrainerTx(SqlUnitOfWork):
         }
         await self.upsert(RunRow, row, keys=["tenant", "id"])
 
-    async def runs(self, tenant: str, wanted: RunFilter, *, before: str, limit: int) -> list[Run]:
+    async def runs(self, tenant: str, run_filter: RunFilter, *, before: str, limit: int) -> list[Run]:
         t = columns(RunRow)
         query = sa.select(t).where(t.c.tenant == tenant).order_by(t.c.id.desc()).limit(limit)
         for name in ("model", "status", "dataset"):
-            if value := getattr(wanted, name):
+            if value := getattr(run_filter, name):
                 query = query.where(t.c[name] == value)
-        if wanted.since is not None:
-            query = query.where(t.c.created_at >= wanted.since)
+        if run_filter.since is not None:
+            query = query.where(t.c.created_at >= run_filter.since)
         if before:
             query = query.where(t.c.id < before)
         return [_run(row) for row in await self.execute(query)]
 
     # --- labelled traffic
 
-    async def keep_texts(
+    async def save_texts(
         self, tenant: str, deployment: str, model: str, texts: Sequence[SeenText], *, most: int
     ) -> None:
         rows = [
@@ -149,11 +149,11 @@ class TrainerTx(SqlUnitOfWork):
             }
             for seen in texts
         ]
-        statement = self._insert(TextRow).values(rows).on_conflict_do_nothing(index_elements=_PLACE)
+        statement = self._insert(TextRow).values(rows).on_conflict_do_nothing(index_elements=_ITEM_KEY)
         await self.execute(statement)
         await self._forget(TextRow, tenant, deployment, most)
 
-    async def keep_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
+    async def save_labels(self, tenant: str, deployment: str, labels: Sequence[GivenLabel], *, most: int) -> None:
         last: dict[str, GivenLabel] = {}  # one statement must not touch a row twice
         for given in labels:
             if given.item not in last or given.at >= last[given.item].at:
@@ -164,7 +164,7 @@ class TrainerTx(SqlUnitOfWork):
         ]
         statement = self._insert(LabelRow).values(rows)
         statement = statement.on_conflict_do_update(
-            index_elements=_PLACE,
+            index_elements=_ITEM_KEY,
             set_={"label": statement.excluded.label, "at": statement.excluded.at},
             where=statement.excluded.at >= columns(LabelRow).c.at,
         )
@@ -173,7 +173,7 @@ class TrainerTx(SqlUnitOfWork):
 
     async def labelled(self, tenant: str, model: str, since: datetime, until: datetime, limit: int) -> list[Example]:
         text, label = columns(TextRow), columns(LabelRow)
-        same = sa.and_(*(text.c[name] == label.c[name] for name in _PLACE))
+        same = sa.and_(*(text.c[name] == label.c[name] for name in _ITEM_KEY))
         query = (
             sa.select(text.c.text, label.c.label)
             .join(label, same)
@@ -188,7 +188,7 @@ class TrainerTx(SqlUnitOfWork):
         """Drops what was kept before the latest `most`."""
         t = columns(table)
         here = sa.and_(t.c.tenant == tenant, t.c.deployment == deployment)
-        oldest_kept = (
+        oldest_retained = (
             sa.select(t.c.position)
             .where(here)
             .order_by(t.c.position.desc())
@@ -196,7 +196,7 @@ class TrainerTx(SqlUnitOfWork):
             .offset(most - 1)
             .scalar_subquery()
         )
-        await self.execute(sa.delete(t).where(here, t.c.position < oldest_kept))
+        await self.execute(sa.delete(t).where(here, t.c.position < oldest_retained))
 
 
 def _dataset(row: Any) -> Dataset:

@@ -46,7 +46,7 @@ CANCELLED_FILE: Final = "cancelled"
 _SUBMIT_LOCK_FILE: Final = "submit.lock"
 _ATTEMPT: Final = "attempt-"
 _OF_ONE_ATTEMPT: Final = (SPEC_FILE, RUN_FILE, FAILURE_FILE, RESULT_FILE, HANDLE_FILE, LOCK_FILE, CANCELLED_FILE)
-_KEPT_OF_ENDED: Final = frozenset({PROGRESS_FILE, LOG_FILE, *_OF_ONE_ATTEMPT})
+_RETAINED_OF_ENDED: Final = frozenset({PROGRESS_FILE, LOG_FILE, *_OF_ONE_ATTEMPT})
 LOG_BYTES: Final = 64 * 1024 * 1024
 """The most of a progress file that is read for its lines."""
 PROGRESS_BYTES: Final = 1024 * 1024
@@ -79,7 +79,7 @@ class Workspace:
         before = self._latest_attempt(spec.run)
         folder.mkdir(parents=True)
         if before is not None:
-            _adopt(before, folder)
+            _take_over(before, folder)
         replace_file(folder / SPEC_FILE, spec.model_dump_json(indent=1))
         progress = folder / PROGRESS_FILE
         (folder / LOCK_FILE).write_text(str(progress.stat().st_size if progress.exists() else 0))
@@ -96,7 +96,7 @@ class Workspace:
         """The folder of every attempt at every run."""
         yield from self.root.glob(f"*/{_ATTEMPT}*")
 
-    def tidy(self, current: str, kept: int) -> None:
+    def tidy(self, current: str, limit: int) -> None:
         """Drops the large files of ended runs, and all of those beyond the `kept` newest.
 
         `current`, and what a process still works in, are left alone.
@@ -107,7 +107,7 @@ class Workspace:
         for index, folder in enumerate(sorted(others, reverse=True)):
             if any(is_locked(attempt) for attempt in folder.glob(f"{_ATTEMPT}*")):
                 continue
-            if index >= kept:
+            if index >= limit:
                 shutil.rmtree(folder, ignore_errors=True)
             elif self._has_ended(folder.name):
                 _strip(folder)
@@ -212,7 +212,7 @@ def replace_file(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-def _adopt(before: Path, folder: Path) -> None:
+def _take_over(before: Path, folder: Path) -> None:
     for path in sorted(before.rglob("*")):
         name = path.relative_to(before)
         if path.is_dir():
@@ -229,7 +229,7 @@ def _adopt(before: Path, folder: Path) -> None:
 
 def _strip(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and path.name not in _KEPT_OF_ENDED:
+        if path.is_file() and path.name not in _RETAINED_OF_ENDED:
             path.unlink(missing_ok=True)
 
 

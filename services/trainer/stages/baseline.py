@@ -36,10 +36,10 @@ class BaselineBeside:
 
     def macro_f1(self) -> float:
         """Waits for it. Raises BaselineBroke; the run's log says why."""
-        told, _ = self._process.communicate()
+        output, _ = self._process.communicate()
         if self._process.returncode:
             raise BaselineBroke
-        return float(told)
+        return float(output)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -38,9 +38,9 @@ def pad(ids: Sequence[Sequence[int]], rows: Sequence[int], pad_id: int, length: 
     longest = max(length, *(len(ids[row]) for row in rows))
     ids_BT = np.full((len(rows), longest), pad_id, dtype=np.int64)
     mask_BT = np.zeros((len(rows), longest), dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids_BT[place, : len(ids[row])] = ids[row]
-        mask_BT[place, : len(ids[row])] = 1
+    for position, row in enumerate(rows):
+        ids_BT[position, : len(ids[row])] = ids[row]
+        mask_BT[position, : len(ids[row])] = 1
     return Batch(tuple(rows), ids_BT, mask_BT)
 
 
@@ -65,6 +65,6 @@ def shuffled(ids: Sequence[Sequence[int]], size: int, seed: int) -> list[list[in
     batches: list[list[int]] = []
     for start in range(0, len(order), size * _POOL):
         pool = sorted(order[start : start + size * _POOL], key=lambda row: len(ids[row]))
-        batches.extend(pool[place : place + size] for place in range(0, len(pool), size))
+        batches.extend(pool[position : position + size] for position in range(0, len(pool), size))
     dice.shuffle(batches)
     return batches

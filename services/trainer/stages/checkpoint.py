@@ -68,10 +68,10 @@ def restore_position(
     folder: RunFolder, inputs: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Position | None:
     """Sets weights, optimizer and random state as they were; None when there is nothing to go on from."""
-    found = load(folder, CHECKPOINT_FILE, inputs)
-    if found is None:
+    matches = load(folder, CHECKPOINT_FILE, inputs)
+    if matches is None:
         return None
-    tensors, about = found
+    tensors, about = matches
     with torch.no_grad():
         for name, parameter in trainable(model).items():
             parameter.copy_(tensors[f"weight.{name}"])

@@ -78,7 +78,7 @@ def compress(folder: RunFolder, spec: RunSpec, prepared: Prepared, exported: Exp
         made = _reported(folder, precision, truth_N, speedup)
         reason = refusal_of(made, variants[0], spec.gates)
         variants.append(made.model_copy(update={"passed": not reason, "reason": reason}))
-        _tell(folder, variants[-1], len(variants) / (3 if spec.fp16 else 2))
+        _report(folder, variants[-1], len(variants) / (3 if spec.fp16 else 2))
     return Compressed(inputs=compress_inputs(spec, exported), variants=variants)
 
 
@@ -133,10 +133,10 @@ def difference(torch_NC: NDArray[np.float32], logits_NC: NDArray[np.float32]) ->
     return float(np.nan_to_num(np.abs(logits_NC - torch_NC), nan=_NO_NUMBER, posinf=_NO_NUMBER).max())
 
 
-def _tell(folder: RunFolder, variant: VariantReport, fraction: float) -> None:
+def _report(folder: RunFolder, variant: VariantReport, fraction: float) -> None:
     numbers = {"agreement": variant.agreement, "macro_f1": variant.macro_f1, "speedup": variant.speedup}
     outcome = "passed" if variant.passed else f"refused: {variant.reason}"
-    folder.tell(Stage.COMPRESS, fraction, f"{variant.precision} {outcome}", numbers)
+    folder.report(Stage.COMPRESS, fraction, f"{variant.precision} {outcome}", numbers)
 
 
 def quantise(folder: RunFolder, source: str, target: str) -> None:

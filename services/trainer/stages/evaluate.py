@@ -45,9 +45,9 @@ def evaluate(folder: RunFolder, spec: RunSpec, prepared: Prepared, trained: Trai
     with BaselineBeside(folder) as baseline:
         own = _answer(folder, spec, prepared, truth_N, ids)
         if spec.champion is not None:
-            _ask_champion(folder, spec.champion, rows, truth_N, prepared.labels)
+            _score_champion(folder, spec.champion, rows, truth_N, prepared.labels)
         tfidf = baseline.macro_f1()
-    folder.tell(Stage.EVALUATE, 1.0, "baseline answered", {"tfidf_macro_f1": tfidf})
+    folder.report(Stage.EVALUATE, 1.0, "baseline answered", {"tfidf_macro_f1": tfidf})
     return Evaluated(inputs=evaluate_inputs(spec, trained), torch_macro_f1=own, tfidf_macro_f1=tfidf)
 
 
@@ -64,17 +64,17 @@ def _answer(
     save_array(folder, LOGITS_FILE, outputs.logits_NC)
     save_array(folder, EMBEDDING_FILE, outputs.embedding_ND)
     own = macro_f1(truth_N, outputs.answers)
-    folder.tell(Stage.EVALUATE, 0.5, "test rows answered", {"macro_f1": own})
+    folder.report(Stage.EVALUATE, 0.5, "test rows answered", {"macro_f1": own})
     return own
 
 
-def _ask_champion(
+def _score_champion(
     folder: RunFolder, champion: Champion, rows: Sequence[Row], truth_N: Labels, labels: Sequence[str]
 ) -> None:
     answers_N = champion_answers(champion, rows, labels)
     save_array(folder, CHAMPION_FILE, answers_N)
     right = float((answers_N == truth_N).mean())
-    folder.tell(Stage.EVALUATE, 0.8, f"champion {champion.version} answered", {"accuracy": right})
+    folder.report(Stage.EVALUATE, 0.8, f"champion {champion.version} answered", {"accuracy": right})
 
 
 def champion_answers(champion: Champion, rows: Sequence[Row], labels: Sequence[str]) -> Labels:

@@ -49,9 +49,9 @@ def export(folder: RunFolder, spec: RunSpec, prepared: Prepared, evaluated: Eval
     """Writes `fp32.onnx`. Raises ParityFailed when it answers differently from the model that was trained."""
     name = graph_file(Precision.FP32)
     write_graph(load_trained(folder, spec, prepared), folder, name)
-    folder.tell(Stage.EXPORT, 0.6, "graph written")
+    folder.report(Stage.EXPORT, 0.6, "graph written")
     difference = _difference(folder, spec, Graph(folder / name))
-    folder.tell(Stage.EXPORT, 1.0, "parity with torch measured", {"difference": difference})
+    folder.report(Stage.EXPORT, 1.0, "parity with torch measured", {"difference": difference})
     if not difference <= spec.gates.parity:
         raise ParityFailed(problem="parity", difference=difference, limit=spec.gates.parity)
     size = (folder / name).stat().st_size

@@ -61,7 +61,7 @@ class RunFolder:
         """Marks the stage as done; its other files must be complete by now."""
         self.write(f"{stage}.json", finished.model_dump_json(indent=1).encode())
 
-    def remembered(self, stage: Stage, inputs: str, kind: type[F]) -> F | None:
+    def cached_result(self, stage: Stage, inputs: str, kind: type[F]) -> F | None:
         """What the stage left when it ran on the same inputs, or None when it must run."""
         try:
             finished = kind.model_validate_json((self / f"{stage}.json").read_bytes())
@@ -69,7 +69,7 @@ class RunFolder:
             return None
         return finished if finished.inputs == inputs else None
 
-    def tell(
+    def report(
         self,
         stage: Stage,
         fraction: float,

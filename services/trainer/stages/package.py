@@ -51,7 +51,7 @@ def package(
     A variant that failed its gate is left out of it.
     """
     packaged = _scores(folder, spec, prepared, evaluated, compressed)
-    folder.tell(Stage.PACKAGE, 0.2, "scores of the served variant", {"macro_f1": packaged.metrics.overall().macro_f1})
+    folder.report(Stage.PACKAGE, 0.2, "scores of the served variant", {"macro_f1": packaged.metrics.overall().macro_f1})
     base = find_base_model(spec.base_model)
     target = folder / _PARTIAL_FOLDER
     shutil.rmtree(target, ignore_errors=True)
@@ -61,7 +61,9 @@ def package(
     for precision in passed:
         _link(folder, graph_file(precision))
         width = _write_baseline(folder, spec, base, precision)
-        folder.tell(Stage.PACKAGE, 0.2 + 0.7 * (passed.index(precision) + 1) / len(passed), f"baseline of {precision}")
+        folder.report(
+            Stage.PACKAGE, 0.2 + 0.7 * (passed.index(precision) + 1) / len(passed), f"baseline of {precision}"
+        )
     model = ModelSpec(
         labels=prepared.labels,
         max_length=spec.recipe.max_length,
@@ -75,7 +77,7 @@ def package(
     base.tokenizer().save(str(target / TOKENIZER_FILE), pretty=False)
     (target / EVALUATION_FILE).write_text(_report(prepared, evaluated, compressed, packaged))
     _settle(folder)
-    folder.tell(Stage.PACKAGE, 1.0, "artifact complete")
+    folder.report(Stage.PACKAGE, 1.0, "artifact complete")
     return packaged
 
 

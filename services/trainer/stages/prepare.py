@@ -67,10 +67,10 @@ def prepare(folder: RunFolder, spec: RunSpec) -> Prepared:
     base, dropped = _usable(raw, spec.limits)
     _require_classes(base, spec.limits)
     near = len(base) <= spec.limits.near_duplicate_rows
-    kept, dropped = _distinct(base, dropped, near=near)
-    labels = _labels(kept, base, spec.limits)
-    feedback, dropped = _feedback(spec, kept, labels, dropped, near=near)
-    rows = [*_split(kept, BASE, spec), *_split(feedback, FEEDBACK, spec)]
+    distinct, dropped = _distinct(base, dropped, near=near)
+    labels = _labels(distinct, base, spec.limits)
+    feedback, dropped = _feedback(spec, distinct, labels, dropped, near=near)
+    rows = [*_split(distinct, BASE, spec), *_split(feedback, FEEDBACK, spec)]
     rows, dropped = _thinned(rows, spec, dropped)
     _require_splits(rows)
     folder.write(ROWS_FILE, "".join(_line(row) for row in rows).encode())
@@ -90,14 +90,14 @@ def _read(folder: RunFolder, spec: RunSpec) -> tuple[DataContent, list[RawRow]]:
     """The file, if it is the one that was announced, and its rows; which file it was is told whatever the rows hold."""
     content = read_content(spec.data, spec.limits)
     if spec.content_hash not in (None, content.sha256):
-        raise ContentChanged(found=content.sha256, announced=spec.content_hash)
+        raise ContentChanged(actual=content.sha256, announced=spec.content_hash)
     try:
         raw = list(read_rows(spec.data, spec.format, spec.columns, spec.limits, content))
     except UnusableData:
-        folder.tell(Stage.PREPARE, 0.1, "a row cannot be read", content=content)
+        folder.report(Stage.PREPARE, 0.1, "a row cannot be read", content=content)
         raise
     content = content.model_copy(update={"rows": len(raw)})
-    folder.tell(Stage.PREPARE, 0.3, "rows read", {"rows": len(raw)}, content)
+    folder.report(Stage.PREPARE, 0.3, "rows read", {"rows": len(raw)}, content)
     return content, raw
 
 
@@ -105,9 +105,9 @@ def prepare_inputs(spec: RunSpec) -> str:
     """The hash of all that preparing depends on; a missing file is left for `prepare` to refuse."""
     files = [file_hash(path) if path.is_file() else "" for path in (spec.data, spec.feedback) if path is not None]
     recipe = spec.recipe
-    wanted = (recipe.test_rows, recipe.reference_rows, recipe.train_rows)
+    sizes = (recipe.test_rows, recipe.reference_rows, recipe.train_rows)
     limits = spec.limits.model_copy(update={"memory_mib": None})
-    return hash_of(Stage.PREPARE, files, spec.format, spec.columns, wanted, limits, spec.splitting)
+    return hash_of(Stage.PREPARE, files, spec.format, spec.columns, sizes, limits, spec.splitting)
 
 
 def load_rows(folder: RunFolder, split: Split) -> list[Row]:
@@ -154,27 +154,30 @@ def _distinct(rows: Sequence[RawRow], dropped: Dropped, *, near: bool) -> tuple[
     for index, like in enumerate(likes):
         labels[index if like is None else like].add(rows[index].label)
     firsts = [index for index, like in enumerate(likes) if like is None]
-    kept = [rows[index] for index in firsts if len(labels[index]) == 1]
+    distinct = [rows[index] for index in firsts if len(labels[index]) == 1]
     torn = {index for index in firsts if len(labels[index]) > 1}
     contradictory = sum((index if like is None else like) in torn for index, like in enumerate(likes))
-    counted = {"repeated": len(rows) - len(kept) - contradictory, "contradictory": contradictory}
-    return kept, dropped.model_copy(update=counted)
+    counted = {"repeated": len(rows) - len(distinct) - contradictory, "contradictory": contradictory}
+    return distinct, dropped.model_copy(update=counted)
 
 
 def _likes(texts: Sequence[str], *, near: bool) -> list[int | None]:
     if near:
         return first_likes(texts)
     first: dict[str, int] = {}
-    found = [first.setdefault(normalised(text), index) for index, text in enumerate(texts)]
-    return [None if like == index else like for index, like in enumerate(found)]
+    matches = [first.setdefault(normalised(text), index) for index, text in enumerate(texts)]
+    return [None if like == index else like for index, like in enumerate(matches)]
 
 
-def _labels(kept: Sequence[RawRow], base: Sequence[RawRow], limits: Limits) -> list[str]:
-    counts = Counter(row.label for row in kept)
+def _labels(distinct: Sequence[RawRow], base: Sequence[RawRow], limits: Limits) -> list[str]:
+    counts = Counter(row.label for row in distinct)
     for row in base:
         if counts[row.label] < limits.min_rows_per_label:
             raise TooFewRows(
-                what=f"the label {row.label}", found=counts[row.label], needed=limits.min_rows_per_label, row=row.number
+                what=f"the label {row.label}",
+                actual=counts[row.label],
+                needed=limits.min_rows_per_label,
+                row=row.number,
             )
     return sorted(counts)
 
@@ -202,9 +205,9 @@ def _feedback(
 def _split(rows: Sequence[RawRow], source: str, spec: RunSpec) -> Iterator[Row]:
     test, reference = _shares(len(rows), source, spec)
     for row in rows:
-        place = hash_fraction(row.group or normalised(row.text))
+        position = hash_fraction(row.group or normalised(row.text))
         split = row.split or (
-            Split.TEST if place < test else Split.REFERENCE if place >= 1 - reference else Split.TRAIN
+            Split.TEST if position < test else Split.REFERENCE if position >= 1 - reference else Split.TRAIN
         )
         yield Row(row.text, row.label, split, source, row.number, row.group)
 
@@ -213,8 +216,8 @@ def _shares(rows: int, source: str, spec: RunSpec) -> tuple[float, float]:
     rule: Splitting = spec.splitting
     if source == FEEDBACK:
         return rule.feedback_test_share, rule.feedback_reference_share
-    wanted = (spec.recipe.test_rows, spec.recipe.reference_rows)
-    return (min(rule.largest_share, wanted[0] / rows), min(rule.largest_share, wanted[1] / rows))
+    sizes = (spec.recipe.test_rows, spec.recipe.reference_rows)
+    return (min(rule.largest_share, sizes[0] / rows), min(rule.largest_share, sizes[1] / rows))
 
 
 def _thinned(rows: Sequence[Row], spec: RunSpec, dropped: Dropped) -> tuple[list[Row], Dropped]:
@@ -224,8 +227,8 @@ def _thinned(rows: Sequence[Row], spec: RunSpec, dropped: Dropped) -> tuple[list
     if spec.recipe.train_rows is not None:
         train.sort(key=lambda index: hash_fraction("train\n" + normalised(rows[index].text)))
         surplus.update(train[spec.recipe.train_rows :])
-    kept = [row for index, row in enumerate(rows) if index not in surplus]
-    return kept, dropped.model_copy(update={"not_needed": len(surplus)})
+    distinct = [row for index, row in enumerate(rows) if index not in surplus]
+    return distinct, dropped.model_copy(update={"not_needed": len(surplus)})
 
 
 def _surplus_reference(rows: Sequence[Row], rule: Splitting) -> list[int]:
@@ -240,13 +243,13 @@ def _surplus_reference(rows: Sequence[Row], rule: Splitting) -> list[int]:
 
 def _require_splits(rows: Sequence[Row]) -> None:
     for split in Split:
-        found = sum(row.split is split for row in rows)
-        if found < MIN_SPLIT_ROWS:
-            raise TooFewRows(what=f"the {split} split", found=found, needed=MIN_SPLIT_ROWS)
+        matches = sum(row.split is split for row in rows)
+        if matches < MIN_SPLIT_ROWS:
+            raise TooFewRows(what=f"the {split} split", actual=matches, needed=MIN_SPLIT_ROWS)
     learned = {row.label for row in rows if row.split is Split.TRAIN}
     for row in rows:
         if row.label not in learned:
-            raise TooFewRows(what=f"the label {row.label} in the train split", found=0, needed=1, row=row.number)
+            raise TooFewRows(what=f"the label {row.label} in the train split", actual=0, needed=1, row=row.number)
 
 
 def _line(row: Row) -> str:

@@ -54,7 +54,7 @@ def load_encoder(folder: Path, config: Any) -> Any:
         from transformers import AutoModel
 
         try:
-            encoder, found = AutoModel.from_pretrained(
+            encoder, matches = AutoModel.from_pretrained(
                 folder,
                 config=config,
                 use_safetensors=True,
@@ -66,7 +66,7 @@ def load_encoder(folder: Path, config: Any) -> Any:
         except Exception as error:  # torch, safetensors and transformers each have their own
             log.warning("weights not loadable", exc_info=error)
             raise WeightsDoNotFit(problem="transformers cannot load them") from error
-    missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in _UNUSED))
+    missing = sorted(name for name in matches["missing_keys"] if not any(part in name for part in _UNUSED))
     if missing:
         raise WeightsDoNotFit(problem=f"{len(missing)} tensors are missing, {missing[0][:100]} first")
     if getattr(encoder, "pooler", None) is not None:

@@ -42,9 +42,9 @@ def read_rows(
             if isinstance(record, UnusableData):
                 raise record
             yield _row(number, record, columns, limits)
-        found = records.digest.hexdigest()
-        if content is not None and found != content.sha256:
-            raise ContentChanged(found=found, announced=content.sha256)
+        matches = records.digest.hexdigest()
+        if content is not None and matches != content.sha256:
+            raise ContentChanged(actual=matches, announced=content.sha256)
 
 
 def _bounds(limits: Limits) -> RowLimits:

@@ -63,9 +63,9 @@ class Runner:
         except Interrupted:
             log.info("asked to stop in %s", self.stage)
             return self._fail_interrupted()
-        except MillraceError as refusal:
-            log.warning("%s refused: %s", self.stage, refusal)
-            return self._fail(refusal)
+        except MillraceError as error:
+            log.warning("%s refused: %s", self.stage, error)
+            return self._fail(error)
         except MemoryError:
             log.exception("out of memory in %s", self.stage)
             return self._fail(OutOfMemory())
@@ -147,34 +147,34 @@ class Runner:
         """What the stage left behind: by an earlier process on the same inputs, or now."""
         self.stopping.check()
         self.stage = stage
-        done = self.folder.remembered(stage, inputs, kind)
+        done = self.folder.cached_result(stage, inputs, kind)
         if done is not None:
             log.info("%s is done already", stage)
             return done
         started = self.folder.clock.monotonic()
-        self.folder.tell(stage, 0.0, "began")
+        self.folder.report(stage, 0.0, "began")
         with stage_span(stage, self.folder.spec().run):
             finished = work()
         self.folder.keep(stage, finished)
         self.seconds[stage] = self.folder.clock.monotonic() - started
-        self.folder.tell(stage, 1.0, "done", {"seconds": self.seconds[stage]})
+        self.folder.report(stage, 1.0, "done", {"seconds": self.seconds[stage]})
         return finished
 
-    def _fail(self, refusal: MillraceError) -> ExitCode:
-        row = refusal.details.get("row")
+    def _fail(self, error: MillraceError) -> ExitCode:
+        row = error.details.get("row")
         failure = Failure(
             stage=self.stage,
-            code=refusal.code,
-            reason=str(refusal),
-            field=refusal.field,
-            hint=refusal.hint,
+            code=error.code,
+            reason=str(error),
+            field=error.field,
+            hint=error.hint,
             row=row if isinstance(row, int) else None,
-            retryable=refusal.retryable,
+            retryable=error.retryable,
         )
         self.folder.write(FAILURE_FILE, failure.model_dump_json(indent=1).encode())
-        if isinstance(refusal, OutOfMemory):
+        if isinstance(error, OutOfMemory):
             return ExitCode.OUT_OF_MEMORY
-        return ExitCode.QUALITY_REFUSED if isinstance(refusal, QualityRefused) else ExitCode.DATA_REFUSED
+        return ExitCode.QUALITY_REFUSED if isinstance(error, QualityRefused) else ExitCode.DATA_REFUSED
 
     def _fail_interrupted(self) -> ExitCode:
         reason = "the run was asked to stop, and goes on from its checkpoint"

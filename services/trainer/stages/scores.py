@@ -59,8 +59,8 @@ def _macro_f1(truth_N: Labels, answers_N: Labels, weights_RN: NDArray[np.float64
     one_hot = np.eye(classes)
     truth_NC, answers_NC = one_hot[truth_N], one_hot[answers_N]
     right_RC = weights_RN @ (truth_NC * answers_NC)
-    asked_RC = weights_RN @ (truth_NC + answers_NC)
-    present_RC = asked_RC > 0
-    f1_RC = np.divide(2 * right_RC, asked_RC, out=np.zeros_like(asked_RC), where=present_RC)
-    means_R: NDArray[np.float64] = f1_RC.sum(1) / present_RC.sum(1)
+    predicted_RC = weights_RN @ (truth_NC + answers_NC)
+    occurs_RC = predicted_RC > 0
+    f1_RC = np.divide(2 * right_RC, predicted_RC, out=np.zeros_like(predicted_RC), where=occurs_RC)
+    means_R: NDArray[np.float64] = f1_RC.sum(1) / occurs_RC.sum(1)
     return means_R

@@ -21,20 +21,20 @@ class Stopping:
     """Set by a signal, looked at between steps."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def listen(self) -> None:
         """From now on SIGTERM and SIGINT ask the run to stop at the next step."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request_stop)
 
     def check(self) -> None:
         """Raises Interrupted when the run was told to stop."""
-        if self.asked:
+        if self.requested:
             raise Interrupted
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
 
 
 def die_with_parent() -> None:

@@ -31,7 +31,7 @@ WEIGHTS_FILE: Final = "trained.safetensors"
 WEIGHT_DECAY: Final = 0.01
 WARM_UP: Final = 0.1
 CLIP: Final = 1.0
-_TOLD_EVERY: Final = 10
+_REPORTED_EVERY: Final = 10
 
 
 class Trained(Finished):
@@ -62,15 +62,15 @@ def train(folder: RunFolder, spec: RunSpec, prepared: Prepared, stopping: Stoppi
     optimizer = _optimizer(model, spec.recipe)
     start = checkpoint.restore_position(folder, inputs, model, optimizer) or Position(0, 0.0)
     if start.step:
-        folder.tell(Stage.TRAIN, start.step / len(plan), f"resumed at step {start.step}")
+        folder.report(Stage.TRAIN, start.step / len(plan), f"resumed at step {start.step}")
     loss_sum = start.loss_sum
     model.train()
     for step in range(start.step, len(plan)):
         loss_sum += _step(model, optimizer, examples, plan[step], _pace(step, len(plan)), base.pad_token_id)
         done = step + 1
-        if done % _TOLD_EVERY == 0 or done == len(plan):
-            folder.tell(Stage.TRAIN, done / len(plan), f"step {done} of {len(plan)}", {"loss": loss_sum / done})
-        due = done % spec.checkpoint_steps == 0 or stopping.asked
+        if done % _REPORTED_EVERY == 0 or done == len(plan):
+            folder.report(Stage.TRAIN, done / len(plan), f"step {done} of {len(plan)}", {"loss": loss_sum / done})
+        due = done % spec.checkpoint_steps == 0 or stopping.requested
         if due and done < len(plan):
             checkpoint.save_position(folder, inputs, Position(done, loss_sum), model, optimizer)
         stopping.check()
@@ -90,10 +90,10 @@ def load_trained(folder: RunFolder, spec: RunSpec, prepared: Prepared) -> Classi
     """The classifier that `train` left, on the CPU and ready to evaluate in float32, wherever it was trained."""
     torch.set_num_threads(spec.threads)
     model = _model(find_base_model(spec.base_model), spec, len(prepared.labels))
-    found = checkpoint.load(folder, WEIGHTS_FILE, train_inputs(spec, prepared))
-    if found is None:
+    matches = checkpoint.load(folder, WEIGHTS_FILE, train_inputs(spec, prepared))
+    if matches is None:
         raise FileNotFoundError(WEIGHTS_FILE)
-    model.load_state_dict(found[0], strict=False)
+    model.load_state_dict(matches[0], strict=False)
     model.eval()
     return model
 

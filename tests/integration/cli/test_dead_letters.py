@@ -29,16 +29,16 @@ from services.kit.messaging.envelope import Envelope, Message, encode
 from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter
-from services.trainer.handlers.asking import take_dataset
+from services.trainer.handlers.runs import on_dataset_ready
 from tests.integration.gateway.place import Place, open_place
-from tests.integration.trainer.room import Room, opened
+from tests.integration.trainer.service import TrainerFixture, opened
 from tests.waiting import LIMIT_SECONDS
 
 TOPIC = "dataset.ready"
 BODY = {"dataset": "docs", "uri": "file:///data/docs.jsonl", "model": "topics"}
 
 
-class NoRoomYet(Invalid):
+class NoCapacityYet(Invalid):
     """There is no room for the data set yet."""
 
 
@@ -46,7 +46,7 @@ class NoRoomYet(Invalid):
 class Trainer:
     """The trainer's own handler and store behind the real bus; it refuses everything until it is mended."""
 
-    room: Room
+    trainer: TrainerFixture
     servers: str
     writer: EventProducer
     mended: bool = False
@@ -64,13 +64,13 @@ class Trainer:
     async def _handle(self, envelope: Envelope[DatasetReady]) -> None:
         try:
             if not self.mended:
-                raise NoRoomYet
-            await take_dataset(envelope, self.room.ports)
+                raise NoCapacityYet
+            await on_dataset_ready(envelope, self.trainer.ports)
         finally:
             self.calls.append(envelope.id)
 
     async def runs(self) -> list[Run]:
-        async with self.room.store.reading() as tx:
+        async with self.trainer.store.reading() as tx:
             return await tx.runs("default", RunFilter(), before="", limit=10)
 
 
@@ -78,24 +78,24 @@ class Trainer:
 async def gateway(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     """The one that the command calls."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
-    async with open_place(tmp_path / "gateway", bootstrap_servers) as place:
-        monkeypatch.setenv("MILLRACE_URL", f"http://{place.rest}")
-        monkeypatch.setenv("MILLRACE_API_KEY_FILE", str(place.home / "keys" / API_KEY_FILE))
-        yield place
+    async with open_place(tmp_path / "gateway", bootstrap_servers) as harness:
+        monkeypatch.setenv("MILLRACE_URL", f"http://{harness.rest}")
+        monkeypatch.setenv("MILLRACE_API_KEY_FILE", str(harness.home / "keys" / API_KEY_FILE))
+        yield harness
 
 
 @pytest.fixture
 async def trainer(gateway: Place, bootstrap_servers: str, tmp_path: Path) -> AsyncIterator[Trainer]:
     writer = EventProducer(bootstrap_servers, "test")
-    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", tmp_path) as room:
-        made = Trainer(room, bootstrap_servers, writer)
-        async with running(made.bus()):
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", tmp_path) as trainer:
+        made = Trainer(trainer, bootstrap_servers, writer)
+        async with attempts(made.bus()):
             yield made
     await writer.close()
 
 
 @asynccontextmanager
-async def running(bus: EventConsumer) -> AsyncIterator[None]:
+async def attempts(bus: EventConsumer) -> AsyncIterator[None]:
     task = asyncio.create_task(bus.run())
     try:
         yield
@@ -122,10 +122,10 @@ async def letters(count: int) -> list[dict[str, Any]]:
     """The dead letters of the topic once there are so many."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
-        found: list[dict[str, Any]] = (await millrace("dlq", "list", TOPIC))["dead_letters"]
-        if len(found) >= count:
-            return found
-        assert time.monotonic() < deadline, found
+        matches: list[dict[str, Any]] = (await millrace("dlq", "list", TOPIC))["dead_letters"]
+        if len(matches) >= count:
+            return matches
+        assert time.monotonic() < deadline, matches
 
 
 async def told_plainly(servers: str) -> None:
@@ -145,7 +145,12 @@ async def told_by_command(_: str) -> None:
 async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(trainer: Trainer, tell: Any) -> None:
     await tell(trainer.servers)
     [letter] = await letters(1)
-    assert (letter["status"], letter["code"], letter["by"], letter["tries"]) == ("waiting", "no_room_yet", "trainer", 1)
+    assert (letter["status"], letter["code"], letter["by"], letter["tries"]) == (
+        "waiting",
+        "no_capacity_yet",
+        "trainer",
+        1,
+    )
     assert await trainer.runs() == []
 
     # Not mended yet: it becomes a letter again, which remembers the first.
@@ -197,8 +202,8 @@ async def test_a_key_goes_where_the_services_put_it_and_a_time_is_found(bootstra
         RecordSender(bootstrap_servers), [Message(TOPIC, key.encode(), b"2") for key in keys]
     )
     assert len(placed) == len(keys)
-    found = {(seen.key, seen.value): seen.partition for seen in read(bootstrap_servers)}
-    assert [found[key, b"1"] for key in keys] == [found[key, b"2"] for key in keys]
+    matches = {(seen.key, seen.value): seen.partition for seen in read(bootstrap_servers)}
+    assert [matches[key, b"1"] for key in keys] == [matches[key, b"2"] for key in keys]
     assert {seen.value for seen in read(bootstrap_servers, since=between)} == {b"2"}
 
 
@@ -210,10 +215,10 @@ async def test_an_older_event_of_a_compacted_topic_is_not_sent_again(bootstrap_s
     dead_letters = DeadLetterQueue(writer, SystemClock(), service="monitor")
     await writer.send(changes)
     for one in changes:
-        await dead_letters.send_to_dlq(one, NoRoomYet(), tries=1)
+        await dead_letters.send_to_dlq(one, NoCapacityYet(), tries=1)
     await writer.close()
-    told = await millrace("dlq", "redeliver", "--topic", "deployment.changed", "--yes")
-    assert [(one["event_id"], one["skipped"]) for one in told["redeliveries"]] == [
+    events = await millrace("dlq", "redeliver", "--topic", "deployment.changed", "--yes")
+    assert [(one["event_id"], one["skipped"]) for one in events["redeliveries"]] == [
         ("evt-1", "superseded"),
         ("evt-2", ""),
     ]

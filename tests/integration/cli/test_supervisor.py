@@ -132,7 +132,7 @@ async def test_a_supervisor_that_does_not_end_is_killed_with_all_that_its_servic
 ) -> None:
     monkeypatch.setenv("CHILD_FINISH", str(fleet.home.root / "never"))
     policy = LocalPolicy(
-        threads=1, stop_seconds=5.0, runs_kept=5, traces_folder=fleet.home.traces, keys_folder=fleet.home.root,
+        threads=1, stop_seconds=5.0, run_folder_limit=5, traces_folder=fleet.home.traces, keys_folder=fleet.home.root,
         command=(sys.executable, str(CHILD)),
     )  # fmt: skip
     executor = LocalExecutor(Workspace(fleet.home.data / "trainer" / "runs"), policy, SystemClock())

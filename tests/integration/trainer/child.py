@@ -21,8 +21,8 @@ CHECKPOINT = "checkpoint"
 def main(folder: Path) -> None:
     spec = json.loads((folder / "spec.json").read_text())
     mode, finish = spec["base_model"], Path(os.environ["CHILD_FINISH"])
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: asked.append(1))
+    requests: list[int] = []
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: requests.append(1))
     if mode == "mute":
         os._exit(1)
     if mode == "family":
@@ -33,15 +33,15 @@ def main(folder: Path) -> None:
         report(folder, f"resumed at step {first}")
     for step in range(first + 1, 100_000):
         report(folder, f"step {step} of many by {os.getpid()}")
-        leave(folder, CHECKPOINT, str(step))
-        if asked:
+        stop(folder, CHECKPOINT, str(step))
+        if requests:
             failure = {"stage": "train", "code": "interrupted", "reason": "asked to stop", "retryable": True}
-            leave(folder, "failure.json", json.dumps(failure))
+            stop(folder, "failure.json", json.dumps(failure))
             return
         if finish.exists():
             break
         time.sleep(0.02)
-    leave(folder, "result.json", os.environ["CHILD_RESULT"].replace("RUN", spec["run"]))
+    stop(folder, "result.json", os.environ["CHILD_RESULT"].replace("RUN", spec["run"]))
 
 
 def report(folder: Path, message: str) -> None:
@@ -50,7 +50,7 @@ def report(folder: Path, message: str) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def leave(folder: Path, name: str, content: str) -> None:
+def stop(folder: Path, name: str, content: str) -> None:
     (folder / f"{name}.partial").write_text(content)
     (folder / f"{name}.partial").replace(folder / name)
 

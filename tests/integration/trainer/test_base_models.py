@@ -118,7 +118,7 @@ def test_the_packaged_weights_bring_texts_of_one_meaning_together() -> None:
     assert likeness_BB[0, 2] < 0.2
 
 
-def test_weights_kept_in_half_precision_or_in_shards_are_trained_in_float32(tmp_path: Path) -> None:
+def test_weights_stored_in_half_precision_or_in_shards_are_trained_in_float32(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     base = base_model(tmp_path)
@@ -131,6 +131,6 @@ def test_weights_kept_in_half_precision_or_in_shards_are_trained_in_float32(tmp_
     index = {"metadata": {}, "weight_map": {name: file for file, held in parts.items() for name in held}}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     model = classifier(find_base_model(str(base)), labels=2, seed=0)
-    found = dict(model.encoder.named_parameters())
-    assert {value.dtype for value in found.values()} == {torch.float32}
-    assert torch.equal(found[names[0]], weights[names[0]].half().float())
+    matches = dict(model.encoder.named_parameters())
+    assert {value.dtype for value in matches.values()} == {torch.float32}
+    assert torch.equal(matches[names[0]], weights[names[0]].half().float())

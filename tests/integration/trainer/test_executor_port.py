@@ -16,7 +16,7 @@ from services.trainer.outbound.executor import LocalExecutor, LocalPolicy
 from services.trainer.outbound.processes import kill_marked
 from services.trainer.outbound.workspace import Workspace
 from services.trainer.ports import Execution, Executor
-from tests.integration.trainer.room import FakeExecutor, result_of
+from tests.integration.trainer.service import FakeExecutor, result_of
 
 CHILD = Path(__file__).parent / "child.py"
 
@@ -51,7 +51,7 @@ def tried(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("CHILD_RESULT", result_of("RUN").model_dump_json())
     monkeypatch.setenv("CHILD_FINISH", str(tmp_path / "finish"))
     policy = LocalPolicy(
-        threads=1, stop_seconds=5.0, runs_kept=5, traces_folder=tmp_path, keys_folder=tmp_path,
+        threads=1, stop_seconds=5.0, run_folder_limit=5, traces_folder=tmp_path, keys_folder=tmp_path,
         command=(sys.executable, str(CHILD)),
     )  # fmt: skip
     local = LocalExecutor(Workspace(tmp_path / "runs"), policy, SystemClock())
@@ -102,7 +102,7 @@ async def test_a_result_outlives_being_cancelled(tried: Tried) -> None:
     assert isinstance((await tried.executor.poll(handle, 0)).outcome, RunResult)
 
 
-async def test_a_log_has_as_many_lines_as_were_asked_for(tried: Tried) -> None:
+async def test_a_log_has_as_many_lines_as_were_requested(tried: Tried) -> None:
     handle = await tried.executor.submit(tried.spec, 1)
     await tried.until(handle, lambda execution: len(execution.progress) >= 4)
     lines = await tried.executor.logs(handle, 0, 4)

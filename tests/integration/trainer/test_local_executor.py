@@ -23,13 +23,13 @@ from services.trainer.outbound.executor import CannotSubmit, LocalExecutor, Loca
 from services.trainer.outbound.processes import ProcessIdentity, kill_marked, marked
 from services.trainer.outbound.workspace import HANDLE_FILE, Workspace
 from services.trainer.ports import Execution
-from tests.integration.trainer.room import result_of
+from tests.integration.trainer.service import result_of
 from tests.waiting import until
 
 CHILD = Path(__file__).parent / "child.py"
 
 
-class Place:
+class RunHarness:
     """A folder for runs, and executors as one service after another would have them."""
 
     def __init__(self, root: Path) -> None:
@@ -38,7 +38,7 @@ class Place:
         self.policy = LocalPolicy(
             threads=1,
             stop_seconds=2.0,
-            runs_kept=5,
+            run_folder_limit=5,
             traces_folder=root / "traces",
             keys_folder=root / "keys",
             command=(sys.executable, str(CHILD)),
@@ -56,8 +56,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    made = Place(tmp_path)
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunHarness]:
+    made = RunHarness(tmp_path)
     monkeypatch.setenv("CHILD_RESULT", result_of("RUN").model_dump_json())
     monkeypatch.setenv("CHILD_FINISH", str(tmp_path / "finish"))
     yield made
@@ -95,53 +95,53 @@ async def working(executor: LocalExecutor, handle: Handle) -> Execution:
     return execution
 
 
-async def test_what_was_submitted_once_is_not_started_again(place: Place) -> None:
-    first = await place.executor().submit(place.spec(), 1)
-    again = await asyncio.gather(*(place.executor().submit(place.spec(), 1) for _ in range(4)))
+async def test_what_was_submitted_once_is_not_started_again(harness: RunHarness) -> None:
+    first = await harness.executor().submit(harness.spec(), 1)
+    again = await asyncio.gather(*(harness.executor().submit(harness.spec(), 1) for _ in range(4)))
     assert again == [first] * 4
     assert len(list(marked(EXECUTION_VARIABLE, first.execution))) == 1
 
 
-async def test_services_that_submit_at_the_same_moment_start_one(place: Place) -> None:
-    handles = await asyncio.gather(*(place.executor().submit(place.spec(), 1) for _ in range(6)))
+async def test_services_that_submit_at_the_same_time_start_one(harness: RunHarness) -> None:
+    handles = await asyncio.gather(*(harness.executor().submit(harness.spec(), 1) for _ in range(6)))
     assert len({pid_of(handle) for handle in handles}) == 1
     assert len(list(marked(EXECUTION_VARIABLE, handles[0].execution))) == 1
 
 
-async def test_a_child_whose_service_died_before_writing_it_down_is_found(place: Place) -> None:
-    handle = await place.executor().submit(place.spec(), 1)
-    (place.root / "runs" / place.run / "attempt-1" / HANDLE_FILE).unlink()
-    assert await place.executor().executions() == [handle]
-    (place.root / "runs" / place.run / "attempt-1" / HANDLE_FILE).unlink()
-    assert await place.executor().submit(place.spec(), 1) == handle
+async def test_a_child_whose_service_died_before_writing_it_down_is_found(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec(), 1)
+    (harness.root / "runs" / harness.run / "attempt-1" / HANDLE_FILE).unlink()
+    assert await harness.executor().executions() == [handle]
+    (harness.root / "runs" / harness.run / "attempt-1" / HANDLE_FILE).unlink()
+    assert await harness.executor().submit(harness.spec(), 1) == handle
 
 
-async def test_progress_is_reported_once_from_where_the_reading_ended(place: Place) -> None:
-    handle = await place.executor().submit(place.spec(), 1)
-    first = await working(place.executor(), handle)
+async def test_progress_is_reported_once_from_where_the_reading_ended(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec(), 1)
+    first = await working(harness.executor(), handle)
     await asyncio.sleep(0.1)
-    second = await place.executor().poll(handle, first.progress_read)
+    second = await harness.executor().poll(handle, first.progress_read)
     numbers = [int(step.message.split()[1]) for step in (*first.progress, *second.progress)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(second.progress) > 0
-    assert await place.executor().logs(handle, 1, 1) == [f"00:00:00 train     50% step 2 of many by {pid_of(handle)}"]
+    assert await harness.executor().logs(handle, 1, 1) == [f"00:00:00 train     50% step 2 of many by {pid_of(handle)}"]
 
 
-async def test_the_child_lives_on_when_the_service_is_killed_and_another_one_attaches(place: Place) -> None:
+async def test_the_child_lives_on_when_the_service_is_killed_and_another_one_attaches(harness: RunHarness) -> None:
     program = f"""
 import asyncio, os, signal
 from pathlib import Path
-from tests.integration.trainer.test_local_executor import Place
+from tests.integration.trainer.test_local_executor import RunHarness
 
-place = Place(Path({str(place.root)!r}))
-handle = asyncio.run(place.executor().submit(place.spec(), 1))
+harness = RunHarness(Path({str(harness.root)!r}))
+handle = asyncio.run(harness.executor().submit(harness.spec(), 1))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = {**os.environ, "PYTHONPATH": "."}
     service = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], env=environment, check=False)
     assert service.returncode == -signal.SIGKILL
-    (handle,) = await place.executor().executions()
-    executor = place.executor()
+    (handle,) = await harness.executor().executions()
+    executor = harness.executor()
     await executor.attach(handle)
     before = await working(executor, handle)
     assert os.getsid(pid_of(handle)) == pid_of(handle)
@@ -151,47 +151,47 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert {step.message.split()[-1] for step in after.progress} == {str(pid_of(handle))}
 
 
-async def test_a_result_is_the_outcome_whoever_asks(place: Place) -> None:
-    (place.root / "finish").touch()
-    handle = await place.executor().submit(place.spec(), 1)
-    assert (await outcome_of(place.executor(), handle)).outcome == RunResult.model_validate(result_of(place.run))
+async def test_a_result_is_the_outcome_whoever_asks(harness: RunHarness) -> None:
+    (harness.root / "finish").touch()
+    handle = await harness.executor().submit(harness.spec(), 1)
+    assert (await outcome_of(harness.executor(), handle)).outcome == RunResult.model_validate(result_of(harness.run))
 
 
-async def test_a_child_that_was_killed_leaves_a_failure_that_may_pass_and_its_progress(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec(), 1)
+async def test_a_child_that_was_killed_leaves_a_failure_that_may_pass_and_its_progress(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec(), 1)
     seen = await working(executor, handle)
     os.kill(pid_of(handle), signal.SIGKILL)
     ended = await outcome_of(executor, handle)
     assert isinstance(ended.outcome, Failure)
     assert (ended.outcome.code, ended.outcome.stage, ended.outcome.retryable) == ("killed", "train", True)
-    second = await executor.submit(place.spec(), 2)
+    second = await executor.submit(harness.spec(), 2)
     own = await working(executor, second)
     assert own.progress[0].message.startswith("resumed at step")
     assert len(await executor.logs(second, 0, 1000)) > len(seen.progress)
-    assert await executor.submit(place.spec(), 1) == handle  # late, from a service that slept
+    assert await executor.submit(harness.spec(), 1) == handle  # late, from a service that slept
 
 
-async def test_a_child_that_ends_without_a_word_is_a_failure_too(place: Place) -> None:
-    handle = await place.executor().submit(place.spec("mute"), 1)
-    ended = (await outcome_of(place.executor(), handle)).outcome
+async def test_a_child_that_ends_without_a_word_is_a_failure_too(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec("mute"), 1)
+    ended = (await outcome_of(harness.executor(), handle)).outcome
     assert isinstance(ended, Failure)
     assert (ended.code, ended.stage, ended.retryable) == ("killed", "prepare", True)
 
 
-async def test_a_cancelled_child_stops_by_itself_and_was_interrupted(place: Place) -> None:
-    handle = await place.executor().submit(place.spec(), 1)
-    await working(place.executor(), handle)
-    await place.executor().cancel(handle)
-    ended = (await place.executor().poll(handle, 0)).outcome
+async def test_a_cancelled_child_stops_by_itself_and_was_interrupted(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec(), 1)
+    await working(harness.executor(), handle)
+    await harness.executor().cancel(handle)
+    ended = (await harness.executor().poll(handle, 0)).outcome
     assert isinstance(ended, Failure)
     assert (ended.code, ended.reason) == (INTERRUPTED, "asked to stop")
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-async def test_a_child_that_is_deaf_or_hangs_is_killed_after_its_time(place: Place, stopped: bool) -> None:
-    executor = place.executor(stop_seconds=0.3)
-    handle = await executor.submit(place.spec("stubborn"), 1)
+async def test_a_child_that_is_deaf_or_hangs_is_killed_after_its_time(harness: RunHarness, stopped: bool) -> None:
+    executor = harness.executor(stop_seconds=0.3)
+    handle = await executor.submit(harness.spec("stubborn"), 1)
     await working(executor, handle)
     if stopped:
         os.kill(pid_of(handle), signal.SIGSTOP)
@@ -202,26 +202,26 @@ async def test_a_child_that_is_deaf_or_hangs_is_killed_after_its_time(place: Pla
     assert list(marked(EXECUTION_VARIABLE, handle.execution)) == []
 
 
-async def test_cancelling_reaches_all_that_the_child_started(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec("family"), 1)
+async def test_cancelling_reaches_all_that_the_child_started(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec("family"), 1)
     await when(lambda: len(list(marked(EXECUTION_VARIABLE, handle.execution))) == 3, "the family is complete")
     await executor.cancel(handle)
     await when(lambda: list(marked(EXECUTION_VARIABLE, handle.execution)) == [], "nobody is left")
 
 
-async def test_what_a_killed_child_leaves_behind_is_ended_before_its_outcome_is_told(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec("family"), 1)
+async def test_what_a_killed_child_leaves_behind_is_ended_before_its_outcome_is_published(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec("family"), 1)
     await when(lambda: len(list(marked(EXECUTION_VARIABLE, handle.execution))) == 3, "the family is complete")
     os.kill(pid_of(handle), signal.SIGKILL)
     await outcome_of(executor, handle)
     await when(lambda: list(marked(EXECUTION_VARIABLE, handle.execution)) == [], "nobody is left")
 
 
-async def test_a_recycled_process_id_is_nobody_we_know(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec(), 1)
+async def test_a_recycled_process_id_is_nobody_we_know(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec(), 1)
     await working(executor, handle)
     os.kill(pid_of(handle), signal.SIGKILL)
     await outcome_of(executor, handle)
@@ -238,9 +238,9 @@ async def test_a_recycled_process_id_is_nobody_we_know(place: Place) -> None:
         stranger.wait()
 
 
-async def test_after_a_restart_of_the_machine_the_attempt_was_interrupted(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec(), 1)
+async def test_after_a_restart_of_the_machine_the_attempt_was_interrupted(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec(), 1)
     await working(executor, handle)
     os.kill(pid_of(handle), signal.SIGKILL)
     await outcome_of(executor, handle)
@@ -250,40 +250,40 @@ async def test_after_a_restart_of_the_machine_the_attempt_was_interrupted(place:
     assert (ended.code, ended.reason) == (INTERRUPTED, "the machine was restarted")
 
 
-async def test_everything_under_way_is_ended_at_once_where_it_must_not_outlive_the_service(place: Place) -> None:
-    executor = place.executor()
-    handle = await executor.submit(place.spec(), 1)
+async def test_everything_under_way_is_ended_at_once_where_it_must_not_outlive_the_service(harness: RunHarness) -> None:
+    executor = harness.executor()
+    handle = await executor.submit(harness.spec(), 1)
     await working(executor, handle)
     await executor.end_all()
     assert await executor.executions() == []
     with pytest.raises(CannotSubmit, match="the service stops"):
-        await executor.submit(place.spec(), 2)
+        await executor.submit(harness.spec(), 2)
     assert not ProcessIdentity.from_reference(handle.reference).lives()
 
 
-async def test_a_command_that_cannot_be_started_is_a_refusal_and_may_be_mended(place: Place) -> None:
+async def test_a_command_that_cannot_be_started_is_a_refusal_and_may_be_mended(harness: RunHarness) -> None:
     with pytest.raises(CannotSubmit, match="No such file"):
-        await place.executor(command=("/nowhere/python",)).submit(place.spec(), 1)
-    handle = await place.executor().submit(place.spec(), 1)
-    assert (await working(place.executor(), handle)).outcome is None
+        await harness.executor(command=("/nowhere/python",)).submit(harness.spec(), 1)
+    handle = await harness.executor().submit(harness.spec(), 1)
+    assert (await working(harness.executor(), handle)).outcome is None
 
 
-async def test_an_execution_without_a_trace_cannot_be_attached_to(place: Place) -> None:
-    handle = await place.executor().submit(place.spec("mute"), 1)
-    gone = handle.model_copy(update={"working_uri": (place.root / "elsewhere").as_uri()})
+async def test_an_execution_without_a_trace_cannot_be_attached_to(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec("mute"), 1)
+    gone = handle.model_copy(update={"working_uri": (harness.root / "elsewhere").as_uri()})
     with pytest.raises(UnknownExecution):
-        await place.executor().attach(gone)
+        await harness.executor().attach(gone)
     with pytest.raises(UnknownExecution):
-        await place.executor().attach(handle.model_copy(update={"executor": "kubernetes"}))
+        await harness.executor().attach(handle.model_copy(update={"executor": "kubernetes"}))
 
 
-async def test_the_child_is_told_whose_work_it_does_and_no_key(place: Place) -> None:
-    handle = await place.executor().submit(place.spec(), 1)
+async def test_the_child_knows_whose_work_it_does_and_no_key(harness: RunHarness) -> None:
+    handle = await harness.executor().submit(harness.spec(), 1)
     with suppress(psutil.AccessDenied):
         environment = psutil.Process(pid_of(handle)).environ()
         assert environment[EXECUTION_VARIABLE] == handle.execution
-    submitted = json.loads((place.root / "runs" / place.run / "attempt-1" / "spec.json").read_text())
-    assert str(place.policy.keys_folder) not in json.dumps(submitted)
+    submitted = json.loads((harness.root / "runs" / harness.run / "attempt-1" / "spec.json").read_text())
+    assert str(harness.policy.keys_folder) not in json.dumps(submitted)
 
 
 @pytest.mark.parametrize("proc", [True, False], ids=["by /proc", "by psutil, as on macOS"])

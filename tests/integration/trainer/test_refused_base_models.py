@@ -95,7 +95,7 @@ def larger_vocabulary(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "refusal", "says"),
+    ("spoil", "error", "says"),
     [
         (without("config.json"), errors.BadModelConfig, "there is none"),
         (content("config.json", "{"), errors.BadModelConfig, "not JSON"),
@@ -123,13 +123,13 @@ def larger_vocabulary(folder: Path) -> None:
     ],
 )
 def test_a_folder_that_is_no_base_model_is_refused_by_what_it_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Spoil, refusal: type[Any], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Spoil, error: type[Any], says: str
 ) -> None:
     folder = base_model(tmp_path / "base")
     spoil(folder)
     monkeypatch.chdir(tmp_path)
     refused = refusal_of(str(folder))
-    assert type(refused) is refusal
+    assert type(refused) is error
     assert says in str(refused)
     assert str(tmp_path) not in f"{refused} {refused.hint}"
     assert [path.name for path in tmp_path.iterdir()] == ["base"]  # nothing of the model has run
@@ -237,6 +237,6 @@ def test_a_model_that_the_hub_does_not_have_is_refused_for_good(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("environment", [{}, {"HF_HUB_OFFLINE": "1"}])
-def test_a_hub_that_cannot_be_reached_is_asked_again_later(tmp_path: Path, environment: dict[str, str]) -> None:
-    told = fetch("organisation/tiny", tmp_path / "cache", "http://127.0.0.1:9", **environment)
-    assert told == ["hub_unreachable", Kind.UNAVAILABLE, "True"]
+def test_a_hub_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, environment: dict[str, str]) -> None:
+    events = fetch("organisation/tiny", tmp_path / "cache", "http://127.0.0.1:9", **environment)
+    assert events == ["hub_unreachable", Kind.UNAVAILABLE, "True"]

@@ -25,7 +25,7 @@ from services.trainer.domain.spec import EXECUTION_VARIABLE
 from services.trainer.outbound.processes import kill_marked, marked
 from tests.e2e.fleet.clients import OutsideProducer
 from tests.e2e.fleet.event_log import EventLog, listening
-from tests.integration.trainer.room import result_of
+from tests.integration.trainer.service import result_of
 from tests.unit.trainer.tiny import base_model, texts, write_jsonl
 from tests.waiting import until
 
@@ -46,15 +46,15 @@ class NoModels(registry_pb2_grpc.RegistryServiceServicer):
 class Service:
     """The trainer as a process of its own."""
 
-    def __init__(self, place: "Place", **settings: str) -> None:
+    def __init__(self, harness: "RunHarness", **settings: str) -> None:
         self.http, self.grpc = any_free(), any_free()
         environment = {
-            **place.environment,
+            **harness.environment,
             "MILLRACE_TRAINER_HTTP_PORT": str(self.http),
             "MILLRACE_TRAINER_GRPC_PORT": str(self.grpc),
             **{f"MILLRACE_TRAINER_{name.upper()}": value for name, value in settings.items()},
         }
-        with (place.root / "trainer.log").open("ab") as log:
+        with (harness.root / "trainer.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services.trainer"], env=environment, stdout=log, stderr=log
             )
@@ -71,7 +71,7 @@ class Service:
         return self.process.wait(60)
 
 
-class Place:
+class RunHarness:
     """A home, a broker, a registry, and a data set."""
 
     def __init__(self, root: Path, bootstrap: str, registry: str, log: EventLog) -> None:
@@ -144,7 +144,9 @@ class Place:
         """The process that trains, once it has taken so many steps."""
         until(lambda: f"step {step} of" in self.progress(run, attempt), f"step {step}", SECONDS)
         (child,) = [
-            found for found in marked(EXECUTION_VARIABLE, f"{run}.{attempt}") if os.getsid(found.pid) == found.pid
+            matches
+            for matches in marked(EXECUTION_VARIABLE, f"{run}.{attempt}")
+            if os.getsid(matches.pid) == matches.pid
         ]
         return child
 
@@ -162,19 +164,19 @@ class Place:
 
 
 @pytest.fixture
-def place(real_place: Place) -> Place:
-    real_place.train_nothing()
-    return real_place
+def harness(real_harness: RunHarness) -> RunHarness:
+    real_harness.train_nothing()
+    return real_harness
 
 
 @pytest.fixture
-def real_place(tmp_path: Path, embedded_bootstrap: str) -> Iterator[Place]:
+def real_harness(tmp_path: Path, embedded_bootstrap: str) -> Iterator[RunHarness]:
     registry = grpc.server(ThreadPoolExecutor(2))
     registry_pb2_grpc.add_RegistryServiceServicer_to_server(NoModels(), registry)  # type: ignore[abstract]
     port = registry.add_insecure_port("127.0.0.1:0")
     registry.start()
     with listening(embedded_bootstrap) as log:
-        made = Place(tmp_path, embedded_bootstrap, f"127.0.0.1:{port}", log)
+        made = RunHarness(tmp_path, embedded_bootstrap, f"127.0.0.1:{port}", log)
         yield made
         for service in made.services:
             service.process.kill()
@@ -189,128 +191,130 @@ def is_gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_service_killed_in_mid_epoch_attaches_to_the_child_that_goes_on(real_place: Place) -> None:
-    place = real_place
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_a_service_killed_in_mid_epoch_attaches_to_the_child_that_goes_on(real_harness: RunHarness) -> None:
+    harness = real_harness
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     service.end()
     assert not is_gone(child)
-    place.start()
-    assert place.child(run, step=60) == child
-    place.succeeds_once(run, attempts=1)
-    assert "resumed" not in place.progress(run)
+    harness.start()
+    assert harness.child(run, step=60) == child
+    harness.succeeds_once(run, attempts=1)
+    assert "resumed" not in harness.progress(run)
     until(lambda: is_gone(child), "the child has ended")
 
 
-def test_a_killed_service_is_no_news_to_its_run(place: Place) -> None:
-    services = [place.start()]
-    run = place.announce()
-    child = place.child(run)
+def test_a_killed_service_changes_nothing_for_its_run(harness: RunHarness) -> None:
+    services = [harness.start()]
+    run = harness.announce()
+    child = harness.child(run)
     for step in (100, 200):
         services[-1].end()
-        services.append(place.start())
-        assert place.child(run, step=step) == child
-    place.succeeds_once(run, attempts=1)
+        services.append(harness.start())
+        assert harness.child(run, step=step) == child
+    harness.succeeds_once(run, attempts=1)
 
 
-def test_a_service_that_is_asked_to_stop_leaves_the_child_going_and_the_next_one_follows_it(place: Place) -> None:
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_a_service_that_is_stopped_leaves_the_child_going_and_the_next_one_follows_it(harness: RunHarness) -> None:
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     assert service.end(signal.SIGTERM) == 0
     assert not is_gone(child)
-    assert place.rows("SELECT state, owner FROM job") == [("waiting", "")]
-    place.start()
-    place.succeeds_once(run, attempts=1)
+    assert harness.rows("SELECT state, owner FROM job") == [("waiting", "")]
+    harness.start()
+    harness.succeeds_once(run, attempts=1)
 
 
-def test_where_it_must_not_outlive_the_service_the_child_ends_and_the_next_attempt_resumes(place: Place) -> None:
-    service = place.start(on_shutdown="cancel", stop_seconds="8")
-    run = place.announce()
-    child = place.child(run)
+def test_where_it_must_not_outlive_the_service_the_child_ends_and_the_next_attempt_resumes(harness: RunHarness) -> None:
+    service = harness.start(on_shutdown="cancel", stop_seconds="8")
+    run = harness.announce()
+    child = harness.child(run)
     assert service.end(signal.SIGTERM) == 0
     assert is_gone(child)
-    assert "AttemptInterrupted" in place.facts()
-    place.start()
-    place.succeeds_once(run, attempts=2)
-    assert place.progress(run, 2).count("resumed at step") == 1
+    assert "AttemptInterrupted" in harness.facts()
+    harness.start()
+    harness.succeeds_once(run, attempts=2)
+    assert harness.progress(run, 2).count("resumed at step") == 1
 
 
-def test_a_child_killed_while_the_service_is_down_goes_on_from_its_checkpoint_as_another_attempt(place: Place) -> None:
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_a_child_killed_while_the_service_is_down_goes_on_from_its_checkpoint_as_another_attempt(
+    harness: RunHarness,
+) -> None:
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     service.end()
     child.kill()
-    place.start()
-    place.succeeds_once(run, attempts=2)
-    assert place.progress(run, 2).count("resumed at step") == 1
-    assert place.facts().count("RunPutBack") == 1
+    harness.start()
+    harness.succeeds_once(run, attempts=2)
+    assert harness.progress(run, 2).count("resumed at step") == 1
+    assert harness.facts().count("RunPutBack") == 1
 
 
-def test_a_run_that_ends_while_the_service_is_down_is_told_by_the_next_one(place: Place) -> None:
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_a_run_that_ends_while_the_service_is_down_is_reported_by_the_next_one(harness: RunHarness) -> None:
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     service.end()
-    place.finish()
+    harness.finish()
     until(lambda: is_gone(child), "the run ends by itself", SECONDS)
-    assert place.log.distinct("model.trained") == []
-    place.start()
-    place.succeeds_once(run, attempts=1)
+    assert harness.log.distinct("model.trained") == []
+    harness.start()
+    harness.succeeds_once(run, attempts=1)
 
 
-def test_a_run_cancelled_while_its_service_is_down_is_ended_by_whoever_took_the_order(place: Place) -> None:
+def test_a_run_cancelled_while_its_service_is_down_is_ended_by_whoever_took_the_order(harness: RunHarness) -> None:
     """Two services on one database: the one that follows the run is gone when somebody cancels it."""
-    first = place.start()
-    run = place.announce()
-    child = place.child(run)
+    first = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     os.kill(first.process.pid, signal.SIGSTOP)
-    second = place.start(alone=False)
+    second = harness.start(alone=False)
     with grpc.insecure_channel(f"127.0.0.1:{second.grpc}") as channel:
         stub: Any = trainer_pb2_grpc.TrainerServiceStub(channel)
         request = trainer_pb2.CancelRunRequest(run=run, reason="not needed")
-        key = metadata(read_key(place.root / "keys"))
+        key = metadata(read_key(harness.root / "keys"))
         assert stub.CancelRun(request, metadata=key, timeout=30).status == "cancelled"
     until(lambda: is_gone(child), "the child is ended", SECONDS)
     os.kill(first.process.pid, signal.SIGCONT)
-    until(lambda: place.rows("SELECT count(*) FROM timer WHERE kind = 'execution'") == [(0,)], "the order is done")
-    assert (place.status(), place.log.distinct("model.trained")) == ("cancelled", [])
+    until(lambda: harness.rows("SELECT count(*) FROM timer WHERE kind = 'execution'") == [(0,)], "the order is done")
+    assert (harness.status(), harness.log.distinct("model.trained")) == ("cancelled", [])
     assert list(marked(EXECUTION_VARIABLE, f"{run}.1")) == []
 
 
-def test_two_services_on_one_database_never_drive_one_run_twice(place: Place) -> None:
-    first = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_two_services_on_one_database_never_drive_one_run_twice(harness: RunHarness) -> None:
+    first = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     os.kill(first.process.pid, signal.SIGSTOP)  # silent for longer than its lease
-    place.start(alone=False)
-    until(lambda: place.rows("SELECT fence >= 2 FROM job") == [(1,)], "the other one took the lease", SECONDS)
+    harness.start(alone=False)
+    until(lambda: harness.rows("SELECT fence >= 2 FROM job") == [(1,)], "the other one took the lease", SECONDS)
     os.kill(first.process.pid, signal.SIGCONT)
-    assert place.child(run, step=200) == child
-    place.succeeds_once(run, attempts=1)
+    assert harness.child(run, step=200) == child
+    harness.succeeds_once(run, attempts=1)
 
 
-def test_an_orphan_whose_run_nobody_knows_is_ended(place: Place) -> None:
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_an_orphan_whose_run_nobody_knows_is_ended(harness: RunHarness) -> None:
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     service.end()
-    for file in (place.root / "data" / "trainer").glob("state.db*"):
+    for file in (harness.root / "data" / "trainer").glob("state.db*"):
         file.unlink()
-    place.start()
+    harness.start()
     until(lambda: is_gone(child), "the orphan is ended", SECONDS)
-    assert place.rows("SELECT count(*) FROM trainer_run") == [(0,)]
+    assert harness.rows("SELECT count(*) FROM trainer_run") == [(0,)]
 
 
-def test_a_command_ends_what_a_killed_service_left(place: Place) -> None:
-    service = place.start()
-    run = place.announce()
-    child = place.child(run)
+def test_a_command_ends_what_a_killed_service_left(harness: RunHarness) -> None:
+    service = harness.start()
+    run = harness.announce()
+    child = harness.child(run)
     service.end()
-    done = subprocess.run([sys.executable, "-m", "services.trainer", "end-runs"], env=place.environment, check=False)
+    done = subprocess.run([sys.executable, "-m", "services.trainer", "end-runs"], env=harness.environment, check=False)
     assert done.returncode == 0
     assert is_gone(child)
-    place.start()
-    place.succeeds_once(run, attempts=2)
+    harness.start()
+    harness.succeeds_once(run, attempts=2)

@@ -55,7 +55,7 @@ def test_the_artifact_has_exactly_the_files_of_the_contract(finished: RunFolder)
     }  # fmt: skip
 
 
-def test_the_spec_and_the_baselines_tell_what_a_server_needs(finished: RunFolder) -> None:
+def test_the_spec_and_the_baselines_say_what_a_server_needs(finished: RunFolder) -> None:
     spec = ModelSpec.model_validate_json((finished / "artifact" / "millrace.json").read_bytes())
     assert spec.labels == ["fruit", "metal", "weather"]
     assert (spec.max_length, spec.embedding_width, spec.base_model) == (32, WIDTH, "base")
@@ -113,12 +113,16 @@ def test_a_champion_is_answered_on_the_same_rows_and_counted_in_pairs(finished: 
     spec = finished.spec()
     folder = run_folder(tmp_path, data=spec.data, feedback=spec.feedback, champion=champion, gates=GATES)
     assert runner(folder).run() is ExitCode.SUCCEEDED
-    found = RunResult.model_validate_json((folder / "result.json").read_bytes())
-    assert found.comparison is not None
-    assert found.comparison.champion == 3
-    whole = found.comparison.slices[0]
-    assert whole.both + whole.candidate_only + whole.champion_only + whole.neither == found.metrics.test_rows
-    assert whole.both + whole.neither > 0.9 * found.metrics.test_rows  # trained on the same rows, from the same seed
+    matches = RunResult.model_validate_json((folder / "result.json").read_bytes())
+    assert matches.comparison is not None
+    assert matches.comparison.champion == 3
+    complete = matches.comparison.slices[0]
+    assert (
+        complete.both + complete.candidate_only + complete.champion_only + complete.neither == matches.metrics.test_rows
+    )
+    assert (
+        complete.both + complete.neither > 0.9 * matches.metrics.test_rows
+    )  # trained on the same rows, from the same seed
 
 
 def test_an_export_that_answers_otherwise_than_torch_does_not_leave(finished: RunFolder) -> None:

@@ -54,7 +54,7 @@ class StopsAt(Stopping):
     def check(self) -> None:
         self._left -= 1
         super().check()
-        self.asked = self._left <= 1
+        self.requested = self._left <= 1
 
 
 def trained(folder: RunFolder, stopping: Stopping | None = None) -> Trained:
@@ -68,7 +68,7 @@ def same_weights(left: RunFolder, right: RunFolder) -> bool:
 
 
 def test_a_run_killed_in_mid_epoch_resumes_to_the_very_same_weights(tmp_path: Path) -> None:
-    whole, killed = run_folder(tmp_path / "whole"), run_folder(tmp_path / "killed")
+    complete, killed = run_folder(tmp_path / "whole"), run_folder(tmp_path / "killed")
     process = subprocess.run(
         [sys.executable, "-c", KILLED_IN_MID_EPOCH, str(killed.root)],
         check=False,
@@ -76,18 +76,18 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_very_same_weights(tmp_path: Pa
     )
     assert process.returncode == -signal.SIGKILL
     assert (killed / CHECKPOINT_FILE).exists()
-    assert trained(whole).resumed_at_step == 0
+    assert trained(complete).resumed_at_step == 0
     assert trained(killed).resumed_at_step == 10
-    assert same_weights(whole, killed)
+    assert same_weights(complete, killed)
 
 
-def test_a_run_told_to_stop_writes_its_step_and_resumes_there(tmp_path: Path) -> None:
-    whole, stopped = run_folder(tmp_path / "whole"), run_folder(tmp_path / "stopped")
+def test_a_run_that_is_stopped_writes_its_step_and_resumes_there(tmp_path: Path) -> None:
+    complete, stopped = run_folder(tmp_path / "whole"), run_folder(tmp_path / "stopped")
     with pytest.raises(Interrupted):
         trained(stopped, StopsAt(8))
     assert trained(stopped).resumed_at_step == 8
-    trained(whole)
-    assert same_weights(whole, stopped)
+    trained(complete)
+    assert same_weights(complete, stopped)
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_recipe_is_passed_over(tmp_path: Path) -> None:
     assert trained(other).resumed_at_step == 0
 
 
-def test_progress_is_told_with_the_loss_falling(tmp_path: Path) -> None:
+def test_progress_is_reported_with_the_loss_falling(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     result = trained(folder)
     lines = (folder / "progress.jsonl").read_text().splitlines()

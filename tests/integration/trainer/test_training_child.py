@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 RECIPE = {"epochs": 8, "max_length": 32, "batch_size": 8, "learning_rate": 0.01, "head_learning_rate": 0.1}
 
 
-class Place:
+class RunHarness:
     """A home folder with keys, an artifact store, a base model and a data set."""
 
     def __init__(self, root: Path) -> None:
@@ -53,7 +53,7 @@ class Place:
         self.data = write_jsonl(root / "rows.jsonl", texts(240))
         self.base = base_model(root / "base")
         self.policy = LocalPolicy(
-            threads=1, stop_seconds=20, runs_kept=5, traces_folder=root / "traces", keys_folder=root / "keys"
+            threads=1, stop_seconds=20, run_folder_limit=5, traces_folder=root / "traces", keys_folder=root / "keys"
         )
         self.executor = LocalExecutor(self.workspace, self.policy, SystemClock())
         self.keep_uploads_in((root / "uploads").as_uri())
@@ -118,107 +118,107 @@ class End(Reached):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def harness(tmp_path: Path) -> RunHarness:
+    return RunHarness(tmp_path)
 
 
-async def test_a_run_ends_with_a_signed_artifact_and_the_next_is_compared_with_it(place: Place) -> None:
-    handle = await place.executor.submit(place.spec(), 1)
-    first = await place.until(handle, End)
+async def test_a_run_ends_with_a_signed_artifact_and_the_next_is_compared_with_it(harness: RunHarness) -> None:
+    handle = await harness.executor.submit(harness.spec(), 1)
+    first = await harness.until(handle, End)
     assert isinstance(first.outcome, RunResult)
-    assert first.outcome.artifact.uri == f"{(place.root / 'artifacts').as_uri()}/default/m/run-1.1"
-    checked = await place.artifacts.fetch(first.outcome.artifact, place.root / "cache")
+    assert first.outcome.artifact.uri == f"{(harness.root / 'artifacts').as_uri()}/default/m/run-1.1"
+    checked = await harness.artifacts.fetch(first.outcome.artifact, harness.root / "cache")
     assert (checked / "fp32.onnx").exists()
     assert list(dict.fromkeys(step.stage for step in first.progress)) == list(Stage)
     examples = [Example(row["text"], row["label"]) for row in texts(100, seed=9)]
     champion = ChampionRef(version=1, artifact=first.outcome.artifact, precision=Precision.FP32)
-    feedback_uri = await place.inputs.write_examples("run-2", examples)
-    second = await place.outcome(place.spec(run="run-2", champion=champion, feedback_uri=feedback_uri))
+    feedback_uri = await harness.inputs.write_examples("run-2", examples)
+    second = await harness.outcome(harness.spec(run="run-2", champion=champion, feedback_uri=feedback_uri))
     assert isinstance(second, RunResult)
     assert second.comparison is not None
     assert [part.name for part in second.metrics.slices] == ["all", "base", "feedback"]
-    assert "publish  100% done" in (await place.executor.logs(handle, 0, 1000))[-1]
+    assert "publish  100% done" in (await harness.executor.logs(handle, 0, 1000))[-1]
 
 
 async def test_a_child_killed_in_mid_epoch_leaves_a_failure_that_may_pass_and_the_next_attempt_resumes(
-    place: Place,
+    harness: RunHarness,
 ) -> None:
-    spec = place.spec(epochs=100)
-    handle = await place.executor.submit(spec, 1)
-    await place.until(handle, Reached, steps=30)
+    spec = harness.spec(epochs=100)
+    handle = await harness.executor.submit(spec, 1)
+    await harness.until(handle, Reached, steps=30)
     os.kill(int(handle.reference["pid"]), signal.SIGKILL)
-    killed = (await place.until(handle, End)).outcome
+    killed = (await harness.until(handle, End)).outcome
     assert isinstance(killed, Failure)
     assert (killed.code, killed.stage, killed.retryable) == ("killed", Stage.TRAIN, True)
-    second = await place.executor.submit(spec, 2)
-    resumed = await place.until(second, Resumed)
+    second = await harness.executor.submit(spec, 2)
+    resumed = await harness.until(second, Resumed)
     assert not any(step.stage is Stage.PREPARE for step in resumed.progress)
-    await place.executor.cancel(second)
+    await harness.executor.cancel(second)
 
 
-async def test_a_cancelled_run_leaves_its_checkpoint_and_no_process(place: Place) -> None:
-    handle = await place.executor.submit(place.spec(epochs=100), 1)
-    await place.until(handle, Reached, steps=10)
-    await place.executor.cancel(handle)
-    assert await place.executor.executions() == []
-    stopped = (await place.executor.poll(handle, 0)).outcome
+async def test_a_cancelled_run_leaves_its_checkpoint_and_no_process(harness: RunHarness) -> None:
+    handle = await harness.executor.submit(harness.spec(epochs=100), 1)
+    await harness.until(handle, Reached, steps=10)
+    await harness.executor.cancel(handle)
+    assert await harness.executor.executions() == []
+    stopped = (await harness.executor.poll(handle, 0)).outcome
     assert isinstance(stopped, Failure)
     assert (stopped.code, stopped.stage) == (INTERRUPTED, Stage.TRAIN)
-    assert (place.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
+    assert (harness.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
 
 
-async def test_torchrun_may_start_the_process_and_is_cancelled_with_its_worker(place: Place) -> None:
+async def test_torchrun_may_start_the_process_and_is_cancelled_with_its_worker(harness: RunHarness) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "--module")
     command = (*torchrun, "services.trainer.stages")
-    place.executor = LocalExecutor(place.workspace, replace(place.policy, command=command), SystemClock())
-    handle = await place.executor.submit(place.spec(epochs=100), 1)
-    await place.until(handle, Reached, steps=10)
+    harness.executor = LocalExecutor(harness.workspace, replace(harness.policy, command=command), SystemClock())
+    handle = await harness.executor.submit(harness.spec(epochs=100), 1)
+    await harness.until(handle, Reached, steps=10)
     assert len(list(marked(EXECUTION_VARIABLE, handle.execution))) >= 2
-    await place.executor.cancel(handle)
+    await harness.executor.cancel(handle)
     assert list(marked(EXECUTION_VARIABLE, handle.execution)) == []
-    assert (place.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
-    second = await place.until(await place.executor.submit(place.spec(epochs=100), 2), End)
+    assert (harness.root / "runs" / "run-1" / "attempt-1" / "checkpoint.safetensors").exists()
+    second = await harness.until(await harness.executor.submit(harness.spec(epochs=100), 2), End)
     assert isinstance(second.outcome, RunResult)
     assert any("resumed at step" in step.message for step in second.progress)
 
 
-async def test_what_cannot_be_trained_on_is_a_failure_that_cannot_pass(place: Place) -> None:
-    one = write_jsonl(place.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
-    failed = await place.outcome(place.spec(data_uri=one.as_uri()))
+async def test_what_cannot_be_trained_on_is_a_failure_that_cannot_pass(harness: RunHarness) -> None:
+    one = write_jsonl(harness.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
+    failed = await harness.outcome(harness.spec(data_uri=one.as_uri()))
     assert isinstance(failed, Failure)
     assert (failed.code, failed.stage, failed.row, failed.retryable) == ("one_class", Stage.PREPARE, 1, False)
 
 
-async def test_the_spans_of_the_child_belong_to_the_trace_of_the_job(place: Place) -> None:
+async def test_the_spans_of_the_child_belong_to_the_trace_of_the_job(harness: RunHarness) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     with telemetry.attached({"traceparent": f"00-{trace}-b7ad6b7169203331-01"}):
-        one = write_jsonl(place.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
-        await place.outcome(place.spec(data_uri=one.as_uri()))
-    spans = (place.root / "traces" / "millrace-trainer.jsonl").read_text()
+        one = write_jsonl(harness.root / "one.jsonl", [{**row, "label": "x"} for row in texts(60)])
+        await harness.outcome(harness.spec(data_uri=one.as_uri()))
+    spans = (harness.root / "traces" / "millrace-trainer.jsonl").read_text()
     assert f'"trace_id":"{trace}"' in spans
     assert '"name":"stage prepare"' in spans
 
 
-async def test_an_upload_in_a_store_that_is_no_folder_is_fetched_by_the_run(place: Place) -> None:
-    place.keep_uploads_in(f"local://{place.root}/uploads")  # as good as s3://: nobody reads it but through fsspec
-    uri = await place.upload()
-    data_uri = await place.inputs.data("default", uri)
-    done = await place.outcome(place.spec(data_uri=data_uri, epochs=1))
+async def test_an_upload_in_a_store_that_is_no_folder_is_fetched_by_the_run(harness: RunHarness) -> None:
+    harness.keep_uploads_in(f"local://{harness.root}/uploads")  # as good as s3://: nobody reads it but through fsspec
+    uri = await harness.upload()
+    data_uri = await harness.inputs.data("default", uri)
+    done = await harness.outcome(harness.spec(data_uri=data_uri, epochs=1))
     assert isinstance(done, RunResult)
     assert done.content is not None
     assert done.content.rows == 240
-    gone = await place.outcome(place.spec(data_uri=data_uri.replace(done.content.sha256, "0" * 64), run="run-2"))
+    gone = await harness.outcome(harness.spec(data_uri=data_uri.replace(done.content.sha256, "0" * 64), run="run-2"))
     assert isinstance(gone, Failure)
     assert (gone.code, gone.retryable) == ("missing_file", False)
     with pytest.raises(UnsupportedAddress):
-        await place.inputs.data("other", uri)
+        await harness.inputs.data("other", uri)
 
 
-async def test_a_tenants_runs_read_what_lies_under_a_root_and_its_own_uploads_alone(place: Place) -> None:
-    place.keep_uploads_in((place.root.parent / f"uploads-of-{place.root.name}").as_uri())
-    uri = await place.upload("other")
-    assert await place.inputs.data("other", uri) == uri
-    assert await place.inputs.data("default", place.data.as_uri()) == place.data.as_uri()
+async def test_a_tenants_runs_read_what_lies_under_a_root_and_its_own_uploads_alone(harness: RunHarness) -> None:
+    harness.keep_uploads_in((harness.root.parent / f"uploads-of-{harness.root.name}").as_uri())
+    uri = await harness.upload("other")
+    assert await harness.inputs.data("other", uri) == uri
+    assert await harness.inputs.data("default", harness.data.as_uri()) == harness.data.as_uri()
     for tenant, address in (("default", uri), ("default", "file:///etc/passwd")):
         with pytest.raises(OutsideRoots):
-            await place.inputs.data(tenant, address)
+            await harness.inputs.data(tenant, address)

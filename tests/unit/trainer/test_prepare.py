@@ -41,9 +41,9 @@ def test_exact_and_near_repeats_are_removed_and_contradictions_on_both_sides(tmp
         {"text": rows[1]["text"], "label": rows[2]["label"]},
         {"text": "  ", "label": "fruit"},
     ]
-    result, kept = prepared(tmp_path, [*rows, *extra])
+    result, limit = prepared(tmp_path, [*rows, *extra])
     assert (result.dropped.repeated, result.dropped.contradictory, result.dropped.empty) == (2, 2, 1)
-    assert rows[1]["text"] not in splits(kept)
+    assert rows[1]["text"] not in splits(limit)
 
 
 def test_a_test_row_stays_a_test_row_when_the_data_set_grows(tmp_path: Path) -> None:
@@ -74,19 +74,19 @@ def test_feedback_makes_up_half_of_the_reference_rows(tmp_path: Path) -> None:
 
 def test_rows_of_one_group_fall_into_one_split(tmp_path: Path) -> None:
     rows = [{**row, "page": f"page {number // 5}"} for number, row in enumerate(texts(400))]
-    _, kept = prepared(tmp_path, rows, columns={"group": "page"})
+    _, limit = prepared(tmp_path, rows, columns={"group": "page"})
     seen: dict[str, set[str]] = {}
-    for row in kept:
+    for row in limit:
         seen.setdefault(row["group"], set()).add(row["split"])
-    assert all(len(found) == 1 for found in seen.values())
+    assert all(len(matches) == 1 for matches in seen.values())
 
 
 def test_an_explicit_split_wins(tmp_path: Path) -> None:
     names = ["train", "train", "test", "reference"]
     rows = [{**row, "part": names[number // 3 % 4]} for number, row in enumerate(texts(240))]
-    result, kept = prepared(tmp_path, rows, columns={"split": "part"})
-    wanted = {clean(row["text"]): row["part"] for row in rows}
-    assert splits(kept) == {text: wanted[text] for text in splits(kept)}
+    result, limit = prepared(tmp_path, rows, columns={"split": "part"})
+    expected = {clean(row["text"]): row["part"] for row in rows}
+    assert splits(limit) == {text: expected[text] for text in splits(limit)}
     assert result.splits[Split.TEST] == 60
 
 
@@ -116,12 +116,12 @@ def test_data_that_cannot_be_trained_on_is_refused_with_the_row(
     assert (caught.value.code, caught.value.row) == (code, row)
 
 
-def test_what_was_read_is_told_with_its_hash_its_size_and_its_rows(tmp_path: Path) -> None:
+def test_what_was_read_is_reported_with_its_hash_its_size_and_its_rows(tmp_path: Path) -> None:
     result, _ = prepared(tmp_path, texts(240))
     written = (tmp_path / "data.jsonl").read_bytes()
-    found = DataContent(sha256=hashlib.sha256(written).hexdigest(), size_bytes=len(written), rows=240)
-    assert result.content == found
-    assert [step.content for step in told(tmp_path) if step.content] == [found]
+    matches = DataContent(sha256=hashlib.sha256(written).hexdigest(), size_bytes=len(written), rows=240)
+    assert result.content == matches
+    assert [step.content for step in output(tmp_path) if step.content] == [matches]
 
 
 def test_a_file_that_is_not_the_announced_one_is_refused_before_its_rows_are_read(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_the_announced_one_is_refused_before_its_rows_are_rea
 def test_a_file_whose_rows_cannot_be_read_is_known_by_its_content_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(UnusableData):
         prepared(tmp_path, [*texts(2), {"text": 1.5, "label": "a"}])
-    (step,) = told(tmp_path)
+    (step,) = output(tmp_path)
     assert step.content is not None
     assert (step.content.size_bytes, step.content.rows) == ((tmp_path / "data.jsonl").stat().st_size, None)
 
@@ -152,7 +152,7 @@ def test_a_file_that_is_written_while_it_is_read_is_refused(tmp_path: Path) -> N
     assert caught.value.code == "content_changed"
 
 
-def told(root: Path) -> list[Progress]:
+def output(root: Path) -> list[Progress]:
     return [Progress.model_validate_json(line) for line in (root / PROGRESS_FILE).read_text().splitlines()]
 
 
@@ -161,5 +161,5 @@ def test_cleaning_drops_control_characters_and_composes_accents() -> None:
 
 
 def test_the_hash_spreads_texts_evenly() -> None:
-    places = sorted(hash_fraction(str(number)) for number in range(2000))
-    assert max(abs(place - index / 2000) for index, place in enumerate(places)) < 0.04
+    positions = sorted(hash_fraction(str(number)) for number in range(2000))
+    assert max(abs(position - index / 2000) for index, position in enumerate(positions)) < 0.04

@@ -22,7 +22,7 @@ def rows_of(path: Path, form: str, columns: Columns | None = None) -> list[RawRo
     return list(read_rows(path, form, columns or Columns(), LIMITS))  # type: ignore[arg-type]
 
 
-def refusal(path: Path, form: str, columns: Columns | None = None) -> UnusableData:
+def error(path: Path, form: str, columns: Columns | None = None) -> UnusableData:
     with pytest.raises(UnusableData) as caught:
         rows_of(path, form, columns)
     return caught.value
@@ -49,7 +49,7 @@ def refusal(path: Path, form: str, columns: Columns | None = None) -> UnusableDa
 def test_a_broken_csv_is_refused_with_its_row(tmp_path: Path, content: bytes, code: str, row: int | None) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(content)
-    refused = refusal(path, "csv")
+    refused = error(path, "csv")
     assert (refused.code, refused.row) == (code, row)
 
 
@@ -70,27 +70,27 @@ def test_a_broken_csv_is_refused_with_its_row(tmp_path: Path, content: bytes, co
 def test_broken_json_lines_are_refused_with_their_row(tmp_path: Path, content: bytes, code: str, row: int) -> None:
     path = tmp_path / "data.jsonl"
     path.write_bytes(content)
-    refused = refusal(path, "jsonl")
+    refused = error(path, "jsonl")
     assert (refused.code, refused.row) == (code, row)
 
 
 def test_a_missing_file_a_folder_a_pipe_and_an_endless_device_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert refusal(tmp_path / "nothing", "csv").code == "missing_file"
-    assert refusal(tmp_path, "csv").code == "no_regular_file"
-    assert refusal(tmp_path / "pipe", "csv").code == "no_regular_file"
-    assert refusal(Path("/dev/zero"), "jsonl").code == "no_regular_file"
+    assert error(tmp_path / "nothing", "csv").code == "missing_file"
+    assert error(tmp_path, "csv").code == "no_regular_file"
+    assert error(tmp_path / "pipe", "csv").code == "no_regular_file"
+    assert error(Path("/dev/zero"), "jsonl").code == "no_regular_file"
 
 
 def test_no_refusal_names_a_path(tmp_path: Path) -> None:
-    assert str(tmp_path) not in str(refusal(tmp_path / "nothing", "csv"))
-    assert str(tmp_path) not in str(refusal(tmp_path, "csv").body())
+    assert str(tmp_path) not in str(error(tmp_path / "nothing", "csv"))
+    assert str(tmp_path) not in str(error(tmp_path, "csv").body())
 
 
 def test_an_unknown_split_is_refused_and_a_known_one_is_read(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(b"text,label,part\nx,a,test\ny,b,holdout\n")
-    assert refusal(path, "csv", Columns(split="part")).code == "unknown_split"
+    assert error(path, "csv", Columns(split="part")).code == "unknown_split"
     path.write_bytes(b"text,label,part\nx,a,test\ny,b,\n")
     assert [row.split for row in rows_of(path, "csv", Columns(split="part"))] == [Split.TEST, None]
 

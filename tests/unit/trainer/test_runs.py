@@ -112,7 +112,7 @@ def test_an_interrupted_attempt_does_not_count_as_a_failed_one() -> None:
         assert (run.status, run.executing, run.failed_attempts) == (RunStatus.QUEUED, False, 0)
 
 
-def test_one_attempt_is_under_way_at_a_time_and_starting_it_again_is_no_news() -> None:
+def test_one_attempt_is_under_way_at_a_time_and_starting_it_again_changes_nothing() -> None:
     run = after(QUEUED, StartAttempt(handle(1)))
     assert (run.attempt, run.executing, run.handle) == (1, True, handle(1))
     assert decide(run, StartAttempt(handle(1))) == ()
@@ -141,7 +141,7 @@ COMMANDS = st.one_of(
 
 
 @given(commands=st.lists(COMMANDS, max_size=12))
-def test_whatever_is_asked_a_run_moves_only_as_the_table_allows_and_never_after_its_end(
+def test_whatever_is_commanded_a_run_moves_only_as_the_table_allows_and_never_after_its_end(
     commands: list[Command],
 ) -> None:
     run = QUEUED
@@ -178,7 +178,7 @@ def test_a_cancelled_run_knows_by_whom_and_why() -> None:
     assert (after(QUEUED, CANCEL).cancelled_by, after(QUEUED, CANCEL).cancel_reason) == ("admin:1", "enough")
 
 
-def test_labels_are_asked_for_from_the_first_suspect_window_on() -> None:
+def test_labels_are_requested_from_the_first_suspect_window_on() -> None:
     window = Window(number=9, rows=200, opened=NOW, closed=NOW + timedelta(seconds=30))
     drift = DriftDetected(
         model="m", deployment="m", version=1, test="mmd-rbf", statistic=0.1, p_value=0.005, alpha=0.01, consecutive=3,

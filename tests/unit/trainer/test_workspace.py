@@ -123,7 +123,7 @@ def test_ended_runs_lose_their_large_files_and_old_ones_everything(tmp_path: Pat
             write(folder, {"result.json": "{}"})
         else:
             write(folder, {"failure.json": KILLED})
-    workspace.tidy("run-4", kept=2)
+    workspace.tidy("run-4", limit=2)
     assert not (tmp_path / "run-1").exists()
     assert not (tmp_path / "run-2/attempt-1/fp32.onnx").exists()
     assert log_lines(tmp_path / "run-2/attempt-1", 0, 1)
@@ -135,7 +135,7 @@ def test_a_folder_that_a_process_works_in_stays_however_old_it_is(tmp_path: Path
     workspace = Workspace(tmp_path)
     folder = workspace.begin_attempt(spec_of(), attempt=1)
     with locked(folder):
-        workspace.tidy("run-9", kept=0)
+        workspace.tidy("run-9", limit=0)
         assert folder.exists()
-    workspace.tidy("run-9", kept=0)
+    workspace.tidy("run-9", limit=0)
     assert not folder.exists()

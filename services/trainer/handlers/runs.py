@@ -13,15 +13,15 @@ from services.trainer import telemetry
 from services.trainer.domain.datasets import Dataset, StartRun, announced_version, shifted_since
 from services.trainer.domain.runs import Run, RunQueued
 from services.trainer.errors import UnknownDataset
-from services.trainer.handlers.running import RUN_JOB
-from services.trainer.handlers.showing import find_version
+from services.trainer.handlers.attempts import RUN_JOB
+from services.trainer.handlers.lookup import find_version
 from services.trainer.handlers.transitions import ACTOR, run_of
 from services.trainer.ports import Ports, Tx
 
 WAIT_FOR_LABELS: Final = "retraining"
 
 
-async def take_dataset(envelope: Envelope[DatasetReady], ports: Ports) -> None:
+async def on_dataset_ready(envelope: Envelope[DatasetReady], ports: Ports) -> None:
     """Remembers the data set and queues a run on it, in one transaction with the inbox."""
     event, now = envelope.event, ports.clock.now()
     async with ports.store.transaction() as tx:
@@ -36,7 +36,7 @@ async def take_dataset(envelope: Envelope[DatasetReady], ports: Ports) -> None:
     ports.wake()
 
 
-async def take_drift(envelope: Envelope[DriftDetected], ports: Ports) -> None:
+async def on_drift_detected(envelope: Envelope[DriftDetected], ports: Ports) -> None:
     """From now on waits for labels of the new kind of traffic; a timer looks for them."""
     drift, now = envelope.event, ports.clock.now()
     async with ports.store.transaction() as tx:
@@ -44,12 +44,12 @@ async def take_drift(envelope: Envelope[DriftDetected], ports: Ports) -> None:
             return
         if await tx.latest_dataset(envelope.tenant, drift.model) is None:
             return  # a model that was not trained here cannot be trained again here
-        patience = timedelta(seconds=ports.retraining.patience_seconds)
+        wait = timedelta(seconds=ports.retraining.wait_seconds)
         payload = {
             "model": drift.model,
             "version": drift.version,
             "since": shifted_since(drift).isoformat(),
-            "until": (now + patience).isoformat(),
+            "until": (now + wait).isoformat(),
         }
         key = f"{WAIT_FOR_LABELS}/{envelope.tenant}/{drift.model}"
         await tx.schedule(Timer(key, WAIT_FOR_LABELS, now, payload, envelope.tenant, cause=envelope))
@@ -81,13 +81,13 @@ async def look_for_labels(timer: Timer, ports: Ports) -> None:
     ports.wake()
 
 
-async def start_run(command: StartRun, asked: IdempotencyKey | None, ports: Ports) -> Run:
+async def start_run(command: StartRun, idempotency_key: IdempotencyKey | None, ports: Ports) -> Run:
     """A run that somebody asks for; the same key gives the same run.
 
     Raises UnknownDataset, what `find_version` raises, and KeyReused.
     """
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
+        if idempotency_key is not None and (earlier := await tx.find_idempotent_response(idempotency_key)) is not None:
             return await run_of(tx, command.tenant, earlier)
         dataset = await tx.dataset(command.tenant, command.dataset)
         if dataset is None:
@@ -103,8 +103,8 @@ async def start_run(command: StartRun, asked: IdempotencyKey | None, ports: Port
         await tx.save_dataset(replace(dataset, latest_run=run.id))
         if command.content_hash:
             await tx.save_version(replace(version, latest_run=run.id))
-        if asked is not None:
-            await tx.save_idempotent_response(asked, run.id)
+        if idempotency_key is not None:
+            await tx.save_idempotent_response(idempotency_key, run.id)
     ports.wake()
     return run
 

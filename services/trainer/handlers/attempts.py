@@ -32,7 +32,7 @@ async def work_run(job: Job, ports: Ports) -> None:
     try:
         outcome = await _outcome(job, ports)
     except asyncio.CancelledError:
-        await asyncio.shield(_leave(job, ports))
+        await asyncio.shield(_release(job, ports))
         raise
     if outcome is not None:
         await _keep_outcome(job, outcome, ports)
@@ -188,7 +188,7 @@ def _model_trained(job: Job, run: Run, result: RunResult, ports: Ports) -> Model
     )
 
 
-async def _leave(job: Job, ports: Ports) -> None:
+async def _release(job: Job, ports: Ports) -> None:
     """This process is to stop, or the lease has passed: then another worker follows the run, or it was cancelled."""
     with suppress(LostLease):
         async with ports.store.transaction() as tx:
@@ -211,21 +211,21 @@ def _measure(run: Run, outcome: Outcome | None, ports: Ports) -> None:
 
 
 async def cancel_run(
-    tenant: str, name: str, ports: Ports, *, actor: str, reason: str, asked: IdempotencyKey | None = None
+    tenant: str, name: str, ports: Ports, *, actor: str, reason: str, idempotency_key: IdempotencyKey | None = None
 ) -> Run:
     """Ends the run, its job, and what executes it. The same key gives the run as it stands.
 
     Raises UnknownRun, RunHasEnded, KeyReused.
     """
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
+        if idempotency_key is not None and (earlier := await tx.find_idempotent_response(idempotency_key)) is not None:
             return await run_of(tx, tenant, earlier)
         run = await run_of(tx, tenant, name)
         if run.executing and run.handle is not None:
             await schedule_end(tx, run.handle, ports)
         run = await follow(tx, run, Cancel(actor, reason), ports, reason=reason, actor=actor)
         await tx.cancel_job(run.id)
-        if asked is not None:
-            await tx.save_idempotent_response(asked, run.id)
+        if idempotency_key is not None:
+            await tx.save_idempotent_response(idempotency_key, run.id)
     _measure(run, None, ports)
     return run

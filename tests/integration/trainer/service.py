@@ -59,11 +59,11 @@ KILLED = Failure(stage=Stage.TRAIN, code="killed", reason="it was killed", retry
 
 
 def result_of(run: str) -> RunResult:
-    whole = SliceScore(name="all", rows=100, accuracy=0.8, macro_f1=0.8, macro_f1_ci95=Interval(low=0.7, high=0.9))
+    complete = SliceScore(name="all", rows=100, accuracy=0.8, macro_f1=0.8, macro_f1_ci95=Interval(low=0.7, high=0.9))
     variant = VariantReport(
         precision=Precision.FP32, size_bytes=90, macro_f1=0.8, agreement=1, max_difference=0, speedup=1, passed=True
     )
-    metrics = Metrics(slices=[whole], tfidf_macro_f1=0.7, train_rows=200, test_rows=100)
+    metrics = Metrics(slices=[complete], tfidf_macro_f1=0.7, train_rows=200, test_rows=100)
     return RunResult(
         run=run,
         data_hash="a" * 64,
@@ -186,17 +186,17 @@ class FakeInputs:
 class FakeChampions:
     """`Champions` of one model."""
 
-    present: ChampionRef | None = None
+    current: ChampionRef | None = None
     away: Exception | None = None
 
     async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         if self.away is not None:
             raise self.away
-        return self.present
+        return self.current
 
 
 @dataclass
-class Room:
+class TrainerFixture:
     """The room and how to push it."""
 
     store: SqlStore[TrainerTx]
@@ -207,7 +207,7 @@ class Room:
     inputs: FakeInputs
     worker: Worker
     timers: TimerLoop
-    events: int = 0
+    made: int = 0
 
     @property
     def ports(self) -> Ports:
@@ -219,8 +219,8 @@ class Room:
         self.service.ports = ports
 
     def envelope(self, event: E, *, name: str = "", tenant: str = "default") -> Envelope[E]:
-        self.events += 1
-        return Envelope(name or f"evt-{self.events}", event, "test", self.clock.now(), tenant, correlation="story-1")
+        self.made += 1
+        return Envelope(name or f"evt-{self.made}", event, "test", self.clock.now(), tenant, correlation="story-1")
 
     async def work(self) -> bool:
         """One job, as the worker would."""
@@ -231,7 +231,7 @@ class Room:
         await self.clock.advance(seconds)
         await self.timers.run_due()
 
-    async def told(self) -> list[Envelope[Event]]:
+    async def events(self) -> list[Envelope[Event]]:
         """Every event in the outbox, in order."""
         async with self.store.reading() as tx:
             rows = (await tx.execute(sa.select(columns(OutboxRow)).order_by(columns(OutboxRow).c.position))).all()
@@ -253,13 +253,13 @@ class Room:
             for number in range(start, start + labelled + unlabelled)
         ]
         logged = InferenceLogged(deployment="topics", model="topics", replica="replica-1", task=task, records=records)
-        await traffic.keep_texts([self.envelope(logged)], self.ports)
+        await traffic.on_inference_logged([self.envelope(logged)], self.ports)
         labels = [
             self.envelope(FeedbackReceived(deployment="topics", request=record.request, label="b"))
             for record in records[:labelled]
         ]
         if labels:
-            await traffic.keep_labels(labels, self.ports)
+            await traffic.on_feedback_received(labels, self.ports)
 
     def drift(self) -> DriftDetected:
         window = Window(number=3, rows=200, opened=self.clock.now() - timedelta(seconds=10), closed=self.clock.now())
@@ -270,7 +270,7 @@ class Room:
 
 
 @asynccontextmanager
-async def opened(url: str, home: Path) -> AsyncIterator[Room]:
+async def opened(url: str, home: Path) -> AsyncIterator[TrainerFixture]:
     database, clock = Database(url, MIGRATIONS), VirtualClock()
     await database.open()
     executor, champions, inputs = FakeExecutor(clock), FakeChampions(), FakeInputs()
@@ -279,9 +279,9 @@ async def opened(url: str, home: Path) -> AsyncIterator[Room]:
             "MILLRACE_HOME": home,
             "minimum_feedback": 30,
             "most_feedback": 100,
-            "feedback_patience_hours": 1,
+            "feedback_wait_hours": 1,
             "retry_seconds": 5.0,
-            "kept_examples": 1000,
+            "examples_limit": 1000,
         }
     )
     adapters = Adapters(**beside(database, clock, SeededIds(7)), champions=champions, executor=executor, inputs=inputs)
@@ -290,7 +290,7 @@ async def opened(url: str, home: Path) -> AsyncIterator[Room]:
     (worker,) = service.workers
     store = cast("SqlStore[TrainerTx]", service.ports.store)
     try:
-        yield Room(store, clock, service, executor, champions, inputs, worker, service.timer_loop)
+        yield TrainerFixture(store, clock, service, executor, champions, inputs, worker, service.timer_loop)
     finally:
         await database.close()
 

@@ -17,32 +17,32 @@ from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import Keyring, ensure_keys, read_key
 from services.kit.transport.rpc import RpcServer, channel, metadata
 from services.trainer.domain.spec import DataContent
-from services.trainer.handlers import asking, showing
-from services.trainer.inbound.rpc import SERVICE, TrainerRpc
-from tests.integration.trainer.room import DATASET, Room, opened
+from services.trainer.handlers import lookup, runs
+from services.trainer.inbound.grpc import SERVICE, TrainerRpc
+from tests.integration.trainer.service import DATASET, TrainerFixture, opened
 
 HASH = "ab" * 32
 PAST, NUL = Page(page_token="x"), Page(page_token="a\0b")
 
 
-class Door:
+class TrainerClient:
     """A client with a key."""
 
-    def __init__(self, room: Room, opened_channel: grpc.aio.Channel, key: str) -> None:
-        self.room = room
+    def __init__(self, trainer: TrainerFixture, opened_channel: grpc.aio.Channel, key: str) -> None:
+        self.trainer = trainer
         self._stub: Any = trainer_pb2_grpc.TrainerServiceStub(opened_channel)
         self._key = key
 
-    async def ask(self, method: str, request: Any, *, once: str = "") -> Any:
-        more = (("idempotency-key", once),) if once else ()
+    async def call(self, method: str, request: Any, *, key: str = "") -> Any:
+        more = (("idempotency-key", key),) if key else ()
         return await getattr(self._stub, method)(request, metadata=(*metadata(self._key), *more))
 
     def stream(self, method: str, request: Any) -> AsyncIterator[Any]:
         return cast(AsyncIterator[Any], getattr(self._stub, method)(request, metadata=metadata(self._key)))
 
-    async def refused(self, method: str, request: Any, *, once: str = "") -> grpc.StatusCode:
+    async def refused(self, method: str, request: Any, *, key: str = "") -> grpc.StatusCode:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await self.ask(method, request, once=once)
+            await self.call(method, request, key=key)
         return refused.value.code()
 
 
@@ -50,88 +50,88 @@ def versions(**page: Any) -> wire.ListDatasetVersionsRequest:
     return wire.ListDatasetVersionsRequest(dataset="topics-1", page=Page(**page))
 
 
-def moment(at: datetime) -> Timestamp:
+def timestamp(at: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def client(tmp_path: Path) -> AsyncIterator[TrainerClient]:
     """A trainer that has trained once on an announced content."""
-    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}", tmp_path) as room:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}", tmp_path) as trainer:
         ensure_keys(tmp_path / "keys")
         server = RpcServer(Keyring(tmp_path / "keys", SystemClock()), "127.0.0.1", 0)
-        server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerRpc(room.ports), SERVICE)
+        server.add(trainer_pb2_grpc.add_TrainerServiceServicer_to_server, TrainerRpc(trainer.ports), SERVICE)
         await server.open()
         opened_channel = channel(server.address)
-        room.executor.content = DataContent(sha256=HASH, size_bytes=1000, rows=240)
+        trainer.executor.content = DataContent(sha256=HASH, size_bytes=1000, rows=240)
         event = DATASET.model_copy(update={"content_hash": HASH})
-        await asking.take_dataset(room.envelope(event), room.ports)
-        await room.work()
-        yield Door(room, opened_channel, read_key(tmp_path / "keys"))
+        await runs.on_dataset_ready(trainer.envelope(event), trainer.ports)
+        await trainer.work()
+        yield TrainerClient(trainer, opened_channel, read_key(tmp_path / "keys"))
         await opened_channel.close()
         await server.close()
 
 
-async def test_a_data_set_tells_its_present_version(door: Door) -> None:
-    dataset = await door.ask("GetDataset", wire.GetDatasetRequest(dataset="topics-1"))
+async def test_a_data_set_has_its_current_version(client: TrainerClient) -> None:
+    dataset = await client.call("GetDataset", wire.GetDatasetRequest(dataset="topics-1"))
     assert dataset.content_hash == dataset.version.content_hash == HASH
     assert (dataset.version.size_bytes, dataset.version.rows, dataset.version.model) == (1000, 240, "topics")
-    listed = await door.ask("ListDatasetVersions", wire.ListDatasetVersionsRequest(dataset="topics-1"))
+    listed = await client.call("ListDatasetVersions", wire.ListDatasetVersionsRequest(dataset="topics-1"))
     by_hash = wire.GetDatasetVersionRequest(dataset="topics-1", content_hash=HASH[:8])
-    assert [await door.ask("GetDatasetVersion", by_hash)] == list(listed.versions)
-    await asking.take_dataset(
-        door.room.envelope(DATASET.model_copy(update={"content_hash": "cd" * 32})), door.room.ports
+    assert [await client.call("GetDatasetVersion", by_hash)] == list(listed.versions)
+    await runs.on_dataset_ready(
+        client.trainer.envelope(DATASET.model_copy(update={"content_hash": "cd" * 32})), client.trainer.ports
     )
-    first = await door.ask("ListDatasetVersions", versions(page_size=1))
-    second = await door.ask("ListDatasetVersions", versions(page_size=1, page_token=first.next_page_token))
+    first = await client.call("ListDatasetVersions", versions(page_size=1))
+    second = await client.call("ListDatasetVersions", versions(page_size=1, page_token=first.next_page_token))
     assert [page.versions[0].content_hash[:2] for page in (first, second)] == ["cd", "ab"]
     assert second.next_page_token == ""
 
 
-async def test_a_run_tells_what_it_was_started_with_by_whom_and_why(door: Door) -> None:
+async def test_a_run_tells_what_it_was_started_with_by_whom_and_why(client: TrainerClient) -> None:
     request = wire.StartRunRequest(
         dataset="topics-1", content_hash=HASH[:12], recipe_json='{"epochs": 3}', hold_back=True, reason="to see"
     )
-    run = await door.ask("StartRun", request)
+    run = await client.call("StartRun", request)
     assert (run.status, run.content_hash, run.hold_back, run.start_reason) == ("queued", HASH, True, "to see")
     assert json.loads(run.recipe_json)["epochs"] == 3
     assert run.started_by.startswith("service:")
-    cancelled = await door.ask("CancelRun", wire.CancelRunRequest(run=run.run, reason="seen"))
+    cancelled = await client.call("CancelRun", wire.CancelRunRequest(run=run.run, reason="seen"))
     assert (cancelled.status, cancelled.cancelled_by, cancelled.cancel_reason) == (
         "cancelled", run.started_by, "seen",
     )  # fmt: skip
-    done = (await door.ask("ListRuns", wire.ListRunsRequest(status="succeeded"))).runs[0]
+    done = (await client.call("ListRuns", wire.ListRunsRequest(status="succeeded"))).runs[0]
     assert (done.data_hash, done.content_hash, done.started_by) == ("a" * 64, HASH, "trainer")
     assert done.slices[0].macro_f1 == pytest.approx(0.8)
 
 
-async def test_one_key_starts_one_run_and_cancels_it_once(door: Door) -> None:
+async def test_one_key_starts_one_run_and_cancels_it_once(client: TrainerClient) -> None:
     request = wire.StartRunRequest(dataset="topics-1")
-    first = await door.ask("StartRun", request, once="key-1")
-    assert (await door.ask("StartRun", request, once="key-1")).run == first.run
+    first = await client.call("StartRun", request, key="key-1")
+    assert (await client.call("StartRun", request, key="key-1")).run == first.run
     other = wire.StartRunRequest(dataset="topics-1", model="other")
-    assert await door.refused("StartRun", other, once="key-1") is grpc.StatusCode.INVALID_ARGUMENT
+    assert await client.refused("StartRun", other, key="key-1") is grpc.StatusCode.INVALID_ARGUMENT
     cancel = wire.CancelRunRequest(run=first.run)
-    assert await door.refused("CancelRun", cancel, once="key-1") is grpc.StatusCode.INVALID_ARGUMENT
+    assert await client.refused("CancelRun", cancel, key="key-1") is grpc.StatusCode.INVALID_ARGUMENT
     for _ in range(2):
-        assert (await door.ask("CancelRun", cancel, once="key-2")).status == "cancelled"
-    assert await door.refused("CancelRun", cancel) is grpc.StatusCode.FAILED_PRECONDITION
+        assert (await client.call("CancelRun", cancel, key="key-2")).status == "cancelled"
+    assert await client.refused("CancelRun", cancel) is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_runs_are_filtered_by_data_set_and_time(door: Door) -> None:
-    now = door.room.clock.now()
+async def test_runs_are_filtered_by_data_set_and_time(client: TrainerClient) -> None:
+    now = client.trainer.clock.now()
     for request, count in (
         (wire.ListRunsRequest(dataset="topics-1"), 1),
         (wire.ListRunsRequest(dataset="others"), 0),
-        (wire.ListRunsRequest(since=moment(now)), 1),
-        (wire.ListRunsRequest(since=moment(now + timedelta(seconds=1))), 0),
+        (wire.ListRunsRequest(since=timestamp(now)), 1),
+        (wire.ListRunsRequest(since=timestamp(now + timedelta(seconds=1))), 0),
     ):
-        assert len((await door.ask("ListRuns", request)).runs) == count
+        assert len((await client.call("ListRuns", request)).runs) == count
 
 
-async def test_bad_requests_are_refused_with_a_status_that_says_so(door: Door) -> None:
+async def test_bad_requests_are_refused_with_a_status_that_says_so(client: TrainerClient) -> None:
     invalid, unknown = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
     for method, request, code in (
         ("StartRun", wire.StartRunRequest(), unknown),
@@ -155,12 +155,12 @@ async def test_bad_requests_are_refused_with_a_status_that_says_so(door: Door) -
             invalid,
         ),
     ):
-        assert await door.refused(method, request) is code, (method, request)
+        assert await client.refused(method, request) is code, (method, request)
 
 
-async def test_a_long_log_comes_whole_in_parts(door: Door) -> None:
-    ((_, made),) = door.room.executor.started.items()
-    made.progress = made.progress[:1] * (2 * showing.LOG_LINES + 5)
+async def test_a_long_log_comes_complete_in_parts(client: TrainerClient) -> None:
+    ((_, made),) = client.trainer.executor.started.items()
+    made.progress = made.progress[:1] * (2 * lookup.LOG_LINES + 5)
     request = wire.GetRunLogsRequest(run=made.handle.run, after_line=1)
-    lines = [line.number async for line in door.stream("GetRunLogs", request)]
-    assert lines == list(range(2, 2 * showing.LOG_LINES + 6))
+    lines = [line.number async for line in client.stream("GetRunLogs", request)]
+    assert lines == list(range(2, 2 * lookup.LOG_LINES + 6))

@@ -16,8 +16,8 @@ from services.kit.transport.rpc import RpcServer
 from services.trainer.domain.datasets import StartRun
 from services.trainer.domain.runs import RunFilter, RunStatus
 from services.trainer.errors import BadRecipe, NulCharacter
-from services.trainer.handlers import asking, running, showing
-from services.trainer.inbound.convert import dataset_message, run_message, version_message
+from services.trainer.handlers import attempts, lookup, runs
+from services.trainer.inbound.converters import dataset_message, run_message, version_message
 from services.trainer.ports import Ports
 
 SERVICE: Final = "millrace.v1.TrainerService"
@@ -41,38 +41,38 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def ListDatasets(self, request: wire.ListDatasetsRequest, context: Any) -> wire.ListDatasetsResponse:
         who, page = asker(request), paging("ListDatasets", request)
-        found = await showing.list_datasets(who.tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(found, lambda dataset: dataset.announced.dataset)
+        matches = await lookup.list_datasets(who.tenant, self._ports, after=page.after, limit=page.limit)
+        shown, following = page.cut(matches, lambda dataset: dataset.announced.dataset)
         return wire.ListDatasetsResponse(datasets=map(dataset_message, shown), next_page_token=following)
 
     async def GetDataset(self, request: wire.GetDatasetRequest, context: Any) -> wire.Dataset:
-        return dataset_message(*await showing.get_dataset(asker(request).tenant, request.dataset, self._ports))
+        return dataset_message(*await lookup.get_dataset(asker(request).tenant, request.dataset, self._ports))
 
     async def ListDatasetVersions(
         self, request: wire.ListDatasetVersionsRequest, context: Any
     ) -> wire.ListDatasetVersionsResponse:
         who, page = asker(request), paging("ListDatasetVersions", request)
-        found = await showing.list_versions(
+        matches = await lookup.list_versions(
             who.tenant, request.dataset, self._ports, after=page.after, limit=page.limit
         )
-        shown, following = page.cut(found, lambda version: version.content_hash)
+        shown, following = page.cut(matches, lambda version: version.content_hash)
         return wire.ListDatasetVersionsResponse(versions=map(version_message, shown), next_page_token=following)
 
     async def GetDatasetVersion(self, request: wire.GetDatasetVersionRequest, context: Any) -> wire.DatasetVersion:
         tenant = asker(request).tenant
-        return version_message(await showing.get_version(tenant, request.dataset, request.content_hash, self._ports))
+        return version_message(await lookup.get_version(tenant, request.dataset, request.content_hash, self._ports))
 
     async def ListRuns(self, request: wire.ListRunsRequest, context: Any) -> wire.ListRunsResponse:
         who, page = asker(request), paging("ListRuns", request)
         if request.status and request.status not in tuple(RunStatus):
             raise UnknownStatus(status=request.status[:50])
-        wanted = RunFilter(request.model, request.status, request.dataset, read_timestamp(request, "since"))
-        found = await showing.list_runs(who.tenant, self._ports, wanted, before=page.after, limit=page.limit)
-        shown, following = page.cut(found, lambda run: run.id)
+        run_filter = RunFilter(request.model, request.status, request.dataset, read_timestamp(request, "since"))
+        matches = await lookup.list_runs(who.tenant, self._ports, run_filter, before=page.after, limit=page.limit)
+        shown, following = page.cut(matches, lambda run: run.id)
         return wire.ListRunsResponse(runs=map(run_message, shown), next_page_token=following)
 
     async def GetRun(self, request: wire.GetRunRequest, context: Any) -> wire.Run:
-        return run_message(await showing.get_run(asker(request).tenant, request.run, self._ports))
+        return run_message(await lookup.get_run(asker(request).tenant, request.run, self._ports))
 
     async def StartRun(self, request: wire.StartRunRequest, context: Any) -> wire.Run:
         who, reason = asker(request), read_reason(request.reason)
@@ -87,25 +87,25 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
             hold_back=request.hold_back,
         )
         return run_message(
-            await asking.start_run(command, read_idempotency_key("StartRun", request, context), self._ports)
+            await runs.start_run(command, read_idempotency_key("StartRun", request, context), self._ports)
         )
 
     async def CancelRun(self, request: wire.CancelRunRequest, context: Any) -> wire.Run:
         who, reason = asker(request), read_reason(request.reason)
-        asked = read_idempotency_key("CancelRun", request, context)
-        cancelled = await running.cancel_run(
-            who.tenant, request.run, self._ports, actor=who.actor, reason=reason, asked=asked
+        idempotency_key = read_idempotency_key("CancelRun", request, context)
+        cancelled = await attempts.cancel_run(
+            who.tenant, request.run, self._ports, actor=who.actor, reason=reason, idempotency_key=idempotency_key
         )
         return run_message(cancelled)
 
     async def GetRunLogs(self, request: wire.GetRunLogsRequest, context: Any) -> AsyncIterator[wire.RunLogLine]:
         number = request.after_line
         while True:
-            run, lines = await showing.read_log(asker(request).tenant, request.run, self._ports, after=number)
+            run, lines = await lookup.read_log(asker(request).tenant, request.run, self._ports, after=number)
             for text in lines:
                 number += 1
                 yield wire.RunLogLine(number=number, text=text)
-            if len(lines) == showing.LOG_LINES:
+            if len(lines) == lookup.LOG_LINES:
                 continue
             if run.ended or not request.follow:
                 return

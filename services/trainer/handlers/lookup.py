@@ -17,9 +17,9 @@ async def get_run(tenant: str, name: str, ports: Ports) -> Run:
         return await run_of(tx, tenant, name)
 
 
-async def list_runs(tenant: str, ports: Ports, wanted: RunFilter, *, before: str, limit: int) -> list[Run]:
+async def list_runs(tenant: str, ports: Ports, run_filter: RunFilter, *, before: str, limit: int) -> list[Run]:
     async with ports.store.reading() as tx:
-        return await tx.runs(tenant, wanted, before=before, limit=limit)
+        return await tx.runs(tenant, run_filter, before=before, limit=limit)
 
 
 async def get_dataset(tenant: str, name: str, ports: Ports) -> tuple[Dataset, DatasetVersion | None]:
@@ -50,12 +50,12 @@ async def get_version(tenant: str, name: str, content_hash: str, ports: Ports) -
 async def find_version(tx: Tx, tenant: str, name: str, content_hash: str) -> DatasetVersion:
     """By the hash or the beginning of it. Raises BadContentHash, UnknownVersion, AmbiguousVersion."""
     check_content_hash(content_hash)
-    found = await tx.versions_like(tenant, name, content_hash, limit=2)
-    if not found:
+    matches = await tx.versions_like(tenant, name, content_hash, limit=2)
+    if not matches:
         raise UnknownVersion(dataset=name, content_hash=content_hash)
-    if len(found) > 1:
+    if len(matches) > 1:
         raise AmbiguousVersion(content_hash=content_hash)
-    return found[0]
+    return matches[0]
 
 
 async def _dataset_of(tx: Tx, tenant: str, name: str) -> Dataset:
