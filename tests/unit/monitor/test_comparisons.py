@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from services.monitor.domain.comparisons import (
     tally_change,
     total,
 )
-from services.monitor.domain.observations import Answer, Observation, TimedFeedback
+from services.monitor.domain.observations import Answer, Observation, TimedFeedback, likeness, quality
 from services.monitor.domain.sequential import Arm, Outcomes, Pairs
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -54,6 +55,56 @@ def test_a_request_answered_by_both_is_a_pair_and_by_one_an_arm() -> None:
     assert tally_of(both).correctness == Outcomes(pairs=Pairs(candidate_bad=1))
     assert tally_of(both).errors == Outcomes(pairs=Pairs(neither=1))
     assert tally_of(lock).correctness == Outcomes(candidate=Arm(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate", "outcome"),
+    [
+        ("a", "a", Pairs(neither=1)),
+        ("a", "b", Pairs(candidate_bad=1)),
+        ("b", "a", Pairs(champion_bad=1)),
+        ("b", "c", Pairs(both_bad=1)),
+    ],
+)
+def test_a_labelled_pair_counts_against_whoever_was_wrong(champion: str, candidate: str, outcome: Pairs) -> None:
+    answered = Observation().with_answer(answer(1, label=champion)).with_answer(answer(2, label=candidate))
+    assert tally_of(answered.with_feedback(0, timed(label="a"))).correctness == Outcomes(pairs=outcome)
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate", "outcome"),
+    [
+        (True, True, Pairs(neither=1)),
+        (True, False, Pairs(candidate_bad=1)),
+        (False, True, Pairs(champion_bad=1)),
+        (False, False, Pairs(both_bad=1)),
+    ],
+)
+def test_a_pair_counts_the_errors_of_either_side(champion: bool, candidate: bool, outcome: Pairs) -> None:
+    answered = Observation().with_answer(answer(1, ok=champion)).with_answer(answer(2, ok=candidate))
+    assert tally_of(answered).errors == Outcomes(pairs=outcome)
+
+
+def test_an_answer_of_half_the_quality_counts_as_right_in_a_pair_and_alone() -> None:
+    alone = Observation().with_answer(answer(2)).with_feedback(0, timed(score=0.5))
+    assert tally_of(alone).correctness == Outcomes(candidate=Arm(1, 0))
+    assert tally_of(alone.with_answer(answer(1))).correctness == Outcomes(pairs=Pairs(neither=1))
+
+
+def test_the_quality_of_a_request_is_the_mean_over_its_judged_items() -> None:
+    several = replace(answer(1), answers=("a", "a", "b", "a"))
+    observation = Observation().with_answer(several)
+    for item in range(3):
+        observation = observation.with_feedback(item, timed(label="a"))
+    assert quality(several, observation, TASKS) == pytest.approx(2 / 3)
+    assert quality(several, Observation(), TASKS) is None
+
+
+def test_likeness_is_the_mean_over_the_items_that_both_answered() -> None:
+    left, right = replace(answer(1), answers=("a", "b", "b")), replace(answer(2), answers=("a", "a"))
+    assert likeness(left, right, TASKS) == 0.5
+    assert likeness(left, replace(right, task="embedding"), TASKS) is None
+    assert likeness(left, replace(right, answers=()), TASKS) is None
 
 
 def test_a_mirrored_answer_counts_only_beside_its_twin() -> None:

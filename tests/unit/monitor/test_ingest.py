@@ -100,6 +100,7 @@ def test_a_label_counts_for_every_version_that_answers_before_or_after_it() -> N
     assert batch.add_feedback("r", 0, timed("a"))
     assert not batch.add_feedback("r", 0, timed("b", seconds=-1))
     batch.add_record(record("r", 2, label="b", source="mirror"), "classification")
+    assert batch.qualities == [("accuracy", 1.0), ("accuracy", 0.0)]
     counts = {version: value for (version, _), value in batch.counts.items()}
     assert (counts[1].labelled, counts[1].right) == (1, 1)
     assert (counts[2].labelled, counts[2].right) == (1, 0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.contracts.artifact import Precision
 from services.monitor.domain.windows import (
+    WIDEST_EMBEDDING,
     Arrival,
     OpenWindow,
     Sample,
@@ -67,6 +68,14 @@ def test_without_its_text_an_input_is_known_by_its_embedding() -> None:
 def test_an_embedding_of_another_width_stays_out() -> None:
     filled = fill(OpenWindow(number=1), [arrival("r1"), arrival("r2", "", [1, 2, 3])], rows=5, next_window=2)
     assert len(filled.open.samples) == 1
+    assert filled.repeated == 1
+
+
+def test_a_text_of_an_earlier_batch_stays_out() -> None:
+    first = fill(OpenWindow(number=1), [arrival("r1", "some text")], rows=5, next_window=2)
+    second = fill(first.open, [arrival("r2", "Some text"), arrival("r3", "other")], rows=5, next_window=2)
+    assert [sample.request for sample in second.open.samples] == ["r1", "r3"]
+    assert second.repeated == 1
 
 
 @given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 7), st.integers(0, 60))
@@ -90,6 +99,14 @@ def test_the_rows_of_a_window_keep_their_order() -> None:
     filled = fill(OpenWindow(number=1), [arrival("r1", "", [1, 0]), arrival("r2", "", [0, 1])], rows=5, next_window=2)
     assert rows_of(filled.open.samples).tolist() == [[1, 0], [0, 1]]
     assert rows_of(()).shape == (0, 0)
+
+
+def test_an_embedding_may_be_as_wide_as_the_limit() -> None:
+    widest = np.zeros(WIDEST_EMBEDDING, dtype="<f2")
+    decoded = decode_embedding(base64.b64encode(widest.tobytes()).decode())
+    assert decoded is not None
+    assert decoded.shape == (WIDEST_EMBEDDING,)
+    assert decode_embedding(base64.b64encode(widest.tobytes() + b"\0\0").decode()) is None
 
 
 @pytest.mark.parametrize(
