@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -88,6 +89,8 @@ class GatewayApi(FastAPI):
                 ClientGone: _on_client_gone,
             },
         )
+        self._describing = Lock()
+        self._document: dict[str, Any] | None = None
         if parts is not None:
             self.state.control = parts.control
             self.state.raw = parts.raw
@@ -111,18 +114,27 @@ class GatewayApi(FastAPI):
         return sorted({method for pattern, methods in self._patterns if pattern.fullmatch(path) for method in methods})
 
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document, with the errors that its routes refer to and the security that the edge sees to."""
-        document = super().openapi()
-        _drop_default_422(document)
-        _, defined = models_json_schema(
-            [(table.model, "serialization") for table in ERRORS], ref_template="#/components/schemas/{model}"
-        )
-        components = document.setdefault("components", {})
-        components["responses"] = {name: one for table in ERRORS for name, one in table.components().items()}
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}}
-        components["schemas"] = dict(sorted((components["schemas"] | defined["$defs"]).items()))
-        document["security"] = [{"key": []}]
-        return document
+        """FastAPI's document, with the errors that its routes refer to and the security that the edge sees to.
+
+        It is made once, which takes a quarter of a second: call it in a thread.
+        """
+        with self._describing:
+            if self._document is None:
+                self._document = _completed(super().openapi())
+            return self._document
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    _drop_default_422(document)
+    _, defined = models_json_schema(
+        [(table.model, "serialization") for table in ERRORS], ref_template="#/components/schemas/{model}"
+    )
+    components = document["components"]
+    components["responses"] = {name: one for table in ERRORS for name, one in table.components().items()}
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}}
+    components["schemas"] = dict(sorted((components["schemas"] | defined["$defs"]).items()))
+    document["security"] = [{"key": []}]
+    return document
 
 
 def _drop_default_422(document: dict[str, Any]) -> None:

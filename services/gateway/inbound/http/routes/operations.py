@@ -1,9 +1,10 @@
 """The paths for those who run the gateway. All but the document are served by the kit, before the gateway's own."""
 
+import asyncio
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict
 
 from services.gateway.inbound.http.error_responses import ERRORS
@@ -66,13 +67,13 @@ async def get_metrics() -> None:
 @router.get(
     "/openapi.json",
     operation_id="getDocument",
+    response_model=dict[str, Any],
     summary="This document.",
     responses={
         200: {"content": {"application/json": {"example": {"openapi": "3.1.0"}}}},
         **_KEYED,
     },
 )
-async def get_document(request: Request) -> dict[str, Any]:
+async def get_document(request: Request) -> JSONResponse:
     """This document."""
-    document: dict[str, Any] = request.app.openapi()
-    return document
+    return JSONResponse(await asyncio.to_thread(request.app.openapi))
