@@ -1,4 +1,5 @@
-"""Writes everything that is generated from the contracts: gRPC stubs, event JSON Schemas, asyncapi.json, openapi.json.
+"""Writes everything that is generated from the contracts: gRPC stubs, the models of REST, event JSON
+Schemas, asyncapi.json, openapi.json.
 
 `--check` writes nothing and exits 1, naming each file that differs from what would be written.
 """
@@ -17,12 +18,14 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from scripts.asyncapi import document as asyncapi_document  # noqa: E402  (the repository is put on the path above)
+from scripts.rest_models import rest_models  # noqa: E402
 from services.contracts.events import EVENTS  # noqa: E402
 from services.contracts.schemas import event_schema  # noqa: E402
 
 PACKAGES: Final = ("millrace/v1", "inference")
 STUBS: Final = Path("services/contracts/rpc")
 SCHEMAS: Final = Path("proto/events")
+MODELS: Final = Path("services/gateway/inbound/http/models")
 GENERATED: Final = {".py", ".pyi", ".json"}
 
 
@@ -66,9 +69,13 @@ def event_schemas() -> dict[Path, str]:
     }
 
 
+def models() -> dict[Path, str]:
+    return {MODELS / f"{name}.py": source for name, source in rest_models(ROOT / "proto").items()}
+
+
 def documents() -> dict[Path, str]:
     """The documents of the doors that are no gRPC: topics and REST."""
-    from services.gateway.inbound.openapi.document import (
+    from services.gateway.inbound.http.api import (
         document as openapi_document,  # of the stubs that were written a moment ago
     )
 
@@ -79,7 +86,7 @@ def documents() -> dict[Path, str]:
 
 def main(arguments: list[str]) -> int:
     check = "--check" in arguments
-    stubs = grpc_stubs()
+    stubs = grpc_stubs() | models()
     stale = _stale(stubs)
     if stale and not check:
         _write(stale, stubs)  # before the documents are made, which read them
@@ -104,7 +111,7 @@ def _stale(wanted: dict[Path, str]) -> list[Path]:
 
 def _strays(wanted: set[Path]) -> list[Path]:
     """What lies among the generated files and is generated from nothing."""
-    known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS) for path in (ROOT / folder).glob("*[_.]*")}
+    known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS, MODELS) for path in (ROOT / folder).glob("*[_.]*")}
     return sorted(path for path in known - wanted if path.name != "__init__.py" and path.suffix in GENERATED)
 
 

@@ -1,7 +1,6 @@
 """Wiring, and only wiring."""
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,12 +18,7 @@ from services.gateway.handlers.batches import BATCH_JOB, work_batch
 from services.gateway.handlers.patience import Patient
 from services.gateway.inbound.docs.page import BrowserKey, DocsFace
 from services.gateway.inbound.events import compacted_topics, concurrent_topics
-from services.gateway.inbound.http.body import BodyLimits
-from services.gateway.inbound.http.control import ControlDoor
-from services.gateway.inbound.http.door import Face, Health, RestDoor
-from services.gateway.inbound.http.inference import InferenceDoor
-from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.routes import (
+from services.gateway.inbound.grpc_services import (
     BATCHES,
     DEAD_LETTERS,
     GATEWAY,
@@ -34,14 +28,20 @@ from services.gateway.inbound.http.routes import (
     REGISTRY,
     TRAINER,
 )
+from services.gateway.inbound.http.api import GatewayApi, Parts
+from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http.calls import Control
+from services.gateway.inbound.http.door import Face, RestDoor
+from services.gateway.inbound.http.inference import InferenceDoor
+from services.gateway.inbound.http.own import OwnFace
 from services.gateway.inbound.http.uploads import UploadDoor
 from services.gateway.inbound.inference import InferenceRpc
 from services.gateway.inbound.oip import rest as oip_rest
 from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
+from services.gateway.inbound.oip.routes import OpenInference
 from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.openapi.document import document
 from services.gateway.inbound.rpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, KeyRpc
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.inbound.uploading import Patience
@@ -200,19 +200,22 @@ def _open_doors(
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
     hot = InferenceDoor(ports, sampler, limits)
-    control = ControlDoor(ports, upstreams, limits, follow_seconds=follow)
-    own = OwnFace(hot, UploadDoor(ports, patience), control, document)
-    open_inference, health = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits, limiter=limiter)
+    open_inference = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits, limiter=limiter)
+    control = Control(ports, upstreams, limits, follow_seconds=follow)
+    api = GatewayApi(Parts(control, sampler, open_inference, {"UploadDataset": UploadDoor(ports, patience).serve}))
     batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
-    openai = OpenAiFace(ports, sampler, batches)
-    faces: dict[str, Face] = {"v1": openai, "v2": open_inference, "docs": DocsFace(document)}
+    faces: dict[str, Face] = {
+        "v1": OpenAiFace(ports, sampler, batches, api),
+        "v2": oip_rest.Face(ports, sampler, limits, api),
+        "docs": DocsFace(api.openapi),
+    }
     door = RestDoor(
         service.keyring,
         limiter,
         settings.hosts(),
-        own,
+        OwnFace(hot, api),
         faces=faces,
-        health=health,
+        health=oip_rest.health(lambda: _is_ready(service)),
         clock=service.clock,
         request_seconds=seconds,
     )
@@ -242,22 +245,21 @@ def _open_inference(
     limits: BodyLimits,
     *,
     limiter: Limiter,
-) -> tuple[oip_rest.Face, Mapping[str, Health]]:
-    """The Open Inference Protocol by both doors: its gRPC service is added, its REST face given back."""
-
-    def is_ready() -> bool:
-        return all(check() for check in service.checks.values())
-
+) -> OpenInference:
+    """The Open Inference Protocol: its gRPC service is added, and what its REST routes stand on given back."""
     seconds, models = settings.request_seconds, Models(ports)
     repository = Repository(ports, upstreams, models)
     servicer = oip_rpc.OpenInferenceRpc(
-        ports, models, repository, sampler, limiter, is_ready=is_ready, request_seconds=seconds
+        ports, models, repository, sampler, limiter, is_ready=lambda: _is_ready(service), request_seconds=seconds
     )
     register = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     rpc.add(register, servicer, oip_rpc.SERVICE.full_name)
     rpc.add_generic([oip_rpc.Unoffered()], [])
-    face = oip_rest.Face(ports, models, repository, sampler, limits)
-    return face, oip_rest.health(is_ready)
+    return OpenInference(models, repository, limits)
+
+
+def _is_ready(service: Service[Ports]) -> bool:
+    return all(check() for check in service.checks.values())
 
 
 def _policy(settings: GatewaySettings) -> Policy:

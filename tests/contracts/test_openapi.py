@@ -10,14 +10,15 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.gateway.inbound.http.routes import ROUTES, check_parameter
-from services.gateway.inbound.http.transcode import build_request, render
+from scripts.rest_examples import BODIES, SAMPLES, sample_of
+from scripts.rest_models import TIMESTAMP
+from services.gateway.inbound.http.api import document
+from services.gateway.inbound.http.control_route import ControlRoute
+from services.gateway.inbound.http.error_responses import OF_OTHERS
 from services.gateway.inbound.openai.embeddings import read_request
-from services.gateway.inbound.openapi.document import document
-from services.gateway.inbound.openapi.refusals import OF_OTHERS
-from services.gateway.inbound.openapi.samples import BODIES, SAMPLES, TIMESTAMP, sample, sample_of
 from services.registry import errors as registry_errors
 from services.trainer import errors as trainer_errors
+from tests.fixtures.rest_routes import CONTROL_ROUTES, new_message, request_of, response_of
 
 PROTO = Path(__file__).parents[2] / "proto"
 DOCUMENT: dict[str, Any] = json.loads((PROTO / "openapi.json").read_text())
@@ -44,12 +45,31 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def media(part: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Schema and value of each example of a body or an answer."""
+    """Schema and value of each example of a body or an answer; made of the fields' examples where it has none whole."""
     for kind in resolved(part).get("content", {}).values():
         values = [told["value"] for told in kind.get("examples", {}).values()]
         values += [kind["example"]] if "example" in kind else []
-        for value in values:
+        for value in values or examples_of(kind["schema"]):
             yield kind["schema"], value
+
+
+def examples_of(schema: dict[str, Any]) -> list[Any]:
+    """Those of the schema, or one of what its parts have; nothing where a part has none."""
+    schema = resolved(schema)
+    if "examples" in schema:
+        return list(schema["examples"])
+    if "const" in schema or "enum" in schema:
+        return [schema["const"] if "const" in schema else schema["enum"][0]]
+    if "anyOf" in schema:
+        return next(filter(None, map(examples_of, schema["anyOf"])), [])
+    if schema.get("type") == "array":
+        return [examples_of(schema["items"])] if examples_of(schema["items"]) else []
+    if schema.get("type") == "boolean":
+        return [True]
+    if schema.get("type") != "object":
+        return []
+    fields = {name: examples_of(part) for name, part in schema.get("properties", {}).items()}
+    return [{name: examples[0] for name, examples in fields.items()}] if all(fields.values()) else []
 
 
 def closed(schema: Any) -> Any:
@@ -98,8 +118,10 @@ def test_every_operation_has_a_tag_that_is_told_and_says_what_it_does() -> None:
 def test_every_operation_has_examples_that_are_what_its_schemas_say(name: str) -> None:
     operation = OPERATIONS[name]
     for parameter in operation.get("parameters", []):
-        assert "example" in parameter, (name, parameter["name"])
-        check(parameter["example"], parameter["schema"], f"{name} {parameter['name']}")
+        examples = examples_of(parameter["schema"])
+        assert examples, (name, parameter["name"])
+        for example in examples:
+            check(example, parameter["schema"], f"{name} {parameter['name']}")
     if "requestBody" in operation:
         sent = list(media(operation["requestBody"]))
         assert sent, name
@@ -122,20 +144,33 @@ def test_every_refusal_is_told_with_its_status() -> None:
             assert {"408", "413", "415"} <= told, name
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.rpc.name)
-def test_an_example_is_a_request_that_the_door_takes(route: Any) -> None:
-    assert not route.has_body or route.uploads or route.rpc.name in BODIES, (
-        "give it a body in services/gateway/inbound/openapi/samples.py"
-    )
-    path = {name: str(sample(route.request)[name]) for name in route.parameters}
-    for name, value in path.items():
-        check_parameter(name, value)
-    build_request(route, path, BODIES.get(route.rpc.name, {}))
+@pytest.mark.parametrize("route", CONTROL_ROUTES, ids=lambda route: route.method.name)
+def test_an_example_is_a_request_that_the_route_takes(route: ControlRoute) -> None:
+    if route.body_model is None:
+        return
+    schema = DOCUMENT["components"]["schemas"][route.body_model.__name__]
+    examples = examples_of(schema)
+    assert examples
+    for example in examples:
+        route.body_model.model_validate(example).to(type(new_message(request_of(route))))
+
+
+def test_every_body_that_requires_a_field_has_an_example_of_its_own() -> None:
+    lacking = [
+        route.body_model.__name__
+        for route in CONTROL_ROUTES
+        if route.body_model is not None
+        and any(field.is_required() for field in route.body_model.model_fields.values())
+        and route.body_model.__name__ not in BODIES
+    ]
+    assert lacking == [], "give it one in scripts/rest_examples.py"
 
 
 def test_the_examples_of_embeddings_are_taken_too() -> None:
     body = DOCUMENT["paths"]["/v1/embeddings"]["post"]["requestBody"]
-    for _, value in media(body):
+    values = [value for _, value in media(body)]
+    assert len(values) == 2
+    for value in values:
         assert read_request(value).texts
 
 
@@ -155,22 +190,14 @@ def is_plain(spec: FieldDescriptor) -> bool:
 
 def test_every_field_has_a_sample_and_every_sample_a_field() -> None:
     seen: dict[str, Descriptor] = {}
-    for route in ROUTES:
-        messages(route.request, seen)
-        messages(route.answer, seen)
+    for route in CONTROL_ROUTES:
+        messages(request_of(route), seen)
+        messages(response_of(route), seen)
     fields = [(message.name, spec) for message in seen.values() for spec in message.fields]
     lacking = [f"{name}.{spec.name}" for name, spec in fields if is_plain(spec) and sample_of(spec) is None]
-    assert lacking == [], "give them samples in services/gateway/inbound/openapi/samples.py"
+    assert lacking == [], "give them samples in scripts/rest_examples.py"
     known = {spec.name for _, spec in fields} | {f"{name}.{spec.name}" for name, spec in fields}
     assert set(SAMPLES) <= known, set(SAMPLES) - known
-
-
-def test_a_sample_is_what_protobuf_itself_would_render() -> None:
-    for route in ROUTES:
-        if route.has_body:
-            continue
-        told = build_request(route, {}, {})
-        assert set(json.loads(render(told))) <= {spec.name for spec in route.request.fields}
 
 
 def test_what_the_owners_refuse_is_told_in_their_words() -> None:
@@ -181,7 +208,7 @@ def test_what_the_owners_refuse_is_told_in_their_words() -> None:
         "unknown_run": trainer_errors.UnknownRun(run="run-1"),
         "run_has_ended": trainer_errors.RunHasEnded(run="run-1", status="succeeded"),
     }
-    told = {example["code"]: example["message"] for examples in OF_OTHERS.values() for example in examples}
+    told = {example.code: example.message for examples in OF_OTHERS.values() for example in examples}
     assert told == {code: str(refusal) for code, refusal in real.items()}
 
 

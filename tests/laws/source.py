@@ -31,7 +31,7 @@ PATCH: Final = re.compile(
     r"\bmock\.patch\b|\bfrom unittest(\.mock)? import|\bmonkeypatch\.setattr\(\s*[\"']|\bmocker\b"
 )
 
-GENERATED: Final = ("services/contracts/rpc/",)
+GENERATED: Final = ("services/contracts/rpc/", "services/gateway/inbound/http/models/")
 TEXT: Final = {
     ".py",
     ".md",

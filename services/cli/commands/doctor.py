@@ -23,6 +23,7 @@ from services.cli.session import Json, Session, command
 FREE_BYTES: Final = 2 * 1024**3
 MEMORY_BYTES: Final = 3 * 1024**3
 LIBRARIES: Final = (
+    ("fastapi", "gateway: REST"),
     ("fastapi_offline", "gateway: the pages of its API"),
     ("faststream", "all services"),
     ("numpy", "monitor, inference, trainer"),

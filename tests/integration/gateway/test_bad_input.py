@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from services.contracts.rpc import gateway_pb2, inference_pb2
-from services.gateway.inbound.http.routes import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, ROUTES, TRAINER
+from services.gateway.inbound.grpc_services import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
+from tests.fixtures.rest_routes import CONTROL_ROUTES, verb_of
 from tests.integration.gateway.place import Place, open_place
 from tests.waiting import LIMIT_SECONDS
 
@@ -36,8 +37,11 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
 
 
 async def test_every_route_and_method_asks_for_a_key(place: Place) -> None:
-    doors = [(route.verb, example(route.path)) for route in ROUTES] + [("GET", "/openapi.json"), ("GET", "/metrics")]
-    for verb, path in [*doors, ("GET", "/nothing"), ("DELETE", "/api/v1/models")]:
+    endpoints = [(verb_of(route), example(route.path)) for route in CONTROL_ROUTES] + [
+        ("GET", "/openapi.json"),
+        ("GET", "/metrics"),
+    ]
+    for verb, path in [*endpoints, ("GET", "/nothing"), ("DELETE", "/api/v1/models")]:
         for key in (None, "Bearer wrong", "Basic abc", "Bearer mr_00000000_x"):
             headers = {"authorization": key} if key else {}
             reply = await _bare(place, verb, path, headers=headers)

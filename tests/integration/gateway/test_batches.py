@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.contracts.rpc import batches_pb2, inference_pb2, replica_pb2
-from services.gateway.inbound.http.routes import BATCHES
+from services.gateway.inbound.grpc_services import BATCHES
 from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target
 from tests.waiting import LIMIT_SECONDS
 

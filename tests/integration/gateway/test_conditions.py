@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from services.contracts.rpc import registry_pb2
-from services.gateway.inbound.http.routes import REGISTRY
+from services.gateway.inbound.grpc_services import REGISTRY
 from tests.integration.gateway.place import Place
 
 PATH = "/api/v1/deployments/news"

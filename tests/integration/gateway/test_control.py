@@ -10,7 +10,7 @@ from google.protobuf import json_format
 
 from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import gateway_pb2, monitor_pb2, registry_pb2
-from services.gateway.inbound.http.routes import GATEWAY, MONITOR, REGISTRY
+from services.gateway.inbound.grpc_services import GATEWAY, MONITOR, REGISTRY
 from services.gateway.outbound.store import MIGRATIONS, store
 from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds

@@ -12,7 +12,7 @@ import pytest
 from services.contracts.errors import Invalid, Unavailable
 from services.contracts.events import DatasetReady, Event
 from services.contracts.rpc import dead_letters_pb2 as wire
-from services.gateway.inbound.http.routes import DEAD_LETTERS
+from services.gateway.inbound.grpc_services import DEAD_LETTERS
 from services.gateway.outbound import dead_letters as outbound
 from services.gateway.outbound.dead_letters import KafkaDeadLetters
 from services.kit.core.clock import SystemClock

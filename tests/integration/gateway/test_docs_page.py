@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.gateway.inbound.docs.page import FILES, ROOT
-from services.gateway.inbound.openapi.document import document
+from services.gateway.inbound.http.api import document
 from tests.fixtures.presence import left_out
 from tests.integration.gateway.place import Place
 

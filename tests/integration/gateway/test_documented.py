@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from services.contracts.events import Role
-from services.gateway.inbound.openapi.document import document
+from services.gateway.inbound.http.api import document
 from tests.integration.gateway.place import Place, open_place, target
 
 DOCUMENT: Final = document()
@@ -32,11 +32,16 @@ def resolved(part: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def example(parameter: dict[str, Any]) -> str:
+    return str(parameter["example"] if "example" in parameter else parameter["schema"]["examples"][0])
+
+
 def requests(verb: str, path: str, operation: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """The operation with each example of its body: about `news`, which is served, and about what nobody knows."""
-    examples = {part["name"]: str(part["example"]) for part in operation["parameters"] if part["in"] == "path"}
+    examples = {part["name"]: example(part) for part in operation["parameters"] if part["in"] == "path"}
     media = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    bodies = [told["value"] for told in media.get("examples", {}).values()] or [media.get("example")]
+    named = [told["value"] for told in media.get("examples", {}).values()]
+    bodies = named or resolved(media.get("schema", {})).get("examples") or [media.get("example")]
     for known in (True, False):
         names = examples | ({"deployment": "news", "model": "news"} if known else {})
         for body in bodies:

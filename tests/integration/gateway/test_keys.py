@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from services.contracts.rpc import keys_pb2
-from services.gateway.inbound.http.routes import KEYS
+from services.gateway.inbound.grpc_services import KEYS
 from services.kit.core.log import logger
 from services.kit.identity.auth import KEYRING_FILE
 from tests.integration.gateway.place import Place

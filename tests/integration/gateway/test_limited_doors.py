@@ -13,7 +13,7 @@ import pytest
 from services.contracts.access import KeyRole
 from services.contracts.errors import Kind
 from services.contracts.rpc import inference_pb2, inference_pb2_grpc, registry_pb2, replica_pb2
-from services.gateway.inbound.http.routes import INFERENCE, REGISTRY
+from services.gateway.inbound.grpc_services import INFERENCE, REGISTRY
 from services.kit.core.clock import SystemClock
 from services.kit.identity.auth import KeyLimits, ensure_keys
 from services.kit.identity.keys import KeyringFile, NewKey

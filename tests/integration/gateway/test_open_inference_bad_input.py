@@ -15,10 +15,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.contracts.access import OIP_NOT_OFFERED, OPEN_METHODS
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.inbound.oip.paths import ROUTES
 from services.gateway.inbound.oip.rpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.transport.rpc import MAX_MESSAGE_BYTES
+from tests.fixtures.rest_routes import OPEN_INFERENCE_ROUTES, is_keyless, verb_of
 from tests.integration.gateway.place import Place, target
 
 INFER: Final = "/v2/models/news/infer"
@@ -43,10 +43,14 @@ async def serving(place: Place) -> None:
 
 
 async def test_every_path_but_health_asks_for_a_key(place: Place) -> None:
-    doors = [(route.verb, re.sub(r"{\w+}", "news", route.path)) for route in ROUTES if not route.keyless]
+    endpoints = [
+        (verb_of(route), re.sub(r"{\w+}", "news", route.path))
+        for route in OPEN_INFERENCE_ROUTES
+        if not is_keyless(route)
+    ]
     more = [("GET", "/v2/nothing"), ("DELETE", "/v2/models/news"), ("POST", "/v2/health/ready"), ("GET", "/v2/logging")]
     async with httpx.AsyncClient(base_url=f"http://{place.rest}") as stranger:
-        for verb, path in [*doors, *more]:
+        for verb, path in [*endpoints, *more]:
             for key in (None, "Bearer wrong", "Basic abc", "Bearer mr_00000000_x"):
                 reply = await stranger.request(verb, path, headers={"authorization": key} if key else {})
                 assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer"), (verb, path, key)

@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import inference_pb2, replica_pb2
-from services.gateway.inbound.http.routes import INFERENCE
+from services.gateway.inbound.grpc_services import INFERENCE
 from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target, until
 from tests.integration.gateway.test_control import read_topic
 

@@ -12,11 +12,16 @@ import pytest
 from services.contracts.access import METHOD_ROLES, METRICS_ROLE, OIP_NOT_OFFERED, KeyRole, suffices
 from services.contracts.rpc import inference_pb2
 from services.gateway.inbound.docs import page
-from services.gateway.inbound.http.own import OPENAPI_PATH
-from services.gateway.inbound.http.routes import INFERENCE, ROUTES
-from services.gateway.inbound.oip import paths as oip_paths
-from services.gateway.inbound.openai import face as openai
+from services.gateway.inbound.grpc_services import INFERENCE
 from tests.fixtures.callers import Callers, make_callers
+from tests.fixtures.rest_routes import (
+    CONTROL_ROUTES,
+    OPEN_INFERENCE_ROUTES,
+    OPENAI_ROUTES,
+    is_keyless,
+    role_of,
+    verb_of,
+)
 from tests.integration.gateway.place import Place, open_place, target
 from tests.integration.kit.test_roles_at_the_door import SERVED, Door
 from tests.waiting import LIMIT_SECONDS
@@ -40,19 +45,14 @@ REPLICAS_OWN = "/millrace.v1.ReplicaService/Predict"
 
 
 def rest_doors() -> list[RestDoor]:
-    """From the tables that the doors themselves are made from."""
-    routes = [RestDoor(one.verb, re.sub(r"{\w+}", "news", one.path), METHOD_ROLES[one.method]) for one in ROUTES]
-    routes += [
-        RestDoor(one.verb, re.sub(r"{model}", "news", one.path).replace("{version}", "1"), METHOD_ROLES[one.rpc])
-        for one in oip_paths.ROUTES
-        if not one.keyless
+    """From the routes that FastAPI serves and describes."""
+    routes = [one for one in (*CONTROL_ROUTES, *OPENAI_ROUTES, *OPEN_INFERENCE_ROUTES) if not is_keyless(one)]
+    endpoints = [
+        RestDoor(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
+        for one in routes
     ]
-    routes += [
-        RestDoor(verb, path.replace("{model}", "news"), METHOD_ROLES[method])
-        for path, (verb, method) in openai.ROUTES.items()
-    ]
-    routes += [RestDoor("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
-    return [*routes, RestDoor("GET", OPENAPI_PATH, KeyRole.VIEWER), RestDoor("GET", "/metrics", METRICS_ROLE)]
+    endpoints += [RestDoor("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
+    return [*endpoints, RestDoor("GET", "/openapi.json", KeyRole.VIEWER), RestDoor("GET", "/metrics", METRICS_ROLE)]
 
 
 @dataclass

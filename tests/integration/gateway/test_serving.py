@@ -10,7 +10,7 @@ import pytest
 from services.contracts.access import KeyRole
 from services.contracts.events import Role
 from services.contracts.rpc import inference_pb2, replica_pb2
-from services.gateway.inbound.http.routes import INFERENCE
+from services.gateway.inbound.grpc_services import INFERENCE
 from services.gateway.telemetry import MIRRORS
 from services.kit.core.clock import SystemClock
 from services.kit.identity.keys import KeyringFile, NewKey

@@ -14,7 +14,7 @@ from services.cli.app import app
 from services.cli.commands.dlq import age, event_of, readable
 from services.cli.errors import Exit
 from services.contracts.rpc import dead_letters_pb2 as wire
-from services.gateway.inbound.http.transcode import render
+from services.gateway.inbound.http.wire_model import to_json
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
-            answer = render(served.answer(self.command, self.path.partition("?")[0], body))
+            answer = json.dumps(to_json(served.answer(self.command, self.path.partition("?")[0], body))).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()

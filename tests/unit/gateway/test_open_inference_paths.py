@@ -7,47 +7,49 @@ import pytest
 from services.contracts.access import METHOD_ROLES, KeyRole
 from services.contracts.errors import MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.errors import ExtensionNotOffered, MethodNotAllowed, UnknownRoute
-from services.gateway.inbound.oip.description import openapi_paths
-from services.gateway.inbound.oip.paths import ROUTES, match
+from services.gateway.errors import ExtensionNotOffered
+from services.gateway.inbound.http.api import GatewayApi, document
+from services.gateway.inbound.oip.paths import INFER, unoffered
 from services.gateway.inbound.oip.repository import read_reference
 from services.gateway.inbound.oip.rest import chosen_encoding
+from tests.fixtures.rest_routes import OPEN_INFERENCE_ROUTES, is_keyless, role_of, verb_of
 
 
 @pytest.mark.parametrize(
-    ("verb", "path", "method", "found"),
+    ("path", "found"),
     [
-        ("POST", "/v2/models/news/infer", "ModelInfer", {"model": "news"}),
-        ("POST", "/v2/models/news/versions/2/infer", "ModelInfer", {"model": "news", "version": "2"}),
-        ("GET", "/v2/models/stats", "ModelStatistics", {}),
-        ("GET", "/v2/models/news/stats", "ModelStatistics", {"model": "news"}),
-        ("POST", "/v2/repository/models/news/load", "RepositoryModelLoad", {"model": "news"}),
+        ("/v2/models/news/infer", {"model": "news", "version": None}),
+        ("/v2/models/news/versions/2/infer", {"model": "news", "version": "2"}),
     ],
 )
-def test_a_path_finds_its_method(verb: str, path: str, method: str, found: dict[str, str]) -> None:
-    route, parameters = match(verb, path)
-    assert (route.method, parameters) == (method, found)
+def test_an_inference_is_known_by_its_path(path: str, found: dict[str, str | None]) -> None:
+    hit = INFER.fullmatch(path)
+    assert hit is not None
+    assert hit.groupdict() == found
 
 
-def test_what_there_is_not_is_told_apart() -> None:
-    for verb, path in (("GET", "/v2/"), ("GET", "/v2/models"), ("GET", "/v2/models/a/b/c"), ("GET", "/v2x")):
-        with pytest.raises(UnknownRoute):
-            match(verb, path)
-    for verb, path in (("GET", "/v2/models/news/infer"), ("POST", "/v2"), ("PUT", "/v2/health/live")):
-        with pytest.raises(MethodNotAllowed):
-            match(verb, path)
+@pytest.mark.parametrize("path", ["/v2/models/infer", "/v2/models/a/b/infer", "/v2/models/a/infer/", "/v2x"])
+def test_what_only_looks_like_an_inference_is_none(path: str) -> None:
+    assert INFER.fullmatch(path) is None
+
+
+def test_an_extension_that_is_not_offered_differs_from_no_path() -> None:
+    api = GatewayApi()
+    for path in ("/v2/", "/v2/models", "/v2/models/a/b/c", "/v2x"):
+        assert api.methods_of(path) == []
+        assert unoffered(path) is None
+    assert api.methods_of("/v2/models/news/infer") == ["POST"]
+    assert api.methods_of("/v2") == api.methods_of("/v2/health/live") == ["GET"]
     for path in ("/v2/systemsharedmemory/status", "/v2/cudasharedmemory/region/a/register", "/v2/logging"):
-        with pytest.raises(ExtensionNotOffered):
-            match("POST", path)
-    with pytest.raises(ExtensionNotOffered):
-        match("GET", "/v2/models/news/trace/setting")
+        assert isinstance(unoffered(path), ExtensionNotOffered)
+    assert isinstance(unoffered("/v2/models/news/trace/setting"), ExtensionNotOffered)
 
 
 def test_every_path_is_described_and_stands_for_a_method_of_the_service() -> None:
     methods = {method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
-    assert {route.method for route in ROUTES} == methods - {"ModelStreamInfer"}
-    described = openapi_paths()
-    assert {(route.verb.lower(), route.path) for route in ROUTES} == {
+    assert {route.method.name for route in OPEN_INFERENCE_ROUTES} == methods - {"ModelStreamInfer"}
+    described = {path: item for path, item in document()["paths"].items() if path.startswith("/v2")}
+    assert {(verb_of(route).lower(), route.path) for route in OPEN_INFERENCE_ROUTES} == {
         (verb, path) for path, item in described.items() for verb in item
     }
     ids = [operation["operationId"] for item in described.values() for operation in item.values()]
@@ -55,7 +57,7 @@ def test_every_path_is_described_and_stands_for_a_method_of_the_service() -> Non
 
 
 def test_roles_are_those_of_what_the_methods_do() -> None:
-    roles = {route.method: METHOD_ROLES[route.rpc] for route in ROUTES if not route.keyless}
+    roles = {route.method.name: role_of(route) for route in OPEN_INFERENCE_ROUTES if not is_keyless(route)}
     assert roles.pop("ModelInfer") is METHOD_ROLES["/inference.GRPCInferenceService/ModelStreamInfer"] is KeyRole.CLIENT
     assert roles.pop("RepositoryModelLoad") is roles.pop("RepositoryModelUnload") is KeyRole.OPERATOR
     assert set(roles.values()) == {KeyRole.VIEWER}

@@ -64,7 +64,7 @@ class DocsFace:
         if request.path == ROOT:  # the browser keeps the key for what lies below the page's folder
             await respond(request.send, 308, b"", [(b"location", f"{ROOT}/".encode()), *GUARDS])
         elif request.path == DOCUMENT:
-            await respond(request.send, 200, orjson.dumps(self._document()), [JSON, *GUARDS])
+            await respond(request.send, 200, orjson.dumps(await asyncio.to_thread(self._document)), [JSON, *GUARDS])
         else:
             await self._send_file(request, *FILES[request.path])
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from services.contracts.errors import Malformed, MillraceError
 from services.gateway.domain.limits import Quota
@@ -66,7 +67,20 @@ def server_span(
     status: int = 200,
     status_of: Callable[[MillraceError], int] = status_of,
 ) -> Iterator[Span]:
-    """The span of one request, by OpenTelemetry's HTTP conventions 1.41; `status` is the one of success."""
+    """The span of one request whose outcome is known when the block ends; `status` is the one of success."""
+    with http_span(verb, route, path, parent, actor=actor) as opened:
+        try:
+            yield opened
+        except MillraceError as refusal:
+            opened.set_attribute("http.response.status_code", status_of(refusal))
+            raise
+        opened.set_attribute("http.response.status_code", status)
+
+
+def http_span(
+    verb: str, route: str, path: str, parent: Mapping[str, str], *, actor: str
+) -> AbstractContextManager[Span]:
+    """The span of one request, by OpenTelemetry's HTTP conventions 1.41, without its status."""
     attributes = {
         "millrace.actor": actor,
         "http.request.method": verb,
@@ -75,10 +89,16 @@ def server_span(
         "url.scheme": "http",
         "network.protocol.name": "http",
     }
-    with telemetry.span(f"{verb} {route}", kind=SpanKind.SERVER, parent=parent, attributes=attributes) as opened:
-        try:
-            yield opened
-        except MillraceError as refusal:
-            opened.set_attribute("http.response.status_code", status_of(refusal))
-            raise
-        opened.set_attribute("http.response.status_code", status)
+    return telemetry.span(f"{verb} {route}", kind=SpanKind.SERVER, parent=parent, attributes=attributes)
+
+
+def record_error(error: MillraceError) -> None:
+    """Marks the span under way with an error that was turned into a response inside it."""
+    span = trace.get_current_span()
+    span.set_attribute("error.type", error.code)
+    span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+def trace_parent(headers: Mapping[bytes, str]) -> dict[str, str]:
+    """The caller's trace context, as a carrier."""
+    return {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}

@@ -62,6 +62,8 @@ class Face(Protocol):
         ...
 
 
+RenderError = Callable[[MillraceError], tuple[int, bytes, list[Header]]]
+"""Status, body and headers of an error."""
 Health = Callable[[], tuple[int, bytes]]
 
 

@@ -7,38 +7,41 @@ from contextlib import suppress
 from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from services.contracts.errors import Malformed, MillraceError
 from services.contracts.rpc import gateway_pb2
-from services.gateway.domain.requests import Caller
+from services.gateway.domain.requests import Caller, check_name
 from services.gateway.domain.uploads import FORMATS, MEDIA
 from services.gateway.errors import BodyTooLarge, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound import translate
-from services.gateway.inbound.http.answers import refused, server_span
+from services.gateway.inbound.grpc_services import GATEWAY
+from services.gateway.inbound.http.answers import refused, server_span, trace_parent
 from services.gateway.inbound.http.body import WINDOW_BITS, ClientGone
-from services.gateway.inbound.http.control import NDJSON, read_query_string
-from services.gateway.inbound.http.door import Request, read_path
-from services.gateway.inbound.http.routes import GATEWAY, ROUTES, check_parameter
-from services.gateway.inbound.http.transcode import build_request, read_query, render
+from services.gateway.inbound.http.calls import method_path
+from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.http.models.gateway import UploadQuery
+from services.gateway.inbound.http.ndjson import NDJSON
+from services.gateway.inbound.http.problems import first_problem
+from services.gateway.inbound.http.query import check_names, read_pairs
+from services.gateway.inbound.http.wire_model import to_json
 from services.gateway.inbound.uploading import Pace, Patience
 from services.gateway.ports import Ports
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit.core import telemetry
 from services.kit.identity.auth import check_role
-from services.kit.transport.http import JSON, Header, Receive, respond
+from services.kit.transport.http import JSON, Header, Receive, Scope, respond
 
-ROUTE: Final = next(route for route in ROUTES if route.service is GATEWAY and route.rpc.name == "UploadDataset")
+METHOD: Final = GATEWAY.methods_by_name["UploadDataset"]
+PATH: Final = "/api/v1/datasets/{dataset}/content"
+CREATED: Final = 201
 PIECE_BYTES: Final = 256 * 1024
 """At most this much is inflated at once: between two pieces the loop serves others."""
 LINGER_SECONDS: Final = 1.0
 CLOSE: Final[Header] = (b"connection", b"close")
 ANY_MEDIA: Final = ("", "application/octet-stream")
 ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream; as it is, with gzip or with deflate"
-
-
-def is_upload(verb: str, path: str) -> bool:
-    return verb == ROUTE.verb and ROUTE.pattern.fullmatch(path) is not None
 
 
 class UploadDoor:
@@ -62,15 +65,12 @@ class UploadDoor:
             await answer.refuse(refusal, body)
 
     async def _take(self, request: Request, body: "_Body", answer: "_Answer") -> None:
-        path, headers = read_path(request.scope), request.headers
-        hit = ROUTE.pattern.fullmatch(path)
-        parameters = hit.groupdict() if hit else {}
-        check_role(request.principal, ROUTE.method)
-        for name, value in parameters.items():
-            check_parameter(name, value)
-        parent = {name: headers[name.encode()] for name in ("traceparent", "tracestate") if name.encode() in headers}
-        with server_span(ROUTE.verb, ROUTE.path, path, parent, actor=request.principal.actor, status=ROUTE.status):
-            header: Any = build_request(ROUTE, parameters, read_query(ROUTE, read_query_string(request.scope)))
+        path, headers = request.scope["path"], request.headers
+        check_role(request.principal, method_path(METHOD))
+        dataset: str = request.scope["path_params"]["dataset"]
+        check_name(dataset, "dataset")
+        with server_span("POST", PATH, path, trace_parent(headers), actor=request.principal.actor, status=CREATED):
+            header = _header(request.scope, dataset)
             header.format = _format(headers, header.format)
             self._check_length(headers)
             asked = translate.upload_header(header)
@@ -99,16 +99,16 @@ class _Body:
         self._receive = receive
         self._patience = patience
         self.begun = False
-        self.whole = False
+        self.complete = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Raises StalledUpload; ClientGone when there is nobody to tell."""
-        while not self.whole:
+        while not self.complete:
             self.begun = True
             message = await self._patience.part(self._receive())
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            self.whole = not message.get("more_body")
+            self.complete = not message.get("more_body")
             if chunk := message.get("body", b""):
                 yield chunk
 
@@ -116,8 +116,8 @@ class _Body:
         """Reads on for a moment: a connection that closes while the client is sending takes its answer with it."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while not self.whole:
-                    self.whole = not (await self._receive()).get("more_body")
+                while not self.complete:
+                    self.complete = not (await self._receive()).get("more_body")
 
 
 class _Answer:
@@ -135,22 +135,22 @@ class _Answer:
 
     async def end(self, uploaded: gateway_pb2.UploadedDataset) -> None:
         if not self._in_lines:
-            await respond(self._send, ROUTE.status, render(uploaded), [JSON, _trace()])
+            await respond(self._send, CREATED, orjson.dumps(to_json(uploaded)), [JSON, _trace()])
             return
-        await self._line({"uploaded": orjson.loads(render(uploaded))})
+        await self._line({"uploaded": to_json(uploaded)})
         await self._send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, refusal: MillraceError, body: _Body) -> None:
         """A client that is still sending is told first, and its connection is closed then."""
-        status, said, headers = refused(refusal)
+        status, content, headers = refused(refusal)
         if not self._begun:
-            headers = [*headers, (b"content-length", str(len(said)).encode())]
-            if not body.whole and CLOSE not in headers:
+            headers = [*headers, (b"content-length", str(len(content)).encode())]
+            if not body.complete and CLOSE not in headers:
                 headers.append(CLOSE)
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
         else:
-            said += b"\n"
-        await self._send({"type": "http.response.body", "body": said, "more_body": True})
+            content += b"\n"
+        await self._send({"type": "http.response.body", "body": content, "more_body": True})
         if body.begun or not self._waits_to_be_told:
             await body.linger()
         await self._send({"type": "http.response.body", "body": b""})
@@ -166,6 +166,16 @@ class _Answer:
 
 def _trace() -> Header:
     return b"traceparent", telemetry.current_carrier().get("traceparent", "").encode()
+
+
+def _header(scope: Scope, dataset: str) -> gateway_pb2.UploadHeader:
+    """Raises BadField or Malformed."""
+    pairs = read_pairs(scope)
+    check_names(pairs, UploadQuery)
+    try:
+        return UploadQuery.model_validate(dict(pairs)).to(gateway_pb2.UploadHeader, dataset=dataset)
+    except ValidationError as error:
+        raise first_problem([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
 
 
 def _format(headers: Mapping[bytes, str], asked: str) -> str:

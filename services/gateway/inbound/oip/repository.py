@@ -11,7 +11,7 @@ from services.contracts.events import DeploymentChanged
 from services.contracts.rpc import registry_pb2
 from services.gateway.domain.requests import check_name
 from services.gateway.errors import LoadFailed, NothingToLoad
-from services.gateway.inbound.http.routes import REGISTRY
+from services.gateway.inbound.grpc_services import REGISTRY
 from services.gateway.inbound.oip.models import Models, served
 from services.gateway.ports import Ports, Upstreams
 from services.kit.core import telemetry

@@ -10,6 +10,9 @@ import orjson
 
 from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.domain.requests import Answer
+from services.gateway.errors import UnsupportedMedia
+from services.gateway.inbound.http.body import BodyLimits, read_bytes
+from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.oip.asking import Asked, Input, Parameters, Wanted, outputs_of
 
 HEAD_LENGTH: Final = b"inference-header-content-length"
@@ -84,6 +87,21 @@ def write_answer(answer: Answer, asked: Asked) -> tuple[bytes, int | None]:
         }
     )
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
+
+
+MEDIA: Final = frozenset(
+    {"", "application/json", "application/octet-stream", "text/plain", "application/x-www-form-urlencoded"}
+)
+"""What clients call JSON, and JSON with tensors behind it: aiohttp says text, and curl says a form of anything."""
+
+
+async def read_body(request: Request, limits: BodyLimits) -> bytes:
+    """Raises UnsupportedMedia, and what reading a body raises."""
+    media = request.headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if media not in MEDIA:
+        hint = "send application/json, or application/octet-stream where tensors follow the JSON"
+        raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=hint)
+    return await read_bytes(request.receive, request.headers, limits)
 
 
 def read_object(body: bytes | memoryview) -> dict[str, Any]:

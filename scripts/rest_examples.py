@@ -5,9 +5,8 @@ A field is looked up as `Message.field`, then as `field`. Every field has a samp
 
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
-TIMESTAMP: Final = "google.protobuf.Timestamp"
 DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 TRACE_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 RECIPE: Final = '{"epochs":2,"max_length":128}'
@@ -260,52 +259,41 @@ SAMPLES: Final[dict[str, Any]] = {
 }
 
 BODIES: Final[dict[str, dict[str, Any]]] = {
-    "SetAlias": {"version": 3, "reason": "to be tried on the side"},
-    "CreateDeployment": {"deployment": "staging", "model": "topics", "replicas": 1, "compare": False},
-    "UpdateDeployment": {"replicas": 2, "approval": "manual", "policy": {"weights": [5, 25, 50]}},
-    "DeleteDeployment": {"reason": "the trial is over"},
-    "ApproveRollout": {"reason": "reviewed"},
-    "StartRollout": {"version": "3", "policy": {"weights": [10, 50], "bake_seconds": 60.0}},
-    "RedeliverDeadLetters": {"addresses": ["dataset.ready/0/3"], "dry_run": True},
-    "PauseRollout": {"reason": "waiting for the labels of today"},
-    "ResumeRollout": {"reason": "the labels are in"},
-    "PromoteRollout": {"reason": "seen enough"},
-    "RollBack": {"reason": "complaints about the new version"},
-    "StopDeployment": {"reason": "nobody asks it any more"},
-    "StartRun": {"dataset": "docstrings-2026-11", "content_hash": DIGEST[:12], "reason": "compare with the first data"},
-    "CancelRun": {"reason": "wrong data set"},
-    "AnnounceDataset": {
+    "SetAliasRequest": {"version": 3, "reason": "to be tried on the side"},
+    "CreateDeploymentRequest": {"deployment": "staging", "model": "topics", "replicas": 1, "compare": False},
+    "UpdateDeploymentRequest": {"replicas": 2, "approval": "manual", "policy": {"weights": [5, 25, 50]}},
+    "StartRolloutRequest": {"version": "3", "policy": {"weights": [10, 50], "bake_seconds": 60.0}},
+    "RedeliverDeadLettersRequest": {"addresses": ["dataset.ready/0/3"], "dry_run": True},
+    "MoveRolloutRequest": {"reason": "complaints about the new version"},
+    "StartRunRequest": {
+        "dataset": "docstrings-2026-11",
+        "content_hash": DIGEST[:12],
+        "reason": "compare with the first data",
+    },
+    "CancelRunRequest": {"reason": "wrong data set"},
+    "AnnounceDatasetRequest": {
         "dataset": "docstrings-2026-11",
         "uri": "file:///var/lib/millrace/datasets/docstrings.jsonl",
         "model": "topics",
         "recipe_json": RECIPE,
         "content_hash": DIGEST,
     },
-    "Classify": {"texts": SAMPLES["texts"], "sticky_key": "user-17"},
-    "Embed": {"texts": SAMPLES["texts"], "whole_texts": True},
-    "CreateBatch": {
+    "ClassifyRequest": {"texts": SAMPLES["texts"], "sticky_key": "user-17"},
+    "EmbedRequest": {"texts": SAMPLES["texts"], "whole_texts": True},
+    "CreateBatchRequest": {
         "deployment": "topics",
         "uri": "file:///var/lib/millrace/datasets/reviews-2026-11.jsonl",
         "text_column": "text",
     },
-    "CancelBatch": {"reason": "the wrong file"},
-    "CreateKey": {"role": "client", "name": "checkout service", "limits": {"requests_per_second": 20.0, "burst": 40}},
-    "RevokeKey": {},
-    "SendFeedback": {"request_id": "req-01k9rmb3x5c7v9b1n2m4a6s8d0", "label": "files"},
+    "CancelBatchRequest": {"reason": "the wrong file"},
+    "CreateKeyRequest": {
+        "role": "client",
+        "name": "checkout service",
+        "limits": {"requests_per_second": 20.0, "burst": 40},
+    },
+    "SendFeedbackRequest": {"request_id": "req-01k9rmb3x5c7v9b1n2m4a6s8d0", "label": "files"},
 }
 """The bodies that a client would send, where a body of every field would not be one."""
-
-
-def sample(message: Descriptor) -> Any:
-    """The message as JSON, every field set."""
-    return {spec.name: field_sample(spec) for spec in message.fields}
-
-
-def field_sample(spec: FieldDescriptor) -> Any:
-    inner = spec.message_type
-    if inner is None or inner.full_name == TIMESTAMP or inner.GetOptions().map_entry:
-        return sample_of(spec)
-    return [sample(inner)] if spec.is_repeated else sample(inner)
 
 
 def sample_of(spec: FieldDescriptor) -> Any:

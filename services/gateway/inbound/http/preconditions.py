@@ -9,46 +9,52 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor
+import orjson
+from fastapi.responses import JSONResponse
 
 from services.contracts.errors import Malformed
 from services.gateway.errors import NoCondition, UnknownETag
-from services.gateway.inbound.http.routes import Route
+from services.kit.transport.http import Receive, Scope, Send, header
 
 EXPECTED: Final = "expected_generation"
 _TAG: Final = re.compile(r'"[\x21\x23-\x7e]*"')
 _WITH_GENERATION: Final = re.compile(r'"g(?P<generation>[0-9]{1,9})-[0-9a-f]{32}"')
 
 
-def has_tag(route: Route) -> bool:
-    """Reading one thing, whole."""
-    return route.verb == "GET" and route.rpc.name.startswith("Get") and not route.rpc.server_streaming
+class EntityResponse(JSONResponse):
+    """One resource with its tag; 304 without a body for a client that has it already."""
+
+    def render(self, content: Any) -> bytes:
+        body = orjson.dumps(content)
+        self.tag = entity_tag(content.get("generation"), body)
+        return body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["etag"] = self.tag
+        self.headers["cache-control"] = "private, no-cache"
+        if is_unchanged(header(scope, b"if-none-match") or "", self.tag):
+            self.status_code, self.body = 304, b""
+            del self.headers["content-length"], self.headers["content-type"]
+        await super().__call__(scope, receive, send)
 
 
-def takes_condition(request: Descriptor) -> bool:
-    return EXPECTED in request.fields_by_name
-
-
-def entity_tag(answer: Any, body: bytes) -> str:
-    """Of a message and what it is rendered to: equal for equal bytes, and for no others."""
-    version = f"g{answer.generation}-" if "generation" in answer.DESCRIPTOR.fields_by_name else ""
+def entity_tag(generation: int | None, body: bytes) -> str:
+    """Equal for equal bytes, and for no others."""
+    version = f"g{generation}-" if generation is not None else ""
     return f'"{version}{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def is_unchanged(headers: Mapping[bytes, str], tag: str) -> bool:
+def is_unchanged(if_none_match: str, tag: str) -> bool:
     """Whether the client said that it has this already; a weak tag of it counts, as section 13.1.2 has it."""
-    sent = headers.get(b"if-none-match", "")
-    return sent.strip() == "*" or tag in _TAG.findall(sent)
+    return if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)
 
 
-def expected_generation(route: Route, headers: Mapping[bytes, str]) -> int | None:
+def expected_generation(headers: Mapping[bytes, str], *, takes_condition: bool) -> int | None:
     """What `If-Match` asks for, none without one. Raises NoCondition, Malformed or UnknownETag."""
     sent = headers.get(b"if-match")
     if sent is None:
         return None
-    if route.verb == "GET":
-        return None
-    if not takes_condition(route.request):
+    if not takes_condition:
         raise NoCondition
     tag = sent.strip()
     if tag.startswith("W/"):

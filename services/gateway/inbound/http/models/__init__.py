@@ -1,0 +1,1 @@
+"""The wire models of the REST control API, generated from proto/: one module a .proto."""
