@@ -32,6 +32,7 @@ class ReplicaRequest:
 
     tenant: str
     deployment: str
+    model: str
     version: int
     request_id: str
     task: str

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role, Target
 from services.contracts.names import place_of
@@ -17,6 +17,9 @@ from services.gateway.errors import NothingServed, UnknownDeployment, VersionNot
 
 Trace = Mapping[str, str]
 """`traceparent` and `tracestate`, as an event's envelope carries them."""
+
+ServedKey: TypeAlias = tuple[str, str, int]
+"""Qualified deployment, model, version: two models of one deployment may have versions of one number."""
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,8 +44,8 @@ class Replica:
     capacity: int
     leaving: bool
     heard_at: float
-    ready: frozenset[tuple[str, int]]
-    unready: Mapping[tuple[str, int], str] = field(default_factory=dict, compare=False)
+    ready: frozenset[ServedKey]
+    unready: Mapping[ServedKey, str] = field(default_factory=dict, compare=False)
     """Of the versions that it has not ready, why."""
 
 
@@ -77,7 +80,7 @@ class RoutingTable:
         self._stale_after_seconds = stale_after_seconds
         self._deployments: dict[tuple[str, str], _Deployment] = {}
         self._replicas: dict[str, Replica] = {}
-        self._ready: dict[tuple[str, int], tuple[Replica, ...]] = {}
+        self._ready: dict[ServedKey, tuple[Replica, ...]] = {}
         self._turn = 0
 
     # --- what the events say
@@ -85,10 +88,20 @@ class RoutingTable:
     def deployment_changed(
         self, tenant: str, event: DeploymentChanged, trace: Trace, *, at: datetime = LONG_AGO
     ) -> bool:
-        """Takes the event's weights; False, and no change, when a generation as late is known already."""
+        """Takes the event's weights; False, and no change, when a generation as late is known already.
+
+        What loads or drains of another model takes no requests, so it is left out. A deployment that was deleted is
+        forgotten.
+        """
         known = self._deployments.get((tenant, event.deployment))
         if known is not None and known.event.generation >= event.generation:
             return False
+        if event.deleted:
+            return self._deployments.pop((tenant, event.deployment), None) is not None
+        of_model = [target for target in event.targets if target.model in (None, event.model)]
+        event = event.model_copy(update={"targets": of_model})
+        if known is not None and known.event.model != event.model:
+            known = None
         shares, primary = _shares(event.targets), _primary(event.targets)
         entry = _Deployment(event=event, changed_at=at, shares=shares, fallback=primary)
         for target in event.targets:
@@ -109,7 +122,7 @@ class RoutingTable:
             return False
         for other in [r for r in self._replicas.values() if r.address == event.address and r.id != event.replica]:
             del self._replicas[other.id]
-        ready = frozenset((_place(part), part.version) for part in event.versions if part.state == "ready")
+        ready = frozenset(_key(part) for part in event.versions if part.state == "ready")
         self._replicas[event.replica] = Replica(
             id=event.replica,
             address=event.address,
@@ -119,9 +132,7 @@ class RoutingTable:
             heard_at=at,
             ready=ready,
             unready={
-                (_place(part), part.version): part.reason or f"it is {part.state}"
-                for part in event.versions
-                if part.state != "ready"
+                _key(part): part.reason or f"it is {part.state}" for part in event.versions if part.state != "ready"
             },
         )
         self._index()
@@ -133,7 +144,7 @@ class RoutingTable:
             self._index()
 
     def _index(self) -> None:
-        ready: dict[tuple[str, int], list[Replica]] = {}
+        ready: dict[ServedKey, list[Replica]] = {}
         for replica in self._replicas.values():
             if not replica.leaving:
                 for served in replica.ready:
@@ -154,9 +165,9 @@ class RoutingTable:
         names = sorted(name for owner, name in self._deployments if owner == tenant)
         return tuple(self._deployments[tenant, name].event for name in names)
 
-    def why_unready(self, place: str, version: int) -> str:
+    def why_unready(self, place: str, model: str, version: int) -> str:
         """What a replica says of a version that it has not ready; empty where none says anything."""
-        said = (replica.unready.get((place, version)) for replica in self._replicas.values())
+        said = (replica.unready.get((place, model, version)) for replica in self._replicas.values())
         return next((reason for reason in said if reason), "")
 
     def served(self, tenant: str) -> tuple[Served, ...]:
@@ -197,6 +208,7 @@ class RoutingTable:
     def pick(
         self,
         place: str,
+        model: str,
         version: int,
         *,
         at: float,
@@ -208,7 +220,7 @@ class RoutingTable:
         `load` gives the requests waiting on a replica, or None for one that cannot be reached.
         Equally loaded replicas take turns.
         """
-        replicas = self._ready.get((place, version), ())
+        replicas = self._ready.get((place, model, version), ())
         self._turn += 1
         best: Replica | None = None
         best_rank = (True, 0)
@@ -256,8 +268,8 @@ class RoutingTable:
         return entry
 
 
-def _place(part: ReplicaVersion) -> str:
-    return place_of(part.tenant, part.deployment)
+def _key(part: ReplicaVersion) -> ServedKey:
+    return place_of(part.tenant, part.deployment), part.model, part.version
 
 
 def sticky_ticket(deployment: str, key: str) -> float:

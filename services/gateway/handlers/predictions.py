@@ -84,9 +84,9 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                 await _wait_for_a_replica(command, attempts, give_up_at, ports)
                 continue
             try:
-                request = _replica_request(command, payload, choice[1], command.source)
+                request = _replica_request(command, payload, choice.model, choice.version, command.source)
                 with _Attempt(command, request, ports, began=counted.began) as attempt:
-                    async with aclosing(ports.replicas.predict(choice[0].id, request)) as events:
+                    async with aclosing(ports.replicas.predict(choice.replica.id, request)) as events:
                         async for event in events:
                             if isinstance(event, Result):  # before it is passed on: then nobody may listen any more
                                 attempt.answered()
@@ -98,10 +98,19 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
             except MillraceError as refusal:
                 if passed_on or not command.task.repeatable or refusal.kind not in ELSEWHERE:
                     raise
-                attempts.note(*choice, refusal)
+                attempts.note(choice.replica, choice.version, refusal)
                 if attempts.hard_failures >= ports.policy.attempts:
                     raise
                 RETRIES.add(1, tenant=command.tenant, code=refusal.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The replica that is tried, and the version that it has ready."""
+
+    replica: Replica
+    model: str
+    version: int
 
 
 class _Counted:
@@ -207,7 +216,7 @@ def least_waiting(command: Predict, ports: Ports) -> int | None:
     except MillraceError:
         return None
     now, load = ports.clock.monotonic(), ports.replicas.waiting
-    picked = (ports.routes.pick(plan.place, version, at=now, load=load) for version in plan.versions)
+    picked = (ports.routes.pick(plan.place, plan.model, version, at=now, load=load) for version in plan.versions)
     waits = [wait for replica in picked if replica is not None and (wait := load(replica.id)) is not None]
     return min(waits, default=None)
 
@@ -225,14 +234,15 @@ def unknown(deployment: str, ports: Ports) -> MillraceError:
     return RoutesNotRead(retry_after_seconds=ports.policy.retry_after_seconds)
 
 
-def _choose(command: Predict, ticket: float, attempts: _Attempts, ports: Ports) -> tuple[Replica, int] | None:
+def _choose(command: Predict, ticket: float, attempts: _Attempts, ports: Ports) -> _Choice | None:
     plan = ports.routes.plan(command.tenant, command.deployment, ticket=ticket, version=command.version)
     now = ports.clock.monotonic()
     for version in plan.versions:
         without = {replica for replica, failed in attempts.failed if failed == version}
-        replica = ports.routes.pick(plan.place, version, at=now, load=ports.replicas.waiting, without=without)
+        load = ports.replicas.waiting
+        replica = ports.routes.pick(plan.place, plan.model, version, at=now, load=load, without=without)
         if replica is not None:
-            return replica, version
+            return _Choice(replica, plan.model, version)
     return None
 
 
@@ -264,10 +274,11 @@ def _first_request(brought_by: Mapping[str, str], request: ReplicaRequest) -> It
         yield
 
 
-def _replica_request(command: Predict, payload: bytes, version: int, source: Source) -> ReplicaRequest:
+def _replica_request(command: Predict, payload: bytes, model: str, version: int, source: Source) -> ReplicaRequest:
     return ReplicaRequest(
         tenant=command.tenant,
         deployment=command.deployment,
+        model=model,
         version=version,
         request_id=command.request_id,
         task=command.task.name,
@@ -285,6 +296,7 @@ def _mirror(command: Predict, payload: bytes, answered_by: int, ports: Ports) ->
     if version is None:
         return
     now, place = ports.clock.monotonic(), place_of(command.tenant, command.deployment)
-    replica = ports.routes.pick(place, version, at=now, load=ports.replicas.waiting)
+    model = ports.routes.wish(command.tenant, command.deployment).model
+    replica = ports.routes.pick(place, model, version, at=now, load=ports.replicas.waiting)
     if replica is not None:
-        ports.mirrors.send(replica.id, _replica_request(command, payload, version, Source.MIRROR))
+        ports.mirrors.send(replica.id, _replica_request(command, payload, model, version, Source.MIRROR))

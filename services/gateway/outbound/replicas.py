@@ -292,6 +292,7 @@ def _to_message(number: int, request: ReplicaRequest, left_seconds: float) -> pb
     predict = pb.TaskRequest(
         tenant=request.tenant,
         deployment=request.deployment,
+        model=request.model,
         version=request.version,
         request_id=request.request_id,
         task=request.task,

@@ -40,8 +40,8 @@ def test_a_version_that_is_ready_for_one_tenant_is_so_for_no_other() -> None:
     told = report("r-1", 1)
     theirs = [part.model_copy(update={"tenant": "acme"}) for part in told.versions]
     routes.replica_reported(told.model_copy(update={"versions": theirs}), at=0.0)
-    assert routes.pick("news", 1, at=0.0, load=idle) is None
-    picked = routes.pick("acme/news", 1, at=0.0, load=idle)
+    assert routes.pick("news", "news", 1, at=0.0, load=idle) is None
+    picked = routes.pick("acme/news", "news", 1, at=0.0, load=idle)
     assert picked is not None
     assert picked.id == "r-1"
 
@@ -107,10 +107,10 @@ def test_sticky_tickets_are_even_over_keys() -> None:
 def test_only_a_replica_that_has_the_version_ready_is_picked() -> None:
     routes = table()
     routes.replica_reported(report("r1", 1, loading=(2,)), at=0)
-    assert routes.pick("news", 1, at=0, load=idle) is not None
-    assert routes.pick("news", 2, at=0, load=idle) is None
+    assert routes.pick("news", "news", 1, at=0, load=idle) is not None
+    assert routes.pick("news", "news", 2, at=0, load=idle) is None
     routes.replica_reported(report("r1", 1, 2, sequence=2), at=1)
-    assert routes.pick("news", 2, at=1, load=idle) is not None
+    assert routes.pick("news", "news", 2, at=1, load=idle) is not None
 
 
 def test_a_stale_sequence_changes_nothing_unless_the_replica_was_long_silent() -> None:
@@ -118,7 +118,7 @@ def test_a_stale_sequence_changes_nothing_unless_the_replica_was_long_silent() -
     routes.replica_reported(report("r1", 1, sequence=5), at=0)
     assert not routes.replica_reported(report("r1", 2, sequence=4), at=1)
     assert not routes.replica_reported(report("r1", 2, sequence=5), at=1)
-    assert routes.pick("news", 2, at=1, load=idle) is None
+    assert routes.pick("news", "news", 2, at=1, load=idle) is None
     assert routes.replica_reported(report("r1", 2, sequence=1), at=16)
 
 
@@ -126,7 +126,7 @@ def test_a_leaving_replica_is_never_picked() -> None:
     routes = table()
     routes.replica_reported(report("r1", 1), at=0)
     routes.replica_reported(report("r1", 1, sequence=2, leaving=True), at=0)
-    assert routes.pick("news", 1, at=0, load=idle) is None
+    assert routes.pick("news", "news", 1, at=0, load=idle) is None
 
 
 def test_a_new_replica_drives_the_old_one_from_its_address() -> None:
@@ -134,7 +134,7 @@ def test_a_new_replica_drives_the_old_one_from_its_address() -> None:
     routes.replica_reported(report("r1", 1, address="host:1"), at=0)
     routes.replica_reported(report("r2", 2, address="host:1"), at=0)
     assert [replica.id for replica in routes.replicas()] == ["r2"]
-    assert routes.pick("news", 1, at=0, load=idle) is None
+    assert routes.pick("news", "news", 1, at=0, load=idle) is None
 
 
 def test_the_least_loaded_reachable_replica_is_picked() -> None:
@@ -142,7 +142,7 @@ def test_the_least_loaded_reachable_replica_is_picked() -> None:
     for name in ("r1", "r2", "r3", "r4"):
         routes.replica_reported(report(name, 1), at=0)
     loads = {"r1": 5, "r2": 2, "r3": None, "r4": 1}
-    picked = routes.pick("news", 1, at=0, load=loads.get, without={"r4"})
+    picked = routes.pick("news", "news", 1, at=0, load=loads.get, without={"r4"})
     assert picked is not None
     assert picked.id == "r2"
 
@@ -151,7 +151,7 @@ def test_equally_loaded_replicas_take_turns() -> None:
     routes = table()
     for name in ("r1", "r2"):
         routes.replica_reported(report(name, 1), at=0)
-    picked = [routes.pick("news", 1, at=0, load=idle) for _ in range(4)]
+    picked = [routes.pick("news", "news", 1, at=0, load=idle) for _ in range(4)]
     assert sorted(replica.id for replica in picked if replica) == ["r1", "r1", "r2", "r2"]
 
 
@@ -160,10 +160,10 @@ def test_a_silent_replica_is_picked_last_but_still_picked() -> None:
     routes.replica_reported(report("old", 1), at=0)
     routes.replica_reported(report("new", 1), at=20)
     loads = {"old": 0, "new": 7}
-    fresh = routes.pick("news", 1, at=20, load=loads.get)
+    fresh = routes.pick("news", "news", 1, at=20, load=loads.get)
     assert fresh is not None
     assert fresh.id == "new"
-    lone = routes.pick("news", 1, at=20, load=loads.get, without={"new"})
+    lone = routes.pick("news", "news", 1, at=20, load=loads.get, without={"new"})
     assert lone is not None
     assert lone.id == "old"
 
@@ -173,7 +173,7 @@ def test_a_forgotten_replica_is_gone() -> None:
     routes.replica_reported(report("r1", 1), at=0)
     routes.forget("r1")
     assert routes.replicas() == ()
-    assert routes.pick("news", 1, at=0, load=idle) is None
+    assert routes.pick("news", "news", 1, at=0, load=idle) is None
 
 
 def test_the_mirror_is_the_other_version_for_the_share_that_was_asked() -> None:
@@ -200,3 +200,28 @@ def test_the_first_request_of_a_version_gets_the_trace_that_brought_it_once() ->
     routes.release_first(HERE, "news", 2)
     assert routes.claim_first(HERE, "news", 2) == {"traceparent": "second"}
     assert routes.claim_first(HERE, "news", 9) is None
+
+
+def test_a_deployment_that_moves_to_another_model_is_answered_by_the_one_that_serves() -> None:
+    routes = table()
+    ours, theirs = target(1), target(1).model_copy(update={"model": "essays"})
+    loading = theirs.model_copy(update={"role": Role.CANARY, "weight": 0})
+    routes.deployment_changed(HERE, deployment(ours, loading), {})
+    part = report("r-1", 1).versions[0].model_copy(update={"model": "essays"})
+    routes.replica_reported(report("r-1").model_copy(update={"versions": [part]}), at=0)
+    plan = routes.plan(HERE, "news", ticket=0.0)
+    assert (plan.model, plan.versions) == ("news", (1,))
+    assert routes.pick(plan.place, plan.model, 1, at=0, load=idle) is None, "version 1 of essays is another thing"
+    draining = ours.model_copy(update={"role": Role.DRAINING, "weight": 0, "model": "news"})
+    moved = deployment(theirs, draining, generation=2).model_copy(update={"model": "essays"})
+    routes.deployment_changed(HERE, moved, {})
+    plan = routes.plan(HERE, "news", ticket=0.0)
+    assert routes.pick(plan.place, plan.model, 1, at=0, load=idle) is not None
+    assert routes.served(HERE)[0].versions == (1,)
+
+
+def test_a_deployment_that_was_deleted_is_not_known_any_more() -> None:
+    routes = table()
+    routes.deployment_changed(HERE, deployment(target(1)), {})
+    assert routes.deployment_changed(HERE, deployment(generation=2).model_copy(update={"deleted": True}), {})
+    assert not routes.knows(HERE, "news")

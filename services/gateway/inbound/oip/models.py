@@ -43,7 +43,8 @@ class Models:
         if version not in served(wish):
             return False
         now, load = self._ports.clock.monotonic(), self._ports.replicas.waiting
-        return self._ports.routes.pick(place_of(tenant, wish.deployment), version, at=now, load=load) is not None
+        place = place_of(tenant, wish.deployment)
+        return self._ports.routes.pick(place, wish.model, version, at=now, load=load) is not None
 
     def answers(self, tenant: str, wish: DeploymentChanged) -> bool:
         """Whether a request that names no version would be answered."""
@@ -121,7 +122,7 @@ class Models:
         entries = []
         for number in served(wish):
             ready = self.has_ready(tenant, wish, number)
-            said = self._ports.routes.why_unready(place_of(tenant, name), number) or "no replica has it"
+            said = self._ports.routes.why_unready(place_of(tenant, name), wish.model, number) or "no replica has it"
             state, reason = (READY, "") if ready else (UNAVAILABLE, said)
             entries.append({"name": name, "version": str(number), "state": state, "reason": reason})
         return entries
