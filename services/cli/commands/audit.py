@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.chain import Checked, check_chain
-from services.cli.errors import Exit
+from services.cli.errors import CliError, Exit
 from services.cli.session import Json, Session, command, subcommands
 
 app = subcommands(help="Who did what and why, and whether the record of it is whole.")
@@ -24,6 +24,7 @@ def audit() -> None:
 def list_facts(
     *,
     model: Annotated[str, typer.Option(help="Only of this model.")] = "",
+    deployment: Annotated[str, typer.Option(help="Only of this deployment.")] = "",
     kind: Annotated[str, typer.Option(help="Only of this kind, such as rollout_promoted.")] = "",
     actor: Annotated[str, typer.Option(help="Only by this actor, as it stands in the list.")] = "",
     since: Annotated[str, typer.Option(help="At or after this time, such as 2026-11-25T10:00:00Z.")] = "",
@@ -33,11 +34,14 @@ def list_facts(
     as_json: Json = False,
 ) -> None:
     """Show the registry's facts, the newest first."""
+    if model and deployment:
+        raise CliError("choose a model or a deployment", status=Exit.USAGE)
     session = Session(as_json=as_json)
-    asked = {"kind": kind, "actor": actor, "since": since, "until": until, "page_size": min(limit, PAGE)}
-    asked |= {"stream": model and f"model/{model}", "newest_first": "" if oldest_first else "true"}
-    found = list(islice(session.rest().pages("/history", "entries", **asked), limit))
-    session.out.data({"entries": found}, lambda document: session.out.table(
+    stream = (model and f"model/{model}") or (deployment and f"deployment/{deployment}")
+    query = {"kind": kind, "actor": actor, "since": since, "until": until, "page_size": min(limit, PAGE)}
+    query |= {"stream": stream, "newest_first": "" if oldest_first else "true"}
+    entries = list(islice(session.rest().pages("/history", "entries", **query), limit))
+    session.out.data({"entries": entries}, lambda document: session.out.table(
         ["number", "at", "kind", "actor", "reason"],
         [(one["sequence"], one["at"], one["kind"], one["actor"], one["reason"]) for one in document["entries"]],
         empty="no such facts",

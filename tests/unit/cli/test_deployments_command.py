@@ -61,3 +61,10 @@ def test_versions_of_two_models_are_told_apart(gateway: Gateway) -> None:
     gateway.answers["GET", "/api/v1/deployments"] = (200, {"deployments": [{**DEPLOYMENT, "targets": targets}]})
     listed = json.loads(run("deployments", "list", "--json").stdout)["deployments"]
     assert traffic(listed[0]) == "topics v1 100% (primary, int8), essays v1 100% (primary, int8)"
+
+
+def test_the_facts_of_a_deployment_are_listed_and_not_those_of_two_streams_at_once(gateway: Gateway) -> None:
+    gateway.answers["GET", "/api/v1/history"] = (200, {"entries": []})
+    run("audit", "list", "--deployment", "topics")
+    assert "stream=deployment%2Ftopics" in gateway.asked[0].path
+    assert "choose a model or a deployment" in run("audit", "list", "--deployment", "topics", "--model", "m").stderr
