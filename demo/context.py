@@ -16,7 +16,7 @@ from demo.log import EventLog
 from demo.summary import Step
 from demo.traffic import ClassifyClient, Traffic
 from demo.view import View
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock
 from services.kit.core.ids import Ids

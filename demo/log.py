@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from demo.errors import NotInTime
-from services.cli.watching import ReceivedEvent, Watcher
+from services.cli.consumer import ReceivedEvent, Watcher
 
 POLL_SECONDS: Final = 0.2
 

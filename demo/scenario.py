@@ -20,6 +20,8 @@ from demo.summary import Summary, TimelineEvent
 from demo.traffic import Mix, Traffic
 from demo.view import Filter, View, view_for
 from services.cli import data_folder
+from services.cli.consumer import ReceivedEvent
+from services.cli.descriptions import in_words, version_of
 from services.cli.errors import CliError
 from services.cli.home import Home
 from services.cli.launcher import launch
@@ -30,8 +32,6 @@ from services.cli.launcher.topics import load_topics
 from services.cli.output import PLAIN_WIDTH
 from services.cli.rest import address_and_key
 from services.cli.session import Session
-from services.cli.telling import in_words, version_of
-from services.cli.watching import ReceivedEvent
 from services.kit.core import telemetry
 from services.kit.core.clock import Clock, SystemClock
 from services.kit.core.ids import SystemIds

@@ -13,7 +13,7 @@ from demo.errors import DemoFailed, NotInTime
 from demo.statistics import mcnemar, wilson
 from demo.summary import Client, Drift, Interval, Recovery, Rollback
 from demo.traffic import Answered
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 
 TRAINING_SECONDS: Final = 900.0
 MOVE_SECONDS: Final = 240.0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from services.cli.telling import in_words, version_of
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
+from services.cli.descriptions import in_words, version_of
 from services.kit.core.clock import Clock
 
 PLAIN_PROGRESS_SECONDS: Final = 10.0

@@ -16,8 +16,8 @@ def bootstrap_of(home: Home, environment: Mapping[str, str] = os.environ) -> str
 
     Raises NotRunning.
     """
-    if told := environment.get(BOOTSTRAP_SETTING):
-        return told
+    if address := environment.get(BOOTSTRAP_SETTING):
+        return address
     state = running_state(home)
     if state is None or "kafka" not in state.endpoints:
         raise NotRunning

@@ -80,20 +80,20 @@ def in_words(node: Node) -> str:
         "integer": "a whole number",
         "number": "a number",
     }
-    said = [kind.get(str(node.get("type")), str(node.get("type", "anything")))]
+    last_line = [kind.get(str(node.get("type")), str(node.get("type", "anything")))]
     if node.get("pattern") == NAME_PATTERN:
-        said.append(NAME_PATTERN_WORDS)
+        last_line.append(NAME_PATTERN_WORDS)
     elif "pattern" in node:
-        said.append(f"like {node['pattern']}")
+        last_line.append(f"like {node['pattern']}")
     if node.get("format") == "date-time":
-        said.append(f"a time such as {TIME}")
+        last_line.append(f"a time such as {TIME}")
     bounds = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
-    said += [f"{sign} {node[name]}" for name, sign in bounds if name in node]
+    last_line += [f"{sign} {node[name]}" for name, sign in bounds if name in node]
     if "maxLength" in node and "pattern" not in node:
-        said.append(f"{node.get('minLength', 0)} to {node['maxLength']} characters")
+        last_line.append(f"{node.get('minLength', 0)} to {node['maxLength']} characters")
     if node.get("minItems"):
-        said.append(f"at least {node['minItems']}")
-    return ", ".join(said) + (f" ({node['description']})" if node.get("description") else "")
+        last_line.append(f"at least {node['minItems']}")
+    return ", ".join(last_line) + (f" ({node['description']})" if node.get("description") else "")
 
 
 def unknown_fields(value: object, node: Node, root: Node, at: str = "") -> Iterator[str]:
@@ -101,11 +101,11 @@ def unknown_fields(value: object, node: Node, root: Node, at: str = "") -> Itera
     node = resolved(node, root)
     if isinstance(value, dict) and "properties" in node:
         for name, inner in value.items():
-            place = f"{at}.{name}" if at else str(name)
+            position = f"{at}.{name}" if at else str(name)
             if name not in node["properties"]:
-                yield place
+                yield position
             else:
-                yield from unknown_fields(inner, node["properties"][name], root, place)
+                yield from unknown_fields(inner, node["properties"][name], root, position)
     elif isinstance(value, list) and "items" in node:
         for number, inner in enumerate(value):
             yield from unknown_fields(inner, node["items"], root, f"{at}.{number}")
@@ -123,8 +123,8 @@ def _value(name: str, node: Node, root: Node, *, full: bool) -> Any:
         return node.get("const", node.get("enum", [None])[0])
     kind = node.get("type")
     if kind == "object":
-        wanted = list(node.get("properties", {})) if full else node.get("required", [])
-        made = [one for one in wanted if one not in left_out]
+        expected = list(node.get("properties", {})) if full else node.get("required", [])
+        made = [one for one in expected if one not in left_out]
         return {one: _value(one, node["properties"][one], root, full=full) for one in made}
     if kind == "array":
         length = max(node.get("minItems", 0), int(full))

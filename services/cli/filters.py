@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from services.cli.consumer import ReceivedEvent
 from services.cli.errors import CliError, Exit
-from services.cli.watching import ReceivedEvent
 
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -23,10 +23,10 @@ class EventFilter:
     def __call__(self, event: ReceivedEvent) -> bool:
         if self.key and event.key != self.key:
             return False
-        return all(value in set(told(event, field)) for field, value in self.values)
+        return all(value in set(values_of(event, field)) for field, value in self.values)
 
 
-def wanted(key: str, matches: Sequence[str]) -> EventFilter:
+def event_filter(key: str, matches: Sequence[str]) -> EventFilter:
     """From `--key` and `--match FIELD=VALUE`. Raises CliError for one without an equals sign."""
     pairs = []
     for match in matches:
@@ -38,7 +38,7 @@ def wanted(key: str, matches: Sequence[str]) -> EventFilter:
     return EventFilter(key, tuple(pairs))
 
 
-def told(event: ReceivedEvent, field: str) -> Iterator[str]:
+def values_of(event: ReceivedEvent, field: str) -> Iterator[str]:
     """What the event says there: `targets.version` tells of every target; headers go by their names (`ce_id`)."""
     if field in event.headers:
         yield event.headers[field]
@@ -63,8 +63,8 @@ def _text(value: Any) -> str:
 def read_time(text: str, now: datetime) -> datetime:
     """`90s`, `10m`, `2h`, `1d` before now, or a time such as 2026-11-03T12:00:00+00:00. Raises CliError."""
     try:
-        if found := re.fullmatch(r"(\d{1,9})([smhd])", text):
-            return now - timedelta(**{UNITS[found[2]]: int(found[1])})
+        if matches := re.fullmatch(r"(\d{1,9})([smhd])", text):
+            return now - timedelta(**{UNITS[matches[2]]: int(matches[1])})
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         message, hint = f"{text} is neither a time nor a while", "10m, 2h, 1d, or 2026-11-03T12:00:00+00:00"

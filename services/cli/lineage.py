@@ -56,14 +56,14 @@ class _Side:
         self._words = words
         self._edges = edges
 
-    def below(self, place: str, indent: str, seen: set[str]) -> Iterator[str]:
-        steps = [(to, relation) for start, to, relation in self._edges if start == place and relation in self._words]
+    def below(self, position: str, indent: str, seen: set[str]) -> Iterator[str]:
+        steps = [(to, relation) for start, to, relation in self._edges if start == position and relation in self._words]
         for number, (to, relation) in enumerate(steps, start=1):
             last = number == len(steps)
             again = to in seen
             seen.add(to)
-            told = _named(self._nodes[to]) if again else _described(self._nodes[to])
-            yield f"{indent}{'└─' if last else '├─'} {self._words[relation]} {told}"
+            text = _named(self._nodes[to]) if again else _described(self._nodes[to])
+            yield f"{indent}{'└─' if last else '├─'} {self._words[relation]} {text}"
             if not again:
                 yield from self.below(to, indent + ("   " if last else "│  "), seen)
 
@@ -74,8 +74,8 @@ def _named(node: Node) -> str:
 
 def _described(node: Node) -> str:
     facts = node["facts"]
-    wanted = [name for name in _SHOWN.get(node["kind"], ()) if facts.get(name)]
-    shown = [f"{name.replace('_', ' ')} {_short(name, facts[name])}" for name in wanted]
+    expected = [name for name in _SHOWN.get(node["kind"], ()) if facts.get(name)]
+    shown = [f"{name.replace('_', ' ')} {_short(name, facts[name])}" for name in expected]
     at = [f"at {node['at'][:LONGEST]}"] if node.get("at") and "from" not in facts else []
     return ", ".join([_named(node), *at, *shown])
 

@@ -45,15 +45,15 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        kept = [[_cell(value) for value in row] for row in rows]
-        if not kept:
+        rendered = [[_cell(value) for value in row] for row in rows]
+        if not rendered:
             print(empty)
             return
         console = stdout()
         table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, header_style="bold")
         for name in columns:
             table.add_column(name, overflow="fold")
-        for row in kept:
+        for row in rendered:
             table.add_row(*(Text(cell) for cell in row))  # as text: what others wrote is no markup
         console.print(table)
 

@@ -146,25 +146,25 @@ class Rest:
 
 
 def _line(line: str, answer: "httpx.Response") -> Any:
-    told = json.loads(line)
-    if isinstance(told, dict) and set(told) == {"error"}:
-        raise _refusal(told["error"], answer.status_code)
-    return told
+    body = json.loads(line)
+    if isinstance(body, dict) and set(body) == {"error"}:
+        raise _refusal(body["error"], answer.status_code)
+    return body
 
 
 def refused(answer: "httpx.Response") -> CliError:
     """From an error answer; one that is not in the house's shape is told by its status."""
     try:
-        told = answer.json()["error"]
-        return _refusal(told, answer.status_code)
+        body = answer.json()["error"]
+        return _refusal(body, answer.status_code)
     except (ValueError, KeyError, TypeError):
         return CliError(f"the gateway answered {answer.status_code}", code=f"http_{answer.status_code}")
 
 
-def _refusal(told: Mapping[str, Any], status_code: int) -> CliError:
-    field = f" (field {told['field']})" if told.get("field") else ""
+def _refusal(body: Mapping[str, Any], status_code: int) -> CliError:
+    field = f" (field {body['field']})" if body.get("field") else ""
     status = {404: Exit.NOT_FOUND, 503: Exit.NOT_RUNNING}.get(status_code, Exit.FAILED)
-    return CliError(f"{told['message']}{field}", hint=told.get("hint") or "", code=told["code"], status=status)
+    return CliError(f"{body['message']}{field}", hint=body.get("hint") or "", code=body["code"], status=status)
 
 
 def chunks_of(file: Path, advance: Advance) -> Iterator[bytes]:

@@ -5,8 +5,8 @@ from typing import Any
 
 def overall(version: dict[str, Any]) -> dict[str, Any]:
     """The scores over all test rows."""
-    found: dict[str, Any] = next((part for part in version.get("slices", []) if part["name"] == "all"), {})
-    return found
+    matches: dict[str, Any] = next((part for part in version.get("slices", []) if part["name"] == "all"), {})
+    return matches
 
 
 def interval(scores: dict[str, Any]) -> str:

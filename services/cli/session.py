@@ -33,21 +33,21 @@ class Session:
         """Raises NotRunning."""
         return Rest(*address_and_key(self.home))
 
-    def confirm(self, question: str, *, yes: bool) -> None:
+    def confirm(self, prompt: str, *, yes: bool) -> None:
         """Returns when the answer is yes. Raises CliError on no, and where there is nobody to ask."""
         import sys
 
         if yes:
             return
         if not sys.stdin.isatty():
-            raise CliError(f"{question} Nobody is there to answer.", hint="add --yes", code="not_confirmed")
-        if not typer.confirm(question, err=True):
+            raise CliError(f"{prompt} Nobody is there to answer.", hint="add --yes", code="not_confirmed")
+        if not typer.confirm(prompt, err=True):
             raise CliError("Nothing was changed.", code="not_confirmed")
 
 
-def more(session: Session, typed: str, told: Mapping[str, Any]) -> None:
+def more(session: Session, typed: str, listing: Mapping[str, Any]) -> None:
     """Says how to go on with a listing that has another page."""
-    if token := told.get("next_page_token"):
+    if token := listing.get("next_page_token"):
         session.out.next(f"{typed} --page {token}")
 
 
@@ -60,7 +60,7 @@ def command(work: Callable[P, None]) -> Callable[P, None]:
     """A command whose CliError becomes a message and an exit code; Ctrl-C becomes 130."""
 
     @functools.wraps(work)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             work(*args, **kwargs)
         except CliError as error:
@@ -69,4 +69,4 @@ def command(work: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
-    return told
+    return run

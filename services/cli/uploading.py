@@ -87,12 +87,12 @@ class _Lines:
         self._name = name
         self._size = size
         self._gone = 0
-        self._told = 0
+        self._text = 0
 
     def advance(self, count: int) -> None:
         self._gone += count
-        if self._gone - self._told >= LINE_EVERY_BYTES or self._gone == self._size:
-            self._told = self._gone
+        if self._gone - self._text >= LINE_EVERY_BYTES or self._gone == self._size:
+            self._text = self._gone
             unit, name = (MIB, "MiB") if self._size >= MIB else (KIB, "KiB")
             self._out.say(f"{self._name}: {self._gone / unit:.1f} of {self._size / unit:.1f} {name}")
 

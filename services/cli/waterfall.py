@@ -52,8 +52,8 @@ def read_spans(folder: Path, trace_id: str = "") -> list[Span]:
             if trace_id and trace_id not in line:
                 continue
             try:
-                told = json.loads(line)
-                span = Span(**{name: told[name] for name in Span.__dataclass_fields__ if name in told})
+                fields = json.loads(line)
+                span = Span(**{name: fields[name] for name in Span.__dataclass_fields__ if name in fields})
             except (ValueError, TypeError):
                 continue
             if not trace_id or span.trace_id == trace_id:
@@ -119,12 +119,12 @@ def _below(parent: str | None, depth: int, children: dict[str | None, list[Span]
         if span.span_id not in children:
             groups[span.service, span.name].append(span)
     folded = {key for key, members in groups.items() if len(members) > 3}
-    told: set[tuple[str, str]] = set()
+    shown: set[tuple[str, str]] = set()
     for span in children.get(parent, []):
         key = (span.service, span.name)
         if key in folded and span.span_id not in children:
-            if key not in told:
-                told.add(key)
+            if key not in shown:
+                shown.add(key)
                 yield _row(groups[key], depth, begin)
             continue
         yield _row([span], depth, begin)
@@ -138,12 +138,12 @@ def _row(spans: list[Span], depth: int, begin: int) -> Row:
 
 def _shortened(rows: list[Row], limit: int) -> list[Row]:
     """The longest rows and all that they stand below, in their order."""
-    kept: set[int] = set()
+    rendered: set[int] = set()
     for index in sorted(range(len(rows)), key=lambda index: rows[index].start - rows[index].end):
         branch = {index, *_ancestors(rows, index)}
-        if len(kept | branch) <= limit:
-            kept |= branch
-    return [row for index, row in enumerate(rows) if index in kept]
+        if len(rendered | branch) <= limit:
+            rendered |= branch
+    return [row for index, row in enumerate(rows) if index in rendered]
 
 
 def _ancestors(rows: list[Row], index: int) -> Iterator[int]:

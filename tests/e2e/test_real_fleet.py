@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 from services.contracts.artifact import ArtifactRef
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc, inference_pb2, inference_pb2_grpc
 from services.kit.storage.artifacts import ArtifactStore

@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._libraries = kafka.ensure_libraries()
-        self.place = kafka.KafkaPlace(folder, (port := any_free()), any_free({port}))
+        self.place = kafka.KafkaFiles(folder, (port := any_free()), any_free({port}))
         kafka.prepare(self.place, self._libraries)
         self.start()
 

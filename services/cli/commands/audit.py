@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli.chain import Checked, check_chain
 from services.cli.errors import CliError, Exit
+from services.cli.hash_chain import Checked, check_chain
 from services.cli.session import Json, Session, command, subcommands
 
 app = subcommands(help="Who did what and why, and whether the record of it is whole.")
@@ -60,7 +60,7 @@ def verify(as_json: Json = False) -> None:
     rest = session.rest()
     head = rest.get("/history/head")
     checked = check_chain(rest.pages("/history", "entries", whole_chain="true", page_size=PAGE), head)
-    session.out.data(_document(checked), lambda _: session.out.text(_told(checked)))
+    session.out.data(_document(checked), lambda _: session.out.text(_text(checked)))
     if checked.broken_at is not None:
         raise typer.Exit(int(Exit.DIFFERS))
 
@@ -76,7 +76,7 @@ def _document(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _told(checked: Checked) -> str:
+def _text(checked: Checked) -> str:
     if checked.broken_at is not None:
         return f"broken at number {checked.broken_at}: {checked.problem}"
     links = f" and {checked.links} links of other tenants" if checked.links else ""

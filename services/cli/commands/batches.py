@@ -40,16 +40,16 @@ def create(
     body |= {"text_column": text_column, "version": version, "with_embeddings": with_embeddings}
     if dry_run:
         way = "classify" if handed is None else f"upload {handed.size_bytes} bytes and classify"
-        session.out.data(body, lambda told: session.out.text(f"would {way} {told['uri']} by {deployment}"))
+        session.out.data(body, lambda reply: session.out.text(f"would {way} {reply['uri']} by {deployment}"))
         return
     if handed is not None:
         body["uri"] = handed.upload(session)["uri"]
-    told = session.rest().post("/batches", body, headers={"idempotency-key": secrets.token_hex(16)})
+    reply = session.rest().post("/batches", body, headers={"idempotency-key": secrets.token_hex(16)})
     if wait:
-        told = _wait(session, told)
-    session.out.data(told, lambda document: _show(session, document))
-    _next(session, told)
-    if told["status"] == "failed":
+        reply = _wait(session, reply)
+    session.out.data(reply, lambda document: _show(session, document))
+    _next(session, reply)
+    if reply["status"] == "failed":
         raise typer.Exit(int(Exit.FAILED))
 
 
@@ -62,8 +62,8 @@ def list_batches(
 ) -> None:
     """Show batches, the newest first."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/batches", deployment=deployment, status=status)
-    session.out.data(told, lambda document: session.out.table(
+    reply = session.rest().get("/batches", deployment=deployment, status=status)
+    session.out.data(reply, lambda document: session.out.table(
         ["batch", "deployment", "status", "progress", "rows", "failed rows", "created", "input"],
         [
             (one["batch"], one["deployment"], one["status"], f"{one['progress']:.0%}", one["rows"], one["failed_rows"],
@@ -72,8 +72,8 @@ def list_batches(
         ],
         empty="no batches yet; millrace batches create FILE --deployment NAME makes one",
     ))  # fmt: skip
-    if told["batches"]:
-        session.out.next(f"millrace batches show {told['batches'][0]['batch']}")
+    if reply["batches"]:
+        session.out.next(f"millrace batches show {reply['batches'][0]['batch']}")
 
 
 @app.command("show")
@@ -81,9 +81,9 @@ def list_batches(
 def show(batch: BatchArgument, as_json: Json = False) -> None:
     """Show one batch."""
     session = Session(as_json=as_json)
-    told = session.rest().get(f"/batches/{batch}")
-    session.out.data(told, lambda document: _show(session, document))
-    _next(session, told)
+    reply = session.rest().get(f"/batches/{batch}")
+    session.out.data(reply, lambda document: _show(session, document))
+    _next(session, reply)
 
 
 @app.command("cancel")
@@ -99,13 +99,13 @@ def cancel(
     session = Session(as_json=as_json)
     rest = session.rest()
     if dry_run:
-        told = rest.get(f"/batches/{batch}")
+        reply = rest.get(f"/batches/{batch}")
         session.out.say("would cancel this batch:")
     else:
         session.confirm(f"Cancel {batch}?", yes=yes)
         key = {"idempotency-key": secrets.token_hex(16)}
-        told = rest.post(f"/batches/{batch}:cancel", {"reason": reason}, headers=key)
-    session.out.data(told, lambda document: _show(session, document))
+        reply = rest.post(f"/batches/{batch}:cancel", {"reason": reason}, headers=key)
+    session.out.data(reply, lambda document: _show(session, document))
 
 
 @app.command("output")
@@ -119,34 +119,34 @@ def output(batch: BatchArgument, as_json: Json = False) -> None:
         session.out.line(line, json.dumps(line, ensure_ascii=False))
 
 
-def _wait(session: Session, told: dict[str, Any]) -> dict[str, Any]:
+def _wait(session: Session, reply: dict[str, Any]) -> dict[str, Any]:
     """Follows the batch to its end, with its progress on standard error."""
-    rest, said = session.rest(), ""
-    while told["status"] not in ENDED:
+    rest, last_line = session.rest(), ""
+    while reply["status"] not in ENDED:
         threading.Event().wait(POLL_SECONDS)
-        told = rest.get(f"/batches/{told['batch']}")
-        line = f"{told['status']}: {told['progress']:.0%}, {told['rows']} rows, {told['failed_rows']} failed"
-        if line != said and (sys.stderr.isatty() or told["status"] in ENDED or not said):
+        reply = rest.get(f"/batches/{reply['batch']}")
+        line = f"{reply['status']}: {reply['progress']:.0%}, {reply['rows']} rows, {reply['failed_rows']} failed"
+        if line != last_line and (sys.stderr.isatty() or reply["status"] in ENDED or not last_line):
             session.out.say(line)
-        said = line
-    return told
+        last_line = line
+    return reply
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
+def _show(session: Session, reply: dict[str, Any]) -> None:
     for name in ("batch", "deployment", "uri", "status", "rows", "failed_rows", "attempt", "created_at", "ended_at"):
-        session.out.text(f"{name:<12} {told.get(name) if told.get(name) is not None else '-'}")
-    session.out.text(f"{'progress':<12} {told['progress']:.0%}")
-    if told.get("failure_code"):
-        where = f" (row {told['failure_row']})" if told.get("failure_row") else ""
-        session.out.text(f"{'failure':<12} {told['failure_code']}: {told['failure_reason']}{where}")
-    if told.get("output_uri"):
-        session.out.text(f"{'output':<12} {told['output_uri']}")
+        session.out.text(f"{name:<12} {reply.get(name) if reply.get(name) is not None else '-'}")
+    session.out.text(f"{'progress':<12} {reply['progress']:.0%}")
+    if reply.get("failure_code"):
+        where = f" (row {reply['failure_row']})" if reply.get("failure_row") else ""
+        session.out.text(f"{'failure':<12} {reply['failure_code']}: {reply['failure_reason']}{where}")
+    if reply.get("output_uri"):
+        session.out.text(f"{'output':<12} {reply['output_uri']}")
 
 
-def _next(session: Session, told: dict[str, Any]) -> None:
-    if told["status"] == "succeeded":
-        session.out.next(f"millrace batches output {told['batch']}")
-    elif told["status"] not in ENDED:
-        session.out.next(f"millrace batches show {told['batch']}")
-    if told.get("trace_id"):
-        session.out.next(f"millrace trace {told['trace_id']}")
+def _next(session: Session, reply: dict[str, Any]) -> None:
+    if reply["status"] == "succeeded":
+        session.out.next(f"millrace batches output {reply['batch']}")
+    elif reply["status"] not in ENDED:
+        session.out.next(f"millrace batches show {reply['batch']}")
+    if reply.get("trace_id"):
+        session.out.next(f"millrace trace {reply['trace_id']}")

@@ -21,8 +21,8 @@ SHORT = 12
 def list_datasets(limit: Limit = 50, page: Page = "", as_json: Json = False) -> None:
     """Show the data sets that were announced."""
     session = Session(as_json=as_json)
-    told = session.rest().get("/datasets", page_size=limit, page_token=page)
-    session.out.data(told, lambda document: session.out.table(
+    reply = session.rest().get("/datasets", page_size=limit, page_token=page)
+    session.out.data(reply, lambda document: session.out.table(
         ["data set", "content", "model", "format", "announced", "latest run", "where"],
         [
             (one["name"], one["content_hash"][:SHORT], one["model"], one["format"], one.get("announced_at"),
@@ -31,9 +31,9 @@ def list_datasets(limit: Limit = 50, page: Page = "", as_json: Json = False) -> 
         ],
         empty="no data sets yet; millrace datasets push FILE --model NAME hands one over",
     ))  # fmt: skip
-    more(session, "millrace datasets list", told)
-    if told["datasets"]:
-        session.out.next(f"millrace datasets show {told['datasets'][0]['name']}")
+    more(session, "millrace datasets list", reply)
+    if reply["datasets"]:
+        session.out.next(f"millrace datasets show {reply['datasets'][0]['name']}")
 
 
 @app.command("show")
@@ -46,8 +46,8 @@ def show(
     """Show a data set as it was last announced, or one of its versions."""
     session = Session(as_json=as_json)
     path = f"/datasets/{name}/versions/{version}" if version else f"/datasets/{name}"
-    told = session.rest().get(path)
-    session.out.data(told, lambda document: _show(session, document))
+    reply = session.rest().get(path)
+    session.out.data(reply, lambda document: _show(session, document))
     session.out.next(f"millrace datasets versions {name}", f"millrace runs list --dataset {name}")
 
 
@@ -56,8 +56,8 @@ def show(
 def versions(name: NameArgument, limit: Limit = 50, page: Page = "", as_json: Json = False) -> None:
     """Show the contents that a data set has had, the newest first."""
     session = Session(as_json=as_json)
-    told = session.rest().get(f"/datasets/{name}/versions", page_size=limit, page_token=page)
-    session.out.data(told, lambda document: session.out.table(
+    reply = session.rest().get(f"/datasets/{name}/versions", page_size=limit, page_token=page)
+    session.out.data(reply, lambda document: session.out.table(
         ["content", "bytes", "rows", "format", "model", "announced", "latest run"],
         [
             (one["content_hash"][:SHORT], one["size_bytes"] or None, one["rows"] or None, one["format"], one["model"],
@@ -66,9 +66,9 @@ def versions(name: NameArgument, limit: Limit = 50, page: Page = "", as_json: Js
         ],
         empty="no version yet; the first run will tell what it read",
     ))  # fmt: skip
-    more(session, f"millrace datasets versions {name}", told)
-    if told["versions"]:
-        session.out.next(f"millrace runs start {name} --version {told['versions'][-1]['content_hash'][:SHORT]}")
+    more(session, f"millrace datasets versions {name}", reply)
+    if reply["versions"]:
+        session.out.next(f"millrace runs start {name} --version {reply['versions'][-1]['content_hash'][:SHORT]}")
 
 
 @app.command("push")
@@ -99,17 +99,17 @@ def push(
     if dry_run:
         session.out.data(
             {**body, "size_bytes": handed.size_bytes},
-            lambda told: session.out.text(
-                f"would upload {told['size_bytes']} bytes as {told['dataset']}, content {told['content_hash']}"
+            lambda reply: session.out.text(
+                f"would upload {reply['size_bytes']} bytes as {reply['dataset']}, content {reply['content_hash']}"
             ),
         )
         return
     uploaded = handed.upload(session)
-    told = session.rest().post("/datasets", body | {"uri": uploaded["uri"]}, {"idempotency-key": _key(body)})
-    session.out.data({**told, **uploaded}, lambda whole: session.out.text(
+    reply = session.rest().post("/datasets", body | {"uri": uploaded["uri"]}, {"idempotency-key": _key(body)})
+    session.out.data({**reply, **uploaded}, lambda whole: session.out.text(
         f"announced {whole['dataset']}, content {whole['content_hash'][:SHORT]}, event {whole['event_id']}"
     ))  # fmt: skip
-    session.out.next(f"millrace runs list --dataset {handed.dataset}", f"millrace trace {told['trace_id']}")
+    session.out.next(f"millrace runs list --dataset {handed.dataset}", f"millrace trace {reply['trace_id']}")
 
 
 def _key(body: dict[str, Any]) -> str:
@@ -117,9 +117,9 @@ def _key(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
-    version = told.get("version") or {}
-    lines = {**version, **told, "dataset": told.get("name") or told.get("dataset")}
+def _show(session: Session, reply: dict[str, Any]) -> None:
+    version = reply.get("version") or {}
+    lines = {**version, **reply, "dataset": reply.get("name") or reply.get("dataset")}
     names = ("dataset", "content_hash", "size_bytes", "rows", "format", "model", "uri", "announced_at", "latest_run")
     for name in names:
         session.out.text(f"{name:<13} {lines.get(name) or '-'}")

@@ -41,15 +41,15 @@ BY_HAND = "asked for on the command line"
 def list_deployments(as_json: Json = False) -> None:
     """Show every deployment."""
     session = Session(as_json=as_json)
-    told = {"deployments": list(session.rest().pages("/deployments", "deployments"))}
-    session.out.data(told, lambda document: session.out.table(
+    reply = {"deployments": list(session.rest().pages("/deployments", "deployments"))}
+    session.out.data(reply, lambda document: session.out.table(
         ["deployment", "model", "version", "traffic", "rollout"],
         [(one["name"], one["model"], one["version"] or None, traffic(one) or _unserved(one), rollout_line(one))
          for one in document["deployments"]],
         empty="no deployments yet",
     ))  # fmt: skip
-    if told["deployments"]:
-        name = told["deployments"][0]["name"]
+    if reply["deployments"]:
+        name = reply["deployments"][0]["name"]
         session.out.next(f"millrace deployments show {name}", f"millrace infer {name} TEXT")
 
 
@@ -59,9 +59,9 @@ def show(deployment: DeploymentArgument, as_json: Json = False) -> None:
     """Show one deployment: its traffic, its latest rollout, its health and its newest windows."""
     session = Session(as_json=as_json)
     rest = session.rest()
-    told = rest.get(f"/deployments/{deployment}")
+    reply = rest.get(f"/deployments/{deployment}")
     document = {
-        **told,
+        **reply,
         "health": rest.get(f"/deployments/{deployment}/health").get("versions", []),
         "windows": rest.get(f"/deployments/{deployment}/windows", page_size=5).get("windows", []),
         "verdicts": rest.get(f"/deployments/{deployment}/verdicts", page_size=5).get("verdicts", []),
@@ -137,9 +137,9 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Take a stopped deployment away; its history stays."""
-    move = _Move("Delete", deployment, f"/deployments/{deployment}", reason, generation, method="DELETE")
+    move = _RolloutCommand("Delete", deployment, f"/deployments/{deployment}", reason, generation, method="DELETE")
     session = Session(as_json=as_json)
-    _ask(session, move, yes=yes, dry_run=dry_run, following="millrace deployments list")
+    _execute(session, move, yes=yes, dry_run=dry_run, following="millrace deployments list")
 
 
 @app.command("approve")
@@ -153,10 +153,10 @@ def approve(
     as_json: Json = False,
 ) -> None:
     """Let a rollout begin that waits for a person."""
-    move = _Move(
+    move = _RolloutCommand(
         "Approve the rollout of", deployment, f"/deployments/{deployment}/rollouts:approve", reason, generation
     )
-    _ask(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
+    _execute(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
 
 
 @app.command("rollout")
@@ -178,8 +178,8 @@ def rollout(
         session.confirm(f"Send traffic of {deployment} to version {version} past its gate?", yes=yes)
     body = {"version": version, "skip_gate": skip_gate, "reason": reason, "dry_run": dry_run}
     body["expected_generation"] = generation
-    told = session.rest().change("POST", f"/deployments/{deployment}/rollouts", body)
-    session.out.data(told, lambda document: _moved(session, document))
+    reply = session.rest().change("POST", f"/deployments/{deployment}/rollouts", body)
+    session.out.data(reply, lambda document: _moved(session, document))
     if not dry_run:
         session.out.next(f"millrace deployments show {deployment}", "millrace events tail")
 
@@ -195,8 +195,8 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """End the rollout under way, or return to the version before the present one."""
-    move = _Move("Roll back", deployment, f"/deployments/{deployment}:rollback", reason, generation)
-    _ask(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
+    move = _RolloutCommand("Roll back", deployment, f"/deployments/{deployment}:rollback", reason, generation)
+    _execute(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
 
 
 @app.command("pause")
@@ -209,8 +209,8 @@ def pause(
     as_json: Json = False,
 ) -> None:
     """Hold the rollout at its present step. It is not asked for a confirmation."""
-    move = _Move("Pause", deployment, f"/deployments/{deployment}/rollouts:pause", reason, generation)
-    _ask(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
+    move = _RolloutCommand("Pause", deployment, f"/deployments/{deployment}/rollouts:pause", reason, generation)
+    _execute(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
 
 
 @app.command("resume")
@@ -223,8 +223,8 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a paused rollout. It is not asked for a confirmation."""
-    move = _Move("Resume", deployment, f"/deployments/{deployment}/rollouts:resume", reason, generation)
-    _ask(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
+    move = _RolloutCommand("Resume", deployment, f"/deployments/{deployment}/rollouts:resume", reason, generation)
+    _execute(Session(as_json=as_json), move, yes=True, dry_run=dry_run)
 
 
 @app.command("promote")
@@ -238,8 +238,8 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """End the canary now: all traffic moves to the new version."""
-    move = _Move("Promote", deployment, f"/deployments/{deployment}/rollouts:promote", reason, generation)
-    _ask(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
+    move = _RolloutCommand("Promote", deployment, f"/deployments/{deployment}/rollouts:promote", reason, generation)
+    _execute(Session(as_json=as_json), move, yes=yes, dry_run=dry_run)
 
 
 @app.command("stop")
@@ -254,14 +254,14 @@ def stop(
 ) -> None:
     """Serve nothing under the name any more, until a rollout is started again."""
     session = Session(as_json=as_json)
-    move = _Move("Stop", deployment, f"/deployments/{deployment}:stop", reason, generation)
-    _ask(session, move, yes=yes, dry_run=dry_run)
+    move = _RolloutCommand("Stop", deployment, f"/deployments/{deployment}:stop", reason, generation)
+    _execute(session, move, yes=yes, dry_run=dry_run)
     if not dry_run:
         session.out.next(f"millrace deployments rollout {deployment} @previous")
 
 
 @dataclass(frozen=True)
-class _Move:
+class _RolloutCommand:
     verb: str
     deployment: str
     path: str
@@ -300,12 +300,12 @@ def _read_weights(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _ask(session: Session, move: _Move, *, yes: bool, dry_run: bool, following: str = "") -> None:
+def _execute(session: Session, move: _RolloutCommand, *, yes: bool, dry_run: bool, following: str = "") -> None:
     rest = session.rest()
     if not dry_run:
         session.confirm(f"{move.verb} {move.deployment}?", yes=yes)
-    told = rest.change(move.method, move.path, move.body(dry_run=dry_run))
-    session.out.data(told, lambda document: _moved(session, document))
+    reply = rest.change(move.method, move.path, move.body(dry_run=dry_run))
+    session.out.data(reply, lambda document: _moved(session, document))
     if not dry_run:
         session.out.next(following or f"millrace deployments show {move.deployment}")
 
@@ -330,12 +330,12 @@ def rollout_line(deployment: dict[str, Any]) -> str:
     return f"v{latest['version']} {latest['state']}{step}{waits}"
 
 
-def _moved(session: Session, told: dict[str, Any]) -> None:
-    if told.get("dry_run"):
+def _moved(session: Session, reply: dict[str, Any]) -> None:
+    if reply.get("dry_run"):
         session.out.say("dry run: nothing was changed; this is how it would stand")
-    session.out.text(f"{told['name']}, generation {told['generation']}: {traffic(told) or _unserved(told)}")
-    if line := rollout_line(told):
-        session.out.text(f"rollout: {line}; {told['rollout'].get('reason') or ''}")
+    session.out.text(f"{reply['name']}, generation {reply['generation']}: {traffic(reply) or _unserved(reply)}")
+    if line := rollout_line(reply):
+        session.out.text(f"rollout: {line}; {reply['rollout'].get('reason') or ''}")
 
 
 def _specified(session: Session, deployment: dict[str, Any]) -> None:
@@ -360,25 +360,25 @@ def specification(deployment: dict[str, Any]) -> str:
     )
 
 
-def _unserved(told: dict[str, Any]) -> str:
-    if told.get("deleted"):
+def _unserved(reply: dict[str, Any]) -> str:
+    if reply.get("deleted"):
         return "deleted"
-    return "stopped, nothing is served" if told.get("stopped") else "nothing served yet"
+    return "stopped, nothing is served" if reply.get("stopped") else "nothing served yet"
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
-    _specified(session, told)
+def _show(session: Session, reply: dict[str, Any]) -> None:
+    _specified(session, reply)
     session.out.table(
         ["version", "requests", "errors", "p50 ms", "p99 ms", "labelled", "accuracy"],
         [
             (one["version"], one["requests"], one["errors"], one["latency_p50_ms"], one["latency_p99_ms"],
              one["labelled"], one["accuracy"] if one["labelled"] else None)
-            for one in told["health"]
+            for one in reply["health"]
         ],
         empty="no requests yet",
     )  # fmt: skip
-    show_windows(session, told["windows"])
-    show_verdicts(session, told["verdicts"])
+    show_windows(session, reply["windows"])
+    show_verdicts(session, reply["verdicts"])
 
 
 for shown_by_monitor in (windows, window, verdicts):

@@ -13,8 +13,8 @@ import typer
 
 from services.cli.errors import CliError, Exit
 from services.cli.filters import read_time
+from services.cli.input import edited, read_bytes
 from services.cli.output import printable
-from services.cli.reading import edited, read_bytes
 from services.cli.rest import Rest
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
 from services.contracts.topics import DLQ_SUFFIX

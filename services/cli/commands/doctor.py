@@ -14,7 +14,7 @@ import typer
 from services.cli.errors import Exit
 from services.cli.home import Home
 from services.cli.launcher.embedded import NoEmbeddedBroker, load_librdkafka
-from services.cli.launcher.fleet import ROOMS
+from services.cli.launcher.fleet import SERVICES
 from services.cli.launcher.kafka import missing_tools
 from services.cli.launcher.launch import is_running
 from services.cli.launcher.ports import is_free
@@ -62,8 +62,8 @@ def examine(home: Home) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("Python", sys.version_info >= (3, 11), f"{version} at {sys.executable}")
     for module, user in LIBRARIES:
-        found = importlib.util.find_spec(module) is not None
-        yield Finding(module, found, f"found ({user})" if found else f"missing; needed by {user}")
+        matches = importlib.util.find_spec(module) is not None
+        yield Finding(module, matches, f"found ({user})" if matches else f"missing; needed by {user}")
     yield _embedded()
     missing = missing_tools()
     yield Finding("Apache Kafka", not missing, f"missing {', '.join(missing)}" if missing else "can run", needed=False)
@@ -84,17 +84,17 @@ def _ports(home: Home) -> Iterator[Finding]:
     if is_running(home):
         yield Finding("ports", True, "Millrace runs and has them", needed=False)
         return
-    taken = [port for room in ROOMS for port in (room.http_port, room.grpc_port) if not is_free(port)]
+    taken = [port for room in SERVICES for port in (room.http_port, room.grpc_port) if not is_free(port)]
     says = f"taken: {', '.join(map(str, taken))}; the next free ones will be used" if taken else "all free"
     yield Finding("ports", not taken, says, needed=False)
 
 
 def _folder(home: Home) -> Finding:
-    place = home.root
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    writable = os.access(place, os.W_OK)
+    position = home.root
+    while not position.exists():
+        position = position.parent
+    free = shutil.disk_usage(position).free
+    writable = os.access(position, os.W_OK)
     says = f"{home.root}: {free / 1024**3:.1f} GiB free" + ("" if writable else ", not writable")
     return Finding("data folder", writable and free >= FREE_BYTES, says)
 

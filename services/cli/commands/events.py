@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from services.cli.brokers import bootstrap_of
+from services.cli.consumer import ReceivedEvent, Watcher
+from services.cli.descriptions import in_words
 from services.cli.errors import CliError, Exit
-from services.cli.filters import read_time, wanted
+from services.cli.filters import event_filter, read_time
 from services.cli.launcher.topics import load_topics
 from services.cli.output import printable
 from services.cli.session import DryRun, Json, Session, Yes, command, subcommands
-from services.cli.telling import in_words
-from services.cli.watching import ReceivedEvent, Watcher
 from services.contracts.topics import DLQ_SUFFIX
 
 app = subcommands(help="What is told on the topics. KAFKA_BOOTSTRAP_SERVERS names a broker elsewhere.")
@@ -45,7 +45,7 @@ def tail(
     """Show events as they come, until Ctrl-C."""
     from services.kit.core.clock import SystemClock
 
-    session, is_wanted = Session(as_json=as_json), wanted(key, match or ())
+    session, is_selected = Session(as_json=as_json), event_filter(key, match or ())
     chosen = chosen_topics(topics, dead_letters=dead_letters)
     begin = read_time(since, SystemClock().now()) if since else None
     watcher = Watcher(bootstrap_of(session.home), chosen, from_beginning=from_beginning, since=begin)
@@ -53,7 +53,7 @@ def tail(
     try:
         while not limit or shown < limit:
             event = watcher.poll(1.0)
-            if event is not None and is_wanted(event):
+            if event is not None and is_selected(event):
                 session.out.line(event.document(), line_of(event))
                 shown += 1
             elif event is None and once:
@@ -71,7 +71,7 @@ def topics(as_json: Json = False) -> None:
 
     session = Session(as_json=as_json)
     partitions = {topic.name: topic.partitions for topic in load_topics()}
-    told = [
+    reply = [
         {
             "topic": event.topic,
             "owner": event.owner,
@@ -85,7 +85,7 @@ def topics(as_json: Json = False) -> None:
         }
         for event in EVENTS
     ]
-    session.out.data({"topics": told}, lambda document: session.out.table(
+    session.out.data({"topics": reply}, lambda document: session.out.table(
         ["topic", "owner", "consumers", "key", "partitions", "says"],
         [
             (one["topic"], one["owner"], ", ".join(one["consumers"]), one["key"], one["partitions"], one["says"])
@@ -106,8 +106,8 @@ def schema(
     as_json: Json = False,
 ) -> None:
     """Print the JSON Schema of a topic's events, or an example. It is JSON with and without --json."""
-    from services.cli.checking import event_of
     from services.cli.examples import example as example_of
+    from services.cli.validation import event_of
     from services.contracts.schemas import event_schema
 
     session, event = Session(as_json=True), event_of(topic)
@@ -125,16 +125,16 @@ def validate(
 
     Exit code 0 when all are events, 1 when one is not, 2 for a file that cannot be read or an unknown topic.
     """
-    from services.cli.checking import check, events_in
-    from services.cli.reading import read_bytes
+    from services.cli.input import read_bytes
+    from services.cli.validation import check, events_in
 
     session = Session(as_json=as_json)
-    found = [check(content, topic, line=line) for line, content in events_in(read_bytes(file))]
-    told = {"valid": all(one.valid for one in found), "events": [one.document() for one in found]}
-    session.out.data(told, lambda document: _show_checked(session, document["events"]))
-    if not told["valid"]:
+    matches = [check(content, topic, line=line) for line, content in events_in(read_bytes(file))]
+    reply = {"valid": all(one.valid for one in matches), "events": [one.document() for one in matches]}
+    session.out.data(reply, lambda document: _show_checked(session, document["events"]))
+    if not reply["valid"]:
         raise typer.Exit(int(Exit.FAILED))
-    session.out.next(f"millrace events send {found[0].topic} {file}")
+    session.out.next(f"millrace events send {matches[0].topic} {file}")
 
 
 @app.command("send")
@@ -160,9 +160,9 @@ def send(
 
     Exit code 0 when the broker has it, 1 when it is no event of the topic, 2 for wrong usage, 3 without a broker.
     """
-    from services.cli.checking import event_of
-    from services.cli.composing import body_of, message_of
-    from services.cli.sending import RecordSender
+    from services.cli.composition import body_of, message_of
+    from services.cli.producer import RecordSender
+    from services.cli.validation import event_of
 
     session, owner = Session(as_json=as_json), event_of(topic).owner
     if file is None and not field:
@@ -171,15 +171,15 @@ def send(
     attributes, body = body_of(file, field or ())
     named = {"id": event_id, "source": source, "tenant": tenant, "traceparent": traceparent}
     message = message_of(topic, body, {**attributes, **{name: value for name, value in named.items() if value}})
-    told = _record(message)
+    reply = _record(message)
     if not dry_run:
         if owner != DOOR:
             session.confirm(f"Only the {owner} tells {topic}, and others act on it. Send it all the same?", yes=yes)
         placed = RecordSender(bootstrap_of(session.home))([message])[0]
-        told |= {"partition": placed.partition, "offset": placed.offset}
-    session.out.data(told, lambda document: _show_record(session, document))
+        reply |= {"partition": placed.partition, "offset": placed.offset}
+    session.out.data(reply, lambda document: _show_record(session, document))
     if not dry_run:
-        session.out.next(f"millrace trace {told['trace_id']}", f"millrace events tail {topic} --since 1m")
+        session.out.next(f"millrace trace {reply['trace_id']}", f"millrace events tail {topic} --since 1m")
 
 
 def chosen_topics(named: list[str] | None, *, dead_letters: bool) -> list[str]:
@@ -199,8 +199,8 @@ def chosen_topics(named: list[str] | None, *, dead_letters: bool) -> list[str]:
 def line_of(event: ReceivedEvent) -> str:
     """Time, topic, source, words."""
     source = printable(event.source.removeprefix("millrace/"))
-    told = f"{event.topic:<20} {source:<10} {printable(in_words(event))}"
-    return f"{event.time.astimezone():%H:%M:%S.%f}"[:-3] + f"  {told}"
+    reply = f"{event.topic:<20} {source:<10} {printable(in_words(event))}"
+    return f"{event.time.astimezone():%H:%M:%S.%f}"[:-3] + f"  {reply}"
 
 
 def _record(message: Any) -> dict[str, Any]:
@@ -218,29 +218,36 @@ def _record(message: Any) -> dict[str, Any]:
     }
 
 
-def _show_record(session: Session, told: dict[str, Any]) -> None:
+def _show_record(session: Session, reply: dict[str, Any]) -> None:
     import json
 
     where = (
-        f"{told['topic']}/{told['partition']}/{told['offset']}" if "offset" in told else f"{told['topic']} (not sent)"
+        f"{reply['topic']}/{reply['partition']}/{reply['offset']}"
+        if "offset" in reply
+        else f"{reply['topic']} (not sent)"
     )
-    for name, value in (("record", where), ("key", told["key"]), ("id", told["id"]), ("trace", told["trace_id"])):
+    for name, value in (
+        ("record", where),
+        ("key", reply["key"]),
+        ("id", reply["id"]),
+        ("trace", reply["trace_id"]),
+    ):
         session.out.text(f"{name:<8} {printable(value)}")
-    if "offset" not in told:
-        session.out.text("".join(f"  {name}: {value}\n" for name, value in told["headers"].items()).rstrip())
-        session.out.text(json.dumps(told["event"], indent=2, ensure_ascii=False))
+    if "offset" not in reply:
+        session.out.text("".join(f"  {name}: {value}\n" for name, value in reply["headers"].items()).rstrip())
+        session.out.text(json.dumps(reply["event"], indent=2, ensure_ascii=False))
 
 
 def _show_checked(session: Session, events: Sequence[dict[str, Any]]) -> None:
     for one in events:
-        place = f"line {one['line']}: " if len(events) > 1 else ""
+        position = f"line {one['line']}: " if len(events) > 1 else ""
         if one["valid"]:
             named = f", id {one['id']}" if one["id"] else ""
-            session.out.text(printable(f"{place}{one['topic']} of {one['key']}{named} ({one['form']})"))
+            session.out.text(printable(f"{position}{one['topic']} of {one['key']}{named} ({one['form']})"))
         for problem in one["problems"]:
             name = f"{problem['field']}: " if problem["field"] else ""
-            session.out.text(printable(f"{place}{name}{problem['message']} ({problem['by']})"))
+            session.out.text(printable(f"{position}{name}{problem['message']} ({problem['by']})"))
             if problem["hint"]:
                 session.out.text(f"  try: {problem['hint']}")
         for name in one["ignored"]:
-            session.out.text(f"{place}{printable(name)}: no consumer knows this field; it would be ignored")
+            session.out.text(f"{position}{printable(name)}: no consumer knows this field; it would be ignored")

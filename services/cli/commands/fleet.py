@@ -59,17 +59,17 @@ def up(
     asyncio.run(_up(session, launch.LaunchOptions(kind, bootstrap, detach=detach)))
 
 
-async def _up(session: Session, wanted: launch.LaunchOptions) -> None:
+async def _up(session: Session, expected: launch.LaunchOptions) -> None:
     home, clock = session.home, SystemClock()
     if launch.is_running(home):
         raise CliError(f"Millrace runs already in {home.root}", hint="millrace status", code="already_running")
     started = clock.monotonic()
     data_folder.belongs_to_user(home)
-    state = await start(session, wanted)
+    state = await start(session, expected)
     session.out.say(f"ready after {clock.monotonic() - started:.1f} s")
     document = await launch.describe(home, state)
-    session.out.data(document, lambda told: _show(session, told))
-    if wanted.detach:
+    session.out.data(document, lambda reply: _show(session, reply))
+    if expected.detach:
         session.out.next("millrace status", "millrace doctor", "millrace down")
         return
     session.out.say("Ctrl-C stops everything")
@@ -80,7 +80,7 @@ async def _up(session: Session, wanted: launch.LaunchOptions) -> None:
         await launch.stop(home, clock, lambda _: None)
 
 
-async def start(session: Session, wanted: launch.LaunchOptions) -> FleetState:
+async def start(session: Session, expected: launch.LaunchOptions) -> FleetState:
     """Starts the fleet, telling each part as it becomes ready. Raises CliError with the reason."""
     seen: dict[str, str] = {}
 
@@ -92,7 +92,7 @@ async def start(session: Session, wanted: launch.LaunchOptions) -> FleetState:
 
     session.out.say(f"starting in {session.home.root}")
     try:
-        return await launch.start(session.home, wanted, SystemClock(), progress)
+        return await launch.start(session.home, expected, SystemClock(), progress)
     except launch.LaunchFailed as failed:
         raise CliError(str(failed), hint="millrace doctor", code="start_failed") from failed
 
@@ -102,7 +102,9 @@ def down(as_json: Json = False) -> None:
     """Stop everything, in order."""
     session = Session(as_json=as_json)
     stopped = asyncio.run(launch.stop(session.home, SystemClock(), lambda _: None))
-    session.out.data({"stopped": stopped}, lambda told: print("stopped" if told["stopped"] else "nothing was running"))
+    session.out.data(
+        {"stopped": stopped}, lambda reply: print("stopped" if reply["stopped"] else "nothing was running")
+    )
     if stopped:
         session.out.next("millrace up --detach")
 
@@ -117,19 +119,19 @@ def status(as_json: Json = False) -> None:
             session.out.data({"state": "stopped", "home": str(session.home.root)}, lambda _: None)
         raise NotRunning
     document = asyncio.run(launch.describe(session.home, state))
-    session.out.data(document, lambda told: _show(session, told))
+    session.out.data(document, lambda reply: _show(session, reply))
     if document["state"] == READY:
         session.out.next("millrace deployments list", "millrace runs list")
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
+def _show(session: Session, reply: dict[str, Any]) -> None:
     rows = [
         (name, part["health"], part["http"], part["grpc"], part["pid"], part["restarts"])
-        for name, part in told["services"].items()
+        for name, part in reply["services"].items()
     ]
     session.out.table(["service", "health", "http", "grpc", "pid", "restarts"], rows)
-    for name, address in told["endpoints"].items():
+    for name, address in reply["endpoints"].items():
         session.out.text(f"{name:<8} {address}")
-    session.out.text(f"API key  {told['api_key_file']}")
-    session.out.text(f"broker   {told['broker']}")
-    session.out.text(f"logs     {told['logs']}")
+    session.out.text(f"API key  {reply['api_key_file']}")
+    session.out.text(f"broker   {reply['broker']}")
+    session.out.text(f"logs     {reply['logs']}")

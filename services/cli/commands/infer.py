@@ -17,13 +17,13 @@ def infer(
 ) -> None:
     """Classify texts with what the deployment serves."""
     session = Session(as_json=as_json)
-    asked = texts if texts and texts != ["-"] else [line.strip() for line in sys.stdin if line.strip()]
-    if not asked:
+    inputs = texts if texts and texts != ["-"] else [line.strip() for line in sys.stdin if line.strip()]
+    if not inputs:
         raise CliError("there is no text to classify", code="no_text", status=Exit.USAGE)
-    told = session.rest().post(f"/deployments/{deployment}/classify", {"texts": asked})
+    reply = session.rest().post(f"/deployments/{deployment}/classify", {"texts": inputs})
     rows = [
         (prediction["label"], prediction["score"], text if len(text) <= 100 else f"{text[:99]}…")
-        for text, prediction in zip(asked, told["predictions"], strict=True)
+        for text, prediction in zip(inputs, reply["predictions"], strict=True)
     ]
-    session.out.data(told, lambda _: session.out.table(["label", "score", "text"], rows))
-    session.out.say(f"version {told['version']} answered request {told['request_id']}")
+    session.out.data(reply, lambda _: session.out.table(["label", "score", "text"], rows))
+    session.out.say(f"version {reply['version']} answered request {reply['request_id']}")

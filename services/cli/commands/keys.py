@@ -67,12 +67,12 @@ def create(
     body: dict[str, Any] = {"role": role.value, "name": name, "tenant": tenant, "valid_seconds": seconds(expires_in)}
     body["limits"] = dict(map(limit_of, limit or ()))
     with _new_file(out) as descriptor:
-        told = _create(session, body, idempotency_key or secrets.token_hex(16), file=file)
-        if descriptor is not None and told["secret"]:
-            os.write(descriptor, f"{told['secret']}\n".encode())
+        reply = _create(session, body, idempotency_key or secrets.token_hex(16), file=file)
+        if descriptor is not None and reply["secret"]:
+            os.write(descriptor, f"{reply['secret']}\n".encode())
             os.fsync(descriptor)
-            told = {**told, "secret": "", "file": str(out)}
-    session.out.data(told, lambda document: _made(session, document))
+            reply = {**reply, "secret": "", "file": str(out)}
+    session.out.data(reply, lambda document: _made(session, document))
     session.out.next("millrace keys list")
 
 
@@ -86,15 +86,15 @@ def list_keys(
     """Show keys: what each is for, what it may do, when it was last used. Never a secret."""
     session = Session(as_json=as_json)
     if _on_file(session, file=file):
-        found = [_document(one) for one in _keyring(session).list(tenant="", with_revoked=with_revoked)]
+        matches = [_document(one) for one in _keyring(session).list(tenant="", with_revoked=with_revoked)]
     else:
-        found = _all_pages(session, with_revoked=with_revoked)
-    session.out.data({"keys": found}, lambda told: session.out.table(
+        matches = _all_pages(session, with_revoked=with_revoked)
+    session.out.data({"keys": matches}, lambda reply: session.out.table(
         ["key", "name", "role", "tenant", "created", "last used", "expires", "revoked"],
         [
             (one["id"], one["name"], one["role"], one["tenant"], one.get("created_at"), one.get("last_used_at"),
              one.get("expires_at"), one.get("revoked_at"))
-            for one in told["keys"]
+            for one in reply["keys"]
         ],
     ))  # fmt: skip
 
@@ -114,10 +114,10 @@ def revoke(
     if _on_file(session, file=file):
         with _refusals():
             done = _keyring(session).revoke(key, tenant="", by=_machine(), even_if_last=yes)
-        told = _document(done)
+        reply = _document(done)
     else:
-        told = session.rest().post(f"/keys/{key}:revoke", {"even_if_last": yes})
-    session.out.data(told, lambda one: session.out.text(f"revoked {one['id']} ({one['role']}, {one['tenant']})"))
+        reply = session.rest().post(f"/keys/{key}:revoke", {"even_if_last": yes})
+    session.out.data(reply, lambda one: session.out.text(f"revoked {one['id']} ({one['role']}, {one['tenant']})"))
     session.out.next("millrace keys list")
 
 
@@ -126,10 +126,10 @@ def seconds(text: str) -> int:
     if not text:
         return 0
     hit = re.fullmatch(r"([1-9][0-9]{0,6})([mhd])", text)
-    told = int(hit[1]) * SECONDS[hit[2]] if hit else 0
-    if not 0 < told <= LONGEST_SECONDS:
+    reply = int(hit[1]) * SECONDS[hit[2]] if hit else 0
+    if not 0 < reply <= LONGEST_SECONDS:
         raise CliError(f"'{text}' is no time", hint="such as 90d, 12h or 30m", code="no_time", status=Exit.USAGE)
-    return told
+    return reply
 
 
 def limit_of(text: str) -> tuple[str, float]:
@@ -147,8 +147,8 @@ def _on_file(session: Session, *, file: bool) -> bool:
 
 def _create(session: Session, body: dict[str, Any], idempotency_key: str, *, file: bool) -> dict[str, Any]:
     if not _on_file(session, file=file):
-        told: dict[str, Any] = session.rest().post("/keys", body, headers={"idempotency-key": idempotency_key})
-        return told
+        reply: dict[str, Any] = session.rest().post("/keys", body, headers={"idempotency-key": idempotency_key})
+        return reply
     from datetime import timedelta
 
     from services.contracts.access import KeyRole
@@ -157,7 +157,7 @@ def _create(session: Session, body: dict[str, Any], idempotency_key: str, *, fil
     from services.kit.identity.keys import NewKey
 
     ensure_keys(session.home.keys)
-    wanted = NewKey(
+    expected = NewKey(
         role=KeyRole(body["role"]),
         tenant=body["tenant"] or DEFAULT_TENANT,
         name=body["name"],
@@ -166,7 +166,7 @@ def _create(session: Session, body: dict[str, Any], idempotency_key: str, *, fil
         idempotency_key=idempotency_key,
     )
     with _refusals():
-        made, secret = _keyring(session).create(wanted, by=_machine())
+        made, secret = _keyring(session).create(expected, by=_machine())
     return {"key": _document(made), "secret": secret}
 
 
@@ -188,13 +188,13 @@ def _machine() -> str:
 
 
 def _all_pages(session: Session, *, with_revoked: bool) -> list[dict[str, Any]]:
-    rest, found, token = session.rest(), [], ""
+    rest, matches, token = session.rest(), [], ""
     while True:
-        told = rest.get("/keys", page_token=token, page_size=200, with_revoked="true" if with_revoked else "")
-        found += told["keys"]
-        token = told["next_page_token"]
+        reply = rest.get("/keys", page_token=token, page_size=200, with_revoked="true" if with_revoked else "")
+        matches += reply["keys"]
+        token = reply["next_page_token"]
         if not token:
-            return found
+            return matches
 
 
 @contextmanager
@@ -223,35 +223,40 @@ def _refusals() -> Iterator[None]:
 
     try:
         yield
-    except MillraceError as refusal:
-        status = Exit.NOT_FOUND if isinstance(refusal, NotFound) else Exit.FAILED
-        raise CliError(str(refusal), hint=refusal.hint or "", code=refusal.code, status=status) from None
+    except MillraceError as error:
+        status = Exit.NOT_FOUND if isinstance(error, NotFound) else Exit.FAILED
+        raise CliError(str(error), hint=error.hint or "", code=error.code, status=status) from None
 
 
 def _document(record: "KeyRecord") -> dict[str, Any]:
     """As REST tells it."""
     from services.kit.identity.auth import LIMIT_NAMES
 
-    told: dict[str, Any] = {"id": record.id, "name": record.name, "role": record.role.value, "tenant": record.tenant}
-    told |= {"created_by": record.created_by, "revoked_by": record.revoked_by}
-    told["limits"] = {name: value for name in LIMIT_NAMES if (value := getattr(record.limits, name)) is not None}
+    reply: dict[str, Any] = {
+        "id": record.id,
+        "name": record.name,
+        "role": record.role.value,
+        "tenant": record.tenant,
+    }
+    reply |= {"created_by": record.created_by, "revoked_by": record.revoked_by}
+    reply["limits"] = {name: value for name in LIMIT_NAMES if (value := getattr(record.limits, name)) is not None}
     moments = {
         "created_at": record.created,
         "expires_at": record.expires,
         "last_used_at": record.last_used,
         "revoked_at": record.revoked,
     }
-    return told | {name: at.isoformat().replace("+00:00", "Z") for name, at in moments.items() if at is not None}
+    return reply | {name: at.isoformat().replace("+00:00", "Z") for name, at in moments.items() if at is not None}
 
 
-def _made(session: Session, told: dict[str, Any]) -> None:
-    key = told["key"]
+def _made(session: Session, reply: dict[str, Any]) -> None:
+    key = reply["key"]
     ends = f", until {key['expires_at']}" if key.get("expires_at") else ""
     session.out.text(f"key {key['id']} ({key['role']}, {key['tenant']}{ends})")
-    if told.get("file"):
-        session.out.text(f"written to {told['file']}")
-    elif told["secret"]:
-        session.out.text(told["secret"])
+    if reply.get("file"):
+        session.out.text(f"written to {reply['file']}")
+    elif reply["secret"]:
+        session.out.text(reply["secret"])
         session.out.say("this is the only time it is shown")
     else:
         session.out.say("it was made before, with this idempotency key; its secret was told then")

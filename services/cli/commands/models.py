@@ -17,14 +17,14 @@ ModelArgument = Annotated[str, typer.Argument(help="The model's name.")]
 def list_models(as_json: Json = False) -> None:
     """Show every model."""
     session = Session(as_json=as_json)
-    told = {"models": list(session.rest().pages("/models", "models"))}
-    session.out.data(told, lambda document: session.out.table(
+    reply = {"models": list(session.rest().pages("/models", "models"))}
+    session.out.data(reply, lambda document: session.out.table(
         ["model", "versions", "champion"],
         [(model["name"], len(model["versions"]), model["aliases"].get("champion")) for model in document["models"]],
         empty="no models yet; millrace datasets push FILE --model NAME trains one",
     ))  # fmt: skip
-    if told["models"]:
-        session.out.next(f"millrace models show {told['models'][0]['name']}")
+    if reply["models"]:
+        session.out.next(f"millrace models show {reply['models'][0]['name']}")
 
 
 @app.command("show")
@@ -38,15 +38,15 @@ def show(
     session = Session(as_json=as_json)
     rest = session.rest()
     if version:
-        session.out.data(rest.get(f"/models/{model}/versions/{version}"), lambda told: _show_version(session, told))
+        session.out.data(rest.get(f"/models/{model}/versions/{version}"), lambda reply: _show_version(session, reply))
         return
-    told = rest.get(f"/models/{model}")
-    session.out.data(told, lambda document: session.out.table(
+    reply = rest.get(f"/models/{model}")
+    session.out.data(reply, lambda document: session.out.table(
         ["version", "status", "macro F1", "95% CI", "TF-IDF", "precision", "run", "parent", "aliases"],
         [_row(one) for one in document["versions"]],
     ))  # fmt: skip
-    if told["versions"]:
-        session.out.next(f"millrace models show {model} {told['versions'][-1]['number']}")
+    if reply["versions"]:
+        session.out.next(f"millrace models show {model} {reply['versions'][-1]['number']}")
 
 
 @app.command("lineage")
@@ -61,9 +61,9 @@ def lineage(
     from services.cli.lineage import tree
 
     session = Session(as_json=as_json)
-    told = session.rest().get(f"/models/{model}/versions/{version}/lineage", as_of=as_of)
-    session.out.data(told, lambda graph: session.out.text("\n".join(tree(graph))))
-    session.out.next(f"millrace models show {model} {told['version']}", f"millrace audit list --model {model}")
+    reply = session.rest().get(f"/models/{model}/versions/{version}/lineage", as_of=as_of)
+    session.out.data(reply, lambda graph: session.out.text("\n".join(tree(graph))))
+    session.out.next(f"millrace models show {model} {reply['version']}", f"millrace audit list --model {model}")
 
 
 aliases = subcommands(help="Movable names of versions.")
@@ -91,15 +91,15 @@ def set_alias(
     if not dry_run:
         session.confirm(f"Point @{alias} of {model} at version {version}?", yes=yes)
     body = {"version": version, "reason": reason, "dry_run": dry_run}
-    told = session.rest().change("PUT", f"/models/{model}/aliases/{alias}", body)
-    session.out.data(told, lambda document: _aliases(session, document))
+    reply = session.rest().change("PUT", f"/models/{model}/aliases/{alias}", body)
+    session.out.data(reply, lambda document: _aliases(session, document))
     if not dry_run:
         session.out.next(f"millrace models show {model} @{alias}")
 
 
-def _aliases(session: Session, told: dict[str, Any]) -> None:
-    moved = ", ".join(f"@{name} version {number}" for name, number in sorted(told["aliases"].items()))
-    session.out.text(f"{told['name']}{' (dry run, nothing was changed)' if told.get('dry_run') else ''}: {moved}")
+def _aliases(session: Session, reply: dict[str, Any]) -> None:
+    moved = ", ".join(f"@{name} version {number}" for name, number in sorted(reply["aliases"].items()))
+    session.out.text(f"{reply['name']}{' (dry run, nothing was changed)' if reply.get('dry_run') else ''}: {moved}")
 
 
 def _row(version: dict[str, Any]) -> tuple[object, ...]:
@@ -117,23 +117,23 @@ def _row(version: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
-def _show_version(session: Session, told: dict[str, Any]) -> None:
+def _show_version(session: Session, reply: dict[str, Any]) -> None:
     lineage = ("model", "number", "status", "precision", "run", "dataset", "data_hash", "code_version", "base_model")
     for name in (*lineage, "parent", "registered_at"):
-        session.out.text(f"{name:<14} {told.get(name) or '-'}")
+        session.out.text(f"{name:<14} {reply.get(name) or '-'}")
     session.out.text("")
     session.out.table(
         ["slice", "rows", "accuracy", "macro F1", "95% CI"],
-        [(part["name"], part["rows"], part["accuracy"], part["macro_f1"], interval(part)) for part in told["slices"]],
+        [(part["name"], part["rows"], part["accuracy"], part["macro_f1"], interval(part)) for part in reply["slices"]],
     )
     session.out.table(
         ["variant", "KiB", "macro F1", "agreement", "speedup", "passed"],
         [
             (one["precision"], one["size_kib"], one["macro_f1"], one["agreement"], one["speedup"], one["passed"])
-            for one in told["variants"]
+            for one in reply["variants"]
         ],
     )
-    checks = told.get("gate", {}).get("checks", [])
+    checks = reply.get("gate", {}).get("checks", [])
     session.out.table(
         ["check", "passed", "value", "limit", "what it says"],
         [(one["name"], one["passed"], one["value"], one["limit"], one["detail"]) for one in checks],

@@ -23,10 +23,10 @@ def windows(
     """Show the drift windows, the newest first."""
     session = Session(as_json=as_json)
     query = {"version": version, "verdict": verdict, "page_size": min(limit, PAGE)}
-    found = list(islice(session.rest().pages(f"/deployments/{deployment}/windows", "windows", **query), limit))
-    session.out.data({"windows": found}, lambda document: show_windows(session, document["windows"]))
-    if found:
-        session.out.next(f"millrace deployments window {deployment} {found[0]['number']}")
+    matches = list(islice(session.rest().pages(f"/deployments/{deployment}/windows", "windows", **query), limit))
+    session.out.data({"windows": matches}, lambda document: show_windows(session, document["windows"]))
+    if matches:
+        session.out.next(f"millrace deployments window {deployment} {matches[0]['number']}")
 
 
 def window(
@@ -36,8 +36,8 @@ def window(
 ) -> None:
     """Show one drift window with the numbers of its test."""
     session = Session(as_json=as_json)
-    told = session.rest().get(f"/deployments/{deployment}/windows/{number}")
-    session.out.data(told, lambda document: session.out.text(
+    reply = session.rest().get(f"/deployments/{deployment}/windows/{number}")
+    session.out.data(reply, lambda document: session.out.text(
         "\n".join(f"{name:<14} {value}" for name, value in document.items())
     ))  # fmt: skip
 
@@ -53,25 +53,25 @@ def verdicts(
     """Show the canary verdicts, the newest first; --json has their evidence."""
     session = Session(as_json=as_json)
     query = {"version": version, "verdict": verdict, "rollout": rollout, "page_size": min(limit, PAGE)}
-    found = list(islice(session.rest().pages(f"/deployments/{deployment}/verdicts", "verdicts", **query), limit))
-    session.out.data({"verdicts": found}, lambda document: show_verdicts(session, document["verdicts"]))
+    matches = list(islice(session.rest().pages(f"/deployments/{deployment}/verdicts", "verdicts", **query), limit))
+    session.out.data({"verdicts": matches}, lambda document: show_verdicts(session, document["verdicts"]))
 
 
-def show_windows(session: Session, found: list[dict[str, Any]]) -> None:
+def show_windows(session: Session, matches: list[dict[str, Any]]) -> None:
     session.out.table(
         ["window", "version", "variant", "rows", "p value", "verdict", "closed"],
         [
             (one["number"], one["version"], one["variant"], one["rows"], one["p_value"], one["verdict"],
              one.get("closed_at"))
-            for one in found
+            for one in matches
         ],
         empty="no windows yet",
     )  # fmt: skip
 
 
-def show_verdicts(session: Session, found: list[dict[str, Any]]) -> None:
+def show_verdicts(session: Session, matches: list[dict[str, Any]]) -> None:
     session.out.table(
         ["verdict", "version", "step", "requests", "reason"],
-        [(one["verdict"], one["version"], one["step"], one["requests"], one["reason"]) for one in found],
+        [(one["verdict"], one["version"], one["step"], one["requests"], one["reason"]) for one in matches],
         empty="no verdicts yet",
     )

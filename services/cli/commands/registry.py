@@ -41,10 +41,10 @@ def rebuild(
     done = subprocess.run(command_line, check=False, capture_output=True, text=True, env=environment)
     if done.returncode not in {0, 1} or not done.stdout.strip():
         raise CliError((done.stderr.strip() or "the rebuild failed").splitlines()[-1], code="broken_history")
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    agree = "agree" if not told["differing"] else f"differ for {', '.join(told['differing'])}"
-    session.out.data(told, lambda _: print(
-        f"{told['facts']} facts, {told['models']} models, state {told['hash'][:16]}: tables and history {agree}"
+    reply = json.loads(done.stdout.strip().splitlines()[-1])
+    agree = "agree" if not reply["differing"] else f"differ for {', '.join(reply['differing'])}"
+    session.out.data(reply, lambda _: print(
+        f"{reply['facts']} facts, {reply['models']} models, state {reply['hash'][:16]}: tables and history {agree}"
     ))  # fmt: skip
     if done.returncode:
         raise typer.Exit(int(Exit.DIFFERS))

@@ -32,9 +32,9 @@ def list_runs(
 ) -> None:
     """Show runs, the newest first."""
     session = Session(as_json=as_json)
-    wanted = {"model": model, "status": status, "dataset": dataset, "since": since}
-    told = session.rest().get("/runs", **wanted, page_size=limit, page_token=page)
-    session.out.data(told, lambda document: session.out.table(
+    expected = {"model": model, "status": status, "dataset": dataset, "since": since}
+    reply = session.rest().get("/runs", **expected, page_size=limit, page_token=page)
+    session.out.data(reply, lambda document: session.out.table(
         ["run", "model", "data set", "content", "status", "attempt", "macro F1", "cause", "created"],
         [
             (one["run"], one["model"], one["dataset"], one["content_hash"][:12], one["status"], one["attempt"],
@@ -43,10 +43,12 @@ def list_runs(
         ],
         empty="no runs yet; millrace datasets push FILE --model NAME starts one",
     ))  # fmt: skip
-    filters = "".join(f" --{name} {value}" for name, value in wanted.items() if value)
-    more(session, f"millrace runs list{filters}", told)
-    if told["runs"]:
-        session.out.next(f"millrace runs show {told['runs'][0]['run']}", f"millrace runs logs {told['runs'][0]['run']}")
+    filters = "".join(f" --{name} {value}" for name, value in expected.items() if value)
+    more(session, f"millrace runs list{filters}", reply)
+    if reply["runs"]:
+        session.out.next(
+            f"millrace runs show {reply['runs'][0]['run']}", f"millrace runs logs {reply['runs'][0]['run']}"
+        )
 
 
 @app.command("start")
@@ -67,16 +69,16 @@ def start(
     session = Session(as_json=as_json)
     rest = session.rest()
     if dry_run:
-        told = rest.get(f"/datasets/{dataset}/versions/{version}" if version else f"/datasets/{dataset}")
-        session.out.data(told, lambda one: session.out.text(
+        reply = rest.get(f"/datasets/{dataset}/versions/{version}" if version else f"/datasets/{dataset}")
+        session.out.data(reply, lambda one: session.out.text(
             f"would train {model or one['model']} on {dataset}, content {one['content_hash'] or 'as it lies'}"
         ))  # fmt: skip
         return
     body: dict[str, Any] = {"dataset": dataset, "content_hash": version, "model": model, "recipe_json": recipe}
     body |= {"hold_back": hold_back, "reason": reason}
-    told = rest.post("/runs", body, {"idempotency-key": key}) if key else rest.change("POST", "/runs", body)
-    session.out.data(told, lambda document: _show(session, document))
-    session.out.next(f"millrace runs logs {told['run']} --follow", f"millrace runs cancel {told['run']}")
+    reply = rest.post("/runs", body, {"idempotency-key": key}) if key else rest.change("POST", "/runs", body)
+    session.out.data(reply, lambda document: _show(session, document))
+    session.out.next(f"millrace runs logs {reply['run']} --follow", f"millrace runs cancel {reply['run']}")
 
 
 @app.command("show")
@@ -84,10 +86,10 @@ def start(
 def show(run: RunArgument, as_json: Json = False) -> None:
     """Show one run."""
     session = Session(as_json=as_json)
-    told = session.rest().get(f"/runs/{run}")
-    session.out.data(told, lambda document: _show(session, document))
-    if told.get("trace_id"):
-        session.out.next(f"millrace trace {told['trace_id']}")
+    reply = session.rest().get(f"/runs/{run}")
+    session.out.data(reply, lambda document: _show(session, document))
+    if reply.get("trace_id"):
+        session.out.next(f"millrace trace {reply['trace_id']}")
 
 
 @app.command("logs")
@@ -117,27 +119,27 @@ def cancel(
     session = Session(as_json=as_json)
     rest = session.rest()
     if dry_run:
-        told = rest.get(f"/runs/{run}")
+        reply = rest.get(f"/runs/{run}")
         session.out.say("would cancel this run:")
     else:
         session.confirm(f"Cancel {run}?", yes=yes)
-        told = rest.change("POST", f"/runs/{run}:cancel", {"reason": reason})
-    session.out.data(told, lambda document: _show(session, document))
+        reply = rest.change("POST", f"/runs/{run}:cancel", {"reason": reason})
+    session.out.data(reply, lambda document: _show(session, document))
 
 
-def _show(session: Session, told: dict[str, Any]) -> None:
+def _show(session: Session, reply: dict[str, Any]) -> None:
     for name in _SHOWN:
-        session.out.text(f"{name:<13} {told.get(name) or '-'}")
+        session.out.text(f"{name:<13} {reply.get(name) or '-'}")
     for name in _SHOWN_IF_THERE:
-        if told.get(name):
-            session.out.text(f"{name:<13} {told[name]}")
-    if told.get("failure_code"):
-        session.out.text(f"{'failure':<13} {told['failure_code']}: {told['failure_reason']}")
-    if told.get("failure_hint"):
-        where = f" ({told['failure_field']})" if told.get("failure_field") else ""
-        session.out.text(f"{'what to do':<13} {told['failure_hint']}{where}")
-    scores = overall(told)
+        if reply.get(name):
+            session.out.text(f"{name:<13} {reply[name]}")
+    if reply.get("failure_code"):
+        session.out.text(f"{'failure':<13} {reply['failure_code']}: {reply['failure_reason']}")
+    if reply.get("failure_hint"):
+        where = f" ({reply['failure_field']})" if reply.get("failure_field") else ""
+        session.out.text(f"{'what to do':<13} {reply['failure_hint']}{where}")
+    scores = overall(reply)
     if scores:
         session.out.text(
-            f"{'macro F1':<13} {scores['macro_f1']:.3f} ({interval(scores)}), TF-IDF {told['tfidf_macro_f1']:.3f}"
+            f"{'macro F1':<13} {scores['macro_f1']:.3f} ({interval(scores)}), TF-IDF {reply['tfidf_macro_f1']:.3f}"
         )

@@ -37,16 +37,16 @@ def trace(
 
 
 def _list(session: Session, limit: int, least: int) -> None:
-    found = [one for one in summarise(read_spans(session.home.traces)) if one.spans >= least][:limit]
-    session.out.data([asdict(one) for one in found], lambda _: session.out.table(
+    matches = [one for one in summarise(read_spans(session.home.traces)) if one.spans >= least][:limit]
+    session.out.data([asdict(one) for one in matches], lambda _: session.out.table(
         ["trace", "began", "seconds", "spans", "services", "first"],
         [
             (one.trace_id, datetime.fromtimestamp(one.start_ns / 1e9, UTC).strftime("%H:%M:%S"), one.seconds, one.spans,
              len(one.services), one.name)
-            for one in found
+            for one in matches
         ],
         empty=f"no traces in {session.home.traces}",
     ))  # fmt: skip
-    if found:
-        widest = max(found, key=lambda one: (len(one.services), one.spans))
+    if matches:
+        widest = max(matches, key=lambda one: (len(one.services), one.spans))
         session.out.next(f"millrace trace {widest.trace_id}")

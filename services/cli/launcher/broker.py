@@ -41,7 +41,7 @@ def hold_signals(*also: signal.Signals) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, *also})
 
 
-def told_to_stop(*also: signal.Signals) -> bool:
+def stop_requested(*also: signal.Signals) -> bool:
     """Waits for a held signal: True for SIGTERM and SIGINT, False for one of `also`. Says who sent it, where it can."""
     watched = {*STOP_SIGNALS, *also}
     if sys.platform != "linux":

@@ -23,7 +23,7 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import Final
 
-from services.cli.launcher.broker import BrokerReady, hold_signals, told_to_stop, write_ready
+from services.cli.launcher.broker import BrokerReady, hold_signals, stop_requested, write_ready
 from services.cli.launcher.ports import answers
 from services.cli.launcher.topics import Topic, load_topics
 
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ready = BrokerReady(kind="embedded", bootstrap=broker.bootstrap, pid=os.getpid())
     write_ready(options.ready_file, ready)
     print(f"embedded broker on {ready.bootstrap}", flush=True)
-    told_to_stop()
+    stop_requested()
     options.ready_file.unlink(missing_ok=True)
     broker.close()
     return 0

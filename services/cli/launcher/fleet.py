@@ -23,7 +23,7 @@ BrokerKind = Literal["embedded", "kafka", "external"]
 
 
 @dataclass(frozen=True)
-class Room:
+class ServicePorts:
     """A service and the ports it gets when they are free."""
 
     name: str
@@ -31,8 +31,8 @@ class Room:
     grpc_port: int
 
 
-ROOMS: Final = tuple(
-    Room(name, PORTS[name].http, PORTS[name].grpc)
+SERVICES: Final = tuple(
+    ServicePorts(name, PORTS[name].http, PORTS[name].grpc)
     for name in ("registry", "trainer", "monitor", "inference", "gateway")
 )
 
@@ -46,16 +46,16 @@ UPSTREAMS: Final = {
 """Who calls whom over gRPC, as MILLRACE_<ROOM>_<UPSTREAM>_ADDRESS."""
 
 
-def choose_ports() -> list[Room]:
+def choose_ports() -> list[ServicePorts]:
     """Each room with ports that are free now: the preferred one or the next above it."""
     taken: set[int] = set()
-    chosen: list[Room] = []
-    for room in ROOMS:
-        http = next_free(room.http_port, taken)
+    chosen: list[ServicePorts] = []
+    for ports in SERVICES:
+        http = next_free(ports.http_port, taken)
         taken.add(http)
-        grpc = next_free(room.grpc_port, taken)
+        grpc = next_free(ports.grpc_port, taken)
         taken.add(grpc)
-        chosen.append(Room(room.name, http, grpc))
+        chosen.append(ServicePorts(ports.name, http, grpc))
     return chosen
 
 
@@ -68,15 +68,15 @@ def broker_command(kind: BrokerKind, home: Home, bootstrap: str) -> list[str]:
     return [sys.executable, "-m", f"services.cli.launcher.{kind}", *ready, *data]
 
 
-def service_command(room: Room) -> list[str]:
-    return [sys.executable, "-m", f"services.{room.name}"]
+def service_command(ports: ServicePorts) -> list[str]:
+    return [sys.executable, "-m", f"services.{ports.name}"]
 
 
 def service_environment(
-    room: Room, rooms: list[Room], *, home: Home, bootstrap: str, outside: Mapping[str, str]
+    ports: ServicePorts, services: list[ServicePorts], *, home: Home, bootstrap: str, outside: Mapping[str, str]
 ) -> dict[str, str]:
     """The supervisor's own environment, and on top of it what only the launcher knows."""
-    mine = f"MILLRACE_{room.name.upper()}"
+    mine = f"MILLRACE_{ports.name.upper()}"
     environment = {
         **QUIET_MATH,
         **EMBEDDED_DEFAULTS,
@@ -84,19 +84,19 @@ def service_environment(
         "MILLRACE_HOME": str(home.root),
         "MILLRACE_HOST": LOOPBACK,
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        f"{mine}_HTTP_PORT": str(room.http_port),
-        f"{mine}_GRPC_PORT": str(room.grpc_port),
+        f"{mine}_HTTP_PORT": str(ports.http_port),
+        f"{mine}_GRPC_PORT": str(ports.grpc_port),
         "PYTHONUNBUFFERED": "1",
     }
-    for other in rooms:
-        if other.name in UPSTREAMS.get(room.name, ()):
+    for other in services:
+        if other.name in UPSTREAMS.get(ports.name, ()):
             environment[f"{mine}_{other.name.upper()}_ADDRESS"] = f"{LOOPBACK}:{other.grpc_port}"
     return environment
 
 
-def endpoints(rooms: list[Room], bootstrap: str) -> dict[str, str]:
+def endpoints(services: list[ServicePorts], bootstrap: str) -> dict[str, str]:
     """The doors for people and programs."""
-    gateway = next(room for room in rooms if room.name == "gateway")
+    gateway = next(ports for ports in services if ports.name == "gateway")
     rest = f"http://{LOOPBACK}:{gateway.http_port}"
     return {
         "rest": rest,

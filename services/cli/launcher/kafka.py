@@ -21,7 +21,7 @@ from pathlib import Path
 from signal import SIGCHLD, SIGKILL
 from typing import Any, Final
 
-from services.cli.launcher.broker import BrokerReady, hold_signals, told_to_stop, write_ready
+from services.cli.launcher.broker import BrokerReady, hold_signals, stop_requested, write_ready
 from services.cli.launcher.ports import any_free, next_free
 from services.cli.launcher.processes import spawn, stop
 from services.cli.launcher.topics import Topic, kafka_files, load_topics
@@ -40,7 +40,7 @@ class NoKafka(RuntimeError):
 
 
 @dataclass(frozen=True)
-class KafkaPlace:
+class KafkaFiles:
     """Where one server keeps its things."""
 
     data: Path
@@ -109,7 +109,7 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "complete").is_file()
 
 
-def properties_of(place: KafkaPlace) -> str:
+def properties_of(place: KafkaFiles) -> str:
     """server.properties of a single KRaft node on the loopback interface."""
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -134,7 +134,7 @@ def properties_of(place: KafkaPlace) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def prepare(place: KafkaPlace, libraries: Path) -> None:
+def prepare(place: KafkaFiles, libraries: Path) -> None:
     """Writes the settings, and formats the records folder the first time. Raises NoKafka."""
     place.data.mkdir(parents=True, exist_ok=True)
     place.properties.write_text(properties_of(place), encoding="utf-8")
@@ -153,7 +153,7 @@ def _storage_tool(libraries: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def start(place: KafkaPlace, libraries: Path) -> "subprocess.Popen[bytes]":
+def start(place: KafkaFiles, libraries: Path) -> "subprocess.Popen[bytes]":
     """The server process; it may not answer yet."""
     log4j = kafka_files() / "log4j2.properties"
     logging = [f"-Dlog4j2.configurationFile={log4j}", f"-Dmillrace.kafka.log={place.log}"]
@@ -188,10 +188,10 @@ def create_topics(bootstrap: str, topics: Sequence[Topic]) -> list[str]:
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.cimpl import NewTopic
 
-    wanted = [NewTopic(topic.name, topic.partitions, 1, config=dict(topic.config)) for topic in topics]
+    options = [NewTopic(topic.name, topic.partitions, 1, config=dict(topic.config)) for topic in topics]
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     created: list[str] = []
-    for name, answer in admin.create_topics(wanted, operation_timeout=START_LIMIT_SECONDS).items():
+    for name, answer in admin.create_topics(options, operation_timeout=START_LIMIT_SECONDS).items():
         try:
             answer.result(START_LIMIT_SECONDS)
             created.append(name)
@@ -244,20 +244,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_server(data: Path, preferred: int, ready_file: Path) -> int:
     hold_signals(SIGCHLD)
     port = preferred or next_free(BROKER_PORT)
-    place = KafkaPlace(data=data, port=port, controller_port=any_free({port}))
+    place = KafkaFiles(data=data, port=port, controller_port=any_free({port}))
     libraries = ensure_libraries()
     prepare(place, libraries)
     return _serve(place, libraries, ready_file)
 
 
-def _serve(place: KafkaPlace, libraries: Path, ready_file: Path) -> int:
+def _serve(place: KafkaFiles, libraries: Path, ready_file: Path) -> int:
     server = start(place, libraries)
     try:
         await_server(place.bootstrap, server)
         create_topics(place.bootstrap, load_topics())
         write_ready(ready_file, BrokerReady(kind="kafka", bootstrap=place.bootstrap, pid=os.getpid()))
         print(f"Apache Kafka on {place.bootstrap}, log in {place.log}", flush=True)
-        while not told_to_stop(SIGCHLD):
+        while not stop_requested(SIGCHLD):
             if server.poll() is not None:
                 print(f"Apache Kafka ended with {server.returncode}; see {place.log}", file=sys.stderr)
                 return 1

@@ -52,7 +52,7 @@ def running_state(home: Home) -> FleetState | None:
     return FleetState.read(home.endpoints_file) if is_running(home) else None
 
 
-async def start(home: Home, wanted: LaunchOptions, clock: Clock, progress: Progress) -> FleetState:
+async def start(home: Home, options: LaunchOptions, clock: Clock, progress: Progress) -> FleetState:
     """Starts the supervisor and returns once every service is ready.
 
     Not detached, it ends with the calling process. Raises LaunchFailed with the end of the log that tells why.
@@ -60,10 +60,10 @@ async def start(home: Home, wanted: LaunchOptions, clock: Clock, progress: Progr
     home.endpoints_file.unlink(missing_ok=True)
     log = home.log_of(SUPERVISOR_LOG)
     command = [sys.executable, "-m", "services.cli.launcher.supervisor", "--home", str(home.root)]
-    command += ["--broker", wanted.broker, "--bootstrap", wanted.bootstrap]
-    environment = {**os.environ, **(wanted.settings or {})}
+    command += ["--broker", options.broker, "--bootstrap", options.bootstrap]
+    environment = {**os.environ, **(options.settings or {})}
     # A supervisor that is told to end ends its children in order; a detached one is told by `millrace down` alone.
-    death = None if wanted.detach else signal.SIGTERM
+    death = None if options.detach else signal.SIGTERM
     process = spawn(command, log=log, environment=environment, parent_death=death)
     waited = 0.0
     while waited < READY_LIMIT_SECONDS:

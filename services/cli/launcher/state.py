@@ -55,15 +55,15 @@ class FleetState:
     def read(cls, path: Path) -> "FleetState | None":
         """None where nothing was started. Fields of a newer version are ignored."""
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            part = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        parts = [PartState(**_known(PartState, part)) for part in told["parts"]]
-        return cls(**{**_known(cls, told), "parts": parts})
+        parts = [PartState(**_known(PartState, part)) for part in part["parts"]]
+        return cls(**{**_known(cls, part), "parts": parts})
 
 
-def _known(kind: Any, told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name in kind.__dataclass_fields__}
+def _known(kind: Any, part: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name in kind.__dataclass_fields__}
 
 
 class Lock:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from services.cli.home import Home
 from services.cli.launcher import fleet
 from services.cli.launcher.broker import read_ready
-from services.cli.launcher.fleet import BrokerKind, Room
+from services.cli.launcher.fleet import BrokerKind, ServicePorts
 from services.cli.launcher.probe import status_of
 from services.cli.launcher.processes import kill_group, run, spawn
 from services.cli.launcher.state import FAILED, READY, RESTARTING, STARTING, STOPPING, FleetState, Lock, PartState
@@ -53,7 +53,7 @@ def pause_before_restart(restarts_in_a_row: int) -> float:
 class Child:
     """A process of the fleet and what is told of it."""
 
-    told: PartState
+    part: PartState
     command: list[str]
     process: "subprocess.Popen[bytes] | None" = None
     exited: asyncio.Event | None = None
@@ -71,7 +71,7 @@ class Supervisor:
         bootstrap: str,
         environment: Mapping[str, str],
         clock: Clock,
-        command_of: Callable[[Room], list[str]] = fleet.service_command,
+        command_of: Callable[[ServicePorts], list[str]] = fleet.service_command,
     ) -> None:
         self._home = home
         self._kind: BrokerKind = broker
@@ -79,19 +79,19 @@ class Supervisor:
         self._environment = environment
         self._clock = clock
         self._command_of = command_of
-        self._rooms = fleet.choose_ports()
+        self._ports = fleet.choose_ports()
         self._stopping = asyncio.Event()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watchers: list[asyncio.Task[None]] = []
         command = fleet.broker_command(broker, home, bootstrap)
         self._broker = Child(PartState(BROKER, str(home.log_of(BROKER))), command)
-        self._services = [_child_of(room, home, command_of(room)) for room in self._rooms]
+        self._services = [_child_of(ports, home, command_of(ports)) for ports in self._ports]
         self._state = FleetState(
             home=str(home.root),
             broker=broker,
             api_key_file=str(home.api_key_file),
             supervisor_pid=os.getpid(),
-            parts=[child.told for child in (self._broker, *self._services)],
+            parts=[child.part for child in (self._broker, *self._services)],
         )
 
     async def run(self) -> int:
@@ -100,16 +100,16 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGCHLD, self._look_at_children)
-        self._tell(STARTING)
+        self._write_state(STARTING)
         try:
             await self._until_stopped(self._start())
-            await self._until_stopped(self._fail_when_told())
+            await self._until_stopped(self._raise_failure())
         except CannotStart as problem:
             self._state.problem = str(problem)
             print(problem, file=sys.stderr, flush=True)
         await self._stop()
         if self._state.problem:
-            self._tell(FAILED)
+            self._write_state(FAILED)
             return 1
         self._home.endpoints_file.unlink(missing_ok=True)
         return 0
@@ -117,9 +117,9 @@ class Supervisor:
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs `work` unless it is time to stop; raises what it raises."""
         task = asyncio.ensure_future(work)
-        told = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        part = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({task, part}, return_when=asyncio.FIRST_COMPLETED)
+        part.cancel()
         if not task.done():
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -132,14 +132,14 @@ class Supervisor:
             self._watch(self._keep(child))
         for child in self._services:
             await self._until_ready(child)
-        self._state.endpoints = fleet.endpoints(self._rooms, self._bootstrap)
-        self._tell(READY)
+        self._state.endpoints = fleet.endpoints(self._ports, self._bootstrap)
+        self._write_state(READY)
         print("ready", flush=True)
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         self._watchers.append(asyncio.ensure_future(work))
 
-    async def _fail_when_told(self) -> None:
+    async def _raise_failure(self) -> None:
         raise CannotStart(await self._failure)
 
     # --- the broker ----------------------------------------------------------------------------
@@ -154,8 +154,8 @@ class Supervisor:
             if self._clock.monotonic() - started > BROKER_LIMIT_SECONDS:
                 raise CannotStart(f"the broker did not answer within {BROKER_LIMIT_SECONDS:.0f} s")
             await self._clock.sleep(LOOK_SECONDS)
-        self._broker.told.state = READY
-        self._tell()
+        self._broker.part.state = READY
+        self._write_state()
 
     def _broker_answers(self) -> bool:
         if self._kind == "external":
@@ -181,7 +181,7 @@ class Supervisor:
                 print(problem, file=sys.stderr, flush=True)
                 continue
             if self._bootstrap != before:
-                self._state.endpoints = fleet.endpoints(self._rooms, self._bootstrap)
+                self._state.endpoints = fleet.endpoints(self._ports, self._bootstrap)
                 for child in self._services:
                     if child.process is not None and child.process.poll() is None:
                         child.process.terminate()
@@ -191,7 +191,7 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Runs the service again and again, until it is time to stop."""
         while not self._stopping.is_set():
-            self._spawn(child, self._settings_of(self._room_of(child)))
+            self._spawn(child, self._settings_of(self._ports_of(child)))
             started = self._clock.monotonic()
             watcher = asyncio.ensure_future(self._note_ready(child))
             await _exited(child)
@@ -206,22 +206,22 @@ class Supervisor:
             await self._pause(child)
 
     async def _pause(self, child: Child) -> None:
-        print(f"{child.told.name} ended with {self._code(child)}", flush=True)
+        print(f"{child.part.name} ended with {self._code(child)}", flush=True)
         if child.process is not None:
             kill_group(child.process)
-        child.told.state = RESTARTING
-        child.told.restarts += 1
-        self._tell()
+        child.part.state = RESTARTING
+        child.part.restarts += 1
+        self._write_state()
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_before_restart(max(0, child.failed_in_a_row - 1))):
                 await self._stopping.wait()
 
     async def _note_ready(self, child: Child) -> None:
-        while await status_of(child.told.http, "/readyz") != 200:
+        while await status_of(child.part.http, "/readyz") != 200:
             await self._clock.sleep(LOOK_SECONDS)
-        child.told.state = READY
+        child.part.state = READY
         child.was_ready = True
-        self._tell()
+        self._write_state()
 
     async def _until_ready(self, child: Child) -> None:
         started = self._clock.monotonic()
@@ -230,7 +230,7 @@ class Supervisor:
                 raise CannotStart(self._failure.result())
             if self._clock.monotonic() - started > START_LIMIT_SECONDS:
                 raise CannotStart(
-                    f"{child.told.name} was not ready within {START_LIMIT_SECONDS:.0f} s; its log: {child.told.log}"
+                    f"{child.part.name} was not ready within {START_LIMIT_SECONDS:.0f} s; its log: {child.part.log}"
                 )
             await self._clock.sleep(LOOK_SECONDS)
 
@@ -238,10 +238,10 @@ class Supervisor:
 
     def _spawn(self, child: Child, environment: Mapping[str, str]) -> None:
         child.exited = asyncio.Event()
-        child.process = spawn(child.command, log=Path(child.told.log), environment=environment)
-        child.told.pid = child.process.pid
-        child.told.state = STARTING
-        self._tell()
+        child.process = spawn(child.command, log=Path(child.part.log), environment=environment)
+        child.part.pid = child.process.pid
+        child.part.state = STARTING
+        self._write_state()
 
     def _look_at_children(self) -> None:
         for child in (self._broker, *self._services):
@@ -256,11 +256,11 @@ class Supervisor:
 
     async def _stop(self) -> None:
         self._stopping.set()
-        self._tell(STOPPING)
+        self._write_state(STOPPING)
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
-        by_name = {child.told.name: child for child in self._services}
+        by_name = {child.part.name: child for child in self._services}
         for names in fleet.STOP_ORDER:
             await asyncio.gather(*(self._end(by_name[name]) for name in names))
         await asyncio.gather(*(self._clean_up(by_name[name], argument) for name, argument in fleet.CLEAN_UPS.items()))
@@ -270,21 +270,21 @@ class Supervisor:
         """A service that did not end by itself may have left processes of its own behind."""
         if child.process is None or self._code(child) == 0:
             return
-        room = self._room_of(child)
+        ports = self._ports_of(child)
         await run(
-            [*self._command_of(room), argument],
-            log=Path(child.told.log),
-            environment=self._settings_of(room),
+            [*self._command_of(ports), argument],
+            log=Path(child.part.log),
+            environment=self._settings_of(ports),
             limit_seconds=STOP_LIMIT_SECONDS,
             clock=self._clock,
         )
 
-    def _room_of(self, child: Child) -> Room:
-        return next(room for room in self._rooms if room.name == child.told.name)
+    def _ports_of(self, child: Child) -> ServicePorts:
+        return next(ports for ports in self._ports if ports.name == child.part.name)
 
-    def _settings_of(self, room: Room) -> dict[str, str]:
+    def _settings_of(self, ports: ServicePorts) -> dict[str, str]:
         return fleet.service_environment(
-            room, self._rooms, home=self._home, bootstrap=self._bootstrap, outside=self._environment
+            ports, self._ports, home=self._home, bootstrap=self._bootstrap, outside=self._environment
         )
 
     async def _end(self, child: Child) -> None:
@@ -297,23 +297,23 @@ class Supervisor:
                 async with asyncio.timeout(STOP_LIMIT_SECONDS):
                     await exited.wait()
             except TimeoutError:
-                print(f"{child.told.name} did not stop within {STOP_LIMIT_SECONDS:.0f} s: killed", flush=True)
+                print(f"{child.part.name} did not stop within {STOP_LIMIT_SECONDS:.0f} s: killed", flush=True)
         kill_group(process)
 
-    def _tell(self, state: str | None = None) -> None:
+    def _write_state(self, state: str | None = None) -> None:
         if state is not None:
             self._state.state = state
         self._state.write(self._home.endpoints_file)
 
 
-def _child_of(room: Room, home: Home, command: list[str]) -> Child:
-    told = PartState(
-        room.name,
-        str(home.log_of(room.name)),
-        http=f"{LOOPBACK}:{room.http_port}",
-        grpc=f"{LOOPBACK}:{room.grpc_port}",
+def _child_of(ports: ServicePorts, home: Home, command: list[str]) -> Child:
+    part = PartState(
+        ports.name,
+        str(home.log_of(ports.name)),
+        http=f"{LOOPBACK}:{ports.http_port}",
+        grpc=f"{LOOPBACK}:{ports.grpc_port}",
     )
-    return Child(told, command)
+    return Child(part, command)
 
 
 async def _exited(child: Child) -> None:
@@ -323,7 +323,7 @@ async def _exited(child: Child) -> None:
 
 def _ended_early(child: Child) -> str:
     code = None if child.process is None else child.process.returncode
-    return f"{child.told.name} ended with {code} before it was ready; its log: {child.told.log}"
+    return f"{child.part.name} ended with {code} before it was ready; its log: {child.part.log}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

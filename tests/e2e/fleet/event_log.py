@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from services.cli.consumer import ReceivedEvent, Watcher
 from services.cli.launcher.topics import load_topics
-from services.cli.watching import ReceivedEvent, Watcher
 from services.contracts.topics import DLQ_SUFFIX
 
 POLL_SECONDS: Final = 0.1

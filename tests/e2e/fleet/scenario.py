@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 from services.kit.core.ids import SystemIds
 from tests.e2e.fleet.clients import Client, OutsideProducer, Row, Traffic
 from tests.e2e.fleet.event_log import EventLog, listening

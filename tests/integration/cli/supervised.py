@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from services.cli.home import Home
-from services.cli.launcher.fleet import Room
+from services.cli.launcher.fleet import ServicePorts
 from services.cli.launcher.state import Lock
 from services.cli.launcher.supervisor import Supervisor
 from services.kit.core.clock import SystemClock
@@ -14,7 +14,7 @@ from services.kit.core.clock import SystemClock
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
-def command_of(room: Room) -> list[str]:
+def command_of(room: ServicePorts) -> list[str]:
     return [sys.executable, STAND_IN, "broken" if room.name in sys.argv[2:] else str(room.http_port)]
 
 

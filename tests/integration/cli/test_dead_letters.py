@@ -17,8 +17,8 @@ from faststream.kafka import KafkaBroker
 from typer.testing import CliRunner
 
 from services.cli.app import app
-from services.cli.sending import RecordSender
-from services.cli.watching import Watcher
+from services.cli.consumer import Watcher
+from services.cli.producer import RecordSender
 from services.contracts.errors import Invalid
 from services.contracts.events import DatasetReady, DeploymentChanged
 from services.kit.core.clock import SystemClock

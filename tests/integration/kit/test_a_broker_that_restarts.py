@@ -24,12 +24,12 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.process: subprocess.Popen[bytes]
-        self.place = kafka.KafkaPlace(folder, (port := any_free()), any_free({port}))
+        self.place = kafka.KafkaFiles(folder, (port := any_free()), any_free({port}))
         self.libraries = kafka.ensure_libraries()
         kafka.prepare(self.place, self.libraries)
         self.start()
-        wanted = {"feedback.received", "feedback.received.dlq", "training.failed", "training.failed.dlq"}
-        kafka.create_topics(self.place.bootstrap, [topic for topic in load_topics() if topic.name in wanted])
+        event_filter = {"feedback.received", "feedback.received.dlq", "training.failed", "training.failed.dlq"}
+        kafka.create_topics(self.place.bootstrap, [topic for topic in load_topics() if topic.name in event_filter])
 
     def start(self) -> None:
         self.process = kafka.start(self.place, self.libraries)

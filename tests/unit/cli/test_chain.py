@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.chain import check_chain
+from services.cli.hash_chain import check_chain
 from services.kit.core.hash_chain import GENESIS, entry_hash
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -304,7 +304,7 @@ def test_an_unknown_broker_is_refused() -> None:
 
 
 def test_every_service_is_told_its_ports_and_whom_it_calls(tmp_path: Path) -> None:
-    rooms = [fleet.Room(room.name, room.http_port, room.grpc_port) for room in fleet.ROOMS]
+    rooms = [fleet.ServicePorts(room.name, room.http_port, room.grpc_port) for room in fleet.SERVICES]
     gateway = next(room for room in rooms if room.name == "gateway")
     told = fleet.service_environment(
         gateway, rooms, home=Home(tmp_path), bootstrap="127.0.0.1:9", outside={"OMP_NUM_THREADS": "2"}

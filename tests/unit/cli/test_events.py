@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from services.cli.app import app
 from services.cli.brokers import bootstrap_of
-from services.cli.checking import check, events_in
-from services.cli.composing import body_of, message_of
+from services.cli.composition import body_of, message_of
+from services.cli.consumer import ReceivedEvent
 from services.cli.errors import CliError, Exit, NotRunning
 from services.cli.examples import example
-from services.cli.filters import read_time, wanted
+from services.cli.filters import event_filter, read_time
 from services.cli.home import Home
-from services.cli.reading import edited
-from services.cli.watching import ReceivedEvent
+from services.cli.input import edited
+from services.cli.validation import check, events_in
 from services.contracts.consumers import CONSUMERS
 from services.contracts.events import BY_TOPIC, EVENTS, Event
 from services.contracts.schemas import event_schema
@@ -210,12 +210,12 @@ def test_a_broker_elsewhere_is_named_by_the_environment(tmp_path: Path) -> None:
 def test_events_are_chosen_by_key_field_and_header() -> None:
     event = seen({"targets": [{"version": 1}, {"version": 2}], "rollout": {"state": "canary"}, "ok": True}, ce_id="e-1")
     for match in ("targets.version=2", "rollout.state=canary", "ok=true", "ce_id=e-1"):
-        assert wanted("topics", [match])(event), match
+        assert event_filter("topics", [match])(event), match
     for match in ("targets.version=3", "rollout=canary", "nothing=1", "ok=1"):
-        assert not wanted("", [match])(event), match
-    assert not wanted("others", [])(event)
+        assert not event_filter("", [match])(event), match
+    assert not event_filter("others", [])(event)
     with pytest.raises(CliError):
-        wanted("", ["no sign"])
+        event_filter("", ["no sign"])
 
 
 def test_a_moment_is_a_while_ago_or_a_time() -> None:

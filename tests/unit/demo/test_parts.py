@@ -14,8 +14,8 @@ from demo.log import EventLog
 from demo.statistics import mcnemar, wilson
 from demo.traffic import Mix, Reply, Traffic
 from services.cli import data_folder
+from services.cli.consumer import ReceivedEvent
 from services.cli.home import Home
-from services.cli.watching import ReceivedEvent
 from services.kit.core.clock import Clock, SystemClock, VirtualClock
 
 

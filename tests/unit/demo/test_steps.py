@@ -15,7 +15,7 @@ from demo.errors import DemoFailed
 from demo.log import EventLog
 from demo.steps import Trained
 from demo.traffic import Mix, Reply, Traffic
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 from services.kit.core.ids import SeededIds
 from tests.clocks import START, SkippingClock
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from demo.view import Filter, columns
-from services.cli.telling import in_words, version_of
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
+from services.cli.descriptions import in_words, version_of
 from services.contracts.events import BY_TOPIC, EVENTS
 
 GOLDEN = Path(__file__).parents[2] / "contracts" / "golden"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from services.cli.checking import check, event_of
 from services.cli.errors import CliError, Exit
-from services.cli.reading import read_bytes
+from services.cli.input import read_bytes
+from services.cli.validation import check, event_of
 
 if TYPE_CHECKING:
     from services.kit.messaging.envelope import Message
@@ -47,20 +47,20 @@ def message_of(topic: str, body: Mapping[str, Any], attributes: Mapping[str, str
 
     event_of(topic)
     content, now = json.dumps(body).encode(), SystemClock().now()
-    told = {
+    attributes = {
         "id": SystemIds().new("evt"),
         "source": SOURCE,
         "traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
         **attributes,
         "specversion": "1.0",
     }
-    headers = tuple((name if name in TRACE_HEADERS else f"ce_{name}", value) for name, value in told.items())
+    headers = tuple((name if name in TRACE_HEADERS else f"ce_{name}", value) for name, value in attributes.items())
     try:
         envelope = decode(Message(topic, None, content, headers), now)
-    except MillraceError as refusal:
-        expected = next((one.hint for one in check(content, topic).problems if one.field == refusal.field), "")
-        hint = expected or refusal.hint or f"millrace events schema {topic}"
-        raise CliError(str(refusal), hint=hint, code=refusal.code) from refusal
+    except MillraceError as error:
+        expected = next((one.hint for one in check(content, topic).problems if one.field == error.field), "")
+        hint = expected or error.hint or f"millrace events schema {topic}"
+        raise CliError(str(error), hint=hint, code=error.code) from error
     return encode(envelope)
 
 

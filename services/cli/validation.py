@@ -65,8 +65,8 @@ def check(content: bytes, topic: str, *, line: int = 1) -> Checked:
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        said = "it is nested too deep" if isinstance(error, RecursionError) else f"it is not JSON: {error}"
-        return _refused(line, topic, Problem("", said, "one JSON object, or one a line", ENVELOPE))
+        last_line = "it is nested too deep" if isinstance(error, RecursionError) else f"it is not JSON: {error}"
+        return _refused(line, topic, Problem("", last_line, "one JSON object, or one a line", ENVELOPE))
     if not isinstance(body, dict):
         return _refused(line, topic, Problem("", "it is not a JSON object", "{...}", ENVELOPE))
     structured = "specversion" in body and "data" in body
@@ -133,8 +133,8 @@ def _by_envelope(content: bytes, event: "type[Event]") -> Iterator[Problem]:
 
     try:
         decode(Message(event.topic, None, content), SystemClock().now())
-    except MillraceError as refusal:
-        yield Problem(refusal.field or "", str(refusal), refusal.hint or "", ENVELOPE)
+    except MillraceError as error:
+        yield Problem(error.field or "", str(error), error.hint or "", ENVELOPE)
 
 
 def _class_of(topic: str, kind: str, data: Any) -> "type[Event] | None":

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from services.cli.watching import ReceivedEvent
+from services.cli.consumer import ReceivedEvent
 
 Body = Mapping[str, Any]
 JUDGEMENTS: Final = ("label", "rating", "score", "reference")
@@ -11,11 +11,11 @@ JUDGEMENTS: Final = ("label", "rating", "score", "reference")
 
 def in_words(event: ReceivedEvent) -> str:
     """What the event says, in one line. An event that is not understood is told by its key."""
-    tell = _WORDS.get(event.topic)
-    if tell is None:
+    describe = _WORDS.get(event.topic)
+    if describe is None:
         return _dead_letter(event.headers) if event.topic.endswith(".dlq") else event.key
     try:
-        return tell(event.body)
+        return describe(event.body)
     except (KeyError, TypeError, ValueError, IndexError, StopIteration):
         return f"{event.key} (not understood)"
 
@@ -30,8 +30,8 @@ def version_of(event: ReceivedEvent) -> int | None:
         versions = [target["version"] for target in body.get("targets", [])]
         return int(rollout["version"]) if rollout else max(versions, default=None)
     if event.topic == "registry.history":
-        told = body.get("payload", {}).get("version")
-        return int(told) if isinstance(told, int) else None
+        number = body.get("payload", {}).get("version")
+        return int(number) if isinstance(number, int) else None
     return None
 
 

@@ -61,27 +61,27 @@ class Watcher:
         self._consumer = Consumer({**quiet, "enable.auto.commit": False, "fetch.wait.max.ms": 100})
         try:
             known = self._consumer.list_topics(timeout=CONNECT_SECONDS).topics
-            places = [
+            positions = [
                 TopicPartition(name, number) for name in topics if name in known for number in known[name].partitions
             ]
-            for place in places:
-                begin, end = self._consumer.get_watermark_offsets(place, timeout=CONNECT_SECONDS)
+            for position in positions:
+                begin, end = self._consumer.get_watermark_offsets(position, timeout=CONNECT_SECONDS)
                 # A fixed offset, not "the end": what comes between this line and the first fetch is seen too.
-                place.offset = begin if from_beginning else end
+                position.offset = begin if from_beginning else end
                 if since is not None:
-                    place.offset = self._offset_at(place, since, begin, end)
+                    position.offset = self._offset_at(position, since, begin, end)
         except KafkaException as error:
             self._consumer.close()
             raise NoBroker(bootstrap) from error
-        self._consumer.assign(places)
+        self._consumer.assign(positions)
 
-    def _offset_at(self, place: Any, since: datetime, begin: int, end: int) -> int:
+    def _offset_at(self, position: Any, since: datetime, begin: int, end: int) -> int:
         """The first offset at that time. A broker that keeps no index of times (the embedded one) is read whole."""
         from confluent_kafka import TopicPartition
 
         def first(milliseconds: int) -> int:
-            asked = TopicPartition(place.topic, place.partition, milliseconds)
-            return int(self._consumer.offsets_for_times([asked], timeout=CONNECT_SECONDS)[0].offset)
+            time_query = TopicPartition(position.topic, position.partition, milliseconds)
+            return int(self._consumer.offsets_for_times([time_query], timeout=CONNECT_SECONDS)[0].offset)
 
         offset = first(int(since.timestamp() * 1000))
         if offset >= 0:
@@ -128,7 +128,7 @@ def _seen(message: Any) -> ReceivedEvent:
 
 def _time(text: str | None, stamp: datetime) -> datetime:
     try:
-        told = datetime.fromisoformat(text) if text else stamp
+        at = datetime.fromisoformat(text) if text else stamp
     except ValueError:
         return stamp
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

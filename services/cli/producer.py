@@ -57,7 +57,7 @@ class RecordSender:
         placed: list[Sent] = []
         problems: list[str] = []
 
-        def told(error: Any, record: Any) -> None:
+        def delivered(error: Any, record: Any) -> None:
             if error is not None:
                 problems.append(str(error.str()))
             else:
@@ -66,13 +66,13 @@ class RecordSender:
         for message in messages:
             headers = [(name, value.encode()) for name, value in message.headers]
             self._producer.produce(
-                message.topic, message.value, key=message.key, headers=headers, on_delivery=told
+                message.topic, message.value, key=message.key, headers=headers, on_delivery=delivered
             )  # fmt: skip
         waiting = self._producer.flush(SEND_SECONDS + 1)
         if waiting or problems:
             raise self._failed(len(placed), len(messages), problems)
         return placed
 
-    def _failed(self, placed: int, wanted: int, problems: list[str]) -> CliError:
+    def _failed(self, placed: int, expected: int, problems: list[str]) -> CliError:
         reason = problems[0] if problems else "it did not answer in time"
-        return NoBroker(self._bootstrap, f"took {placed} of {wanted} records: {reason}")
+        return NoBroker(self._bootstrap, f"took {placed} of {expected} records: {reason}")
