@@ -12,7 +12,7 @@ from services.contracts.tasks import CLASSIFICATION
 from services.gateway.domain.batches import Batch, BatchSpec, BatchStatus
 from services.gateway.domain.requests import Caller, bad_field, check_identifier
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
-from services.gateway.inbound.translate import check_uri
+from services.gateway.inbound.converters import check_uri
 from services.gateway.ports import Ports
 from services.kit.transport.grpc_requests import read_reason, timestamp
 from services.kit.transport.pagination import paging

@@ -1,4 +1,4 @@
-"""The other services' gRPC doors: bytes in, bytes out."""
+"""The other services' gRPC endpoints: bytes in, bytes out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,7 @@ RETRY_AFTER_SECONDS: Final = 1.0
 _UNTOLD: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
-class ServiceLines:
+class UpstreamChannels:
     """One channel a service, opened with its first call. `addresses` goes by the services' protobuf names."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from services.contracts.tasks.texts import MAX_TEXTS
 from services.gateway.domain.requests import check_name
 from services.gateway.domain.statistics import Duration
 from services.gateway.errors import RoutesNotRead, VersionNotServed
-from services.gateway.inbound.oip.asking import INPUT, OUTPUTS, read_version
+from services.gateway.inbound.oip.infer import INPUT, OUTPUTS, read_version
 from services.gateway.inbound.oip.tensors import BYTES, FP32
 from services.gateway.ports import Ports
 

@@ -58,8 +58,8 @@ class Repository:
         number = await self._number(order, wish, reference)
         generation = 0
         if wish is None or number not in served(wish):
-            asked = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
-            generation = await self._move(order, "StartRollout", asked)
+            request = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
+            generation = await self._move(order, "StartRollout", request)
         await self._until(order, lambda: self._is_loaded(order, number, generation))
 
     async def unload(self, order: Order) -> None:
@@ -70,8 +70,8 @@ class Repository:
                 raise _unknown_parameter(name)
         if not served(self._models.wish(order.tenant, order.model)):
             return
-        asked = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
-        generation = await self._move(order, "StopDeployment", asked)
+        request = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
+        generation = await self._move(order, "StopDeployment", request)
         await self._until(order, lambda: self._is_unloaded(order, generation))
 
     def _now(self, order: Order) -> DeploymentChanged:
@@ -100,8 +100,8 @@ class Repository:
             return int(reference)
         model = wish.model if wish is not None else await self._model_of(order)
         if reference:
-            asked = registry_pb2.GetVersionRequest(model=model, version=reference)
-            return int((await self._call(order, "GetVersion", asked, registry_pb2.Version())).number)
+            request = registry_pb2.GetVersionRequest(model=model, version=reference)
+            return int((await self._call(order, "GetVersion", request, registry_pb2.Version())).number)
         told = await self._call(order, "GetModel", registry_pb2.GetModelRequest(model=model), registry_pb2.Model())
         passed = [version.number for version in told.versions if version.status == PASSED]
         aliased = [told.aliases[alias] for alias in BY_THEMSELVES if alias in told.aliases]
@@ -110,8 +110,8 @@ class Repository:
         return int(aliased[0] if aliased else max(passed))
 
     async def _model_of(self, order: Order) -> str:
-        asked = registry_pb2.GetDeploymentRequest(deployment=order.model)
-        return str((await self._call(order, "GetDeployment", asked, registry_pb2.Deployment())).model)
+        request = registry_pb2.GetDeploymentRequest(deployment=order.model)
+        return str((await self._call(order, "GetDeployment", request, registry_pb2.Deployment())).model)
 
     async def _move(self, order: Order, method: str, request: Any) -> int:
         """The generation that the deployment's wish has from then on."""

@@ -23,7 +23,7 @@ Encoding = Literal["float", "base64"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EmbeddingsRequest:
     """One request, checked. `dimensions` 0 takes what the model has, `version` 0 what the weights choose."""
 
     deployment: str
@@ -42,7 +42,7 @@ def read_model(model: str) -> tuple[str, int]:
     return hit["deployment"], int(hit["version"] or 0)
 
 
-def read_request(sent: Mapping[str, Any]) -> Wanted:
+def read_request(sent: Mapping[str, Any]) -> EmbeddingsRequest:
     """Raises BadField, TokensNotText or ModelNotFound, which name the parameter."""
     for name in sent:
         if name not in _FIELDS:
@@ -52,10 +52,10 @@ def read_request(sent: Mapping[str, Any]) -> Wanted:
         raise BadField(name="model", problem="it is required", field="model")
     deployment, version = read_model(model)
     texts = _texts(sent.get("input"))
-    return Wanted(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
+    return EmbeddingsRequest(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
 
 
-def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
+def answer(embedded: Embedded, wanted: EmbeddingsRequest) -> dict[str, Any]:
     """Names the version that answered, so that a client can hold on to it. Raises TooManyDimensions."""
     data = []
     for index, embedding in enumerate(embedded.embeddings):

@@ -11,7 +11,7 @@ import orjson
 
 from services.contracts.errors import ErrorBody, Kind, MillraceError
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, SlowBody
-from services.gateway.inbound.http.answers import CLOSING
+from services.gateway.inbound.http.responses import CLOSING
 from services.kit.transport.http import JSON, STATUS, Header
 
 _BAD_REQUEST: Final = (Kind.INVALID, Kind.TOO_LARGE)
