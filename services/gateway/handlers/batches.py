@@ -218,13 +218,13 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient
     task, limits = ports.tasks.named(batch.spec.task), RequestLimits(characters=ports.policy.text_limit_chars)
     rows = [checked(row, batch, task, limits) for row in rows]
     lines = [error_line(row, row.problem) for row in rows if row.problem is not None]
-    room = asyncio.Semaphore(ports.batching.policy.requests)
+    semaphore = asyncio.Semaphore(ports.batching.policy.requests)
 
-    async def ask(group: Sequence[InputRow]) -> list[Line]:
-        async with room:
-            return await _ask(batch, task, group, client)
+    async def predict_group(group: Sequence[InputRow]) -> list[Line]:
+        async with semaphore:
+            return await _predict(batch, task, group, client)
 
-    requests = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
+    requests = [asyncio.ensure_future(predict_group(group)) for group in groups(rows, ports.batching.policy.texts)]
     try:
         for answered in await asyncio.gather(*requests):
             lines.extend(answered)
@@ -237,18 +237,18 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient
     return lines
 
 
-async def _ask(batch: Batch, task: AnyTask, rows: Sequence[InputRow], client: RetryingClient) -> list[Line]:
+async def _predict(batch: Batch, task: AnyTask, rows: Sequence[InputRow], client: RetryingClient) -> list[Line]:
     """A text that the model refuses takes the others with it: then each is asked about alone."""
     command = command_of(batch, task, rows, deadline=FOREVER)
     try:
         with telemetry.following(_unsampled()):
-            return answer_lines(rows, await client.ask(command))
+            return answer_lines(rows, await client.predict(command))
     except MillraceError as refusal:
         if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
             raise BatchStopped(refusal) from refusal
         if len(rows) == 1:
             return [error_line(rows[0], refusal)]
-    return [line for row in rows for line in await _ask(batch, task, [row], client)]
+    return [line for row in rows for line in await _predict(batch, task, [row], client)]
 
 
 def _unsampled() -> str:

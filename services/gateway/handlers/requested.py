@@ -40,7 +40,7 @@ async def _answer(asked: Envelope[InferenceRequested], client: RetryingClient, p
         raise RequestExpired(expires_at=expires_at.isoformat())
     command = command_of(asked, ports.tasks.named(asked.event.task), deadline=ports.clock.monotonic() + left)
     try:
-        answer = await client.ask(command)
+        answer = await client.predict(command)
     except MillraceError as refusal:
         if refusal.retryable and expires_at is not None and ports.clock.now() >= expires_at:
             raise RequestExpired(expires_at=expires_at.isoformat()) from refusal  # whatever kept it waiting

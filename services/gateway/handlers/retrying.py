@@ -18,30 +18,30 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
-class _Lane:
-    room: asyncio.Semaphore
+class _TenantPermits:
+    semaphore: asyncio.Semaphore
     users: int = 0
 
 
-class Lanes:
+class TenantLimiter:
     """How many requests are with the replicas at once: of all tenants together, and of each one."""
 
     def __init__(self, limit: int, tenant_limit: int) -> None:
         self._all = asyncio.Semaphore(limit)
         self._tenant_limit = tenant_limit
-        self._tenants: dict[str, _Lane] = {}
+        self._tenants: dict[str, _TenantPermits] = {}
 
     @asynccontextmanager
-    async def lane(self, tenant: str) -> AsyncIterator[None]:
+    async def permit(self, tenant: str) -> AsyncIterator[None]:
         """Waits for a permit; a tenant that has used all of its own keeps nobody else waiting."""
-        lane = self._tenants.setdefault(tenant, _Lane(asyncio.Semaphore(self._tenant_limit)))
-        lane.users += 1
+        permit = self._tenants.setdefault(tenant, _TenantPermits(asyncio.Semaphore(self._tenant_limit)))
+        permit.users += 1
         try:
-            async with lane.room, self._all:
+            async with permit.semaphore, self._all:
                 yield
         finally:
-            lane.users -= 1
-            if not lane.users:
+            permit.users -= 1
+            if not permit.users:
                 del self._tenants[tenant]
 
 
@@ -55,10 +55,10 @@ class RetryingClient:
     def __init__(self, ports: Ports, limits: RetryLimits) -> None:
         self._ports = ports
         self._limits = limits
-        self._lanes = Lanes(limits.concurrency, limits.tenant_concurrency)
+        self._limiter = TenantLimiter(limits.concurrency, limits.tenant_concurrency)
         self._failing_since: dict[tuple[str, str], float] = {}
 
-    async def ask(self, command: Predict) -> Answer:
+    async def predict(self, command: Predict) -> Answer:
         """`command.deadline` is when the whole of it is given up. Raises what `predict` does, in the end."""
         place = (command.tenant, command.deployment)
         began, pause = self._ports.clock.monotonic(), FIRST_PAUSE_SECONDS
@@ -80,7 +80,7 @@ class RetryingClient:
             raise DeploymentNotReady(
                 deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
             )
-        async with self._lanes.lane(command.tenant):
+        async with self._limiter.permit(command.tenant):
             self._give_way(command)
             now = self._ports.clock.monotonic()
             deadline = min(command.deadline, now + self._limits.request_seconds)

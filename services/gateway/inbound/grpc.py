@@ -72,13 +72,13 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         pace = Pace(self._ports.clock, lambda received: context.write(_progress(received)))
         try:
             with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
-                asked, chunks = await self._header(requests), self._chunks(requests)
+                content, chunks = await self._header(requests), self._chunks(requests)
                 async with self._timeouts.whole():
-                    told = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
+                    uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
         except MillraceError:
             await _discard(requests)
             raise
-        await context.write(gateway_pb2.UploadDatasetResponse(uploaded=converters.uploaded(told)))
+        await context.write(gateway_pb2.UploadDatasetResponse(uploaded=converters.uploaded(uploaded)))
 
     async def _header(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> NewContent:
         """Raises StalledUpload or Malformed."""

@@ -169,12 +169,12 @@ class RedisLimits(Limiter):
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._times.stall_seconds):
-                told = await self._ask(principal.key_id, limits, place)
+                reply = await self._ask(principal.key_id, limits, place)
         except (TimeoutError, RedisError, OSError) as error:
             self._leave_redis(error)
             return await self._local.admit(principal)
         LIMIT_SECONDS.record(self._clock.monotonic() - began)
-        return self._judge(principal, limits, place, told)
+        return self._judge(principal, limits, place, reply)
 
     def left(self, permit: _SharedPermit, key_id: str, limits: Limits) -> None:
         """Called by a pass when its request has ended."""
@@ -249,8 +249,8 @@ class RedisLimits(Limiter):
             now.places[:0] = unsettled.places
             del now.places[:-MAX_LEFT]
 
-    def _judge(self, principal: Principal, limits: Limits, place: str, told: list[bytes]) -> Permit:
-        verdict, wait, ahead = told[0].decode(), int(told[1]) / MICRO, int(told[2]) / MICRO
+    def _judge(self, principal: Principal, limits: Limits, place: str, reply: list[bytes]) -> Permit:
+        verdict, wait, ahead = reply[0].decode(), int(reply[1]) / MICRO, int(reply[2]) / MICRO
         if verdict == "concurrent":
             raise too_many_at_once(principal, limits)
         if verdict == "tokens":

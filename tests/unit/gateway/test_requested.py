@@ -17,7 +17,7 @@ from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requested import answer_id, reply_to, request_of
 from services.gateway.errors import ReplicaFull
 from services.gateway.handlers.requested import answer_request
-from services.gateway.handlers.retrying import Lanes, RetryingClient
+from services.gateway.handlers.retrying import RetryingClient, TenantLimiter
 from services.gateway.ports import ReplicaRequest, RetryLimits
 from services.kit.messaging.envelope import Envelope, decode, encode
 from tests.unit.gateway.fakes import World, answered, deployment, report, target
@@ -116,10 +116,10 @@ async def test_a_deployment_that_stays_away_is_waited_for_once_and_then_refused_
 
 
 async def test_a_tenant_that_fills_its_lanes_keeps_no_other_waiting() -> None:
-    lanes, entered = Lanes(3, 2), []
+    limiter, entered = TenantLimiter(3, 2), []
 
     async def stay(tenant: str, leave: asyncio.Event) -> None:
-        async with lanes.lane(tenant):
+        async with limiter.permit(tenant):
             entered.append(tenant)
             await leave.wait()
 

@@ -103,11 +103,11 @@ class BrowserKey:
 
 
 def _translated(name: bytes, value: bytes) -> Header:
-    scheme, _, told = value.partition(b" ")
+    scheme, _, encoded = value.partition(b" ")
     if name != b"authorization" or scheme.lower() != b"basic":
         return name, value
     try:
-        _, _, password = base64.b64decode(told.strip(), validate=True).partition(b":")
+        _, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
     except binascii.Error:
         return name, value
     return name, b"Bearer " + password

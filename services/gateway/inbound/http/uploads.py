@@ -73,7 +73,7 @@ class UploadApp:
             header = _header(request.scope, dataset)
             header.format = _format(headers, header.format)
             self._check_length(headers)
-            asked = converters.upload_header(header)
+            content = converters.upload_header(header)
             caller = Caller(
                 tenant=request.principal.tenant,
                 idempotency_key=headers.get(b"idempotency-key", ""),
@@ -82,13 +82,13 @@ class UploadApp:
             pace = Pace(self._ports.clock, answer.tell)
             chunks = _decoded(body.chunks(), headers)
             async with self._timeouts.whole():
-                uploaded = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
+                uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
             await answer.end(converters.uploaded(uploaded))
 
     def _check_length(self, headers: Mapping[bytes, str]) -> None:
         """What is announced as too long need not be read; a compressed body is no longer than what it holds."""
-        told, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
-        if not told.isdigit() or int(told) > limit:
+        length, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
+        if not length.isdigit() or int(length) > limit:
             raise BodyTooLarge(limit=limit, field="body")
 
 
@@ -126,7 +126,7 @@ class _Answer:
     def __init__(self, request: AdmittedRequest) -> None:
         self._send = request.send
         self._in_lines = "application/x-ndjson" in request.headers.get(b"accept", "").lower()
-        self._waits_to_be_told = b"expect" in request.headers
+        self._expects_continue = b"expect" in request.headers
         self._begun = False
 
     async def tell(self, received_bytes: int) -> None:
@@ -151,17 +151,17 @@ class _Answer:
         else:
             content += b"\n"
         await self._send({"type": "http.response.body", "body": content, "more_body": True})
-        if body.begun or not self._waits_to_be_told:
+        if body.begun or not self._expects_continue:
             await body.linger()
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _line(self, told: dict[str, Any]) -> None:
+    async def _line(self, content: dict[str, Any]) -> None:
         if not self._begun:
             self._begun = True
             # The rest of a body that is refused after this is not read, so the connection ends with the answer.
             headers = [NDJSON, _trace(), CLOSE]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": orjson.dumps(told) + b"\n", "more_body": True})
+        await self._send({"type": "http.response.body", "body": orjson.dumps(content) + b"\n", "more_body": True})
 
 
 def _trace() -> Header:
@@ -178,15 +178,15 @@ def _header(scope: Scope, dataset: str) -> gateway_pb2.UploadHeader:
         raise first_problem([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
 
 
-def _format(headers: Mapping[bytes, str], asked: str) -> str:
+def _format(headers: Mapping[bytes, str], form: str) -> str:
     """By the query, else by the media type. Raises UnsupportedMedia when they contradict each other."""
     media = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if media in ANY_MEDIA:
-        return asked or FORMATS[0]
-    told = next((form for form, names in MEDIA.items() if media in names), None)
-    if told is None or (asked and asked in FORMATS and asked != told):
+        return form or FORMATS[0]
+    by_media = next((name for name, types in MEDIA.items() if media in types), None)
+    if by_media is None or (form in FORMATS and form != by_media):
         raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=ADVICE)
-    return asked or told
+    return form or by_media
 
 
 def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> AsyncIterator[bytes]:

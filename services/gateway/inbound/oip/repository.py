@@ -102,9 +102,10 @@ class Repository:
         if reference:
             request = registry_pb2.GetVersionRequest(model=model, version=reference)
             return int((await self._call(order, "GetVersion", request, registry_pb2.Version())).number)
-        told = await self._call(order, "GetModel", registry_pb2.GetModelRequest(model=model), registry_pb2.Model())
-        passed = [version.number for version in told.versions if version.status == PASSED]
-        aliased = [told.aliases[alias] for alias in BY_THEMSELVES if alias in told.aliases]
+        query = registry_pb2.GetModelRequest(model=model)
+        described = await self._call(order, "GetModel", query, registry_pb2.Model())
+        passed = [version.number for version in described.versions if version.status == PASSED]
+        aliased = [described.aliases[alias] for alias in BY_THEMSELVES if alias in described.aliases]
         if not aliased and not passed:
             raise NothingToLoad(model=model)
         return int(aliased[0] if aliased else max(passed))
@@ -119,14 +120,14 @@ class Repository:
 
     async def _call(self, order: Order, method: str, request: Any, answer: Any) -> Any:
         left = order.deadline - self._ports.clock.monotonic()
-        told = await self._upstreams.call(
+        response = await self._upstreams.call(
             f"/{REGISTRY.full_name}/{method}",
             request.SerializeToString(),
             [("authorization", order.authorization), *telemetry.current_carrier().items()],
             tenant=order.tenant,
             seconds=max(0.0, left),
         )
-        answer.ParseFromString(told)
+        answer.ParseFromString(response)
         return answer
 
     async def _until(self, order: Order, is_so: Callable[[], bool]) -> None:
@@ -172,10 +173,10 @@ def _check_number(version: str) -> None:
 def _configured(config: object) -> int:
     """The one version that a model configuration's policy names."""
     try:
-        told = orjson.loads(config) if isinstance(config, str) else None
+        decoded = orjson.loads(config) if isinstance(config, str) else None
     except orjson.JSONDecodeError:
-        told = None
-    match told:
+        decoded = None
+    match decoded:
         case {"version_policy": {"specific": {"versions": [int(number)]}}, **rest} if (
             0 < number < 10**9 and not isinstance(number, bool) and rest.keys() <= {"name"}
         ):

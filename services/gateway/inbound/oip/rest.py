@@ -81,8 +81,8 @@ def health(is_ready: Callable[[], bool]) -> Mapping[str, Health]:
     """What the edge answers to anyone."""
 
     def ready() -> tuple[int, bytes]:
-        told = is_ready()
-        return 200 if told else 400, orjson.dumps({"ready": told})
+        state = is_ready()
+        return 200 if state else 400, orjson.dumps({"ready": state})
 
     return {LIVE: lambda: (200, b'{"live":true}'), READY: ready}
 

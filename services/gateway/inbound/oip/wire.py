@@ -64,9 +64,9 @@ def read_request(body: bytes, head_length: str | None, *, model: str, version: s
 
 def write_answer(answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
     """The body, and the length of its head where binary tensors follow it."""
-    chosen = {wanted.name: wanted.parameters.get("binary_data") for wanted in request.outputs}
+    chosen = {output.name: output.parameters.get("binary_data") for output in request.outputs}
     otherwise = request.parameters.get("binary_data_output", False)
-    told: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for output in outputs_of(answer, request.names()):
         entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
@@ -77,13 +77,13 @@ def write_answer(answer: Answer, request: InferRequest) -> tuple[bytes, int | No
             tail.append(raw)
         else:
             entry["data"] = output.elements if isinstance(output.elements, list) else output.elements.tolist()
-        told.append(entry)
+        outputs.append(entry)
     head = orjson.dumps(
         {
             "model_name": answer.deployment,
             "model_version": str(answer.version),
             "id": answer.request_id,
-            "outputs": told,
+            "outputs": outputs,
         }
     )
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)

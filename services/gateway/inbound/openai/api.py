@@ -72,17 +72,17 @@ class OpenAIApi:
 
     async def _embedded(self, request: AdmittedRequest) -> tuple[dict[str, Any], Embedded]:
         sent = await read_json(request.receive, request.headers, self._limits)
-        wanted = read_request(sent)
+        embeddings_request = read_request(sent)
         now = self._ports.clock.monotonic()
         command = Predict(
             tenant=request.principal.tenant,
-            deployment=wanted.deployment,
+            deployment=embeddings_request.deployment,
             task=EMBEDDING,
-            request=EmbeddingRequest(wanted.texts, truncate=False),
+            request=EmbeddingRequest(embeddings_request.texts, truncate=False),
             request_id=current_request_id(),
             deadline=now + seconds_of(request.headers, request.deadline - now),
-            sticky_key=wanted.user,
-            version=wanted.version,
+            sticky_key=embeddings_request.user,
+            version=embeddings_request.version,
         )
         try:
             embedded = await embed_all(command, self._ports)
@@ -92,4 +92,4 @@ class OpenAIApi:
             if isinstance(sent["input"], str) and refusal.field == "texts[0]":
                 refusal.field = "input"  # which is one text, and no list of them
             raise
-        return answer(embedded, wanted), embedded
+        return answer(embedded, embeddings_request), embedded

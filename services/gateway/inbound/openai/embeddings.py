@@ -55,13 +55,13 @@ def read_request(sent: Mapping[str, Any]) -> EmbeddingsRequest:
     return EmbeddingsRequest(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
 
 
-def answer(embedded: Embedded, wanted: EmbeddingsRequest) -> dict[str, Any]:
+def answer(embedded: Embedded, request: EmbeddingsRequest) -> dict[str, Any]:
     """Names the version that answered, so that a client can hold on to it. Raises TooManyDimensions."""
     data = []
     for index, embedding in enumerate(embedded.embeddings):
-        values = shortened(embedding, wanted.dimensions) if wanted.dimensions else embedding
-        told = to_base64(values) if wanted.encoding == "base64" else values.tolist()
-        data.append({"object": "embedding", "index": index, "embedding": told})
+        values = shortened(embedding, request.dimensions) if request.dimensions else embedding
+        vector = to_base64(values) if request.encoding == "base64" else values.tolist()
+        data.append({"object": "embedding", "index": index, "embedding": vector})
     return {
         "object": "list",
         "data": data,
@@ -73,10 +73,10 @@ def answer(embedded: Embedded, wanted: EmbeddingsRequest) -> dict[str, Any]:
 def seconds_of(headers: Mapping[bytes, str], longest: float) -> float:
     """How long the client waits, where its SDK tells; no longer than we let anyone wait."""
     try:
-        told = float(headers.get(b"x-stainless-read-timeout", ""))
+        seconds = float(headers.get(b"x-stainless-read-timeout", ""))
     except ValueError:
         return longest
-    return min(longest, told) if told > 0 and math.isfinite(told) else longest
+    return min(longest, seconds) if seconds > 0 and math.isfinite(seconds) else longest
 
 
 def _texts(sent: object) -> list[str]:
