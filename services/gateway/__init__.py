@@ -1,1 +1,1 @@
-"""Every door for people and programs: keys, limits, routing between versions."""
+"""Every endpoint for people and programs: keys, limits, routing between versions."""

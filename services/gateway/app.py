@@ -15,9 +15,10 @@ from services.contracts.tasks import TASKS, Tasks
 from services.gateway.domain.limits import LimitRules, Limits
 from services.gateway.domain.routing import RoutingTable
 from services.gateway.handlers.batches import BATCH_JOB, work_batch
-from services.gateway.handlers.patience import Patient
-from services.gateway.inbound.docs.page import BrowserKey, DocsFace
+from services.gateway.handlers.retrying import RetryingClient
+from services.gateway.inbound.docs.page import BrowserKey, DocsPage
 from services.gateway.inbound.events import compacted_topics, concurrent_topics
+from services.gateway.inbound.grpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, KeyRpc
 from services.gateway.inbound.grpc_services import (
     BATCHES,
     DEAD_LETTERS,
@@ -31,28 +32,27 @@ from services.gateway.inbound.grpc_services import (
 from services.gateway.inbound.http.api import GatewayApi, Parts
 from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.calls import Control
-from services.gateway.inbound.http.door import Face, RestDoor
-from services.gateway.inbound.http.inference import InferenceDoor
-from services.gateway.inbound.http.own import OwnFace
-from services.gateway.inbound.http.uploads import UploadDoor
+from services.gateway.inbound.http.inference import InferenceApp
+from services.gateway.inbound.http.native_api import NativeApi
+from services.gateway.inbound.http.rest_app import ProtocolAdapter, RestApp
+from services.gateway.inbound.http.uploads import UploadApp
 from services.gateway.inbound.inference import InferenceRpc
+from services.gateway.inbound.oip import grpc as oip_grpc
 from services.gateway.inbound.oip import rest as oip_rest
-from services.gateway.inbound.oip import rpc as oip_rpc
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.oip.routes import OpenInference
-from services.gateway.inbound.openai.face import OpenAiFace
-from services.gateway.inbound.rpc import BatchRpc, DeadLetterRpc, Forwarder, GatewayRpc, KeyRpc
+from services.gateway.inbound.openai.api import OpenAIApi
 from services.gateway.inbound.sampling import Sampler
-from services.gateway.inbound.uploading import Patience
+from services.gateway.inbound.uploading import UploadTimeouts
 from services.gateway.outbound.dead_letters import KafkaDeadLetters
 from services.gateway.outbound.inputs import RootedFiles
 from services.gateway.outbound.keyring import KeyringThread
 from services.gateway.outbound.limits import MemoryLimits
-from services.gateway.outbound.replicas import MirrorLane, ReplicaLines
+from services.gateway.outbound.replicas import ReplicaConnections, ShadowTraffic
 from services.gateway.outbound.results import StoredResults
 from services.gateway.outbound.store import MIGRATIONS, GatewayTx, store
-from services.gateway.outbound.upstreams import ServiceLines
+from services.gateway.outbound.upstreams import UpstreamChannels
 from services.gateway.ports import (
     Batching,
     BatchPolicy,
@@ -64,9 +64,9 @@ from services.gateway.ports import (
     Policy,
     Ports,
     Replicas,
+    RetryLimits,
     Upstreams,
 )
-from services.gateway.ports import Patience as RequestPatience
 from services.gateway.settings import GatewaySettings
 from services.kit import service as service_parts
 from services.kit.core.tabular import RowLimits
@@ -99,11 +99,11 @@ def build(settings: GatewaySettings, adapters: Adapters = NOTHING_REPLACED) -> S
     """The whole service; nothing is open before it runs."""
     service: Service[Ports] = Service(settings, adapters)
     uploads = _uploads(service, settings)
-    kept = store(service.database(MIGRATIONS), service.clock, service.ids)
+    tables = store(service.database(MIGRATIONS), service.clock, service.ids)
     upstreams = adapters.upstreams or _upstreams(service, settings)
     replicas = adapters.replicas or _replicas(service, settings)
     service.ports = ports = Ports(
-        store=kept,
+        store=tables,
         clock=service.clock,
         ids=service.ids,
         routes=RoutingTable(stale_after_seconds=settings.stale_after_seconds),
@@ -120,25 +120,27 @@ def build(settings: GatewaySettings, adapters: Adapters = NOTHING_REPLACED) -> S
     )
     service.checks["routes"] = service.follows("routes", compacted_topics(ports), client="millrace-gateway").is_set
     _take_requests(service, settings, ports)
-    _work_batches(service, settings, ports, kept)
-    _open_doors(service, settings, ports, upstreams, adapters.limiter or _limiter(service, settings))
+    _work_batches(service, settings, ports, tables)
+    _open_endpoints(service, settings, ports, upstreams, adapters.limiter or _limiter(service, settings))
     return service
 
 
-def _upstreams(service: Service[Ports], settings: GatewaySettings) -> ServiceLines:
-    upstreams = ServiceLines(_addresses(settings))
+def _upstreams(service: Service[Ports], settings: GatewaySettings) -> UpstreamChannels:
+    upstreams = UpstreamChannels(_addresses(settings))
     service.part("upstreams", close=upstreams.close)
     return upstreams
 
 
-def _replicas(service: Service[Ports], settings: GatewaySettings) -> ReplicaLines:
-    replicas = ReplicaLines(key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds)
+def _replicas(service: Service[Ports], settings: GatewaySettings) -> ReplicaConnections:
+    replicas = ReplicaConnections(
+        key=service.service_key, clock=service.clock, attempt_seconds=settings.attempt_seconds
+    )
     service.part("replicas", close=replicas.close)
     return replicas
 
 
-def _mirrors(service: Service[Ports], settings: GatewaySettings, replicas: Replicas) -> MirrorLane:
-    mirrors = MirrorLane(replicas, limit=settings.mirror_limit)
+def _mirrors(service: Service[Ports], settings: GatewaySettings, replicas: Replicas) -> ShadowTraffic:
+    mirrors = ShadowTraffic(replicas, limit=settings.mirror_limit)
     service.part("mirrors", close=mirrors.close)
     return mirrors
 
@@ -164,32 +166,34 @@ def _batching(service: Service[Ports], settings: GatewaySettings, uploads: Uploa
     return Batching(inputs, StoredResults(settings.results_root()), _batch_policy(settings), service.wake_workers)
 
 
-def _work_batches(service: Service[Ports], settings: GatewaySettings, ports: Ports, kept: SqlStore[GatewayTx]) -> None:
-    patient = Patient(ports, _batch_patience(settings))
+def _work_batches(
+    service: Service[Ports], settings: GatewaySettings, ports: Ports, tables: SqlStore[GatewayTx]
+) -> None:
+    client = RetryingClient(ports, _batch_retry_limits(settings))
 
     async def work(job: Job) -> None:
-        await work_batch(job, patient, ports)
+        await work_batch(job, client, ports)
 
     for number in range(settings.batch_workers):
-        service.works(f"batches {number + 1}", kept, work, kind=BATCH_JOB, lease_seconds=settings.batch_lease_seconds)
+        service.works(f"batches {number + 1}", tables, work, kind=BATCH_JOB, lease_seconds=settings.batch_lease_seconds)
 
 
 def _take_requests(service: Service[Ports], settings: GatewaySettings, ports: Ports) -> None:
     """Requests that come by Kafka, shared with the other gateways."""
-    patient = Patient(ports, _kafka_patience(settings))
-    handlers = concurrent_topics(ports, patient, Sampler(settings.trace_ratio, ports.generator), service.sender)
+    client = RetryingClient(ports, _kafka_retry_limits(settings))
+    handlers = concurrent_topics(ports, client, Sampler(settings.trace_ratio, ports.generator), service.sender)
     service.consumes_concurrently(handlers, limit=settings.async_held, limit_bytes=settings.async_held_bytes)
 
 
-def _open_doors(
+def _open_endpoints(
     service: Service[Ports], settings: GatewaySettings, ports: Ports, upstreams: Upstreams, limiter: Limiter
 ) -> None:
     sampler = Sampler(settings.trace_ratio, ports.generator)
     limits = BodyLimits(bytes=settings.body_limit_bytes, seconds=settings.body_seconds)
     seconds, follow = settings.request_seconds, settings.follow_seconds
     rpc = service.grpc(gate=limiter, receive_bytes=settings.body_limit_bytes)
-    patience = Patience(settings.upload_chunk_seconds, settings.upload_seconds)
-    gateway = GatewayRpc(ports, patience)
+    timeouts = UploadTimeouts(settings.upload_chunk_seconds, settings.upload_seconds)
+    gateway = GatewayRpc(ports, timeouts)
     rpc.add(gateway_pb2_grpc.add_GatewayServiceServicer_to_server, gateway, GATEWAY.full_name)
     rpc.add(batches_pb2_grpc.add_BatchServiceServicer_to_server, BatchRpc(ports), BATCHES.full_name)
     inference = InferenceRpc(ports, sampler, limiter, request_seconds=seconds)
@@ -199,27 +203,27 @@ def _open_doors(
     rpc.add(register, DeadLetterRpc(ports), DEAD_LETTERS.full_name)
     forwarder = Forwarder((REGISTRY, TRAINER, MONITOR), upstreams, request_seconds=seconds, follow_seconds=follow)
     rpc.add_generic([forwarder], [REGISTRY.full_name, TRAINER.full_name, MONITOR.full_name])
-    hot = InferenceDoor(ports, sampler, limits)
+    hot = InferenceApp(ports, sampler, limits)
     open_inference = _open_inference(service, settings, ports, upstreams, rpc, sampler, limits, limiter=limiter)
     control = Control(ports, upstreams, limits, follow_seconds=follow)
-    api = GatewayApi(Parts(control, sampler, open_inference, {"UploadDataset": UploadDoor(ports, patience).serve}))
+    api = GatewayApi(Parts(control, sampler, open_inference, {"UploadDataset": UploadApp(ports, timeouts).serve}))
     batches = BodyLimits(bytes=settings.batch_body_limit_bytes, seconds=settings.body_seconds)
-    faces: dict[str, Face] = {
-        "v1": OpenAiFace(ports, sampler, batches, api),
-        "v2": oip_rest.Face(ports, sampler, limits, api),
-        "docs": DocsFace(api.openapi),
+    adapters: dict[str, ProtocolAdapter] = {
+        "v1": OpenAIApi(ports, sampler, batches, api),
+        "v2": oip_rest.OpenInferenceApi(ports, sampler, limits, api),
+        "docs": DocsPage(api.openapi),
     }
-    door = RestDoor(
+    rest = RestApp(
         service.keyring,
         limiter,
         settings.hosts(),
-        OwnFace(hot, api),
-        faces=faces,
+        NativeApi(hot, api),
+        adapters=adapters,
         health=oip_rest.health(lambda: _is_ready(service)),
         clock=service.clock,
         request_seconds=seconds,
     )
-    service.http(BrowserKey(door))
+    service.http(BrowserKey(rest))
 
 
 def _limiter(service: Service[Ports], settings: GatewaySettings) -> Limiter:
@@ -249,12 +253,12 @@ def _open_inference(
     """The Open Inference Protocol: its gRPC service is added, and what its REST routes stand on given back."""
     seconds, models = settings.request_seconds, Models(ports)
     repository = Repository(ports, upstreams, models)
-    servicer = oip_rpc.OpenInferenceRpc(
+    servicer = oip_grpc.OpenInferenceRpc(
         ports, models, repository, sampler, limiter, is_ready=lambda: _is_ready(service), request_seconds=seconds
     )
     register = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-    rpc.add(register, servicer, oip_rpc.SERVICE.full_name)
-    rpc.add_generic([oip_rpc.Unoffered()], [])
+    rpc.add(register, servicer, oip_grpc.SERVICE.full_name)
+    rpc.add_generic([oip_grpc.Unoffered()], [])
     return OpenInference(models, repository, limits)
 
 
@@ -272,8 +276,8 @@ def _policy(settings: GatewaySettings) -> Policy:
     )
 
 
-def _kafka_patience(settings: GatewaySettings) -> RequestPatience:
-    return RequestPatience(
+def _kafka_retry_limits(settings: GatewaySettings) -> RetryLimits:
+    return RetryLimits(
         concurrency=settings.async_concurrency,
         tenant_concurrency=settings.async_tenant_concurrency,
         request_seconds=settings.request_seconds,
@@ -291,8 +295,8 @@ def _batch_policy(settings: GatewaySettings) -> BatchPolicy:
     )
 
 
-def _batch_patience(settings: GatewaySettings) -> RequestPatience:
-    return RequestPatience(
+def _batch_retry_limits(settings: GatewaySettings) -> RetryLimits:
+    return RetryLimits(
         concurrency=settings.batch_requests,
         tenant_concurrency=settings.batch_requests,
         request_seconds=settings.request_seconds,

@@ -13,7 +13,7 @@ from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import PredictEvent
 from services.gateway.domain.batches import Batch, BatchFact, BatchSpec, Outcome, Part
 from services.gateway.domain.dead_letters import DeadLetter, DeadRecord
-from services.gateway.domain.limits import Pass
+from services.gateway.domain.limits import Permit
 from services.gateway.domain.redelivery import NewestIds
 from services.gateway.domain.routing import Replica, RoutingTable
 from services.gateway.domain.rows import InputRow
@@ -73,7 +73,7 @@ Metadata = Sequence[tuple[str, str]]
 
 
 class Upstreams(Protocol):
-    """The other services' gRPC doors, called with bytes that are passed on as they are."""
+    """The other services' gRPC endpoints, called with bytes that are passed on as they are."""
 
     async def call(self, method: str, request: bytes, metadata: Metadata, *, tenant: str, seconds: float) -> bytes:
         """`method` is `/package.Service/Method`. Raises ServiceSilent, and what the service refuses."""
@@ -111,9 +111,9 @@ class Uploads(Protocol):
 
 
 class Limiter(Protocol):
-    """How much each key may ask; the door asks it once a request, gRPC's streams once a message."""
+    """How much each key may ask; the edge asks it once a request, gRPC's streams once a message."""
 
-    async def admit(self, principal: Principal) -> Pass:
+    async def admit(self, principal: Principal) -> Permit:
         """Lets one request in, and makes its pass the present one, on which tokens are spent.
 
         Raises RateLimitExceeded, ConcurrencyLimitExceeded or TokenLimitExceeded; then nothing was counted.
@@ -122,7 +122,7 @@ class Limiter(Protocol):
 
 
 class Keys(Protocol):
-    """The keys that doors let in. An empty tenant is every tenant."""
+    """The keys that are let in. An empty tenant is every tenant."""
 
     async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
         """The key and its secret, once it is on disk; no secret where the idempotency key had made it before."""
@@ -287,7 +287,7 @@ class Batching:
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient the gateway is with its replicas, and how much it keeps for the broker."""
+    """How long the gateway bears with its replicas, and how much it keeps for the broker."""
 
     text_limit_chars: int = 10_000
     ready_wait_seconds: float = 5.0
@@ -301,8 +301,8 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How much of the replicas those may take whom nobody waits for at a door, and how long they bear with them."""
+class RetryLimits:
+    """How much of the replicas those may take whom nobody waits for, and how long they bear with them."""
 
     concurrency: int = 16
     tenant_concurrency: int = 16
@@ -332,11 +332,11 @@ class Ports:
     statistics: Statistics = field(default_factory=Statistics)
 
 
-present_pass: ContextVar[Pass | None] = ContextVar("present_pass", default=None)
+current_permit: ContextVar[Permit | None] = ContextVar("present_pass", default=None)
 
 
 def spend(tokens: int) -> None:
-    """Charges the present request's key, when the request ends; nobody where no door let it in."""
-    passed = present_pass.get()
+    """Charges the present request's key, when the request ends; nobody where it came by no endpoint."""
+    passed = current_permit.get()
     if passed is not None:
         passed.tokens += tokens

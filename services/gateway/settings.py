@@ -12,16 +12,16 @@ from services.kit.core.settings import ServiceSettings, port
 
 
 class GatewaySettings(ServiceSettings):
-    """`MILLRACE_GATEWAY_...`; `http_port` is the REST door, `grpc_port` the gRPC door."""
+    """`MILLRACE_GATEWAY_...`; `http_port` is that of REST, `grpc_port` that of gRPC."""
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_GATEWAY_", frozen=True, extra="ignore")
     service: ClassVar[str] = "gateway"
 
     http_port: int = port(PORTS["gateway"].http, "REST, health and metrics")
     grpc_port: int = port(PORTS["gateway"].grpc, "gRPC")
-    registry_address: str = Field(default=grpc_address("registry"), description="host:port of the registry's gRPC door")
-    trainer_address: str = Field(default=grpc_address("trainer"), description="host:port of the trainer's gRPC door")
-    monitor_address: str = Field(default=grpc_address("monitor"), description="host:port of the monitor's gRPC door")
+    registry_address: str = Field(default=grpc_address("registry"), description="host:port of the registry's gRPC")
+    trainer_address: str = Field(default=grpc_address("trainer"), description="host:port of the trainer's gRPC")
+    monitor_address: str = Field(default=grpc_address("monitor"), description="host:port of the monitor's gRPC")
     allowed_hosts: str = Field(
         default="localhost,127.0.0.1,::1", description="names this gateway may be called by, comma-separated"
     )

@@ -118,7 +118,7 @@ BatchFact: TypeAlias = BatchQueued | BatchTakenUp | BatchSucceeded | BatchFailed
 
 
 @dataclass(frozen=True)
-class TakeUp:
+class StartAttempt:
     attempt: int
     stamp: str
     size_bytes: int
@@ -139,7 +139,7 @@ class Cancel:
     pass
 
 
-Command: TypeAlias = TakeUp | Succeed | Fail | Cancel
+Command: TypeAlias = StartAttempt | Succeed | Fail | Cancel
 
 
 # --- the state ---------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def decide(batch: Batch, command: Command) -> Sequence[BatchFact]:
     if batch.ended:
         raise BatchHasEnded(batch=batch.id, status=batch.status)
     match command:
-        case TakeUp(attempt, stamp, size_bytes):
+        case StartAttempt(attempt, stamp, size_bytes):
             if batch.stamp not in ("", stamp):
                 reason = "the file was changed while the batch ran"
                 return (BatchFailed(failure=BatchFailure(code="input_changed", reason=reason)),)

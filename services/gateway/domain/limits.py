@@ -115,7 +115,7 @@ class Quota:
     reset_seconds: float
 
 
-class Pass:
+class Permit:
     """One request that was let in; whoever let it in is told when it has ended."""
 
     __slots__ = ("quota", "tokens")

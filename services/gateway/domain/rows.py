@@ -79,8 +79,8 @@ def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
 def error_line(row: InputRow, problem: MillraceError) -> Line:
     """A row is asked about with others, so its place among them says nothing."""
     message = _PLACE.sub("text", str(problem))
-    told = {"row": row.number, "error": {"code": problem.code, "message": message}}
-    return Line(row.number, _line(told), 0)
+    fields = {"row": row.number, "error": {"code": problem.code, "message": message}}
+    return Line(row.number, _line(fields), 0)
 
 
 def part_of(batch: Batch, lines: Sequence[Line], *, fence: int, read_bytes: int) -> tuple[Part, bytes]:
@@ -104,7 +104,7 @@ def part_of(batch: Batch, lines: Sequence[Line], *, fence: int, read_bytes: int)
 
 def manifest(batch: Batch, *, sha256: str, size_bytes: int) -> bytes:
     """What the output is, beside it."""
-    told = {
+    fields = {
         "batch": batch.id,
         "deployment": batch.spec.deployment,
         "task": batch.spec.task,
@@ -114,7 +114,7 @@ def manifest(batch: Batch, *, sha256: str, size_bytes: int) -> bytes:
         "versions": list(batch.versions),
         "output": {"name": "output.jsonl", "size_bytes": size_bytes, "sha256": sha256},
     }
-    return f"{json.dumps(told, ensure_ascii=False, indent=2)}\n".encode()
+    return f"{json.dumps(fields, ensure_ascii=False, indent=2)}\n".encode()
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -1,5 +1,5 @@
 """The gateway's use cases: requests are answered (`predictions`), those that came as events (`requested`) with more
-`patience`; contents are taken (`uploading`)."""
+`retrying`; contents are taken (`uploading`)."""
 
 from services.gateway.handlers.embeddings import embed_all
 from services.gateway.handlers.predictions import answer, check_deadline, predict

@@ -18,8 +18,8 @@ from services.gateway.domain.batches import (
     Fail,
     Outcome,
     Part,
+    StartAttempt,
     Succeed,
-    TakeUp,
     decide,
     evolve,
     failure_of,
@@ -37,8 +37,8 @@ from services.gateway.domain.rows import (
     part_of,
 )
 from services.gateway.errors import BatchHasNoOutput, TooManyBatches, UnknownBatch
-from services.gateway.handlers.patience import PASSING, Patient
 from services.gateway.handlers.predictions import unknown
+from services.gateway.handlers.retrying import PASSING, RetryingClient
 from services.gateway.ports import OpenInput, Ports, Tx
 from services.gateway.telemetry import BATCH_ROWS, BATCHES_ENDED
 from services.kit.core import telemetry
@@ -149,10 +149,10 @@ async def _present(tx: Tx, tenant: str, name: str) -> Batch:
 # --- running -----------------------------------------------------------------------------------
 
 
-async def work_batch(job: Job, patient: Patient, ports: Ports) -> None:
+async def work_batch(job: Job, client: RetryingClient, ports: Ports) -> None:
     """One attempt at a batch, from the first row that no part holds. Raises LostLease, and what passes by itself."""
     try:
-        await _keep_end(job, await _ended(job, patient, ports), ports)
+        await _keep_end(job, await _ended(job, client, ports), ports)
     except asyncio.CancelledError:
         await asyncio.shield(_give_back(job, ports))
         raise
@@ -161,9 +161,9 @@ async def work_batch(job: Job, patient: Patient, ports: Ports) -> None:
         raise
 
 
-async def _ended(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
+async def _ended(job: Job, client: RetryingClient, ports: Ports) -> Outcome | BatchFailure:
     try:
-        return await _run(job, patient, ports)
+        return await _run(job, client, ports)
     except BatchStopped as stopped:
         return failure_of(stopped.refusal)
     except LostLease:
@@ -185,7 +185,7 @@ class BatchStopped(Exception):
         super().__init__(str(refusal))
 
 
-async def _run(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailure:
+async def _run(job: Job, client: RetryingClient, ports: Ports) -> Outcome | BatchFailure:
     async with ports.store.reading() as tx:
         spec = (await _present(tx, job.tenant, job.payload["batch"])).spec
     async with ports.batching.inputs.open(spec, job.tenant) as rows:
@@ -194,7 +194,7 @@ async def _run(job: Job, patient: Patient, ports: Ports) -> Outcome | BatchFailu
             return batch.failure
         while found := await rows.take(ports.batching.policy.part_rows):
             if fresh := [row for row in found if row.number > batch.last_row]:
-                lines = await _answer(batch, fresh, patient, ports)
+                lines = await _answer(batch, fresh, client, ports)
                 part, content = part_of(batch, lines, fence=job.fence, read_bytes=rows.read_bytes)
                 await ports.batching.results.write_part(batch, part, content)
                 batch = await _keep_part(job, batch, part, ports)
@@ -209,22 +209,22 @@ async def _take_up(job: Job, rows: OpenInput, ports: Ports) -> Batch:
         batch = await _present(tx, job.tenant, job.payload["batch"])
         if batch.ended:
             raise LostLease(job=job.id)
-        command = TakeUp(job.attempt, rows.stamp, rows.size_bytes)
+        command = StartAttempt(job.attempt, rows.stamp, rows.size_bytes)
         return await _follow(tx, batch, command, ports, reason=f"attempt {job.attempt}")
 
 
-async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, ports: Ports) -> list[Line]:
+async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient, ports: Ports) -> list[Line]:
     """A line for each row, in no order. Raises BatchStopped."""
     task, limits = ports.tasks.named(batch.spec.task), RequestLimits(characters=ports.policy.text_limit_chars)
     rows = [checked(row, batch, task, limits) for row in rows]
     lines = [error_line(row, row.problem) for row in rows if row.problem is not None]
-    room = asyncio.Semaphore(ports.batching.policy.requests)
+    semaphore = asyncio.Semaphore(ports.batching.policy.requests)
 
-    async def ask(group: Sequence[InputRow]) -> list[Line]:
-        async with room:
-            return await _ask(batch, task, group, patient)
+    async def predict_group(group: Sequence[InputRow]) -> list[Line]:
+        async with semaphore:
+            return await _predict(batch, task, group, client)
 
-    requests = [asyncio.ensure_future(ask(group)) for group in groups(rows, ports.batching.policy.texts)]
+    requests = [asyncio.ensure_future(predict_group(group)) for group in groups(rows, ports.batching.policy.texts)]
     try:
         for answered in await asyncio.gather(*requests):
             lines.extend(answered)
@@ -237,18 +237,18 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], patient: Patient, port
     return lines
 
 
-async def _ask(batch: Batch, task: AnyTask, rows: Sequence[InputRow], patient: Patient) -> list[Line]:
+async def _predict(batch: Batch, task: AnyTask, rows: Sequence[InputRow], client: RetryingClient) -> list[Line]:
     """A text that the model refuses takes the others with it: then each is asked about alone."""
     command = command_of(batch, task, rows, deadline=FOREVER)
     try:
         with telemetry.following(_unsampled()):
-            return answer_lines(rows, await patient.ask(command))
+            return answer_lines(rows, await client.predict(command))
     except MillraceError as refusal:
         if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
             raise BatchStopped(refusal) from refusal
         if len(rows) == 1:
             return [error_line(rows[0], refusal)]
-    return [line for row in rows for line in await _ask(batch, task, [row], patient)]
+    return [line for row in rows for line in await _predict(batch, task, [row], client)]
 
 
 def _unsampled() -> str:

@@ -25,11 +25,11 @@ async def embed_all(command: Predict, ports: Ports) -> Embedded:
     finished: list[Answer] = []
     answers = await _ask_chunks(dict(enumerate(chunks)), finished, ports)
     latest = finished[-1].version
-    others = {place: answer for place, answer in answers.items() if answer.version != latest}
+    others = {index: answer for index, answer in answers.items() if answer.version != latest}
     if others:  # the version they went to first has gone meanwhile, or its weight has
-        again = {place: replace(chunks[place], version=latest) for place in others}
+        again = {index: replace(chunks[index], version=latest) for index in others}
         answers |= await _ask_chunks(again, finished, ports)
-    results = [answers[place].result() for place in range(len(chunks))]
+    results = [answers[index].result() for index in range(len(chunks))]
     return Embedded(
         deployment=command.deployment,
         version=latest,
@@ -43,15 +43,15 @@ def _chunks(command: Predict) -> list[Predict]:
     request: EmbeddingRequest = command.request
     key = command.sticky_key or command.request_id
     starts = range(0, max(1, len(request.texts)), MAX_TEXTS)
-    name = "{id}" if len(starts) == 1 else "{id}.{place}"
+    name = "{id}" if len(starts) == 1 else "{id}.{index}"
     return [
         replace(
             command,
             request=replace(request, texts=request.texts[start : start + MAX_TEXTS]),
-            request_id=name.format(id=command.request_id, place=place),
+            request_id=name.format(id=command.request_id, index=index),
             sticky_key=key,
         )
-        for place, start in enumerate(starts)
+        for index, start in enumerate(starts)
     ]
 
 
@@ -59,16 +59,16 @@ async def _ask_chunks(chunks: Mapping[int, Predict], finished: list[Answer], por
     """The answers by place; adds them to `finished` as they come. The first refusal ends the others."""
     turns = asyncio.Semaphore(ports.policy.chunks_at_once)
 
-    async def ask(place: int, chunk: Predict) -> Answer:
+    async def embed_chunk(index: int, chunk: Predict) -> Answer:
         async with turns:
             try:
                 answered = await answer(chunk, ports)
             except MillraceError as refusal:
-                raise moved(refusal, by=place * MAX_TEXTS) from refusal
+                raise moved(refusal, by=index * MAX_TEXTS) from refusal
         finished.append(answered)
         return answered
 
-    tasks = [asyncio.create_task(ask(place, chunk)) for place, chunk in chunks.items()]
+    tasks = [asyncio.create_task(embed_chunk(index, chunk)) for index, chunk in chunks.items()]
     try:
         return dict(zip(chunks, await asyncio.gather(*tasks), strict=True))
     finally:

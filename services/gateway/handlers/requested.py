@@ -7,7 +7,7 @@ from services.contracts.errors import InternalError, MillraceError
 from services.contracts.events import InferenceCompleted, InferenceRequested
 from services.gateway.domain.requested import answered, command_of, refused
 from services.gateway.errors import AnswerTooLarge, RequestExpired
-from services.gateway.handlers.patience import Patient
+from services.gateway.handlers.retrying import RetryingClient
 from services.gateway.ports import Ports
 from services.gateway.telemetry import ASYNC_REQUESTS, ASYNC_SECONDS
 from services.kit.core.log import logger
@@ -16,10 +16,12 @@ from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope
 FOREVER: Final = float("inf")
 
 
-async def answer_request(asked: Envelope[InferenceRequested], patient: Patient, ports: Ports) -> InferenceCompleted:
+async def answer_request(
+    asked: Envelope[InferenceRequested], client: RetryingClient, ports: Ports
+) -> InferenceCompleted:
     """Always an answer: whoever asked waits for it and for nothing else."""
     try:
-        completed = await _answer(asked, patient, ports)
+        completed = await _answer(asked, client, ports)
         outcome = "ok"
     except MillraceError as refusal:
         completed, outcome = refused(asked, refusal), refusal.code
@@ -31,14 +33,14 @@ async def answer_request(asked: Envelope[InferenceRequested], patient: Patient, 
     return completed
 
 
-async def _answer(asked: Envelope[InferenceRequested], patient: Patient, ports: Ports) -> InferenceCompleted:
+async def _answer(asked: Envelope[InferenceRequested], client: RetryingClient, ports: Ports) -> InferenceCompleted:
     expires_at = asked.event.expires_at
     left = FOREVER if expires_at is None else (expires_at - ports.clock.now()) / timedelta(seconds=1)
     if expires_at is not None and left <= 0:
         raise RequestExpired(expires_at=expires_at.isoformat())
     command = command_of(asked, ports.tasks.named(asked.event.task), deadline=ports.clock.monotonic() + left)
     try:
-        answer = await patient.ask(command)
+        answer = await client.predict(command)
     except MillraceError as refusal:
         if refusal.retryable and expires_at is not None and ports.clock.now() >= expires_at:
             raise RequestExpired(expires_at=expires_at.isoformat()) from refusal  # whatever kept it waiting

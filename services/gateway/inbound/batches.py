@@ -12,7 +12,7 @@ from services.contracts.tasks import CLASSIFICATION
 from services.gateway.domain.batches import Batch, BatchSpec, BatchStatus
 from services.gateway.domain.requests import Caller, bad_field, check_identifier
 from services.gateway.handlers.batches import cancel_batch, create_batch, get_batch, list_batches
-from services.gateway.inbound.translate import check_uri
+from services.gateway.inbound.converters import check_uri
 from services.gateway.ports import Ports
 from services.kit.transport.grpc_requests import read_reason, timestamp
 from services.kit.transport.pagination import paging
@@ -51,7 +51,7 @@ async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Port
     if request.status and request.status not in tuple(BatchStatus):
         raise BadField(name="status", problem=f"it is none of {_STATES}", field="status")
     page = paging("ListBatches", request)
-    found = await list_batches(
+    batches = await list_batches(
         caller.tenant,
         ports,
         deployment=request.deployment,
@@ -59,7 +59,7 @@ async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Port
         before=page.after,
         limit=page.limit,
     )
-    shown, following = page.cut(found, lambda batch: batch.id)
+    shown, following = page.cut(batches, lambda batch: batch.id)
     return wire.ListBatchesResponse(batches=map(batch_message, shown), next_page_token=following)
 
 
@@ -97,19 +97,19 @@ def batch_message(batch: Batch) -> wire.Batch:
 
 def row_message(line: bytes) -> wire.BatchRow:
     """From a line of the output."""
-    told: dict[str, Any] = orjson.loads(line)
+    fields: dict[str, Any] = orjson.loads(line)
     message = wire.BatchRow(
-        row=told.pop("row"),
-        label=told.get("label", ""),
-        score=told.get("score", 0.0),
-        scores=[LabelScore(**part) for part in told.get("scores", ())],
-        version=told.pop("version", 0),
-        embedding=told.get("embedding", ""),
+        row=fields.pop("row"),
+        label=fields.get("label", ""),
+        score=fields.get("score", 0.0),
+        scores=[LabelScore(**part) for part in fields.get("scores", ())],
+        version=fields.pop("version", 0),
+        embedding=fields.get("embedding", ""),
     )
-    if error := told.pop("error", None):
+    if error := fields.pop("error", None):
         message.error.code, message.error.message = error["code"], error["message"]
-    if told:
-        message.answer_json = orjson.dumps(told).decode()
+    if fields:
+        message.answer_json = orjson.dumps(fields).decode()
     return message
 
 

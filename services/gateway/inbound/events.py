@@ -6,7 +6,7 @@ from typing import Any
 
 from services.contracts.events import DeploymentChanged, Event, InferenceRequested, ReplicaReported
 from services.gateway.handlers import follow_deployment, follow_replica
-from services.gateway.handlers.patience import Patient
+from services.gateway.handlers.retrying import RetryingClient
 from services.gateway.inbound.requested import answering
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Ports
@@ -28,6 +28,8 @@ def compacted_topics(ports: Ports) -> dict[type[Event], Handler]:
     return {DeploymentChanged: on_deployment_changed, ReplicaReported: on_replica_reported}
 
 
-def concurrent_topics(ports: Ports, patient: Patient, sampler: Sampler, answers: Sender) -> dict[type[Event], Handler]:
+def concurrent_topics(
+    ports: Ports, client: RetryingClient, sampler: Sampler, answers: Sender
+) -> dict[type[Event], Handler]:
     """The handler of each."""
-    return {InferenceRequested: answering(ports, patient, sampler, answers)}
+    return {InferenceRequested: answering(ports, client, sampler, answers)}

@@ -16,7 +16,7 @@ from services.contracts.tasks.stream import Delta
 from services.gateway.domain.requests import Predict
 from services.gateway.handlers import answer, predict
 from services.gateway.inbound.converters import Converter, Edge, read_classify, read_embed, read_frame, write_event
-from services.gateway.inbound.rpc import seconds_left
+from services.gateway.inbound.grpc import seconds_left
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Limiter, Ports
 from services.kit.core import telemetry
@@ -81,14 +81,14 @@ class InferenceRpc:
         sampling = self._sampler.decide(frame.traceparent or None)
         seconds = min(frame.deadline_ms / 1000 or self._request_seconds, self._request_seconds)
         try:
-            passed = await self._limiter.admit(principal)
+            permit = await self._limiter.admit(principal)
             try:
                 command = read_frame(frame, self._edge(principal, seconds), self._ports.tasks)
                 with telemetry.following(sampling.unsampled or sampling.carrier.get("traceparent", "")):
                     async for response in self._events(frame, command):
                         yield response
             finally:
-                passed.leave()
+                permit.leave()
         except MillraceError as refusal:
             yield StreamResponseFrame(id=frame.id, failure=to_failure(refusal))
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on

@@ -9,8 +9,8 @@ from opentelemetry.trace import Span, SpanKind
 
 from services.contracts.errors import MillraceError
 from services.gateway.domain.requested import reply_to, request_of
-from services.gateway.handlers.patience import Patient
 from services.gateway.handlers.requested import answer_request
+from services.gateway.handlers.retrying import RetryingClient
 from services.gateway.inbound.sampling import Sampler, Sampling, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
@@ -23,12 +23,12 @@ RETRY_SECONDS: Final = 1.0
 
 
 def answering(
-    ports: Ports, patient: Patient, sampler: Sampler, answers: Sender
+    ports: Ports, client: RetryingClient, sampler: Sampler, answers: Sender
 ) -> Callable[[Envelope[Any]], Awaitable[None]]:
     """Each call returns once its answer is with the broker; raises TooLarge for a key that no answer fits beside."""
 
     async def answer(asked: Envelope[Any], tracestate: Mapping[str, str]) -> None:
-        completed = await answer_request(asked, patient, ports)
+        completed = await answer_request(asked, client, ports)
         trace = {**tracestate, "traceparent": telemetry.current_traceparent()}
         message = encode(reply_to(asked, completed, at=ports.clock.now(), trace=trace))
         while True:

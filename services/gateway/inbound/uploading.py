@@ -1,4 +1,4 @@
-"""What both doors do with an upload: wait for its parts a bounded time, and tell its progress at a pace."""
+"""What REST and gRPC do with an upload: wait for its parts a bounded time, and report its progress at a pace."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class UploadTimeouts:
     """How long an upload may pause, and how long it may take."""
 
     chunk_seconds: float

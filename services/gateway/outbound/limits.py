@@ -6,7 +6,7 @@ from services.gateway.domain.limits import (
     NO_LIMITS,
     LimitRules,
     Limits,
-    Pass,
+    Permit,
     Quota,
     charge,
     debt,
@@ -14,14 +14,14 @@ from services.gateway.domain.limits import (
     take,
 )
 from services.gateway.errors import ConcurrencyLimitExceeded, RateLimitExceeded, TokenLimitExceeded
-from services.gateway.ports import Limiter, present_pass
+from services.gateway.ports import Limiter, current_permit
 from services.gateway.telemetry import LIMITED
 from services.kit.core.clock import Clock
 from services.kit.identity.auth import KeyLimits, Principal
 
 MAX_METERS: Final = 10_000
 CONCURRENCY_RETRY_SECONDS: Final = 1.0
-FREE: Final = Pass()
+FREE: Final = Permit()
 """For keys without limits; nothing is counted on it."""
 
 
@@ -38,7 +38,7 @@ class _Meters:
         self.tokens_empty_at = 0.0
 
 
-class _MemoryPass(Pass):
+class _MemoryPermit(Permit):
     __slots__ = ("_clock", "_meters")
 
     def __init__(self, quota: Quota | None, meters: _Meters, clock: Clock) -> None:
@@ -62,7 +62,7 @@ class MemoryLimits(Limiter):
         self._clock = clock
         self._meters: dict[str, _Meters] = {}
 
-    async def admit(self, principal: Principal) -> Pass:
+    async def admit(self, principal: Principal) -> Permit:
         meters = self._meters.get(principal.key_id)
         if meters is None or meters.said is not principal.limits:
             meters = self._renewed(principal, meters)
@@ -84,9 +84,9 @@ class MemoryLimits(Limiter):
             left = left_over(moved, now, interval, limits.burst)
             quota = Quota(limits.burst, limits.burst * interval, left, moved - now)
         meters.places += 1
-        passed = _MemoryPass(quota, meters, self._clock)
-        present_pass.set(passed)
-        return passed
+        permit = _MemoryPermit(quota, meters, self._clock)
+        current_permit.set(permit)
+        return permit
 
     def _renewed(self, principal: Principal, known: _Meters | None) -> _Meters:
         """The key's meters with the limits that hold now; what is on them stays."""
@@ -108,8 +108,8 @@ class MemoryLimits(Limiter):
             del self._meters[next(iter(self._meters))]
 
 
-def free() -> Pass:
-    present_pass.set(None)
+def free() -> Permit:
+    current_permit.set(None)
     return FREE
 
 

@@ -211,7 +211,7 @@ class _Line:
             events.put(_from_message(message))
 
 
-class ReplicaLines(Replicas):
+class ReplicaConnections(Replicas):
     """Keeps a line to each replica of the routing table."""
 
     def __init__(self, *, key: str, clock: Clock, attempt_seconds: float) -> None:
@@ -257,7 +257,7 @@ class ReplicaLines(Replicas):
         line.retire()
 
 
-class MirrorLane:
+class ShadowTraffic:
     """Owns the mirrored requests under way; at its limit it drops new ones, and counts them."""
 
     def __init__(self, replicas: Replicas, *, limit: int) -> None:

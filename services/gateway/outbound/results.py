@@ -62,8 +62,8 @@ class StoredResults:
                 _settle(output)
         except OSError as error:
             raise ResultsDown(what="the store of the results") from error
-        told = manifest(batch, sha256=digest.hexdigest(), size_bytes=size)
-        self._write(f"{folder}/{MANIFEST}", [told])
+        content = manifest(batch, sha256=digest.hexdigest(), size_bytes=size)
+        self._write(f"{folder}/{MANIFEST}", [content])
         return Outcome(
             output_uri=f"{folder}/{OUTPUT}",
             manifest_uri=f"{folder}/{MANIFEST}",

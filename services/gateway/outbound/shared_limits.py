@@ -24,11 +24,11 @@ from services.gateway.domain.limits import (
     TOKEN_WINDOW_SECONDS,
     LimitRules,
     Limits,
-    Pass,
+    Permit,
     Quota,
 )
 from services.gateway.outbound.limits import free, too_many_at_once, too_many_requests, too_many_tokens
-from services.gateway.ports import Limiter, present_pass
+from services.gateway.ports import Limiter, current_permit
 from services.gateway.telemetry import LIMIT_SECONDS, LIMITS_LOCAL
 from services.kit.core.clock import Clock
 from services.kit.core.log import logger
@@ -115,7 +115,7 @@ class _Unsettled:
     tokens: int = 0
 
 
-class _SharedPass(Pass):
+class _SharedPermit(Permit):
     __slots__ = ("_limits", "_of", "_owner", "place", "since")
 
     def __init__(self, owner: "RedisLimits", key_id: str, limits: Limits, place: str, since: float) -> None:
@@ -131,7 +131,7 @@ class _SharedPass(Pass):
 
 
 class RedisLimits(Limiter):
-    """Run it beside the door; it probes a Redis that is away, settles what was left and renews what is held."""
+    """Run it beside the servers; it probes a Redis that is away, settles what was left and renews what is held."""
 
     def __init__(
         self, url: str, rules: LimitRules, local: Limiter, clock: Clock, *, owner: str, times: Times = USUAL_TIMES
@@ -155,11 +155,11 @@ class RedisLimits(Limiter):
         self._times = times
         self._numbers = itertools.count()
         self._away = False
-        self._held: dict[str, dict[str, _SharedPass]] = {}
+        self._held: dict[str, dict[str, _SharedPermit]] = {}
         self._unsettled: dict[str, _Unsettled] = {}
         self._wake = asyncio.Event()
 
-    async def admit(self, principal: Principal) -> Pass:
+    async def admit(self, principal: Principal) -> Permit:
         limits = self._rules.of(principal)
         if limits is NO_LIMITS:
             return free()
@@ -169,30 +169,30 @@ class RedisLimits(Limiter):
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._times.stall_seconds):
-                told = await self._ask(principal.key_id, limits, place)
+                reply = await self._ask(principal.key_id, limits, place)
         except (TimeoutError, RedisError, OSError) as error:
             self._leave_redis(error)
             return await self._local.admit(principal)
         LIMIT_SECONDS.record(self._clock.monotonic() - began)
-        return self._judge(principal, limits, place, told)
+        return self._judge(principal, limits, place, reply)
 
-    def left(self, passed: _SharedPass, key_id: str, limits: Limits) -> None:
+    def left(self, permit: _SharedPermit, key_id: str, limits: Limits) -> None:
         """Called by a pass when its request has ended."""
         held = self._held.get(key_id)
         if held is not None:
-            held.pop(passed.place, None)
+            held.pop(permit.place, None)
             if not held:
                 del self._held[key_id]
-        if not limits.concurrent and not (passed.tokens and limits.tokens_per_minute):
+        if not limits.concurrent and not (permit.tokens and limits.tokens_per_minute):
             return
         kept = self._unsettled.get(key_id)
         if kept is None:
             if len(self._unsettled) >= MAX_UNSETTLED:
                 return
             kept = self._unsettled[key_id] = _Unsettled(limits)
-        kept.tokens += passed.tokens
+        kept.tokens += permit.tokens
         if limits.concurrent:
-            kept.places.append(passed.place)
+            kept.places.append(permit.place)
             del kept.places[:-MAX_LEFT]
         self._wake.set()
 
@@ -249,23 +249,23 @@ class RedisLimits(Limiter):
             now.places[:0] = unsettled.places
             del now.places[:-MAX_LEFT]
 
-    def _judge(self, principal: Principal, limits: Limits, place: str, told: list[bytes]) -> Pass:
-        verdict, wait, ahead = told[0].decode(), int(told[1]) / MICRO, int(told[2]) / MICRO
+    def _judge(self, principal: Principal, limits: Limits, place: str, reply: list[bytes]) -> Permit:
+        verdict, wait, ahead = reply[0].decode(), int(reply[1]) / MICRO, int(reply[2]) / MICRO
         if verdict == "concurrent":
             raise too_many_at_once(principal, limits)
         if verdict == "tokens":
             raise too_many_tokens(principal, limits, wait)
         if verdict == "requests":
             raise too_many_requests(principal, limits, wait)
-        passed = _SharedPass(self, principal.key_id, limits, place, self._clock.monotonic())
+        permit = _SharedPermit(self, principal.key_id, limits, place, self._clock.monotonic())
         interval = limits.request_seconds
         if interval:
             left = max(0, int(limits.burst - ahead / interval))
-            passed.quota = Quota(limits.burst, limits.burst * interval, left, ahead)
+            permit.quota = Quota(limits.burst, limits.burst * interval, left, ahead)
         if limits.concurrent:
-            self._held.setdefault(principal.key_id, {})[place] = passed
-        present_pass.set(passed)
-        return passed
+            self._held.setdefault(principal.key_id, {})[place] = permit
+        current_permit.set(permit)
+        return permit
 
     # --- beside the requests
 
@@ -291,7 +291,7 @@ class RedisLimits(Limiter):
 
     async def _renew_held(self, now: float) -> None:
         for key_id, held in list(self._held.items()):
-            long = [place for place, passed in held.items() if now - passed.since >= self._times.renew_seconds]
+            long = [place for place, permit in held.items() if now - permit.since >= self._times.renew_seconds]
             if long:
                 name = KEY % key_id
                 async with asyncio.timeout(self._times.probe_seconds):

@@ -1,4 +1,4 @@
-"""The other services' gRPC doors: bytes in, bytes out."""
+"""The other services' gRPC endpoints: bytes in, bytes out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,10 +14,10 @@ from services.kit.transport.rpc import channel, refusal_from
 
 DETAILS: Final = "grpc-status-details-bin"
 RETRY_AFTER_SECONDS: Final = 1.0
-_UNTOLD: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+_OPAQUE: Final = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
-class ServiceLines:
+class UpstreamChannels:
     """One channel a service, opened with its first call. `addresses` goes by the services' protobuf names."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
@@ -30,7 +30,7 @@ class ServiceLines:
         try:
             answer: bytes = await call(request, metadata=tuple(metadata), timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            raise _refused(service, tenant, error) from error
+            raise _error_of(service, tenant, error) from error
         FORWARDED.add(1, tenant=tenant, service=_short(service), code="ok")
         return answer
 
@@ -44,7 +44,7 @@ class ServiceLines:
             async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _refused(service, tenant, error) from error
+            raise _error_of(service, tenant, error) from error
         finally:
             call.cancel()
         FORWARDED.add(1, tenant=tenant, service=_short(service), code="ok")
@@ -67,13 +67,13 @@ def _short(service: str) -> str:
     return service.rpartition(".")[2].removesuffix("Service").lower()
 
 
-def _refused(service: str, tenant: str, error: grpc.aio.AioRpcError) -> MillraceError:
+def _error_of(service: str, tenant: str, error: grpc.aio.AioRpcError) -> MillraceError:
     """What the service said; where gRPC speaks for it, words of ours that tell nothing of the inside."""
-    told = any(name == DETAILS for name, _ in error.trailing_metadata() or ())
-    refusal = refusal_from(error)
-    if not told and error.code() is grpc.StatusCode.UNAVAILABLE:
-        refusal = ServiceSilent(service=_short(service), retry_after_seconds=RETRY_AFTER_SECONDS)
-    elif not told and error.code() in _UNTOLD:
-        refusal = ServiceBroken(service=_short(service))
-    FORWARDED.add(1, tenant=tenant, service=_short(service), code=refusal.code)
-    return refusal
+    has_details = any(name == DETAILS for name, _ in error.trailing_metadata() or ())
+    failure = refusal_from(error)
+    if not has_details and error.code() is grpc.StatusCode.UNAVAILABLE:
+        failure = ServiceSilent(service=_short(service), retry_after_seconds=RETRY_AFTER_SECONDS)
+    elif not has_details and error.code() in _OPAQUE:
+        failure = ServiceBroken(service=_short(service))
+    FORWARDED.add(1, tenant=tenant, service=_short(service), code=failure.code)
+    return failure

@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.inbound.oip.rpc import SERVICE
+from services.gateway.inbound.oip.grpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
 from tests.integration.gateway.place import Place, target
 

@@ -14,7 +14,7 @@ import pytest
 
 from services.contracts.events import ReplicaVersion, Role
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.inbound.oip.rpc import SERVICE
+from services.gateway.inbound.oip.grpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings, unpack_strings
 from tests.integration.gateway.open_inference import INFER, asked, call, in_grpc, serving
 from tests.integration.gateway.place import (

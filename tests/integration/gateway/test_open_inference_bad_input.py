@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.contracts.access import OIP_NOT_OFFERED, OPEN_METHODS
 from services.contracts.rpc import open_inference_pb2 as pb
-from services.gateway.inbound.oip.rpc import SERVICE
+from services.gateway.inbound.oip.grpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.transport.rpc import MAX_MESSAGE_BYTES
 from tests.fixtures.rest_routes import OPEN_INFERENCE_ROUTES, is_keyless, verb_of

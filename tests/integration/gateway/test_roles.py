@@ -32,7 +32,7 @@ NOT_OFFERED = {f"/inference.GRPCInferenceService/{name}" for name in OIP_NOT_OFF
 
 
 @dataclass(frozen=True)
-class RestDoor:
+class RestApp:
     """One method of one path, and the role it needs."""
 
     verb: str
@@ -44,15 +44,15 @@ REPLICAS_OWN = "/millrace.v1.ReplicaService/Predict"
 """The one method that no client may reach: replicas serve it, to services alone."""
 
 
-def rest_doors() -> list[RestDoor]:
+def rest_doors() -> list[RestApp]:
     """From the routes that FastAPI serves and describes."""
     routes = [one for one in (*CONTROL_ROUTES, *OPENAI_ROUTES, *OPEN_INFERENCE_ROUTES) if not is_keyless(one)]
     endpoints = [
-        RestDoor(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
+        RestApp(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
         for one in routes
     ]
-    endpoints += [RestDoor("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
-    return [*endpoints, RestDoor("GET", "/openapi.json", KeyRole.VIEWER), RestDoor("GET", "/metrics", METRICS_ROLE)]
+    endpoints += [RestApp("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
+    return [*endpoints, RestApp("GET", "/openapi.json", KeyRole.VIEWER), RestApp("GET", "/metrics", METRICS_ROLE)]
 
 
 @dataclass

@@ -7,12 +7,11 @@ from typing import Any
 
 from services.contracts.access import KeyRole
 from services.contracts.errors import MillraceError
-from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.api import GatewayApi, Parts
 from services.gateway.inbound.http.body import BodyLimits, read_headers
 from services.gateway.inbound.http.calls import Control
-from services.gateway.inbound.http.door import Face as ProtocolAdapter
-from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.http.responses import refused
+from services.gateway.inbound.http.rest_app import AdmittedRequest, ProtocolAdapter
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Repository
 from services.gateway.inbound.oip.routes import OpenInference
@@ -54,7 +53,7 @@ class NativeAdapter:
 
     api: GatewayApi
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         await self.api.serve(request, self.refused)
 
     def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
@@ -97,7 +96,7 @@ async def send(
         messages.append(message)
 
     principal = Principal("key", role, tenant)
-    await adapter.serve(Request(scope, read_headers(scope), principal, receive, sending, deadline=30.0))
+    await adapter.serve(AdmittedRequest(scope, read_headers(scope), principal, receive, sending, deadline=30.0))
     content = b"".join(message.get("body", b"") for message in messages[1:])
     received = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
     return Reply(messages[0]["status"], received, json.loads(content) if content else None)

@@ -22,8 +22,8 @@ from services.gateway.domain.batches import (
     Command,
     Fail,
     Outcome,
+    StartAttempt,
     Succeed,
-    TakeUp,
     decide,
     evolve,
     with_part,
@@ -46,7 +46,7 @@ def after(batch: Batch, *commands: Command) -> Batch:
     return batch
 
 
-RUNNING = after(QUEUED, TakeUp(1, "stamp", 100))
+RUNNING = after(QUEUED, StartAttempt(1, "stamp", 100))
 
 
 @pytest.mark.parametrize(
@@ -60,20 +60,20 @@ RUNNING = after(QUEUED, TakeUp(1, "stamp", 100))
 def test_a_batch_that_has_ended_stays_as_it_is(command: Command, status: BatchStatus) -> None:
     ended = after(RUNNING, command)
     assert (ended.status, ended.ended, ended.ended_at) == (status, True, NOON)
-    for later in (TakeUp(2, "stamp", 100), Succeed(OUTCOME), Fail(FAILURE), Cancel()):
+    for later in (StartAttempt(2, "stamp", 100), Succeed(OUTCOME), Fail(FAILURE), Cancel()):
         with pytest.raises(BatchHasEnded, match=status):
             decide(ended, later)
 
 
 def test_a_batch_is_taken_up_again_where_it_stood() -> None:
-    again = after(replace(RUNNING, parts=3, rows=24, last_row=25), TakeUp(2, "stamp", 100))
+    again = after(replace(RUNNING, parts=3, rows=24, last_row=25), StartAttempt(2, "stamp", 100))
     assert (again.status, again.attempt, again.parts, again.last_row) == (BatchStatus.RUNNING, 2, 3, 25)
 
 
 def test_a_batch_whose_input_is_another_one_by_now_has_failed() -> None:
-    (fact,) = decide(RUNNING, TakeUp(2, "another", 100))
+    (fact,) = decide(RUNNING, StartAttempt(2, "another", 100))
     assert isinstance(fact, BatchFailed)
-    assert after(RUNNING, TakeUp(2, "another", 100)).failure == fact.failure
+    assert after(RUNNING, StartAttempt(2, "another", 100)).failure == fact.failure
     assert fact.failure.code == "input_changed"
 
 

@@ -17,7 +17,7 @@ from services.contracts.tasks.classification import ClassificationRequest, Class
 from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requests import Answer, Predict
 from services.gateway.inbound.oip import messages, wire
-from services.gateway.inbound.oip.asking import Asked, Wanted, outputs_of, predict_command, words
+from services.gateway.inbound.oip.infer import InferRequest, RequestedOutput, outputs_of, predict_command, words
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.core.ids import SeededIds
 
@@ -43,7 +43,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-def command(asked: Asked) -> Predict:
+def command(asked: InferRequest) -> Predict:
     return predict_command(asked, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0)
 
 
@@ -308,9 +308,9 @@ def test_rows_of_unlike_length_are_an_error_of_ours_and_never_a_crooked_tensor()
             outputs_of(crooked, [name])
 
 
-def asked_for(*wanted: tuple[str, bool | None], otherwise: bool = False) -> Asked:
-    outputs = [Wanted(name, {} if binary is None else {"binary_data": binary}) for name, binary in wanted]
-    return Asked("news", "", "", {"binary_data_output": True} if otherwise else {}, [], outputs)
+def asked_for(*wanted: tuple[str, bool | None], otherwise: bool = False) -> InferRequest:
+    outputs = [RequestedOutput(name, {} if binary is None else {"binary_data": binary}) for name, binary in wanted]
+    return InferRequest("news", "", "", {"binary_data_output": True} if otherwise else {}, [], outputs)
 
 
 def test_binary_outputs_follow_the_head_in_their_order() -> None:

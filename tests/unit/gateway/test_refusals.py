@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2
 from services.contracts import errors as contracts
 from services.contracts.errors import ErrorBody, Kind, MillraceError, Relayed
 from services.gateway import errors as gateway
-from services.gateway.inbound.http.answers import refused
+from services.gateway.inbound.http.responses import refused
 from services.kit.identity import auth, keys
 from services.kit.transport import http as kit_http
 from services.kit.transport.rpc import rich_status

@@ -1,4 +1,4 @@
-"""Requests that come as events: what they become, and how patient the gateway is with them."""
+"""Requests that come as events: what they become, and how long the gateway tries."""
 
 import asyncio
 import base64
@@ -16,9 +16,9 @@ from services.contracts.tasks.stream import Result
 from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requested import answer_id, reply_to, request_of
 from services.gateway.errors import ReplicaFull
-from services.gateway.handlers.patience import Lanes, Patient
 from services.gateway.handlers.requested import answer_request
-from services.gateway.ports import Patience, ReplicaRequest
+from services.gateway.handlers.retrying import RetryingClient, TenantLimiter
+from services.gateway.ports import ReplicaRequest, RetryLimits
 from services.kit.messaging.envelope import Envelope, decode, encode
 from tests.unit.gateway.fakes import World, answered, deployment, report, target
 
@@ -55,7 +55,7 @@ def test_ids_follow_from_the_requests_id_and_tenant_alone() -> None:
 async def test_the_answer_goes_back_under_the_records_own_key() -> None:
     fleet = serving(World())
     request = asked()
-    completed = await answer_request(request, Patient(fleet.ports, Patience()), fleet.ports)
+    completed = await answer_request(request, RetryingClient(fleet.ports, RetryLimits()), fleet.ports)
     message = encode(reply_to(request, completed, at=NOON, trace={}))
     assert (message.topic, message.key, message.header("ce_id")) == (
         "inference.completed",
@@ -71,7 +71,7 @@ async def test_what_expires_while_it_waits_is_told_so() -> None:
     fleet = World()
     fleet.routes.deployment_changed("default", deployment(target(2)), {})
     request = asked(expires_at=fleet.clock.now() + timedelta(seconds=3))
-    task = asyncio.create_task(answer_request(request, Patient(fleet.ports, Patience()), fleet.ports))
+    task = asyncio.create_task(answer_request(request, RetryingClient(fleet.ports, RetryLimits()), fleet.ports))
     await advance(fleet, task, 4)
     failure = task.result().failure
     assert failure is not None
@@ -88,8 +88,8 @@ async def test_overload_is_waited_out_however_long() -> None:
         return answered(request)
 
     fleet.replicas.behaviour = behave
-    patient = Patient(fleet.ports, Patience(ready_wait_seconds=1.0))
-    task = asyncio.create_task(answer_request(asked(), patient, fleet.ports))
+    client = RetryingClient(fleet.ports, RetryLimits(ready_wait_seconds=1.0))
+    task = asyncio.create_task(answer_request(asked(), client, fleet.ports))
     await advance(fleet, task, 60)
     assert not task.done()
     full = False
@@ -100,26 +100,26 @@ async def test_overload_is_waited_out_however_long() -> None:
 async def test_a_deployment_that_stays_away_is_waited_for_once_and_then_refused_at_once() -> None:
     fleet = serving(World())
     fleet.replicas.behaviour = lambda _replica, _question: (_ for _ in ()).throw(Unavailable(what="it"))
-    patient = Patient(fleet.ports, Patience(ready_wait_seconds=20.0))
-    first = asyncio.create_task(answer_request(asked(), patient, fleet.ports))
+    client = RetryingClient(fleet.ports, RetryLimits(ready_wait_seconds=20.0))
+    first = asyncio.create_task(answer_request(asked(), client, fleet.ports))
     await advance(fleet, first, 60)
     assert first.result().failure is not None
     waited = fleet.clock.monotonic()
     assert 20 <= waited <= 40
-    second = asyncio.create_task(answer_request(asked("evt-2"), patient, fleet.ports))
+    second = asyncio.create_task(answer_request(asked("evt-2"), client, fleet.ports))
     await advance(fleet, second, 60)
     assert second.result().failure is not None
     assert fleet.clock.monotonic() - waited <= 6
     fleet.replicas.behaviour = lambda _, request: answered(request)
-    third = await answer_request(asked("evt-3"), patient, fleet.ports)
+    third = await answer_request(asked("evt-3"), client, fleet.ports)
     assert third.failure is None
 
 
 async def test_a_tenant_that_fills_its_lanes_keeps_no_other_waiting() -> None:
-    lanes, entered = Lanes(3, 2), []
+    limiter, entered = TenantLimiter(3, 2), []
 
     async def stay(tenant: str, leave: asyncio.Event) -> None:
-        async with lanes.lane(tenant):
+        async with limiter.permit(tenant):
             entered.append(tenant)
             await leave.wait()
 
@@ -143,7 +143,7 @@ async def test_any_task_is_asked_by_its_name_and_its_own_fields() -> None:
 
     fleet.replicas.behaviour = behave
     request = asked(task="embedding", input={"texts": ["a"]}, texts=[])
-    completed = await answer_request(request, Patient(fleet.ports, Patience()), fleet.ports)
+    completed = await answer_request(request, RetryingClient(fleet.ports, RetryLimits()), fleet.ports)
     assert (completed.task, completed.predictions, completed.tokens) == ("embedding", [], 3)
     assert completed.embeddings == [base64.b64encode(struct.pack("<2f", 0.0, 1.0)).decode()]
     ((_, sent),) = fleet.replicas.asked
@@ -153,7 +153,7 @@ async def test_any_task_is_asked_by_its_name_and_its_own_fields() -> None:
 async def test_what_a_task_does_not_take_and_a_task_that_is_not_known_are_answered_with_a_failure() -> None:
     fleet = serving(World())
     for fields, code in (({"input": {"texts": "a"}}, "bad_field"), ({"task": "painting"}, "unknown_task")):
-        completed = await answer_request(asked(**fields), Patient(fleet.ports, Patience()), fleet.ports)
+        completed = await answer_request(asked(**fields), RetryingClient(fleet.ports, RetryLimits()), fleet.ports)
         assert completed.failure is not None
         assert (completed.failure.code, completed.failure.retryable) == (code, False)
     assert fleet.replicas.asked == []

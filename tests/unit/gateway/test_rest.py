@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from scripts.rest_models import HIDDEN
 from services.contracts.errors import BadField, Malformed
 from services.contracts.rpc import common_pb2, gateway_pb2, registry_pb2
-from services.gateway.inbound import translate
+from services.gateway.inbound import converters
 from services.gateway.inbound.http import parameters
 from services.gateway.inbound.http.api import GatewayApi, document
 from services.gateway.inbound.http.control_route import ControlRoute
@@ -164,6 +164,17 @@ async def test_a_wrong_field_is_named_in_our_words(sent: dict[str, object], fiel
     assert problem in error["message"]
 
 
+async def test_what_nobody_foresaw_is_500_without_its_insides(caplog: pytest.LogCaptureFixture) -> None:
+    class BrokenUpstreams(RecordingUpstreams):
+        async def call(self, method: str, request: bytes, metadata: Any, *, tenant: str, seconds: float) -> bytes:
+            raise RuntimeError("a secret of the inside")
+
+    reply = await native("GET", "/api/v1/models/news", upstreams=BrokenUpstreams())
+    assert (reply.status, reply.body["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in str(reply.body)
+    assert "a secret of the inside" in caplog.text
+
+
 async def native(verb: str, path: str, body: object = None, upstreams: RecordingUpstreams | None = None) -> Reply:
     return await send(NativeAdapter(api_of(World().ports, upstreams or RecordingUpstreams())), verb, path, body)
 
@@ -257,11 +268,11 @@ def test_the_document_hides_what_clients_cannot_send() -> None:
 
 def test_a_recipe_takes_measured_defaults_and_names_what_it_does_not_know() -> None:
     request = gateway_pb2.AnnounceDatasetRequest(dataset="d", uri="file:///d", model="m", hold_back=True)
-    event = translate.dataset_ready(request)
+    event = converters.dataset_ready(request)
     assert (event.recipe.epochs, event.deploy, event.format, event.columns.text) == (2, False, "jsonl", "text")
     request.recipe_json = '{"epohcs": 1}'
     with pytest.raises(BadField) as refused:
-        translate.dataset_ready(request)
+        converters.dataset_ready(request)
     assert refused.value.field == "recipe_json.epohcs"
 
 

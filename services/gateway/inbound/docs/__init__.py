@@ -1,1 +1,1 @@
-"""The page on which the REST door can be read and tried: `/docs/`."""
+"""The page on which REST can be read and tried: `/docs/`."""

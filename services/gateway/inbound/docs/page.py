@@ -16,8 +16,8 @@ import orjson
 
 from services.contracts.errors import Kind, MillraceError
 from services.gateway.errors import MethodNotAllowed, UnknownRoute
-from services.gateway.inbound.http.answers import refused
-from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.http.responses import refused
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.kit.transport.http import JSON, App, Header, Receive, Scope, Send, respond
 
 ROOT: Final = "/docs"
@@ -49,14 +49,14 @@ GUARDS: Final[tuple[Header, ...]] = (
 REALM: Final[Header] = (b"www-authenticate", b'Basic realm="Millrace: the password is an API key", charset="UTF-8"')
 
 
-class DocsFace:
+class DocsPage:
     """The page, its files and the document, for every role that has a key."""
 
     def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
         self._document = document
         self._theirs = Path(str(distribution(PACKAGE).locate_file("fastapi_offline/static")))
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         if request.path not in (ROOT, DOCUMENT, *FILES):
             raise UnknownRoute
         if request.verb not in ("GET", "HEAD"):
@@ -74,7 +74,7 @@ class DocsFace:
             headers = [*(header for header in headers if header[0] != REALM[0]), REALM]
         return status, body, headers
 
-    async def _send_file(self, request: Request, name: str, kind: bytes) -> None:
+    async def _send_file(self, request: AdmittedRequest, name: str, kind: bytes) -> None:
         ours = OURS / name
         content, tag = await asyncio.to_thread(_read, ours if ours.exists() else self._theirs / name)
         headers: list[Header] = [(b"content-type", kind), (b"etag", tag.encode()), *GUARDS]
@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 
 class BrowserKey:
-    """Under `/docs`, turns the password of HTTP Basic into the bearer key that the door asks for."""
+    """Under `/docs`, turns the password of HTTP Basic into the bearer key that the edge asks for."""
 
     def __init__(self, inner: App) -> None:
         self._inner = inner
@@ -103,11 +103,11 @@ class BrowserKey:
 
 
 def _translated(name: bytes, value: bytes) -> Header:
-    scheme, _, told = value.partition(b" ")
+    scheme, _, encoded = value.partition(b" ")
     if name != b"authorization" or scheme.lower() != b"basic":
         return name, value
     try:
-        _, _, password = base64.b64decode(told.strip(), validate=True).partition(b":")
+        _, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
     except binascii.Error:
         return name, value
     return name, b"Bearer " + password

@@ -1,1 +1,1 @@
-"""The REST door."""
+"""REST: the edge, the control API and the hot paths."""

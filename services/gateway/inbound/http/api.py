@@ -13,10 +13,11 @@ from pydantic.json_schema import models_json_schema
 
 from services.contracts.errors import MillraceError
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, UnknownRoute
-from services.gateway.inbound.http import door, error_responses
-from services.gateway.inbound.http.answers import record_error
+from services.gateway.inbound.http import error_responses
 from services.gateway.inbound.http.body import ClientGone, discard
 from services.gateway.inbound.http.calls import Control
+from services.gateway.inbound.http.responses import record_error
+from services.gateway.inbound.http.rest_app import AdmittedRequest, RenderError, read_path
 from services.gateway.inbound.http.routes import ROUTERS
 from services.gateway.inbound.oip import error_responses as open_inference_errors
 from services.gateway.inbound.oip import routes as open_inference
@@ -26,7 +27,7 @@ from services.gateway.inbound.openai import routes as openai
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.telemetry import HTTP_REFUSED
 
-RawApp = Callable[[door.Request], Awaitable[None]]
+RawApp = Callable[[AdmittedRequest], Awaitable[None]]
 VERSION: Final = "1"
 FASTAPI_ERROR: Final = "HTTPValidationError"
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -104,9 +105,9 @@ class GatewayApi(FastAPI):
             if route.path_format is not None
         ]
 
-    async def serve(self, request: door.Request, refused: door.RenderError) -> None:
+    async def serve(self, request: AdmittedRequest, refused: RenderError) -> None:
         """`refused` gives an error the shape that the clients of these paths know. Raises Malformed."""
-        scope = {**request.scope, "path": door.read_path(request.scope), "admitted": request, "refused": refused}
+        scope = {**request.scope, "path": read_path(request.scope), "admitted": request, "refused": refused}
         await self(scope, request.receive, request.send)
 
     def methods_of(self, path: str) -> list[str]:
@@ -156,7 +157,7 @@ def document() -> dict[str, Any]:
 async def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, MillraceError):
         raise error
-    admitted: door.Request = request.scope["admitted"]
+    admitted: AdmittedRequest = request.scope["admitted"]
     HTTP_REFUSED.add(1, tenant=admitted.principal.tenant, code=error.code)
     record_error(error)
     if isinstance(error, BodyTooLarge):

@@ -67,8 +67,8 @@ async def read_bytes(receive: Receive, headers: Mapping[bytes, str], limits: Bod
 
 
 async def _received(receive: Receive, headers: Mapping[bytes, str], limits: BodyLimits) -> bytes:
-    told = headers.get(b"content-length", "0")
-    if not told.isdigit() or int(told) > limits.bytes:
+    length = headers.get(b"content-length", "0")
+    if not length.isdigit() or int(length) > limits.bytes:
         raise BodyTooLarge(limit=limits.bytes, field="body")
     chunks: list[bytes] = []
     size = 0

@@ -10,9 +10,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from services.gateway.domain.requests import Caller
-from services.gateway.inbound.http import door
+from services.gateway.inbound.forwarding import passed_on
 from services.gateway.inbound.http.body import BodyLimits
-from services.gateway.inbound.passing import passed_on
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.ports import Ports, Upstreams
 from services.kit.core import telemetry
 from services.kit.core.idempotency import FIELD
@@ -31,7 +31,7 @@ class Control:
 
 @dataclass(frozen=True)
 class ControlCall:
-    request: door.Request
+    request: AdmittedRequest
     control: Control
     method: MethodDescriptor
 

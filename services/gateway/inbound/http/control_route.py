@@ -10,12 +10,12 @@ from fastapi import Request
 from services.contracts.errors import BadField, Malformed
 from services.gateway.errors import UnknownRoute
 from services.gateway.handlers import check_deadline
-from services.gateway.inbound.http import door
 from services.gateway.inbound.http.body import read_json
 from services.gateway.inbound.http.calls import Control
-from services.gateway.inbound.http.described import describe
+from services.gateway.inbound.http.description import describe
 from services.gateway.inbound.http.preconditions import EXPECTED, expected_generation
 from services.gateway.inbound.http.query import check_names, read_pairs
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import ReadRequest, RpcRoute, method_of
 from services.gateway.inbound.http.wire_model import PagedQueryModel, QueryModel
 from services.kit.transport.http import Receive, Scope, Send
@@ -33,7 +33,7 @@ class ControlRoute(RpcRoute):
         described = describe(path, endpoint, method_of(endpoint), self.body_model, options)
         super().__init__(path, endpoint, **options | described)
 
-    async def read(self, request: Request, admitted: door.Request) -> Request:
+    async def read(self, request: Request, admitted: AdmittedRequest) -> Request:
         """Raises Malformed, BadField, DeadlinePassed and what reading a body raises."""
         control: Control = request.app.state.control
         pairs = read_pairs(request.scope)
@@ -47,7 +47,7 @@ class ControlRoute(RpcRoute):
         check_deadline(admitted.deadline, control.ports)
         return request
 
-    def _checked(self, body: dict[str, Any], request: Request, admitted: door.Request) -> dict[str, Any]:
+    def _checked(self, body: dict[str, Any], request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
         """With the generation of `If-Match` where there is a field for it, and without what the path says too."""
         takes_condition = self.body_model is not None and EXPECTED in self.body_model.model_fields
         expected = expected_generation(admitted.headers, takes_condition=takes_condition)

@@ -28,8 +28,8 @@ from services.gateway.errors import (
     UnsupportedMedia,
     VersionNotServed,
 )
-from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.error_table import ErrorTable
+from services.gateway.inbound.http.responses import refused
 from services.kit.core.idempotency import KeyReused
 from services.kit.identity.auth import RoleTooWeak
 from services.kit.storage.uploads import StoreFull, TooManyUploads

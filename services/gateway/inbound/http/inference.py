@@ -10,9 +10,9 @@ from services.gateway.domain.requests import check_name
 from services.gateway.handlers import answer
 from services.gateway.inbound.converters import Edge, read_json, write_json
 from services.gateway.inbound.http import body
-from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.body import BodyLimits
-from services.gateway.inbound.http.door import Request
+from services.gateway.inbound.http.responses import server_span
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.sampling import Sampler, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
@@ -24,7 +24,7 @@ METHOD: Final = "/millrace.v1.InferenceService/Stream"
 """The gRPC method that takes requests of every task: its role is theirs."""
 
 
-class InferenceDoor:
+class InferenceApp:
     """Translates; the rules are the handler's."""
 
     def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits) -> None:
@@ -40,7 +40,7 @@ class InferenceDoor:
         task = self._ports.tasks.by_verb(action)
         return (deployment, task) if task is not None else None
 
-    async def serve(self, deployment: str, task: AnyTask, request: Request) -> None:
+    async def serve(self, deployment: str, task: AnyTask, request: AdmittedRequest) -> None:
         headers, actor = request.headers, request.principal.actor
         check_role(request.principal, METHOD)
         check_name(deployment, "deployment")

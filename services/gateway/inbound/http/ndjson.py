@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from google.protobuf.message import Message
 
 from services.contracts.errors import MillraceError
-from services.gateway.inbound.http.answers import refused
+from services.gateway.inbound.http.responses import refused
 from services.gateway.inbound.http.wire_model import to_json
 from services.kit.transport.http import Header, Receive, Scope, Send
 

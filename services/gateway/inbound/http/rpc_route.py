@@ -10,13 +10,15 @@ from fastapi.routing import APIRoute
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from opentelemetry.trace import Span
 
-from services.gateway.inbound.http import door
-from services.gateway.inbound.http.answers import http_span, trace_parent
+from services.contracts.errors import InternalError
 from services.gateway.inbound.http.calls import method_path
 from services.gateway.inbound.http.problems import first_problem
+from services.gateway.inbound.http.responses import http_span, trace_parent
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.kit.core import telemetry
+from services.kit.core.log import logger
 from services.kit.identity.auth import check_role
-from services.kit.transport.http import Header, Receive, Scope, Send
+from services.kit.transport.http import STATUS, Header, Receive, Scope, Send
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -48,12 +50,12 @@ class RpcRoute(APIRoute):
         self.method = method_of(endpoint)
         super().__init__(path, endpoint, **options | {"response_model_exclude_none": True})
 
-    async def read(self, request: Request, admitted: door.Request) -> Request:
+    async def read(self, request: Request, admitted: AdmittedRequest) -> Request:
         """The request with its body read within limits, where it has one. Raises what is wrong with it."""
         return request
 
     @contextmanager
-    def span(self, scope: Scope, admitted: door.Request) -> Iterator[Span]:
+    def span(self, scope: Scope, admitted: AdmittedRequest) -> Iterator[Span]:
         parent, actor = trace_parent(admitted.headers), admitted.principal.actor
         with http_span(scope["method"], self.path_format, scope["path"], parent, actor=actor) as span:
             yield span
@@ -63,22 +65,32 @@ class RpcRoute(APIRoute):
         return [(b"traceparent", telemetry.current_traceparent().encode())]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises RoleTooWeak before anything of the request is read."""
-        admitted: door.Request = scope["admitted"]
+        """Raises RoleTooWeak before anything of the request is read, and InternalError for what nobody foresaw."""
+        admitted: AdmittedRequest = scope["admitted"]
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
         check_role(admitted.principal, method_path(self.method))
+        started = False
         with self.span(scope, admitted) as span:
 
             async def sending(message: MutableMapping[str, Any]) -> None:
+                nonlocal started
                 if message["type"] == "http.response.start":
+                    started = True
                     span.set_attribute("http.response.status_code", message["status"])
                     if message["status"] < 400:
                         message["headers"] = [*message["headers"], *self.headers()]
                 await send(message)
 
-            await super().handle(scope, receive, sending)
+            try:
+                await super().handle(scope, receive, sending)
+            except Exception as error:
+                if started:
+                    raise
+                logger.exception("a request failed inside")
+                span.set_attribute("http.response.status_code", STATUS[InternalError.kind])
+                raise InternalError from error
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

@@ -15,18 +15,18 @@ from services.gateway.domain.requests import Caller, check_name
 from services.gateway.domain.uploads import FORMATS, MEDIA
 from services.gateway.errors import BodyTooLarge, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
-from services.gateway.inbound import translate
+from services.gateway.inbound import converters
 from services.gateway.inbound.grpc_services import GATEWAY
-from services.gateway.inbound.http.answers import refused, server_span, trace_parent
 from services.gateway.inbound.http.body import WINDOW_BITS, ClientGone
 from services.gateway.inbound.http.calls import method_path
-from services.gateway.inbound.http.door import Request
 from services.gateway.inbound.http.models.gateway import UploadQuery
 from services.gateway.inbound.http.ndjson import NDJSON
 from services.gateway.inbound.http.problems import first_problem
 from services.gateway.inbound.http.query import check_names, read_pairs
+from services.gateway.inbound.http.responses import refused, server_span, trace_parent
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.wire_model import to_json
-from services.gateway.inbound.uploading import Pace, Patience
+from services.gateway.inbound.uploading import Pace, UploadTimeouts
 from services.gateway.ports import Ports
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit.core import telemetry
@@ -44,27 +44,27 @@ ANY_MEDIA: Final = ("", "application/octet-stream")
 ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream; as it is, with gzip or with deflate"
 
 
-class UploadDoor:
+class UploadApp:
     """Translates; the rules are the handler's.
 
     A client that accepts `application/x-ndjson` hears lines of `{"progress": ...}`, then one of `{"uploaded": ...}`;
     what is refused after the first line is its last line.
     """
 
-    def __init__(self, ports: Ports, patience: Patience) -> None:
+    def __init__(self, ports: Ports, timeouts: UploadTimeouts) -> None:
         self._ports = ports
-        self._patience = patience
+        self._timeouts = timeouts
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         answer = _Answer(request)
-        body = _Body(request.receive, self._patience)
+        body = _Body(request.receive, self._timeouts)
         try:
             await self._take(request, body, answer)
         except MillraceError as refusal:
             HTTP_REFUSED.add(1, tenant=request.principal.tenant, code=refusal.code)
             await answer.refuse(refusal, body)
 
-    async def _take(self, request: Request, body: "_Body", answer: "_Answer") -> None:
+    async def _take(self, request: AdmittedRequest, body: "_Body", answer: "_Answer") -> None:
         path, headers = request.scope["path"], request.headers
         check_role(request.principal, method_path(METHOD))
         dataset: str = request.scope["path_params"]["dataset"]
@@ -73,7 +73,7 @@ class UploadDoor:
             header = _header(request.scope, dataset)
             header.format = _format(headers, header.format)
             self._check_length(headers)
-            asked = translate.upload_header(header)
+            content = converters.upload_header(header)
             caller = Caller(
                 tenant=request.principal.tenant,
                 idempotency_key=headers.get(b"idempotency-key", ""),
@@ -81,23 +81,23 @@ class UploadDoor:
             )
             pace = Pace(self._ports.clock, answer.tell)
             chunks = _decoded(body.chunks(), headers)
-            async with self._patience.whole():
-                uploaded = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
-            await answer.end(translate.uploaded(uploaded))
+            async with self._timeouts.whole():
+                uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
+            await answer.end(converters.uploaded(uploaded))
 
     def _check_length(self, headers: Mapping[bytes, str]) -> None:
         """What is announced as too long need not be read; a compressed body is no longer than what it holds."""
-        told, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
-        if not told.isdigit() or int(told) > limit:
+        length, limit = headers.get(b"content-length", "0"), self._ports.policy.upload_limit_bytes
+        if not length.isdigit() or int(length) > limit:
             raise BodyTooLarge(limit=limit, field="body")
 
 
 class _Body:
     """The parts of the request's body as they come."""
 
-    def __init__(self, receive: Receive, patience: Patience) -> None:
+    def __init__(self, receive: Receive, timeouts: UploadTimeouts) -> None:
         self._receive = receive
-        self._patience = patience
+        self._timeouts = timeouts
         self.begun = False
         self.complete = False
 
@@ -105,7 +105,7 @@ class _Body:
         """Raises StalledUpload; ClientGone when there is nobody to tell."""
         while not self.complete:
             self.begun = True
-            message = await self._patience.part(self._receive())
+            message = await self._timeouts.part(self._receive())
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self.complete = not message.get("more_body")
@@ -123,10 +123,10 @@ class _Body:
 class _Answer:
     """One JSON document, or lines of progress before it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: AdmittedRequest) -> None:
         self._send = request.send
         self._in_lines = "application/x-ndjson" in request.headers.get(b"accept", "").lower()
-        self._waits_to_be_told = b"expect" in request.headers
+        self._expects_continue = b"expect" in request.headers
         self._begun = False
 
     async def tell(self, received_bytes: int) -> None:
@@ -151,17 +151,17 @@ class _Answer:
         else:
             content += b"\n"
         await self._send({"type": "http.response.body", "body": content, "more_body": True})
-        if body.begun or not self._waits_to_be_told:
+        if body.begun or not self._expects_continue:
             await body.linger()
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _line(self, told: dict[str, Any]) -> None:
+    async def _line(self, content: dict[str, Any]) -> None:
         if not self._begun:
             self._begun = True
             # The rest of a body that is refused after this is not read, so the connection ends with the answer.
             headers = [NDJSON, _trace(), CLOSE]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": orjson.dumps(told) + b"\n", "more_body": True})
+        await self._send({"type": "http.response.body", "body": orjson.dumps(content) + b"\n", "more_body": True})
 
 
 def _trace() -> Header:
@@ -178,15 +178,15 @@ def _header(scope: Scope, dataset: str) -> gateway_pb2.UploadHeader:
         raise first_problem([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
 
 
-def _format(headers: Mapping[bytes, str], asked: str) -> str:
+def _format(headers: Mapping[bytes, str], form: str) -> str:
     """By the query, else by the media type. Raises UnsupportedMedia when they contradict each other."""
     media = headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if media in ANY_MEDIA:
-        return asked or FORMATS[0]
-    told = next((form for form, names in MEDIA.items() if media in names), None)
-    if told is None or (asked and asked in FORMATS and asked != told):
+        return form or FORMATS[0]
+    by_media = next((name for name, types in MEDIA.items() if media in types), None)
+    if by_media is None or (form in FORMATS and form != by_media):
         raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=ADVICE)
-    return asked or told
+    return form or by_media
 
 
 def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> AsyncIterator[bytes]:

@@ -58,20 +58,25 @@ NOT_EMPTY: Final = AfterValidator(_not_empty)
 """An empty value is as good as none."""
 
 
-class ResponseModel(BaseModel):
-    """What a message looks like in JSON: every field under its proto name, but for messages that are not set."""
+class WireModel(BaseModel):
+    """What a message looks like in JSON: its fields under their proto names."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     @classmethod
     def of(cls, message: Message) -> Self:
+        """Every field, but for messages that are not set."""
         return cls.model_validate(to_json(message))
 
 
-class RequestModel(BaseModel):
+class ResponseModel(WireModel):
+    """What only goes out."""
+
+
+class RequestModel(WireModel):
     """Stricter than protobuf's own JSON: no unknown fields, no numbers in strings, no NaN, no NUL."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     def to(self, kind: type[M], **in_path: object) -> M:
         """The gRPC request: what was sent, and what stands in the path."""
@@ -95,7 +100,7 @@ class PagedQueryModel(QueryModel):
     def _sent(self) -> dict[str, Any]:
         sent = super()._sent()
         page = {name: sent.pop(name) for name in ("page_size", "page_token") if name in sent}
-        return {**sent, "page": page}
+        return {**sent, "page": page} if page else sent
 
 
 def to_json(message: Message) -> dict[str, Any]:

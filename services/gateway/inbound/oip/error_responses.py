@@ -14,7 +14,7 @@ from services.gateway.errors import (
     UnsupportedMedia,
 )
 from services.gateway.inbound.http.error_table import ErrorTable
-from services.gateway.inbound.oip.asking import words
+from services.gateway.inbound.oip.infer import words
 from services.gateway.inbound.oip.wire_models import OpenInferenceError
 from services.kit.identity.auth import RoleTooWeak
 

@@ -6,31 +6,31 @@ from typing import Any
 from services.contracts.errors import BadField, MillraceError
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.domain.requests import Answer
-from services.gateway.inbound.oip.asking import Asked, Input, Value, Wanted, outputs_of, words
+from services.gateway.inbound.oip.infer import InferRequest, Input, RequestedOutput, Value, outputs_of, words
 from services.gateway.inbound.oip.tensors import BYTES, decoded
 
 
-def read_request(request: pb.ModelInferRequest) -> Asked:
+def read_request(request: pb.ModelInferRequest) -> InferRequest:
     """Raises BadField."""
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         problem = f"it has {len(raw)} entries for {len(request.inputs)} inputs"
         raise BadField(name="raw_input_contents", problem=problem, field="raw_input_contents")
-    return Asked(
+    return InferRequest(
         model=request.model_name,
         version=request.model_version,
         id=request.id,
         parameters=read_values(request.parameters, "parameters"),
         inputs=[_input(given, place, raw[place] if raw else None) for place, given in enumerate(request.inputs)],
         outputs=[
-            Wanted(listed.name, read_values(listed.parameters, f"outputs[{place}].parameters"))
+            RequestedOutput(listed.name, read_values(listed.parameters, f"outputs[{place}].parameters"))
             for place, listed in enumerate(request.outputs)
         ],
     )
 
 
-def write_answer(answer: Answer, asked: Asked) -> pb.ModelInferResponse:
-    outputs = outputs_of(answer, asked.names())
+def write_answer(answer: Answer, request: InferRequest) -> pb.ModelInferResponse:
+    outputs = outputs_of(answer, request.names())
     return pb.ModelInferResponse(
         model_name=answer.deployment,
         model_version=str(answer.version),

@@ -12,7 +12,7 @@ from services.contracts.tasks.texts import MAX_TEXTS
 from services.gateway.domain.requests import check_name
 from services.gateway.domain.statistics import Duration
 from services.gateway.errors import RoutesNotRead, VersionNotServed
-from services.gateway.inbound.oip.asking import INPUT, OUTPUTS, read_version
+from services.gateway.inbound.oip.infer import INPUT, OUTPUTS, read_version
 from services.gateway.inbound.oip.tensors import BYTES, FP32
 from services.gateway.ports import Ports
 
@@ -111,8 +111,8 @@ class Models:
 
     def index(self, tenant: str, *, only_ready: bool) -> list[dict[str, Any]]:
         """An entry for each version that is to be served, and one for each deployment that serves none."""
-        told = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(tenant, wish)]
-        return [entry for entry in told if entry["state"] == READY] if only_ready else told
+        entries = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(tenant, wish)]
+        return [entry for entry in entries if entry["state"] == READY] if only_ready else entries
 
     def _entries(self, tenant: str, wish: DeploymentChanged) -> list[dict[str, Any]]:
         name = wish.deployment
@@ -137,14 +137,14 @@ class Models:
             "inference_count": counted.texts,
             "execution_count": counted.answered.count,
             "inference_stats": {
-                "success": _told(counted.answered),
-                "fail": _told(counted.failed),
-                "queue": _told(counted.waited),
-                "compute_input": _told(nothing),
-                "compute_infer": _told(counted.computed),
-                "compute_output": _told(nothing),
-                "cache_hit": _told(nothing),
-                "cache_miss": _told(nothing),
+                "success": _duration(counted.answered),
+                "fail": _duration(counted.failed),
+                "queue": _duration(counted.waited),
+                "compute_input": _duration(nothing),
+                "compute_infer": _duration(counted.computed),
+                "compute_output": _duration(nothing),
+                "cache_hit": _duration(nothing),
+                "cache_miss": _duration(nothing),
             },
             "batch_stats": [],
         }
@@ -166,5 +166,5 @@ def _versions(wish: DeploymentChanged, version: str) -> list[int]:
     return [number]
 
 
-def _told(duration: Duration) -> dict[str, int]:
+def _duration(duration: Duration) -> dict[str, int]:
     return {"count": duration.count, "ns": duration.ns}

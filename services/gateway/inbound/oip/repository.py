@@ -58,8 +58,8 @@ class Repository:
         number = await self._number(order, wish, reference)
         generation = 0
         if wish is None or number not in served(wish):
-            asked = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
-            generation = await self._move(order, "StartRollout", asked)
+            request = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
+            generation = await self._move(order, "StartRollout", request)
         await self._until(order, lambda: self._is_loaded(order, number, generation))
 
     async def unload(self, order: Order) -> None:
@@ -70,8 +70,8 @@ class Repository:
                 raise _unknown_parameter(name)
         if not served(self._models.wish(order.tenant, order.model)):
             return
-        asked = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
-        generation = await self._move(order, "StopDeployment", asked)
+        request = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
+        generation = await self._move(order, "StopDeployment", request)
         await self._until(order, lambda: self._is_unloaded(order, generation))
 
     def _now(self, order: Order) -> DeploymentChanged:
@@ -100,18 +100,19 @@ class Repository:
             return int(reference)
         model = wish.model if wish is not None else await self._model_of(order)
         if reference:
-            asked = registry_pb2.GetVersionRequest(model=model, version=reference)
-            return int((await self._call(order, "GetVersion", asked, registry_pb2.Version())).number)
-        told = await self._call(order, "GetModel", registry_pb2.GetModelRequest(model=model), registry_pb2.Model())
-        passed = [version.number for version in told.versions if version.status == PASSED]
-        aliased = [told.aliases[alias] for alias in BY_THEMSELVES if alias in told.aliases]
+            request = registry_pb2.GetVersionRequest(model=model, version=reference)
+            return int((await self._call(order, "GetVersion", request, registry_pb2.Version())).number)
+        query = registry_pb2.GetModelRequest(model=model)
+        described = await self._call(order, "GetModel", query, registry_pb2.Model())
+        passed = [version.number for version in described.versions if version.status == PASSED]
+        aliased = [described.aliases[alias] for alias in BY_THEMSELVES if alias in described.aliases]
         if not aliased and not passed:
             raise NothingToLoad(model=model)
         return int(aliased[0] if aliased else max(passed))
 
     async def _model_of(self, order: Order) -> str:
-        asked = registry_pb2.GetDeploymentRequest(deployment=order.model)
-        return str((await self._call(order, "GetDeployment", asked, registry_pb2.Deployment())).model)
+        request = registry_pb2.GetDeploymentRequest(deployment=order.model)
+        return str((await self._call(order, "GetDeployment", request, registry_pb2.Deployment())).model)
 
     async def _move(self, order: Order, method: str, request: Any) -> int:
         """The generation that the deployment's wish has from then on."""
@@ -119,14 +120,14 @@ class Repository:
 
     async def _call(self, order: Order, method: str, request: Any, answer: Any) -> Any:
         left = order.deadline - self._ports.clock.monotonic()
-        told = await self._upstreams.call(
+        response = await self._upstreams.call(
             f"/{REGISTRY.full_name}/{method}",
             request.SerializeToString(),
             [("authorization", order.authorization), *telemetry.current_carrier().items()],
             tenant=order.tenant,
             seconds=max(0.0, left),
         )
-        answer.ParseFromString(told)
+        answer.ParseFromString(response)
         return answer
 
     async def _until(self, order: Order, is_so: Callable[[], bool]) -> None:
@@ -172,10 +173,10 @@ def _check_number(version: str) -> None:
 def _configured(config: object) -> int:
     """The one version that a model configuration's policy names."""
     try:
-        told = orjson.loads(config) if isinstance(config, str) else None
+        decoded = orjson.loads(config) if isinstance(config, str) else None
     except orjson.JSONDecodeError:
-        told = None
-    match told:
+        decoded = None
+    match decoded:
         case {"version_policy": {"specific": {"versions": [int(number)]}}, **rest} if (
             0 < number < 10**9 and not isinstance(number, bool) and rest.keys() <= {"name"}
         ):

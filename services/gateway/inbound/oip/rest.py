@@ -1,4 +1,4 @@
-"""The REST face of the protocol, under `/v2`. Its errors are `{"error": "words"}`, as its clients want them."""
+"""The REST API of the protocol, under `/v2`. Its errors are `{"error": "words"}`, as its clients want them."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,12 +11,11 @@ from services.contracts.errors import Kind, MillraceError
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import ExtensionNotOffered
 from services.gateway.handlers import answer
-from services.gateway.inbound.http import answers
-from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.api import GatewayApi
 from services.gateway.inbound.http.body import WINDOW_BITS, BodyLimits
-from services.gateway.inbound.http.door import Health, Request, read_path
-from services.gateway.inbound.oip.asking import Asked, predict_command, words
+from services.gateway.inbound.http.responses import refused, server_span
+from services.gateway.inbound.http.rest_app import AdmittedRequest, Health, read_path
+from services.gateway.inbound.oip.infer import InferRequest, predict_command, words
 from services.gateway.inbound.oip.paths import INFER, LIVE, READY
 from services.gateway.inbound.oip.wire import HEAD_LENGTH, read_body, read_request, write_answer
 from services.gateway.inbound.sampling import Sampler, traced
@@ -32,7 +31,7 @@ OCTETS: Final[Header] = (b"content-type", b"application/octet-stream")
 COMPRESSED_FROM_BYTES: Final = 1_024
 
 
-class Face:
+class OpenInferenceApi:
     """`/v2/...`: inference by raw ASGI, everything else by FastAPI; health aside, which the edge itself has open."""
 
     def __init__(self, ports: Ports, sampler: Sampler, limits: BodyLimits, api: GatewayApi) -> None:
@@ -41,7 +40,7 @@ class Face:
         self._limits = limits
         self._api = api
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         hit = INFER.fullmatch(read_path(request.scope)) if request.verb == "POST" else None
         if hit is not None:
             await self._infer(hit["model"], hit["version"] or "", request)
@@ -49,24 +48,24 @@ class Face:
             await self._api.serve(request, self.refused)
 
     def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
-        status, _, headers = answers.refused(refusal)
+        status, _, headers = refused(refusal)
         if refusal.kind is Kind.INVALID:
             status = 400
         elif isinstance(refusal, ExtensionNotOffered):
             status = 501
         return status, orjson.dumps({"error": words(refusal)}), headers
 
-    async def _infer(self, model: str, version: str, request: Request) -> None:
+    async def _infer(self, model: str, version: str, request: AdmittedRequest) -> None:
         check_role(request.principal, METHOD)
         body = await read_body(request, self._limits)
-        asked = read_request(body, request.headers.get(HEAD_LENGTH), model=model, version=version)
+        infer_request = read_request(body, request.headers.get(HEAD_LENGTH), model=model, version=version)
         route = VERSION_ROUTE if version else ROUTE
         sampling = self._sampler.decide(request.headers.get(b"traceparent"), request.headers.get(b"tracestate"))
         actor, carrier = request.principal.actor, sampling.carrier
         with traced(sampling, partial(server_span, "POST", route, request.path, carrier, actor=actor)) as span:
             traceparent, now = telemetry.current_traceparent(), self._ports.clock.monotonic()
             command = predict_command(
-                asked,
+                infer_request,
                 tenant=request.principal.tenant,
                 ids=self._ports.ids,
                 now=now,
@@ -75,21 +74,21 @@ class Face:
             answered = await answer(command, self._ports)
             facts = {"millrace.request": answered.request_id, "millrace.deployment": model}
             span.set_attributes({**facts, "millrace.version": answered.version})
-        await _respond(request, asked, answered, traceparent)
+        await _respond(request, infer_request, answered, traceparent)
 
 
 def health(is_ready: Callable[[], bool]) -> Mapping[str, Health]:
-    """What the door answers to anyone."""
+    """What the edge answers to anyone."""
 
     def ready() -> tuple[int, bytes]:
-        told = is_ready()
-        return 200 if told else 400, orjson.dumps({"ready": told})
+        state = is_ready()
+        return 200 if state else 400, orjson.dumps({"ready": state})
 
     return {LIVE: lambda: (200, b'{"live":true}'), READY: ready}
 
 
-async def _respond(request: Request, asked: Asked, answer: Answer, traceparent: str) -> None:
-    body, head_length = write_answer(answer, asked)
+async def _respond(request: AdmittedRequest, infer_request: InferRequest, answer: Answer, traceparent: str) -> None:
+    body, head_length = write_answer(answer, infer_request)
     headers = [
         (b"x-millrace-version", str(answer.version).encode()),
         (b"traceparent", traceparent.encode()),

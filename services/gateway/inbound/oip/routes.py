@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 
 from services.contracts.names import NAME_PATTERN
 from services.contracts.rpc import open_inference_pb2
-from services.gateway.inbound.http import door
 from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import ReadRequest, RpcRoute, rpc
 from services.gateway.inbound.oip.error_responses import ERRORS
 from services.gateway.inbound.oip.models import Models
@@ -17,9 +17,9 @@ from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.oip.wire import read_body, read_object
 from services.gateway.inbound.oip.wire_models import (
     Done,
-    InferRequest,
-    InferResponse,
     ModelConfig,
+    ModelInferRequest,
+    ModelInferResponse,
     ModelMetadata,
     ModelReady,
     OpenInferenceError,
@@ -62,7 +62,7 @@ class OpenInferenceRoute(RpcRoute):
         options |= {"status_code": 200, "summary": summary, "response_description": "The answer."}
         super().__init__(path, endpoint, **options)
 
-    async def read(self, request: Request, admitted: door.Request) -> Request:
+    async def read(self, request: Request, admitted: AdmittedRequest) -> Request:
         """Raises UnsupportedMedia, Malformed and what reading a body raises."""
         if self.body_field is None:
             return request
@@ -76,22 +76,22 @@ router = APIRouter(route_class=OpenInferenceRoute, tags=["OpenInference"])
 @router.post(
     "/v2/models/{model}/infer",
     operation_id="ModelInfer",
-    response_model=InferResponse,
+    response_model=ModelInferResponse,
     responses=ERRORS.references(_INFER),
 )
 @rpc(SERVICE, "ModelInfer")
-async def infer(model: ModelName, body: InferRequest) -> None:
+async def infer(model: ModelName, body: ModelInferRequest) -> None:
     """Classifies 1 to 64 texts."""
 
 
 @router.post(
     "/v2/models/{model}/versions/{version}/infer",
     operation_id="ModelInferOfVersion",
-    response_model=InferResponse,
+    response_model=ModelInferResponse,
     responses=ERRORS.references(_INFER),
 )
 @rpc(SERVICE, "ModelInfer")
-async def infer_by_version(model: ModelName, version: Version, body: InferRequest) -> None:
+async def infer_by_version(model: ModelName, version: Version, body: ModelInferRequest) -> None:
     """The same by one of the served versions."""
 
 
@@ -243,8 +243,8 @@ def _parts(request: Request) -> OpenInference:
     return parts
 
 
-def _admitted(request: Request) -> door.Request:
-    admitted: door.Request = request.scope["admitted"]
+def _admitted(request: Request) -> AdmittedRequest:
+    admitted: AdmittedRequest = request.scope["admitted"]
     return admitted
 
 

@@ -12,8 +12,8 @@ from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import UnsupportedMedia
 from services.gateway.inbound.http.body import BodyLimits, read_bytes
-from services.gateway.inbound.http.door import Request
-from services.gateway.inbound.oip.asking import Asked, Input, Parameters, Wanted, outputs_of
+from services.gateway.inbound.http.rest_app import AdmittedRequest
+from services.gateway.inbound.oip.infer import InferRequest, Input, Parameters, RequestedOutput, outputs_of
 
 HEAD_LENGTH: Final = b"inference-header-content-length"
 _FIELDS: Final = frozenset({"id", "parameters", "inputs", "outputs"})
@@ -44,7 +44,7 @@ class _Tail:
             raise Malformed(problem=problem, field="body")
 
 
-def read_request(body: bytes, head_length: str | None, *, model: str, version: str) -> Asked:
+def read_request(body: bytes, head_length: str | None, *, model: str, version: str) -> InferRequest:
     """Raises Malformed or BadField."""
     head, tail = _split(body, head_length)
     sent = read_object(head)
@@ -52,7 +52,7 @@ def read_request(body: bytes, head_length: str | None, *, model: str, version: s
     inputs = [_input(given, f"inputs[{place}]", tail) for place, given in enumerate(_objects(sent, "inputs"))]
     tail.check_empty()
     outputs = [_wanted(listed, f"outputs[{place}]") for place, listed in enumerate(_objects(sent, "outputs"))]
-    return Asked(
+    return InferRequest(
         model=model,
         version=version,
         id=_text(sent, "id", "id") if sent.get("id") is not None else "",
@@ -62,13 +62,13 @@ def read_request(body: bytes, head_length: str | None, *, model: str, version: s
     )
 
 
-def write_answer(answer: Answer, asked: Asked) -> tuple[bytes, int | None]:
+def write_answer(answer: Answer, request: InferRequest) -> tuple[bytes, int | None]:
     """The body, and the length of its head where binary tensors follow it."""
-    chosen = {wanted.name: wanted.parameters.get("binary_data") for wanted in asked.outputs}
-    otherwise = asked.parameters.get("binary_data_output", False)
-    told: list[dict[str, Any]] = []
+    chosen = {output.name: output.parameters.get("binary_data") for output in request.outputs}
+    otherwise = request.parameters.get("binary_data_output", False)
+    outputs: list[dict[str, Any]] = []
     tail: list[bytes] = []
-    for output in outputs_of(answer, asked.names()):
+    for output in outputs_of(answer, request.names()):
         entry: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
         binary = chosen.get(output.name)
         if otherwise if binary is None else binary:
@@ -77,13 +77,13 @@ def write_answer(answer: Answer, asked: Asked) -> tuple[bytes, int | None]:
             tail.append(raw)
         else:
             entry["data"] = output.elements if isinstance(output.elements, list) else output.elements.tolist()
-        told.append(entry)
+        outputs.append(entry)
     head = orjson.dumps(
         {
             "model_name": answer.deployment,
             "model_version": str(answer.version),
             "id": answer.request_id,
-            "outputs": told,
+            "outputs": outputs,
         }
     )
     return (b"".join((head, *tail)), len(head)) if tail else (head, None)
@@ -95,7 +95,7 @@ MEDIA: Final = frozenset(
 """What clients call JSON, and JSON with tensors behind it: aiohttp says text, and curl says a form of anything."""
 
 
-async def read_body(request: Request, limits: BodyLimits) -> bytes:
+async def read_body(request: AdmittedRequest, limits: BodyLimits) -> bytes:
     """Raises UnsupportedMedia, and what reading a body raises."""
     media = request.headers.get(b"content-type", "").partition(";")[0].strip().lower()
     if media not in MEDIA:
@@ -144,9 +144,9 @@ def _input(given: Mapping[str, Any], at: str, tail: _Tail) -> Input:
     return Input(name, datatype, shape, parameters, strings=strings, data_at=f"{at}.data")
 
 
-def _wanted(listed: Mapping[str, Any], at: str) -> Wanted:
+def _wanted(listed: Mapping[str, Any], at: str) -> RequestedOutput:
     _check_fields(listed, _OUTPUT_FIELDS, f"{at}.")
-    return Wanted(_text(listed, "name", f"{at}.name"), _parameters(listed, f"{at}.parameters"))
+    return RequestedOutput(_text(listed, "name", f"{at}.name"), _parameters(listed, f"{at}.parameters"))
 
 
 def _strings(data: object, datatype: str, at: str) -> list[str]:

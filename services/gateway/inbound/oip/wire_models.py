@@ -78,21 +78,21 @@ class OutputParameters(BaseModel):
     binary_data: bool = Field(default=False, examples=[False])
 
 
-class RequestedOutput(BaseModel):
+class InferRequestedOutput(BaseModel):
     name: Literal["label", "score", "labels", "scores", "embedding"] = Field(examples=["label"])
     parameters: OutputParameters = Field(default_factory=OutputParameters)
 
 
-class InferRequest(BaseModel):
+class ModelInferRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_INFERENCE]})
 
     id: str = Field(default="", examples=["tour-1"])
     parameters: InferenceParameters = Field(default_factory=InferenceParameters)
     inputs: list[Tensor]
-    outputs: list[RequestedOutput] = Field(default_factory=list)
+    outputs: list[InferRequestedOutput] = Field(default_factory=list)
 
 
-class InferResponse(BaseModel):
+class ModelInferResponse(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_name: str = Field(examples=[_MODEL_NAME])

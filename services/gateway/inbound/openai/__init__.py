@@ -1,1 +1,1 @@
-"""The OpenAI-compatible face: `/v1`, as the clients of that API know it."""
+"""The OpenAI-compatible API: `/v1`, as the clients of that API know it."""

@@ -23,7 +23,7 @@ Encoding = Literal["float", "base64"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EmbeddingsRequest:
     """One request, checked. `dimensions` 0 takes what the model has, `version` 0 what the weights choose."""
 
     deployment: str
@@ -42,7 +42,7 @@ def read_model(model: str) -> tuple[str, int]:
     return hit["deployment"], int(hit["version"] or 0)
 
 
-def read_request(sent: Mapping[str, Any]) -> Wanted:
+def read_request(sent: Mapping[str, Any]) -> EmbeddingsRequest:
     """Raises BadField, TokensNotText or ModelNotFound, which name the parameter."""
     for name in sent:
         if name not in _FIELDS:
@@ -52,16 +52,16 @@ def read_request(sent: Mapping[str, Any]) -> Wanted:
         raise BadField(name="model", problem="it is required", field="model")
     deployment, version = read_model(model)
     texts = _texts(sent.get("input"))
-    return Wanted(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
+    return EmbeddingsRequest(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
 
 
-def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
+def answer(embedded: Embedded, request: EmbeddingsRequest) -> dict[str, Any]:
     """Names the version that answered, so that a client can hold on to it. Raises TooManyDimensions."""
     data = []
     for index, embedding in enumerate(embedded.embeddings):
-        values = shortened(embedding, wanted.dimensions) if wanted.dimensions else embedding
-        told = to_base64(values) if wanted.encoding == "base64" else values.tolist()
-        data.append({"object": "embedding", "index": index, "embedding": told})
+        values = shortened(embedding, request.dimensions) if request.dimensions else embedding
+        vector = to_base64(values) if request.encoding == "base64" else values.tolist()
+        data.append({"object": "embedding", "index": index, "embedding": vector})
     return {
         "object": "list",
         "data": data,
@@ -73,10 +73,10 @@ def answer(embedded: Embedded, wanted: Wanted) -> dict[str, Any]:
 def seconds_of(headers: Mapping[bytes, str], longest: float) -> float:
     """How long the client waits, where its SDK tells; no longer than we let anyone wait."""
     try:
-        told = float(headers.get(b"x-stainless-read-timeout", ""))
+        seconds = float(headers.get(b"x-stainless-read-timeout", ""))
     except ValueError:
         return longest
-    return min(longest, told) if told > 0 and math.isfinite(told) else longest
+    return min(longest, seconds) if seconds > 0 and math.isfinite(seconds) else longest
 
 
 def _texts(sent: object) -> list[str]:

@@ -18,8 +18,8 @@ from services.gateway.errors import (
     UnsupportedMedia,
 )
 from services.gateway.inbound.http.error_table import ErrorTable
-from services.gateway.inbound.openai.answers import refused
 from services.gateway.inbound.openai.models import OpenAIError
+from services.gateway.inbound.openai.responses import refused
 from services.kit.identity.auth import RoleTooWeak
 
 _SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {

@@ -12,8 +12,8 @@ from services.gateway.domain.routing import Served
 from services.gateway.errors import ModelNotFound
 from services.gateway.handlers import served
 from services.gateway.inbound.grpc_services import INFERENCE, REGISTRY
-from services.gateway.inbound.http import door
-from services.gateway.inbound.http.answers import http_span
+from services.gateway.inbound.http.responses import http_span
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import RpcRoute, rpc
 from services.gateway.inbound.openai.embeddings import MAX_INPUTS, read_model
 from services.gateway.inbound.openai.error_responses import ERRORS
@@ -37,7 +37,7 @@ class OpenAIRoute(RpcRoute):
     """Traced as often as the hot path, and known by a request id."""
 
     @contextmanager
-    def span(self, scope: Scope, admitted: door.Request) -> Iterator[Span]:
+    def span(self, scope: Scope, admitted: AdmittedRequest) -> Iterator[Span]:
         sampler: Sampler = scope["app"].state.sampler
         sampling = sampler.decide(admitted.headers.get(b"traceparent"), admitted.headers.get(b"tracestate"))
         actor, path = admitted.principal.actor, scope["path"]
@@ -99,7 +99,7 @@ async def create_embeddings(body: OpenAIEmbeddingsRequest) -> None:
 
 def _served(request: Request) -> tuple[Served, ...]:
     ports: Ports = request.app.state.control.ports
-    admitted: door.Request = request.scope["admitted"]
+    admitted: AdmittedRequest = request.scope["admitted"]
     return served(admitted.principal.tenant, ports)
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from services.contracts.rpc import gateway_pb2, trainer_pb2
 from services.gateway import handlers
-from services.gateway.inbound import translate
+from services.gateway.inbound import converters
 from services.gateway.inbound.grpc_services import GATEWAY, TRAINER
 from services.gateway.inbound.http.calls import Call
 from services.gateway.inbound.http.control_route import ControlRoute
@@ -37,8 +37,8 @@ async def list_datasets(query: Annotated[ListDatasetsQuery, Query()], call: Call
 @rpc(GATEWAY, "AnnounceDataset")
 async def announce_dataset(body: AnnounceDatasetRequest, call: Call) -> Accepted:
     """Announces a data set: it will be trained on."""
-    event = translate.dataset_ready(body.to(gateway_pb2.AnnounceDatasetRequest))
-    return Accepted.of(translate.accepted(await handlers.announce_dataset(event, call.caller, call.ports)))
+    event = converters.dataset_ready(body.to(gateway_pb2.AnnounceDatasetRequest))
+    return Accepted.of(converters.accepted(await handlers.announce_dataset(event, call.caller, call.ports)))
 
 
 @router.get("/api/v1/datasets/{dataset}", response_class=EntityResponse)

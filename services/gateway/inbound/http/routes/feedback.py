@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from services.contracts.rpc import gateway_pb2
 from services.gateway import handlers
-from services.gateway.inbound import translate
+from services.gateway.inbound import converters
 from services.gateway.inbound.grpc_services import GATEWAY
 from services.gateway.inbound.http.calls import Call
 from services.gateway.inbound.http.control_route import ControlRoute
@@ -19,5 +19,5 @@ router = APIRouter(route_class=ControlRoute)
 @rpc(GATEWAY, "SendFeedback")
 async def send_feedback(deployment: DeploymentName, body: SendFeedbackRequest, call: Call) -> Accepted:
     """Says what the right label of an answered request was."""
-    event = translate.feedback_received(body.to(gateway_pb2.SendFeedbackRequest, deployment=deployment))
-    return Accepted.of(translate.accepted(await handlers.send_feedback(event, call.caller, call.ports)))
+    event = converters.feedback_received(body.to(gateway_pb2.SendFeedbackRequest, deployment=deployment))
+    return Accepted.of(converters.accepted(await handlers.send_feedback(event, call.caller, call.ports)))

@@ -44,5 +44,5 @@ async def create_key(body: CreateKeyRequest, call: Call) -> CreateKeyResponse:
 @router.post("/api/v1/keys/{key}:revoke")
 @rpc(KEYS, "RevokeKey")
 async def revoke_key(key: KeyId, body: RevokeKeyRequest, call: Call) -> Key:
-    """Takes a key away, on every door within two seconds."""
+    """Takes a key away, at every endpoint within two seconds."""
     return Key.of(await converters.answer_revoke(body.to(keys_pb2.RevokeKeyRequest, key=key), call.caller, call.ports))

@@ -1,4 +1,4 @@
-"""The gRPC doors: the gateway's own services, and a forwarder for those of the other services."""
+"""The gRPC endpoints: the gateway's own services, and a forwarder for those of the other services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -24,10 +24,10 @@ from services.gateway.domain.requests import Caller
 from services.gateway.domain.uploads import NewContent
 from services.gateway.handlers import announce_dataset, send_feedback, upload_dataset
 from services.gateway.handlers.batches import read_output
-from services.gateway.inbound import batches, dead_letters, translate
+from services.gateway.inbound import batches, converters, dead_letters
+from services.gateway.inbound.forwarding import passed_on
 from services.gateway.inbound.keys import answer_create, answer_list, answer_revoke
-from services.gateway.inbound.passing import passed_on
-from services.gateway.inbound.uploading import Pace, Patience
+from services.gateway.inbound.uploading import Pace, UploadTimeouts
 from services.gateway.ports import Metadata, Ports, Upstreams
 from services.kit.core import telemetry
 from services.kit.core.idempotency import FIELD
@@ -53,17 +53,17 @@ def _caller(context: Any) -> Caller:
 
 
 class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
-    def __init__(self, ports: Ports, patience: Patience) -> None:
+    def __init__(self, ports: Ports, timeouts: UploadTimeouts) -> None:
         self._ports = ports
-        self._patience = patience
+        self._timeouts = timeouts
 
     async def AnnounceDataset(self, request: gateway_pb2.AnnounceDatasetRequest, context: Any) -> gateway_pb2.Accepted:
-        event = translate.dataset_ready(request)
-        return translate.accepted(await announce_dataset(event, _caller(context), self._ports))
+        event = converters.dataset_ready(request)
+        return converters.accepted(await announce_dataset(event, _caller(context), self._ports))
 
     async def SendFeedback(self, request: gateway_pb2.SendFeedbackRequest, context: Any) -> gateway_pb2.Accepted:
-        event = translate.feedback_received(request)
-        return translate.accepted(await send_feedback(event, _caller(context), self._ports))
+        event = converters.feedback_received(request)
+        return converters.accepted(await send_feedback(event, _caller(context), self._ports))
 
     async def UploadDataset(  # type: ignore[override]
         self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest], context: Any
@@ -72,25 +72,25 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         pace = Pace(self._ports.clock, lambda received: context.write(_progress(received)))
         try:
             with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
-                asked, chunks = await self._header(requests), self._chunks(requests)
-                async with self._patience.whole():
-                    told = await upload_dataset(asked, chunks, caller, self._ports, pace.tell)
+                content, chunks = await self._header(requests), self._chunks(requests)
+                async with self._timeouts.whole():
+                    uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
         except MillraceError:
             await _discard(requests)
             raise
-        await context.write(gateway_pb2.UploadDatasetResponse(uploaded=translate.uploaded(told)))
+        await context.write(gateway_pb2.UploadDatasetResponse(uploaded=converters.uploaded(uploaded)))
 
     async def _header(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> NewContent:
         """Raises StalledUpload or Malformed."""
-        first = await self._patience.part(anext(aiter(requests), None))
+        first = await self._timeouts.part(anext(aiter(requests), None))
         if first is None or first.WhichOneof("part") != "header":
             raise Malformed(problem="an upload begins with its header", field="header")
-        return translate.upload_header(first.header)
+        return converters.upload_header(first.header)
 
     async def _chunks(self, requests: AsyncIterator[gateway_pb2.UploadDatasetRequest]) -> AsyncIterator[bytes]:
         """Until the client ends its side of the stream. Raises StalledUpload or Malformed."""
         parts = aiter(requests)
-        while (request := await self._patience.part(anext(parts, None))) is not None:
+        while (request := await self._timeouts.part(anext(parts, None))) is not None:
             if request.WhichOneof("part") != "chunk":
                 raise Malformed(problem="after the header only chunks may come", field="chunk")
             yield request.chunk

@@ -78,7 +78,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedOutput:
     """An output that was listed."""
 
     name: str
@@ -86,7 +86,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InferRequest:
     """One inference request."""
 
     model: str
@@ -94,11 +94,11 @@ class Asked:
     id: str
     parameters: Parameters
     inputs: Sequence[Input]
-    outputs: Sequence[Wanted]
+    outputs: Sequence[RequestedOutput]
 
     def names(self) -> Sequence[str]:
         """The outputs to answer with."""
-        return [wanted.name for wanted in self.outputs] or UNASKED
+        return [output.name for output in self.outputs] or UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,33 +118,33 @@ class Output:
         return pack_strings(elements) if isinstance(elements, list) else pack_floats(elements)
 
 
-def predict_command(asked: Asked, *, tenant: str, ids: Ids, now: float, seconds: float) -> Predict:
+def predict_command(request: InferRequest, *, tenant: str, ids: Ids, now: float, seconds: float) -> Predict:
     """`seconds` is the longest that the transport allows; the request may ask for less.
 
     Raises BadField or Malformed.
     """
-    check_name(asked.model, "model_name")
-    version = read_version(asked.version, "model_version")
-    if asked.id:
-        check_identifier(asked.id, "id")
-    check_parameters(asked.parameters)
-    _check_outputs(asked.outputs)
-    timeout = asked.parameters.get("timeout", 0)
+    check_name(request.model, "model_name")
+    version = read_version(request.version, "model_version")
+    if request.id:
+        check_identifier(request.id, "id")
+    check_parameters(request.parameters)
+    _check_outputs(request.outputs)
+    timeout = request.parameters.get("timeout", 0)
     if timeout:
         seconds = min(seconds, float(timeout) / MICROSECONDS)
-    request = ClassificationRequest(
-        texts=_read_texts(asked.inputs),
-        with_embeddings=any(wanted.name == "embedding" for wanted in asked.outputs),
-        truncate=not asked.parameters.get("whole_texts", False),
+    classification = ClassificationRequest(
+        texts=_read_texts(request.inputs),
+        with_embeddings=any(output.name == "embedding" for output in request.outputs),
+        truncate=not request.parameters.get("whole_texts", False),
     )
     return Predict(
         tenant=tenant,
-        deployment=asked.model,
+        deployment=request.model,
         task=CLASSIFICATION,
-        request=request,
-        request_id=asked.id or ids.new("req"),
+        request=classification,
+        request_id=request.id or ids.new("req"),
         deadline=now + seconds,
-        sticky_key=str(asked.parameters.get("sticky_key", "")),
+        sticky_key=str(request.parameters.get("sticky_key", "")),
         version=version,
     )
 
@@ -155,7 +155,7 @@ def outputs_of(answer: Answer, names: Sequence[str]) -> list[Output]:
 
 
 def words(refusal: MillraceError) -> str:
-    """All of a refusal in one string, where the protocol has room for no more."""
+    """All of an error in one string, which is what the protocol has for it."""
     body = refusal.body()
     at = f" [{body.field}]" if body.field and body.field not in body.message else ""
     return f"{body.message}{at}" + (f" ({body.hint})" if body.hint else "")
@@ -205,18 +205,18 @@ def _read_texts(inputs: Sequence[Input]) -> list[str]:
     return list(given.strings)
 
 
-def _check_outputs(outputs: Sequence[Wanted]) -> None:
+def _check_outputs(outputs: Sequence[RequestedOutput]) -> None:
     seen: set[str] = set()
-    for place, wanted in enumerate(outputs):
+    for place, output in enumerate(outputs):
         at = f"outputs[{place}].name"
-        if wanted.name not in OUTPUTS:
+        if output.name not in OUTPUTS:
             known = ", ".join(OUTPUTS)
-            raise BadField(name=at, problem=f"the model has no output '{wanted.name[:100]}'; it has {known}", field=at)
-        if wanted.name in seen:
-            raise BadField(name=at, problem=f"the output '{wanted.name}' is asked for twice", field=at)
-        seen.add(wanted.name)
-        _check_tensor(wanted.parameters, _OUTPUT_KINDS, f"outputs[{place}].parameters")
-        if wanted.parameters.get("classification"):
+            raise BadField(name=at, problem=f"the model has no output '{output.name[:100]}'; it has {known}", field=at)
+        if output.name in seen:
+            raise BadField(name=at, problem=f"the output '{output.name}' is asked for twice", field=at)
+        seen.add(output.name)
+        _check_tensor(output.parameters, _OUTPUT_KINDS, f"outputs[{place}].parameters")
+        if output.parameters.get("classification"):
             at = f"outputs[{place}].parameters.classification"
             raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", field=at)
 

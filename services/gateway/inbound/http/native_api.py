@@ -1,21 +1,21 @@
-"""Millrace's own REST face: the hot paths, uploads, the control plane, and the document that describes them."""
+"""Millrace's own REST API: predictions by raw ASGI, everything else by FastAPI."""
 
 from services.contracts.errors import MillraceError
-from services.gateway.inbound.http.answers import refused
 from services.gateway.inbound.http.api import GatewayApi
-from services.gateway.inbound.http.door import Request
-from services.gateway.inbound.http.inference import InferenceDoor
+from services.gateway.inbound.http.inference import InferenceApp
+from services.gateway.inbound.http.responses import refused
+from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.kit.transport.http import Header
 
 
-class OwnFace:
+class NativeApi:
     """`/api/v1/...` and `/openapi.json`."""
 
-    def __init__(self, hot: InferenceDoor, api: GatewayApi) -> None:
+    def __init__(self, hot: InferenceApp, api: GatewayApi) -> None:
         self._hot = hot
         self._api = api
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         if (hot := self._hot.hot_path(request.verb, request.path)) is not None:
             await self._hot.serve(*hot, request)
         else:

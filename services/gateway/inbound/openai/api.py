@@ -11,13 +11,13 @@ from services.contracts.tasks.embedding import EmbeddingRequest
 from services.gateway.domain.requests import Embedded, Predict
 from services.gateway.errors import ModelNotFound, UnknownDeployment, VersionNotServed
 from services.gateway.handlers import embed_all
-from services.gateway.inbound.http.answers import server_span
 from services.gateway.inbound.http.api import GatewayApi
 from services.gateway.inbound.http.body import BodyLimits, read_json
-from services.gateway.inbound.http.door import Request, read_path
-from services.gateway.inbound.openai.answers import refused, status_of
+from services.gateway.inbound.http.responses import server_span
+from services.gateway.inbound.http.rest_app import AdmittedRequest, read_path
 from services.gateway.inbound.openai.embeddings import answer, read_request, seconds_of
 from services.gateway.inbound.openai.request_id import current_request_id, set_request_id
+from services.gateway.inbound.openai.responses import refused, status_of
 from services.gateway.inbound.sampling import Sampler, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
@@ -29,7 +29,7 @@ METHOD: Final = "/millrace.v1.InferenceService/Embed"
 """The gRPC method whose role embeddings need."""
 
 
-class OpenAiFace:
+class OpenAIApi:
     """What OpenAI's clients know, as far as it is built; every other path is a 404 in their shape.
 
     A model's id is a deployment's name, or `deployment@version` for one of the versions that it serves.
@@ -41,7 +41,7 @@ class OpenAiFace:
         self._limits = limits
         self._api = api
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         set_request_id(self._ports.ids.new("req"))
         if request.verb == "POST" and read_path(request.scope) == EMBEDDINGS:
             await self._embed(request)
@@ -53,7 +53,7 @@ class OpenAiFace:
         request_id = current_request_id() or self._ports.ids.new("req")
         return status, body, [*headers, (b"x-request-id", request_id.encode())]
 
-    async def _embed(self, request: Request) -> None:
+    async def _embed(self, request: AdmittedRequest) -> None:
         check_role(request.principal, METHOD)
         sampling = self._sampler.decide(request.headers.get(b"traceparent"), request.headers.get(b"tracestate"))
         actor, carrier = request.principal.actor, sampling.carrier
@@ -70,19 +70,19 @@ class OpenAiFace:
         ]
         await respond(request.send, 200, orjson.dumps(body), headers)
 
-    async def _embedded(self, request: Request) -> tuple[dict[str, Any], Embedded]:
+    async def _embedded(self, request: AdmittedRequest) -> tuple[dict[str, Any], Embedded]:
         sent = await read_json(request.receive, request.headers, self._limits)
-        wanted = read_request(sent)
+        embeddings_request = read_request(sent)
         now = self._ports.clock.monotonic()
         command = Predict(
             tenant=request.principal.tenant,
-            deployment=wanted.deployment,
+            deployment=embeddings_request.deployment,
             task=EMBEDDING,
-            request=EmbeddingRequest(wanted.texts, truncate=False),
+            request=EmbeddingRequest(embeddings_request.texts, truncate=False),
             request_id=current_request_id(),
             deadline=now + seconds_of(request.headers, request.deadline - now),
-            sticky_key=wanted.user,
-            version=wanted.version,
+            sticky_key=embeddings_request.user,
+            version=embeddings_request.version,
         )
         try:
             embedded = await embed_all(command, self._ports)
@@ -92,4 +92,4 @@ class OpenAiFace:
             if isinstance(sent["input"], str) and refusal.field == "texts[0]":
                 refusal.field = "input"  # which is one text, and no list of them
             raise
-        return answer(embedded, wanted), embedded
+        return answer(embedded, embeddings_request), embedded

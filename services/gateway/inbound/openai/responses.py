@@ -11,7 +11,7 @@ import orjson
 
 from services.contracts.errors import ErrorBody, Kind, MillraceError
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, SlowBody
-from services.gateway.inbound.http.answers import CLOSING
+from services.gateway.inbound.http.responses import CLOSING
 from services.kit.transport.http import JSON, STATUS, Header
 
 _BAD_REQUEST: Final = (Kind.INVALID, Kind.TOO_LARGE)
@@ -41,18 +41,18 @@ def status_of(refusal: MillraceError) -> int:
 
 def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers."""
-    status, told = status_of(refusal), refusal.body()
+    status, body = status_of(refusal), refusal.body()
     error = {
-        "message": _message(told),
+        "message": _message(body),
         "type": _type(status),
-        "param": _param(told.field),
-        "code": "rate_limit_exceeded" if status == 429 else CODES.get(told.code, told.code),
+        "param": _param(body.field),
+        "code": "rate_limit_exceeded" if status == 429 else CODES.get(body.code, body.code),
     }
     headers: list[Header] = [JSON]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if refusal.retryable:
-        seconds = told.retry_after_seconds or 1.0
+        seconds = body.retry_after_seconds or 1.0
         headers.append((b"retry-after", str(max(1, round(seconds))).encode()))
         headers.append((b"retry-after-ms", str(round(seconds * 1000)).encode()))
     elif status < 500 and status not in _AGAIN:
@@ -64,10 +64,10 @@ def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     return status, orjson.dumps({"error": error}), headers
 
 
-def _message(told: ErrorBody) -> str:
+def _message(body: ErrorBody) -> str:
     """There is no place for a hint of its own."""
-    said = WORDS.get(told.code, told.message).replace("'texts", "'input")
-    return f"{said} {told.hint[0].upper()}{told.hint[1:]}." if told.hint else said
+    message = WORDS.get(body.code, body.message).replace("'texts", "'input")
+    return f"{message} {body.hint[0].upper()}{body.hint[1:]}." if body.hint else message
 
 
 def _type(status: int) -> str:

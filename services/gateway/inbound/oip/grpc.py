@@ -13,7 +13,7 @@ from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
 from services.gateway.errors import ExtensionNotOffered
 from services.gateway.handlers import answer
-from services.gateway.inbound.oip.asking import predict_command
+from services.gateway.inbound.oip.infer import predict_command
 from services.gateway.inbound.oip.messages import read_request, read_values, refused, write_answer
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
@@ -142,12 +142,12 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelStreamInferResponse:
         sampling = self._sampler.decide(parent)
         try:
-            passed = await self._limiter.admit(principal)
+            permit = await self._limiter.admit(principal)
             try:
                 with telemetry.following(sampling.unsampled or sampling.carrier.get("traceparent", "")):
                     response = await self._answer(request, principal, self._seconds(context))
             finally:
-                passed.leave()
+                permit.leave()
         except MillraceError as refusal:
             return refused(request, refusal)
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
@@ -159,15 +159,15 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
     async def _answer(
         self, request: pb.ModelInferRequest, principal: Principal, seconds: float
     ) -> pb.ModelInferResponse:
-        asked = read_request(request)
+        infer_request = read_request(request)
         command = predict_command(
-            asked,
+            infer_request,
             tenant=principal.tenant,
             ids=self._ports.ids,
             now=self._ports.clock.monotonic(),
             seconds=seconds,
         )
-        return write_answer(await answer(command, self._ports), asked)
+        return write_answer(await answer(command, self._ports), infer_request)
 
     def _seconds(self, context: Any) -> float:
         """What the caller's deadline leaves, within our own limit."""

@@ -1,4 +1,4 @@
-"""How a refusal leaves by the REST door, and the one server span of a request that is traced."""
+"""How an error leaves by REST, and the one server span of a request that is traced."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping

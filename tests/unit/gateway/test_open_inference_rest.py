@@ -1,4 +1,4 @@
-"""The REST face of the Open Inference Protocol, without a socket."""
+"""The REST API of the Open Inference Protocol, without a socket."""
 
 import json
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 from services.contracts.access import KeyRole
 from services.contracts.errors import InternalError, MillraceError
 from services.gateway.errors import DeploymentNotReady, ExtensionNotOffered, RoutesNotRead, VersionNotServed
-from services.gateway.inbound.oip.asking import words
-from services.gateway.inbound.oip.rest import Face
+from services.gateway.inbound.oip.infer import words
+from services.gateway.inbound.oip.rest import OpenInferenceApi
 from services.gateway.inbound.sampling import Sampler
 from tests.unit.gateway.fakes import World, deployment, report, target
 from tests.unit.gateway.rest import LIMITS, api_of, send
@@ -35,8 +35,8 @@ def served() -> World:
     return world
 
 
-def face(world: World) -> Face:
-    return Face(world.ports, Sampler(0.0, world.ports.generator), LIMITS, api_of(world.ports, Unheard()))
+def adapter(world: World) -> OpenInferenceApi:
+    return OpenInferenceApi(world.ports, Sampler(0.0, world.ports.generator), LIMITS, api_of(world.ports, Unheard()))
 
 
 async def ask(
@@ -44,9 +44,9 @@ async def ask(
 ) -> tuple[int, Any]:
     """Status and body; an error too, whichever way it comes."""
     try:
-        reply = await send(face(world), verb, path, body, role=role, tenant=tenant)
+        reply = await send(adapter(world), verb, path, body, role=role, tenant=tenant)
     except MillraceError as refusal:
-        status, content, _ = face(world).refused(refusal)
+        status, content, _ = adapter(world).refused(refusal)
         return status, json.loads(content)
     return reply.status, reply.body
 
@@ -102,13 +102,13 @@ async def test_before_the_table_is_read_not_to_know_a_model_says_nothing_about_i
     ],
 )
 def test_a_refusal_is_one_string(refusal: MillraceError, status: int, words: str) -> None:
-    told, body, _ = face(World()).refused(refusal)
+    told, body, _ = adapter(World()).refused(refusal)
     assert told == status
     assert words in json.loads(body)["error"]
 
 
 def test_a_refusal_keeps_the_headers_that_clients_act_on() -> None:
     refusal = DeploymentNotReady(deployment="news", retry_after_seconds=3.0)
-    status, _, headers = face(World()).refused(refusal)
+    status, _, headers = adapter(World()).refused(refusal)
     assert status == 503
     assert dict(headers)[b"retry-after"] == b"3"

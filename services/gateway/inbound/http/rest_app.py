@@ -1,4 +1,4 @@
-"""The REST door: who may come in by which name, and which face each path belongs to."""
+"""The edge of REST: who may come in by which name, and which protocol's adapter each path belongs to."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -10,8 +10,8 @@ from urllib.parse import unquote_to_bytes
 from services.contracts.errors import BadField, InternalError, Malformed, MillraceError
 from services.gateway.domain.limits import Quota
 from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, RateLimitExceeded
-from services.gateway.inbound.http.answers import quota_headers, used_up
 from services.gateway.inbound.http.body import ClientGone, discard, read_headers
+from services.gateway.inbound.http.responses import quota_headers, used_up
 from services.gateway.ports import Limiter
 from services.gateway.telemetry import HTTP_REFUSED
 from services.kit.core.clock import Clock
@@ -27,7 +27,7 @@ _ORIGIN: Final = re.compile(rf"https?://{_HOST.pattern}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AdmittedRequest:
     """One HTTP request whose sender is known."""
 
     scope: Scope
@@ -50,10 +50,10 @@ class Request:
         return path
 
 
-class Face(Protocol):
+class ProtocolAdapter(Protocol):
     """A family of paths that one kind of client knows, with errors of the shape that it knows."""
 
-    async def serve(self, request: Request) -> None:
+    async def serve(self, request: AdmittedRequest) -> None:
         """Answers, or raises a MillraceError before the answer has begun."""
         ...
 
@@ -67,11 +67,11 @@ RenderError = Callable[[MillraceError], tuple[int, bytes, list[Header]]]
 Health = Callable[[], tuple[int, bytes]]
 
 
-class RestDoor:
+class RestApp:
     """Raw ASGI. The order: the name it was called by, the key, its limits, the path; so a stranger learns no paths.
 
-    `faces` go by the first segment of their paths; `own` has every other path. `health` has the paths that tell of
-    health alone, to anyone: each gives a status and a body.
+    `adapters` go by the first segment of their paths; `native_api` has every other path. `health` has the paths that
+    tell of health alone, to anyone: each gives a status and a body.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class RestDoor:
         keyring: Keyring,
         limiter: Limiter,
         hosts: Collection[str],
-        own: Face,
-        faces: Mapping[str, Face],
+        native_api: ProtocolAdapter,
+        adapters: Mapping[str, ProtocolAdapter],
         health: Mapping[str, Health] = MappingProxyType({}),
         *,
         clock: Clock,
@@ -90,8 +90,8 @@ class RestDoor:
         self._limiter = limiter
         self._health = health
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._own = own
-        self._faces = faces
+        self._native_api = native_api
+        self._adapters = adapters
         self._clock = clock
         self._request_seconds = request_seconds
         self._known_hosts: set[str] = set()
@@ -111,41 +111,41 @@ class RestDoor:
         if path in self._health and scope["method"] in ("GET", "HEAD"):
             await respond(send, *self._health[path]())
             return
-        face = self._faces.get(path[1:].partition("/")[0], self._own)
+        adapter = self._adapters.get(path[1:].partition("/")[0], self._native_api)
         try:
             headers = read_headers(scope)
             self._check_names(headers)
             tenant = (principal := self._keyring.authenticate(headers.get(b"authorization"))).tenant
-            passed = await self._limiter.admit(principal)
+            permit = await self._limiter.admit(principal)
             try:
-                quota = passed.quota
-                await face.serve(Request(scope, headers, principal, receive, sending, self._deadline(headers)))
+                quota = permit.quota
+                deadline = self._deadline(headers)
+                await adapter.serve(AdmittedRequest(scope, headers, principal, receive, sending, deadline))
             finally:
-                passed.leave()
+                permit.leave()
         except ClientGone:
             return
         except MillraceError as refusal:
             HTTP_REFUSED.add(1, tenant=tenant, code=refusal.code)
             if isinstance(refusal, BodyTooLarge):
                 await discard(scope, receive)
-            if isinstance(refusal, RateLimitExceeded):
-                quota = used_up(refusal)
-            await respond(sending, *face.refused(refusal))
+            quota = used_up(refusal) if isinstance(refusal, RateLimitExceeded) else quota
+            await respond(sending, *adapter.refused(refusal))
         except Exception:
             logger.exception("a request failed inside")
             if started:
                 raise
-            await respond(send, *face.refused(InternalError()))
+            await respond(send, *adapter.refused(InternalError()))
 
     def _deadline(self, headers: Mapping[bytes, str]) -> float:
         """Raises BadField for a time that is none."""
         seconds = self._request_seconds
-        asked = headers.get(TIMEOUT_HEADER)
-        if asked is not None:
-            if re.fullmatch(r"[1-9][0-9]{0,8}", asked) is None:
+        timeout = headers.get(TIMEOUT_HEADER)
+        if timeout is not None:
+            if re.fullmatch(r"[1-9][0-9]{0,8}", timeout) is None:
                 name = TIMEOUT_HEADER.decode()
                 raise BadField(name=name, problem="it must be a whole number of milliseconds, 1 or more", field=name)
-            seconds = min(seconds, int(asked) / 1000)
+            seconds = min(seconds, int(timeout) / 1000)
         return self._clock.monotonic() + seconds
 
     def _check_names(self, headers: Mapping[bytes, str]) -> None:

@@ -1,4 +1,4 @@
-"""Asking where nobody waits at a door: overload is waited out, and what is not ready is waited for, within a limit."""
+"""Predictions that nobody waits for: overload is waited out, and what is not ready is waited for, within a limit."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from services.contracts.errors import Kind, MillraceError
 from services.gateway.domain.requests import Answer, Predict
 from services.gateway.errors import DeploymentNotReady, ReplicasBusy
 from services.gateway.handlers.predictions import answer, least_waiting, somebody_is_ready
-from services.gateway.ports import Patience, Ports
+from services.gateway.ports import Ports, RetryLimits
 
 PASSING: Final = frozenset({Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT})
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -18,47 +18,47 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
-class _Lane:
-    room: asyncio.Semaphore
+class _TenantPermits:
+    semaphore: asyncio.Semaphore
     users: int = 0
 
 
-class Lanes:
+class TenantLimiter:
     """How many requests are with the replicas at once: of all tenants together, and of each one."""
 
     def __init__(self, limit: int, tenant_limit: int) -> None:
         self._all = asyncio.Semaphore(limit)
         self._tenant_limit = tenant_limit
-        self._tenants: dict[str, _Lane] = {}
+        self._tenants: dict[str, _TenantPermits] = {}
 
     @asynccontextmanager
-    async def lane(self, tenant: str) -> AsyncIterator[None]:
-        """Waits for room; a tenant that fills its own lanes keeps nobody else waiting."""
-        lane = self._tenants.setdefault(tenant, _Lane(asyncio.Semaphore(self._tenant_limit)))
-        lane.users += 1
+    async def permit(self, tenant: str) -> AsyncIterator[None]:
+        """Waits for a permit; a tenant that has used all of its own keeps nobody else waiting."""
+        permit = self._tenants.setdefault(tenant, _TenantPermits(asyncio.Semaphore(self._tenant_limit)))
+        permit.users += 1
         try:
-            async with lane.room, self._all:
+            async with permit.semaphore, self._all:
                 yield
         finally:
-            lane.users -= 1
-            if not lane.users:
+            permit.users -= 1
+            if not permit.users:
                 del self._tenants[tenant]
 
 
-class Patient:
-    """Asks again, with growing pauses, where a client at a door would be told to come back later.
+class RetryingClient:
+    """Asks again, with growing pauses, where any other client would be told to come back later.
 
     A deployment of which no request succeeds for `ready_wait_seconds` is given up: from then on its requests are
     refused at once, until one succeeds. So a backlog for it cannot keep the others waiting.
     """
 
-    def __init__(self, ports: Ports, patience: Patience) -> None:
+    def __init__(self, ports: Ports, limits: RetryLimits) -> None:
         self._ports = ports
-        self._patience = patience
-        self._lanes = Lanes(patience.concurrency, patience.tenant_concurrency)
+        self._limits = limits
+        self._limiter = TenantLimiter(limits.concurrency, limits.tenant_concurrency)
         self._failing_since: dict[tuple[str, str], float] = {}
 
-    async def ask(self, command: Predict) -> Answer:
+    async def predict(self, command: Predict) -> Answer:
         """`command.deadline` is when the whole of it is given up. Raises what `predict` does, in the end."""
         place = (command.tenant, command.deployment)
         began, pause = self._ports.clock.monotonic(), FIRST_PAUSE_SECONDS
@@ -80,15 +80,15 @@ class Patient:
             raise DeploymentNotReady(
                 deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
             )
-        async with self._lanes.lane(command.tenant):
+        async with self._limiter.permit(command.tenant):
             self._give_way(command)
             now = self._ports.clock.monotonic()
-            deadline = min(command.deadline, now + self._patience.request_seconds)
+            deadline = min(command.deadline, now + self._limits.request_seconds)
             return await answer(replace(command, deadline=deadline), self._ports)
 
     def _give_way(self, command: Predict) -> None:
         """Raises ReplicasBusy where others are waiting."""
-        limit, waiting = self._patience.yields_at, least_waiting(command, self._ports)
+        limit, waiting = self._limits.yields_at, least_waiting(command, self._ports)
         if limit is not None and waiting is not None and waiting >= limit:
             raise ReplicasBusy(queued=waiting, retry_after_seconds=self._ports.policy.retry_after_seconds)
 
@@ -99,4 +99,4 @@ class Patient:
         since = began
         if self._ports.routes.knows(*place):
             since = min(began, self._failing_since.setdefault(place, now))
-        return now - since >= self._patience.ready_wait_seconds
+        return now - since >= self._limits.ready_wait_seconds
