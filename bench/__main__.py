@@ -34,7 +34,7 @@ def main() -> int:
             figures += asynchronous.measure(fleet, texts, bootstrap)
     show(figures)
     keep(figures, facts, options.out)
-    _say(f"kept in {options.out}")
+    _say(f"written to {options.out}")
     return 0
 
 

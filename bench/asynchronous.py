@@ -61,10 +61,10 @@ async def _by_kafka(bootstrap: str, texts: list[str], name: str, requests: int) 
     try:
         await consumer._client.add_topic(COMPLETED)
         await consumer._client.force_metadata_update()
-        places = [TopicPartition(COMPLETED, number) for number in consumer.partitions_for_topic(COMPLETED) or ()]
-        consumer.assign(places)
-        for place, end in (await consumer.end_offsets(places)).items():
-            consumer.seek(place, end)
+        partitions = [TopicPartition(COMPLETED, number) for number in consumer.partitions_for_topic(COMPLETED) or ()]
+        consumer.assign(partitions)
+        for partition, end in (await consumer.end_offsets(partitions)).items():
+            consumer.seek(partition, end)
         for number in range(requests):
             body = {"deployment": serving.MODEL, "texts": [texts[number % len(texts)]]}
             key = f"{name}-{number}".encode()

@@ -58,13 +58,13 @@ def running_fleet() -> Iterator[Fleet]:
         millrace(home, "up", "--detach")
         seconds = time.monotonic() - started
         try:
-            told = millrace(home, "status")
-            processes = {name: psutil.Process(part["pid"]) for name, part in told["services"].items()}
+            status = millrace(home, "status")
+            processes = {name: psutil.Process(part["pid"]) for name, part in status["services"].items()}
             broker = json.loads((home / "run" / "broker.json").read_text())
             processes["broker"] = psutil.Process(broker["pid"])
             processes["supervisor"] = processes["gateway"].parent() or processes["gateway"]
-            key = Path(told["api_key_file"]).read_text().strip()
-            yield Fleet(home, seconds, told["endpoints"]["rest"], key, processes)
+            key = Path(status["api_key_file"]).read_text().strip()
+            yield Fleet(home, seconds, status["endpoints"]["rest"], key, processes)
         finally:
             millrace(home, "down")
 

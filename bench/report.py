@@ -63,10 +63,10 @@ def show(figures: Iterable[Figure]) -> None:
         table.add_column(column, justify="right" if column == "measured" else "left")
     section = ""
     for figure in figures:
-        told = {True: "[green]met", False: "[yellow]not met", None: ""}[figure.met]
+        verdict = {True: "[green]met", False: "[yellow]not met", None: ""}[figure.met]
         value = f"{figure.value:,.1f} {figure.unit}"
         heading = "" if figure.section == section else figure.section
-        table.add_row(heading, figure.name, value, figure.aim, told, figure.note)
+        table.add_row(heading, figure.name, value, figure.aim, verdict, figure.note)
         section = figure.section
     Console().print(table)
 

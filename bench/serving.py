@@ -1,7 +1,7 @@
 """Classification of short texts through the gateway, beside a bare ONNX Runtime loop over the same texts.
 
 The two take turns, round by round, so that both meet the same weather. CPU-seconds are those of all of Millrace's
-processes together; the client's are told apart.
+processes together; the client's are counted apart.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ def deploy(fleet: Fleet) -> list[str]:
     _post(fleet, "/api/v1/datasets", announced)
     give_up = time.monotonic() + TRAIN_SECONDS
     while time.monotonic() < give_up:
-        found = fleet.millrace("deployments", "list")["deployments"]
-        if any(one["version"] for one in found):
+        deployments = fleet.millrace("deployments", "list")["deployments"]
+        if any(one["version"] for one in deployments):
             return [text.text for text in corpus.quiet[:TEXTS]]
         time.sleep(1)
     raise RuntimeError(f"nothing was deployed within {TRAIN_SECONDS:g} s; see {fleet.home}/logs")
@@ -101,7 +101,7 @@ async def load(fleet: Fleet, texts: list[str], seconds: float) -> tuple[int, flo
     """How many requests were answered, in how long, and how long each took (ms). Raises on any answer but 200."""
     begin = time.monotonic()
     clients = [_client(fleet, texts[number::CLIENTS], begin + seconds) for number in range(CLIENTS)]
-    latencies = [latency for found in await asyncio.gather(*clients) for latency in found]
+    latencies = [latency for measured in await asyncio.gather(*clients) for latency in measured]
     return len(latencies), time.monotonic() - begin, latencies
 
 
@@ -142,5 +142,5 @@ def _bare_loop(artifact: Path, texts: list[str]) -> Round:
         command = [sys.executable, "-m", "bench.bare_loop", str(artifact), file.name, str(ROUND_SECONDS)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, env=environment)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return Round(told["requests"], told["seconds"], told["cpu_seconds"], [])
+    report: dict[str, Any] = json.loads(done.stdout)
+    return Round(report["requests"], report["seconds"], report["cpu_seconds"], [])

@@ -132,12 +132,14 @@ def examples(event: type[Event]) -> list[Document]:
     full = next(example for example in EXAMPLES if type(example) is event)
     record = sent(full)
     payload = json.loads(record.value or b"{}")
-    told = [{"name": "full", "summary": "Every field set.", "headers": dict(record.headers), "payload": payload}]
+    examples = [{"name": "full", "summary": "Every field set.", "headers": dict(record.headers), "payload": payload}]
     if event.owner == "gateway":
         schema = event.model_json_schema(mode="validation")
         least = {name: payload[name] for name in (*schema["required"], *PLAIN_FIELDS.get(event.topic, ()))}
-        told.append({"name": "plain", "summary": "Plain JSON from a producer outside, no headers.", "payload": least})
-    return told
+        examples.append(
+            {"name": "plain", "summary": "Plain JSON from a producer outside, no headers.", "payload": least}
+        )
+    return examples
 
 
 def message(event: type[Event]) -> Document:
@@ -177,18 +179,18 @@ def dead_letter() -> Document:
 
 
 def operations(event: type[Event]) -> Document:
-    """One `send` for the owner and one `receive` for each consumer, tagged with the room."""
+    """One `send` for the owner and one `receive` for each consumer, tagged with the service."""
     name = identifier(event.topic)
-    parties = [(event.owner, "send"), *((room, "receive") for room in CONSUMERS[event.topic])]
+    parties = [(event.owner, "send"), *((service, "receive") for service in CONSUMERS[event.topic])]
     return {
-        f"{room}.{action}.{name}": {
+        f"{service}.{action}.{name}": {
             "action": action,
             "channel": {"$ref": f"#/channels/{name}"},
-            "title": f"{room} {action}s {event.topic}",
-            "tags": [{"name": room}],
+            "title": f"{service} {action}s {event.topic}",
+            "tags": [{"name": service}],
             "messages": [{"$ref": f"#/channels/{name}/messages/{event.__name__}"}],
         }
-        for room, action in parties
+        for service, action in parties
     }
 
 

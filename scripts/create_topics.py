@@ -16,7 +16,7 @@ LIMIT_SECONDS: Final = 30.0
 
 
 def missing_topics(admin: AdminClient, replication_factor: int) -> list[NewTopic]:
-    present = set(admin.list_topics(timeout=LIMIT_SECONDS).topics)
+    existing = set(admin.list_topics(timeout=LIMIT_SECONDS).topics)
     return [
         NewTopic(
             topic.name,
@@ -25,7 +25,7 @@ def missing_topics(admin: AdminClient, replication_factor: int) -> list[NewTopic
             config=dict(topic.config),
         )
         for topic in load_topics()
-        if topic.name not in present
+        if topic.name not in existing
     ]
 
 
@@ -36,14 +36,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     admin = AdminClient({"bootstrap.servers": options.bootstrap})
     try:
-        wanted = missing_topics(admin, options.replication_factor)
-        created = admin.create_topics(wanted, operation_timeout=LIMIT_SECONDS) if wanted else {}
+        missing = missing_topics(admin, options.replication_factor)
+        created = admin.create_topics(missing, operation_timeout=LIMIT_SECONDS) if missing else {}
         for future in created.values():
             future.result(LIMIT_SECONDS)
     except KafkaException as error:
         print(f"topics were not created: {error}", file=sys.stderr)
         return 1
-    print(f"{len(wanted)} topics created")
+    print(f"{len(missing)} topics created")
     return 0
 
 

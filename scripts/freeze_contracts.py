@@ -19,14 +19,14 @@ GOLDEN: Final = ROOT / "tests/contracts/golden/rpc.json"
 
 def main() -> int:
     released: Surface = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    present = surface()
-    broken = breaches(released, present)
+    current = surface()
+    broken = breaches(released, current)
     for breach in broken:
         print(f"breaking: {breach}")
     if broken:
         return 1
-    GOLDEN.write_text(json.dumps(present, indent=2) + "\n")
-    print(f"{len(present)} messages and services frozen")
+    GOLDEN.write_text(json.dumps(current, indent=2) + "\n")
+    print(f"{len(current)} messages and services frozen")
     return 0
 
 

@@ -90,35 +90,35 @@ def main(arguments: list[str]) -> int:
     stale = _stale(stubs)
     if stale and not check:
         _write(stale, stubs)  # before the documents are made, which read them
-    wanted = {**event_schemas(), **documents()}
-    stale += _stale(wanted)
-    wanted |= stubs
-    strays = _strays(set(wanted))
+    expected = {**event_schemas(), **documents()}
+    stale += _stale(expected)
+    expected |= stubs
+    strays = _strays(set(expected))
     if check:
         for path in (*stale, *strays):
             print(f"not up to date: {path} (run 'make contracts')")
         return 1 if stale or strays else 0
-    _write(stale, wanted)
+    _write(stale, expected)
     for path in strays:
         (ROOT / path).unlink()
-    print(f"{len(stale)} written, {len(strays)} removed, {len(wanted) - len(stale)} unchanged")
+    print(f"{len(stale)} written, {len(strays)} removed, {len(expected) - len(stale)} unchanged")
     return 0
 
 
-def _stale(wanted: dict[Path, str]) -> list[Path]:
-    return [path for path, text in wanted.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
+def _stale(expected: dict[Path, str]) -> list[Path]:
+    return [path for path, text in expected.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
 
 
-def _strays(wanted: set[Path]) -> list[Path]:
+def _strays(expected: set[Path]) -> list[Path]:
     """What lies among the generated files and is generated from nothing."""
     known = {path.relative_to(ROOT) for folder in (STUBS, SCHEMAS, MODELS) for path in (ROOT / folder).glob("*[_.]*")}
-    return sorted(path for path in known - wanted if path.name != "__init__.py" and path.suffix in GENERATED)
+    return sorted(path for path in known - expected if path.name != "__init__.py" and path.suffix in GENERATED)
 
 
-def _write(paths: list[Path], wanted: dict[Path, str]) -> None:
+def _write(paths: list[Path], expected: dict[Path, str]) -> None:
     for path in paths:
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(wanted[path])
+        (ROOT / path).write_text(expected[path])
 
 
 if __name__ == "__main__":

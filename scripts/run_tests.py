@@ -95,11 +95,11 @@ def main(arguments: list[str]) -> int:
         required |= {"kafka", "postgres"}
     TALLY.parent.mkdir(parents=True, exist_ok=True)
     TALLY.unlink(missing_ok=True)
-    tried.TOLD.unlink(missing_ok=True)
+    tried.RESULTS.unlink(missing_ok=True)
     started = time.monotonic()
     failed = run(SUITES, fast=options.fast, extra=[part for part in extra if part != "--"])
     tally = read_tally(TALLY)
-    if calls := tried.told():
+    if calls := tried.recorded_calls():
         print("\n== clients that were tried")
         for line in page.summary(calls):
             print(f"   {line}")

@@ -1,6 +1,6 @@
-"""The table of `docs/compatibility.md`, made of what the clients' scripts told.
+"""The table of `docs/compatibility.md`, made of what the clients' scripts reported.
 
-`make compatibility` writes it into the page; without that the suite fails when the page tells otherwise.
+`make compatibility` writes it into the page; without that the suite fails when the page says otherwise.
 """
 
 import sys
@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Final
 
 from tests.clients.tools import ROOT
-from tests.clients.tried import Call, told
+from tests.clients.tried import Call, recorded_calls
 
 PAGE: Final = ROOT / "docs/compatibility.md"
 BEGIN: Final = "<!-- made by `make test` from here -->\n"
@@ -36,16 +36,16 @@ def summary(calls: Sequence[Call]) -> list[str]:
     return ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def kept_rows() -> list[str]:
+def page_rows() -> list[str]:
     """The rows that stand in the page."""
     inside = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     return inside.splitlines()[2:]
 
 
 def missing_rows(calls: Sequence[Call]) -> list[str]:
-    """What the page ought to tell of these calls, and does not."""
-    kept = {_comparable(row) for row in kept_rows()}
-    return [row for row in table(calls).splitlines()[2:] if _comparable(row) not in kept]
+    """What the page ought to say of these calls, and does not."""
+    rows = {_comparable(row) for row in page_rows()}
+    return [row for row in table(calls).splitlines()[2:] if _comparable(row) not in rows]
 
 
 def _comparable(row: str) -> str:
@@ -57,11 +57,11 @@ def write() -> None:
     page = PAGE.read_text(encoding="utf-8")
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
-    PAGE.write_text(before + begin + table(told()) + end + after, encoding="utf-8")
+    PAGE.write_text(before + begin + table(recorded_calls()) + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
     if "--summary" in sys.argv:
-        print("\n".join(summary(told())))
+        print("\n".join(summary(recorded_calls())))
     else:
         write()

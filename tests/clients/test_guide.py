@@ -17,8 +17,8 @@ PROGRAMS = {"kcat": "kcat", "java": "java"}
 def commands() -> list[tuple[str, str]]:
     """Each command line of kcat and Java, without what is piped into it."""
     lines = [line for block in SHELL for line in block.replace("\\\n", " ").replace("|\n", "|\n").splitlines()]
-    found = [line.strip() for line in lines if line.strip().partition(" ")[0] in PROGRAMS]
-    return [(line.partition(" ")[0], line) for line in found]
+    stripped = [line.strip() for line in lines if line.strip().partition(" ")[0] in PROGRAMS]
+    return [(line.partition(" ")[0], line) for line in stripped]
 
 
 def script_of(program: str, line: str) -> str:

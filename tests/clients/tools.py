@@ -38,8 +38,8 @@ def python() -> Path:
 
 def grpcurl() -> str:
     """From the PATH, or built by Go."""
-    if found := shutil.which("grpcurl"):
-        return found
+    if path := shutil.which("grpcurl"):
+        return path
     program = FOLDER / "grpcurl"
     if not program.exists():
         go = shutil.which("go")

@@ -1,4 +1,4 @@
-"""Runs a client's script against a fleet and keeps what it tells, for the table."""
+"""Runs a client's script against a fleet and records its results, for the table."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.clients.tools import ROOT
 from tests.fixtures.presence import left_out
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
-TOLD: Final = ROOT / ".cache/tests/clients.json"
+RESULTS: Final = ROOT / ".cache/tests/clients.json"
 LIMIT_SECONDS: Final = 180.0
 CANNOT: Final = 77
 """A script's exit code where the program that it tries is not on this machine; its stderr says which."""
@@ -35,12 +35,12 @@ def scripts(*, kafka: bool = False) -> list[str]:
     return [name for name in names if name.startswith(("producer_", "consumer_")) == kafka]
 
 
-def run(script: str, doors: Mapping[str, str], broker: str = "") -> list[Call]:
-    """The calls that the script made; each met what it expected. `broker` is told beside the call where it matters."""
+def run(script: str, environment: Mapping[str, str], broker: str = "") -> list[Call]:
+    """The calls that the script made; each met what it expected. `broker` is named beside the call where it matters."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "PYTHON", "OTEL_"))}
     done = subprocess.run(
         [str(tools.python()), str(SCRIPTS / f"{script}.py")],
-        env=clean | dict(doors),
+        env=clean | dict(environment),
         cwd=SCRIPTS,
         check=False,
         capture_output=True,
@@ -58,15 +58,15 @@ def run(script: str, doors: Mapping[str, str], broker: str = "") -> list[Call]:
     return calls
 
 
-def told() -> list[Call]:
-    """Every call that was kept, in the order of the clients' names."""
-    kept = json.loads(TOLD.read_text()) if TOLD.exists() else {}
-    calls = [Call(**call) for told in kept.values() for call in told]
+def recorded_calls() -> list[Call]:
+    """Every recorded call, in the order of the clients' names."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    calls = [Call(**call) for recorded in results.values() for call in recorded]
     return sorted(calls, key=lambda call: call.client.lower())  # stable: a client's calls stay in their order
 
 
 def _keep(script: str, calls: list[Call]) -> None:
-    kept = json.loads(TOLD.read_text()) if TOLD.exists() else {}
-    kept[f"{script}:{calls[0].call}"] = [asdict(call) for call in calls]
-    TOLD.parent.mkdir(parents=True, exist_ok=True)
-    TOLD.write_text(json.dumps(kept, indent=1) + "\n")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[f"{script}:{calls[0].call}"] = [asdict(call) for call in calls]
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")

@@ -24,20 +24,20 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._libraries = kafka.ensure_libraries()
-        self.place = kafka.KafkaFiles(folder, (port := any_free()), any_free({port}))
-        kafka.prepare(self.place, self._libraries)
+        self.files = kafka.KafkaFiles(folder, (port := any_free()), any_free({port}))
+        kafka.prepare(self.files, self._libraries)
         self.start()
 
     def start(self) -> None:
-        self._process = kafka.start(self.place, self._libraries)
-        kafka.await_server(self.place.bootstrap, self._process)
+        self._process = kafka.start(self.files, self._libraries)
+        kafka.await_server(self.files.bootstrap, self._process)
 
     def stop(self) -> None:
         stop(self._process, limit_seconds=10)
 
 
 @pytest.fixture(scope="session")
-def kafka_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if missing := kafka.missing_tools():
         left_out("Apache Kafka", f"{' and '.join(missing)} not found")
     try:
@@ -49,10 +49,10 @@ def kafka_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def kafka_story(kafka_place: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+def kafka_scenario(kafka_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """A fleet on Apache Kafka, with nothing served yet."""
-    with playing(tmp_path_factory.mktemp("faults"), bootstrap=kafka_place.place.bootstrap) as story:
-        yield story
+    with playing(tmp_path_factory.mktemp("faults"), bootstrap=kafka_server.files.bootstrap) as scenario:
+        yield scenario
 
 
 @pytest.fixture

@@ -41,131 +41,133 @@ def pause(dice: random.Random, longest_seconds: float) -> None:
     time.sleep(seconds)
 
 
-def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_story: Scenario, dice: random.Random) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    story.serve_first()
-    body = story.dataset("gateway-killed", seed=11)
+def test_a_killed_gateway_forgets_nothing_it_accepted(kafka_scenario: Scenario, dice: random.Random) -> None:
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    scenario.serve_first()
+    body = scenario.dataset("gateway-killed", seed=11)
     sent = {name: body[name] for name in ("dataset", "uri", "model")} | {"recipe_json": json.dumps(body["recipe"])}
-    with story.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
-        accepted = story.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
+    with scenario.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
+        accepted = scenario.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
         pause(dice, 0.02)
         fleet.kill("gateway")
-        again = story.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
+        again = scenario.client.post_patiently("/datasets", sent, idempotency_key="gateway-killed")
         assert (accepted.status_code, again.status_code) == (202, 202)
         assert accepted.json()["event_id"] == again.json()["event_id"]
-        story.reached(version := story.registered("gateway-killed"), "rollout_loaded")
+        scenario.reached(version := scenario.registered("gateway-killed"), "rollout_loaded")
         pause(dice, 1.0)
         fleet.kill("gateway")
-        story.promoted(version)
+        scenario.promoted(version)
     all_answered(traffic)
     assert traffic.labelled == len(traffic.answers)
-    nothing_is_lost_or_doubled(story, admin=True)
-    told = [event.body["request"] for event in story.log.distinct("feedback.received")]
-    mine = [request for request in told if request.startswith(f"{traffic.prefix}-")]
+    nothing_is_lost_or_doubled(scenario, admin=True)
+    published = [event.body["request"] for event in scenario.log.distinct("feedback.received")]
+    mine = [request for request in published if request.startswith(f"{traffic.prefix}-")]
     assert sorted(mine) == sorted(answer.request for answer in traffic.answers)
 
 
 def test_a_trainer_killed_in_mid_epoch_attaches_to_the_run_that_goes_on(
-    kafka_story: Scenario, dice: random.Random
+    kafka_scenario: Scenario, dice: random.Random
 ) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    story.serve_first()
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    scenario.serve_first()
     kill_at = dice.randint(60, 300)
     print(f"killed after step {kill_at}")
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
-        story.announce("trainer-killed", seed=12, epochs=60)
-        run = run_of(story, "trainer-killed")
-        progress = progress_of(story, run, 1)
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        scenario.announce("trainer-killed", seed=12, epochs=60)
+        run = run_of(scenario, "trainer-killed")
+        progress = progress_of(scenario, run, 1)
         until(lambda: step_of(progress) >= kill_at, f"step {kill_at}", 120)
         child = child_of(run, 1)
         fleet.kill("trainer")
-        version = story.registered("trainer-killed")
-        story.promoted(version)
+        version = scenario.registered("trainer-killed")
+        scenario.promoted(version)
     all_answered(traffic)
     assert [step for what, step in steps_of(progress) if what == "resumed"] == []
     until(lambda: not is_running(child), "the run's process ended")
-    assert not progress_of(story, run, 2).exists()
+    assert not progress_of(scenario, run, 2).exists()
     assert fleet.rows("trainer", "SELECT attempt, failed_attempts FROM trainer_run WHERE id = ?", run) == [(1, 0)]
     assert fleet.rows("trainer", "SELECT state, fence FROM job WHERE id = ?", run) == [("done", 2)]
-    assert [event.body["run"] for event in story.log.distinct("model.trained")].count(run) == 1
-    nothing_is_lost_or_doubled(story, admin=True)
+    assert [event.body["run"] for event in scenario.log.distinct("model.trained")].count(run) == 1
+    nothing_is_lost_or_doubled(scenario, admin=True)
 
 
 def test_a_run_killed_together_with_its_trainer_goes_on_from_its_checkpoint(
-    kafka_story: Scenario, dice: random.Random
+    kafka_scenario: Scenario, dice: random.Random
 ) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    story.serve_first()
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    scenario.serve_first()
     kill_at = dice.randint(60, 300)
     print(f"killed after step {kill_at}")
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
-        story.announce("run-killed", seed=17, epochs=60)
-        run = run_of(story, "run-killed")
-        first = progress_of(story, run, 1)
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        scenario.announce("run-killed", seed=17, epochs=60)
+        run = run_of(scenario, "run-killed")
+        first = progress_of(scenario, run, 1)
         until(lambda: step_of(first) >= kill_at, f"step {kill_at}", 120)
         child_of(run, 1).kill()
         fleet.kill("trainer")
-        version = story.registered("run-killed")
-        story.promoted(version)
+        version = scenario.registered("run-killed")
+        scenario.promoted(version)
     all_answered(traffic)
-    resumed_where_it_stood(first, progress_of(story, run, 2), kill_at)
+    resumed_where_it_stood(first, progress_of(scenario, run, 2), kill_at)
     assert fleet.rows("trainer", "SELECT attempt, failed_attempts FROM trainer_run WHERE id = ?", run) == [(2, 1)]
-    assert [event.body["run"] for event in story.log.distinct("model.trained")].count(run) == 1
-    nothing_is_lost_or_doubled(story, admin=True)
+    assert [event.body["run"] for event in scenario.log.distinct("model.trained")].count(run) == 1
+    nothing_is_lost_or_doubled(scenario, admin=True)
 
 
-def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_story: Scenario, dice: random.Random) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    before = story.serve_first()
-    moments = ("rollout_started", "rollout_loaded", "rollout_advanced")
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
-        version = story.registered(story.announce("registry-killed", seed=13))
-        for moment in sorted(dice.sample(moments, 2), key=moments.index):
-            print(f"killed after {moment}")
-            story.reached(version, moment)
+def test_a_registry_killed_during_a_rollout_goes_on_with_it(kafka_scenario: Scenario, dice: random.Random) -> None:
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    before = scenario.serve_first()
+    milestones = ("rollout_started", "rollout_loaded", "rollout_advanced")
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        version = scenario.registered(scenario.announce("registry-killed", seed=13))
+        for milestone in sorted(dice.sample(milestones, 2), key=milestones.index):
+            print(f"killed after {milestone}")
+            scenario.reached(version, milestone)
             pause(dice, 0.3)
             fleet.kill("registry")
-            assert story.champion() in (before, version)
-        story.promoted(version)
+            assert scenario.champion() in (before, version)
+        scenario.promoted(version)
     all_answered(traffic)
-    assert story.champion() == version
-    nothing_is_lost_or_doubled(story, admin=True)
+    assert scenario.champion() == version
+    nothing_is_lost_or_doubled(scenario, admin=True)
 
 
 def test_a_replica_killed_while_it_loads_and_while_it_serves_fails_no_request(
-    kafka_story: Scenario, dice: random.Random
+    kafka_scenario: Scenario, dice: random.Random
 ) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    story.serve_first()
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
-        version = story.registered(story.announce("inference-killed", seed=14))
-        story.reached(version, "rollout_started")
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    scenario.serve_first()
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        version = scenario.registered(scenario.announce("inference-killed", seed=14))
+        scenario.reached(version, "rollout_started")
         pause(dice, 0.5)
         fleet.kill("inference")
-        story.reached(version, "rollout_loaded")
+        scenario.reached(version, "rollout_loaded")
         pause(dice, 1.0)
         fleet.kill("inference")
-        story.promoted(version)
+        scenario.promoted(version)
     all_answered(traffic)
-    nothing_is_lost_or_doubled(story, admin=True)
+    nothing_is_lost_or_doubled(scenario, admin=True)
 
 
-def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Scenario, dice: random.Random) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    serving = story.serve_first()
-    counted, windowed = requests_of(story), arrivals_of(story)
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
-        wanted = dice.randint(50, 75)  # one window of 40 is full, the next one is not
-        print(f"killed after {wanted} requests")
-        until(lambda: len(traffic.answers) >= wanted, f"{wanted} answers", 60)
+def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_scenario: Scenario, dice: random.Random) -> None:
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    serving = scenario.serve_first()
+    counted, windowed = requests_of(scenario), arrivals_of(scenario)
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as traffic:
+        answered = dice.randint(50, 75)  # one window of 40 is full, the next one is not
+        print(f"killed after {answered} requests")
+        until(lambda: len(traffic.answers) >= answered, f"{answered} answers", 60)
         fleet.kill("monitor")
-    until(lambda: arrivals_of(story) - windowed == len(traffic.answers), "each stands in one window", COUNTED_SECONDS)
-    with story.traffic(seed=dice.getrandbits(30)).flowing() as canary:
-        version = story.registered(story.announce("monitor-killed", seed=15))
-        story.reached(version, "rollout_loaded")
+    until(
+        lambda: arrivals_of(scenario) - windowed == len(traffic.answers), "each stands in one window", COUNTED_SECONDS
+    )
+    with scenario.traffic(seed=dice.getrandbits(30)).flowing() as canary:
+        version = scenario.registered(scenario.announce("monitor-killed", seed=15))
+        scenario.reached(version, "rollout_loaded")
         pause(dice, 1.0)
         fleet.kill("monitor")
-        story.promoted(version)
+        scenario.promoted(version)
     for part in (traffic, canary):
         all_answered(part)
     expected = {
@@ -173,10 +175,10 @@ def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Sc
         for number in (serving, version)
     }
 
-    def news() -> dict[int, int]:
-        return {number: requests_of(story).get(number, 0) - counted.get(number, 0) for number in expected}
+    def counts() -> dict[int, int]:
+        return {number: requests_of(scenario).get(number, 0) - counted.get(number, 0) for number in expected}
 
-    until(lambda: news() == expected, f"{expected} requests are counted", COUNTED_SECONDS)
+    until(lambda: counts() == expected, f"{expected} requests are counted", COUNTED_SECONDS)
     labels = "SELECT count(*) FROM feedback WHERE item LIKE ? OR item LIKE ?"
     until(
         lambda: (
@@ -186,55 +188,55 @@ def test_a_monitor_killed_in_mid_window_counts_each_request_once(kafka_story: Sc
         "each label is kept",
         COUNTED_SECONDS,
     )
-    nothing_is_lost_or_doubled(story, admin=True)
-    assert news() == expected
+    nothing_is_lost_or_doubled(scenario, admin=True)
+    assert counts() == expected
 
 
-def test_all_five_killed_at_once_converge(kafka_story: Scenario, dice: random.Random) -> None:
-    story, fleet = kafka_story, kafka_story.fleet
-    story.serve_first()
-    with story.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
-        version = story.registered(story.announce("all-killed", seed=16))
-        story.reached(version, "rollout_loaded")
+def test_all_five_killed_at_once_converge(kafka_scenario: Scenario, dice: random.Random) -> None:
+    scenario, fleet = kafka_scenario, kafka_scenario.fleet
+    scenario.serve_first()
+    with scenario.traffic(seed=dice.getrandbits(30), retrying=True).flowing() as traffic:
+        version = scenario.registered(scenario.announce("all-killed", seed=16))
+        scenario.reached(version, "rollout_loaded")
         pause(dice, 1.0)
         fleet.kill(*SERVICES)
-        story.promoted(version)
+        scenario.promoted(version)
     all_answered(traffic)
-    nothing_is_lost_or_doubled(story, admin=True)
+    nothing_is_lost_or_doubled(scenario, admin=True)
 
 
 # --- what the trainer and the monitor keep -----------------------------------------------------
 
 
-def run_of(story: Scenario, dataset: str) -> str:
+def run_of(scenario: Scenario, dataset: str) -> str:
     query = "SELECT id FROM trainer_run WHERE dataset = ?"
-    until(lambda: len(story.fleet.rows("trainer", query, dataset)) == 1, f"the run on {dataset}", 60)
-    return str(story.fleet.rows("trainer", query, dataset)[0][0])
+    until(lambda: len(scenario.fleet.rows("trainer", query, dataset)) == 1, f"the run on {dataset}", 60)
+    return str(scenario.fleet.rows("trainer", query, dataset)[0][0])
 
 
 def steps_of(progress: Path) -> list[tuple[str, int]]:
-    """What the training stage told: 'step' or 'resumed', and at which step."""
+    """What the training stage reported: 'step' or 'resumed', and at which step."""
     if not progress.exists():
         return []
     lines = [json.loads(line) for line in progress.read_text().split("\n")[:-1]]
-    told = [line["message"].split() for line in lines if line["stage"] == "train"]
-    found = [("step", int(words[1])) for words in told if words[0] == "step"]
-    return found + [("resumed", int(words[-1])) for words in told if words[0] == "resumed"]
+    messages = [line["message"].split() for line in lines if line["stage"] == "train"]
+    steps = [("step", int(words[1])) for words in messages if words[0] == "step"]
+    return steps + [("resumed", int(words[-1])) for words in messages if words[0] == "resumed"]
 
 
 def step_of(progress: Path) -> int:
     return max((step for _, step in steps_of(progress)), default=0)
 
 
-def progress_of(story: Scenario, run: str, attempt: int) -> Path:
-    return story.fleet.home.data / "trainer" / "runs" / run / f"attempt-{attempt}" / "progress.jsonl"
+def progress_of(scenario: Scenario, run: str, attempt: int) -> Path:
+    return scenario.fleet.home.data / "trainer" / "runs" / run / f"attempt-{attempt}" / "progress.jsonl"
 
 
 def child_of(run: str, attempt: int) -> psutil.Process:
     """The process of the run."""
     carriers = marked(EXECUTION_VARIABLE, f"{run}.{attempt}")
-    (found,) = [process for process in carriers if os.getsid(process.pid) == process.pid]
-    return found
+    (leader,) = [process for process in carriers if os.getsid(process.pid) == process.pid]
+    return leader
 
 
 def is_running(process: psutil.Process) -> bool:
@@ -242,7 +244,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def resumed_where_it_stood(first: Path, second: Path, kill_at: int) -> None:
-    """The second attempt begins with what the first one told, and takes no step of its checkpoint again."""
+    """The second attempt begins with what the first one reported, and takes no step of its checkpoint again."""
     earlier = first.read_text().split("\n")[:-1]
     later = second.read_text().split("\n")[:-1]
     assert later[: len(earlier)] == earlier
@@ -254,16 +256,16 @@ def resumed_where_it_stood(first: Path, second: Path, kill_at: int) -> None:
     assert [words for words in own if words == ["rows", "read"]] == []
 
 
-def requests_of(story: Scenario) -> dict[int, int]:
+def requests_of(scenario: Scenario) -> dict[int, int]:
     """Requests that the monitor has counted, by version."""
     query = "SELECT version, sum(requests) FROM minute WHERE deployment = ? GROUP BY version"
-    return {int(version): int(count) for version, count in story.fleet.rows("monitor", query, story.model)}
+    return {int(version): int(count) for version, count in scenario.fleet.rows("monitor", query, scenario.model)}
 
 
-def arrivals_of(story: Scenario) -> int:
+def arrivals_of(scenario: Scenario) -> int:
     """Requests in the closed windows of the version that serves and in the one that is open."""
-    (version, answered) = story.fleet.rows(
-        "monitor", "SELECT json_extract(watched, '$.version'), answered FROM watch WHERE deployment = ?", story.model
+    (version, answered) = scenario.fleet.rows(
+        "monitor", "SELECT json_extract(watched, '$.version'), answered FROM watch WHERE deployment = ?", scenario.model
     )[0]
     closed = "SELECT coalesce(sum(answered), 0) FROM window WHERE deployment = ? AND version = ?"
-    return int(answered) + int(story.fleet.rows("monitor", closed, story.model, version)[0][0])
+    return int(answered) + int(scenario.fleet.rows("monitor", closed, scenario.model, version)[0][0])

@@ -11,39 +11,39 @@ KAFKA = os.environ["MILLRACE_KAFKA"]
 DEPLOYMENT = os.environ["MILLRACE_DEPLOYMENT"]
 TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
 LABELS = json.loads(os.environ["MILLRACE_LABELS"])
-STORY = f"story-{uuid.uuid4()}"
+CORRELATION_ID = f"workflow-{uuid.uuid4()}"
 SECONDS = 60
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     document = {"client": "confluent-kafka", "version": confluent_kafka.__version__, "call": call, "result": result}
     print(json.dumps(document), flush=True)
 
 
-def asked(producer, key, body):
+def send_request(producer, key, body):
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(uuid.uuid4()),
         "ce_source": "/async-confluent",
         "ce_type": "millrace.inference.requested.v1",
-        "ce_correlationid": STORY,
+        "ce_correlationid": CORRELATION_ID,
     }
     producer.produce("inference.requested", json.dumps(body).encode(), key=key, headers=headers)
     return headers["ce_id"]
 
 
-def answers(consumer, wanted):
+def answers(consumer, expected):
     """By the id of the request's event."""
-    found, end = {}, time.monotonic() + SECONDS
-    while wanted - found.keys() and time.monotonic() < end:
+    by_request, end = {}, time.monotonic() + SECONDS
+    while expected - by_request.keys() and time.monotonic() < end:
         message = consumer.poll(1.0)
         if message is None or message.error():
             continue
         headers = {name: value.decode() for name, value in message.headers()}
-        if headers.get("ce_correlationid") == STORY:
-            found.setdefault(headers["ce_causationid"], (message.key(), json.loads(message.value())))
-    assert not wanted - found.keys(), f"{len(found)} of {len(wanted)} came"
-    return found
+        if headers.get("ce_correlationid") == CORRELATION_ID:
+            by_request.setdefault(headers["ce_causationid"], (message.key(), json.loads(message.value())))
+    assert not expected - by_request.keys(), f"{len(by_request)} of {len(expected)} came"
+    return by_request
 
 
 group = {"group.id": f"async-confluent-{uuid.uuid4()}", "auto.offset.reset": "earliest"}
@@ -53,8 +53,8 @@ producer = confluent_kafka.Producer({"bootstrap.servers": KAFKA, "enable.idempot
 try:
     keys = {}
     for number, text in enumerate(TEXTS):
-        keys[asked(producer, f"order-{number}".encode(), {"deployment": DEPLOYMENT, "texts": [text]})] = number
-    nobody = asked(producer, b"\x00nobody", {"deployment": "nobody", "texts": ["a"]})
+        keys[send_request(producer, f"order-{number}".encode(), {"deployment": DEPLOYMENT, "texts": [text]})] = number
+    nobody = send_request(producer, b"\x00nobody", {"deployment": "nobody", "texts": ["a"]})
     assert producer.flush(SECONDS) == 0
     came = answers(consumer, {*keys, nobody})
     for event, number in keys.items():
@@ -62,9 +62,9 @@ try:
         assert key == f"order-{number}".encode()
         assert body["failure"] is None, body
         assert body["predictions"][0]["label"] in LABELS
-    told("inference.requested, answered on inference.completed under its own key and correlation")
+    report("inference.requested, answered on inference.completed under its own key and correlation")
     key, body = came[nobody]
     assert (key, body["failure"]["code"]) == (b"\x00nobody", "unknown_deployment"), body
-    told("inference.requested of an unknown deployment", "refused: unknown_deployment, on inference.completed")
+    report("inference.requested of an unknown deployment", "refused: unknown_deployment, on inference.completed")
 finally:
     consumer.close()

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from cloudevents.core.bindings import kafka
-from shared.listening import first_records, told
+from shared.listening import first_records, report
 
 CLIENT, VERSION = "cloudevents", version("cloudevents")
 
@@ -15,4 +15,4 @@ for topic, source in (("model.trained", "millrace/trainer"), ("registry.history"
     assert event.get_subject() == record.key().decode() == event.get_extension("partitionkey")
     assert event.get_extension("correlationid")
     assert isinstance(event.get_data(), dict), event.get_data()
-    told(CLIENT, VERSION, f"{topic}, read by from_kafka_event")
+    report(CLIENT, VERSION, f"{topic}, read by from_kafka_event")

@@ -4,7 +4,7 @@ import json
 import secrets
 
 import confluent_kafka
-from shared.listening import BROKER, in_one_chain, told
+from shared.listening import BROKER, in_one_chain, report
 
 CLIENT, VERSION = "confluent-kafka", confluent_kafka.__version__
 TOPIC = "registry.history"
@@ -37,10 +37,10 @@ def consume(group, count=None):
     return records
 
 
-def whole_history():
+def full_history():
     facts = [json.loads(record.value()) for record in consume(f"audit-{secrets.token_hex(4)}")]
     in_one_chain(facts)
-    told(CLIENT, VERSION, f"{TOPIC} from the beginning, its hashes in one chain")
+    report(CLIENT, VERSION, f"{TOPIC} from the beginning, its hashes in one chain")
 
 
 def group_of_ones_own():
@@ -49,8 +49,8 @@ def group_of_ones_own():
     rest = consume(group)
     sequences = [json.loads(record.value())["sequence"] for record in first + rest]
     assert sequences == list(range(1, len(sequences) + 1)), sequences
-    told(CLIENT, VERSION, f"{TOPIC}, a group that commits and goes on where it was")
+    report(CLIENT, VERSION, f"{TOPIC}, a group that commits and goes on where it was")
 
 
-whole_history()
+full_history()
 group_of_ones_own()

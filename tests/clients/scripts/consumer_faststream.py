@@ -7,7 +7,7 @@ from importlib.metadata import version
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from pydantic import BaseModel
-from shared.listening import BROKER, told
+from shared.listening import BROKER, report
 
 CLIENT, VERSION = "FastStream", version("faststream")
 LIMIT_SECONDS = 60
@@ -22,7 +22,7 @@ class Trained(BaseModel):
 
 
 async def first_model():
-    heard = asyncio.Queue()
+    events = asyncio.Queue()
     broker = KafkaBroker(BROKER, logger=None)
 
     @broker.subscriber(
@@ -32,14 +32,14 @@ async def first_model():
         ack_policy=AckPolicy.NACK_ON_ERROR,
     )
     async def on_trained(event: Trained):
-        await heard.put(event)
+        await events.put(event)
 
     async with broker:
         await broker.start()
-        return await asyncio.wait_for(heard.get(), LIMIT_SECONDS)
+        return await asyncio.wait_for(events.get(), LIMIT_SECONDS)
 
 
 event = asyncio.run(first_model())
 assert event.run, event
 assert event.metrics["slices"], event
-told(CLIENT, VERSION, "model.trained, a subscriber with a model of its own")
+report(CLIENT, VERSION, "model.trained, a subscriber with a model of its own")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from shared.listening import BROKER, in_one_chain, told
+from shared.listening import BROKER, in_one_chain, report
 
 CLIENT, TOPIC = "Apache Kafka console consumer", "registry.history"
 CLASSPATH = os.environ.get("MILLRACE_KAFKA_CLASSPATH", "")
@@ -24,8 +24,8 @@ def history():
     """Ends when nothing comes for some seconds; log lines stand between the records."""
     group = f"audit-{secrets.token_hex(4)}"
     where = ("--bootstrap-server", BROKER, "--topic", TOPIC, "--group", group)
-    said = console_consumer(*where, "--from-beginning", "--timeout-ms", "8000").stdout.splitlines()
-    return [json.loads(line) for line in said if line.startswith("{")]
+    output = console_consumer(*where, "--from-beginning", "--timeout-ms", "8000").stdout.splitlines()
+    return [json.loads(line) for line in output if line.startswith("{")]
 
 
 if not CLASSPATH or shutil.which("java") is None:
@@ -35,7 +35,7 @@ VERSION = console_consumer("--version").stdout.split()[0]
 if os.environ["MILLRACE_BROKER"] == "embedded":
     assert history() == []
     reason = "librdkafka's mock cluster does not answer ApiVersions as Java reads it"
-    told(CLIENT, VERSION, TOPIC, f"refused: nothing comes; {reason}")
+    report(CLIENT, VERSION, TOPIC, f"refused: nothing comes; {reason}")
 else:
     in_one_chain(history())
-    told(CLIENT, VERSION, f"{TOPIC} from the beginning, a group of its own")
+    report(CLIENT, VERSION, f"{TOPIC} from the beginning, a group of its own")

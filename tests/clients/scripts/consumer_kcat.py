@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 
-from shared.listening import BROKER, in_one_chain, told
+from shared.listening import BROKER, in_one_chain, report
 
 CLIENT, TOPIC = "kcat", "registry.history"
 
@@ -18,10 +18,10 @@ def kcat(*options):
     return done.stdout.splitlines()
 
 
-def whole_topic():
+def full_topic():
     lines = kcat("-C", "-t", TOPIC, "-o", "beginning", "-e")
     in_one_chain([json.loads(line) for line in lines])
-    told(CLIENT, VERSION, f"{TOPIC} from the beginning to the end, -C -e")
+    report(CLIENT, VERSION, f"{TOPIC} from the beginning to the end, -C -e")
 
 
 def keys_and_headers():
@@ -29,22 +29,22 @@ def keys_and_headers():
     key, _, headers = line.partition(" ")
     assert f"ce_subject={key}" in headers, line
     assert "ce_type=millrace.model.trained.v1" in headers, line
-    told(CLIENT, VERSION, "model.trained, keys and headers by -f")
+    report(CLIENT, VERSION, "model.trained, keys and headers by -f")
 
 
 def group():
     options = ("-X", "auto.offset.reset=earliest", "-X", "session.timeout.ms=6000", "-c", "2")
     lines = kcat("-G", f"audit-{secrets.token_hex(4)}", *options, TOPIC)
     assert [json.loads(line)["sequence"] for line in lines] == [1, 2], lines
-    told(CLIENT, VERSION, f"{TOPIC}, a group of one's own, -G")
+    report(CLIENT, VERSION, f"{TOPIC}, a group of one's own, -G")
 
 
 try:
-    said = subprocess.run(["kcat", "-V"], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(["kcat", "-V"], check=True, capture_output=True, text=True).stdout
 except FileNotFoundError:
     sys.stderr.write("kcat is not on the PATH")
     sys.exit(77)
-VERSION = re.search(r"Version (\S+)", said)[1]
-whole_topic()
+VERSION = re.search(r"Version (\S+)", output)[1]
+full_topic()
 keys_and_headers()
 group()

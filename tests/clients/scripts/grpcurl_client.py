@@ -1,4 +1,4 @@
-"""grpcurl: reflection, health, calls and errors of the gRPC door."""
+"""grpcurl: reflection, health, calls and errors of the gRPC endpoint."""
 
 import json
 import os
@@ -33,12 +33,12 @@ def answer(*arguments, **options):
 
 
 def version():
-    said = subprocess.run([PROGRAM, "-version"], check=True, capture_output=True, text=True)
-    found = re.search(r"v?\d+\.\d+\.\d+", said.stdout + said.stderr)
-    return found[0] if found else "1.9.3"
+    output = subprocess.run([PROGRAM, "-version"], check=True, capture_output=True, text=True)
+    match = re.search(r"v?\d+\.\d+\.\d+", output.stdout + output.stderr)
+    return match[0] if match else "1.9.3"
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     print(json.dumps({"client": "grpcurl", "version": VERSION, "call": call, "result": result}), flush=True)
 
 
@@ -46,62 +46,64 @@ def reflection():
     listed = answer("list").split()
     assert {"millrace.v1.RegistryService", "millrace.v1.InferenceService", "grpc.health.v1.Health"} <= set(listed)
     assert "rpc Classify" in answer("describe", "millrace.v1.InferenceService")
-    told("list and describe by reflection")
+    report("list and describe by reflection")
     refused = grpcurl("list", key="")
     assert refused.returncode != 0
     assert "A valid API key is needed" in refused.stderr
-    told("list without a key", "refused: Unauthenticated")
+    report("list without a key", "refused: Unauthenticated")
 
 
 def health():
     served = json.loads(answer("grpc.health.v1.Health/Check", call_key="", data={}))
     assert served == {"status": "SERVING"}
-    told("health, without a key")
+    report("health, without a key")
     refused = grpcurl("millrace.v1.RegistryService/ListModels", call_key="", data={})
     assert "Unauthenticated" in refused.stderr, refused.stderr
-    told("ListModels without a key", "refused: Unauthenticated")
+    report("ListModels without a key", "refused: Unauthenticated")
 
 
 def health_of_unknown():
     done = grpcurl("grpc.health.v1.Health/Check", data={"service": "no.such.Service"})
     assert "NotFound" in done.stderr
-    told("health of an unknown service", "refused: NotFound")
+    report("health of an unknown service", "refused: NotFound")
 
 
 def classify():
     data = {"deployment": DEPLOYMENT, "texts": TEXTS[:2]}
-    said = json.loads(answer("millrace.v1.InferenceService/Classify", data=data))
-    assert [one["label"] in LABELS for one in said["predictions"]] == [True, True]
-    told("Classify")
+    response = json.loads(answer("millrace.v1.InferenceService/Classify", data=data))
+    assert [one["label"] in LABELS for one in response["predictions"]] == [True, True]
+    report("Classify")
 
 
 def embed():
     data = {"deployment": DEPLOYMENT, "texts": TEXTS[:1]}
-    said = json.loads(answer("millrace.v1.InferenceService/Embed", data=data))
-    values = said["embeddings"][0]["values"]
+    response = json.loads(answer("millrace.v1.InferenceService/Embed", data=data))
+    values = response["embeddings"][0]["values"]
     assert abs(sum(value * value for value in values) - 1) < 1e-4
-    told("Embed")
+    report("Embed")
 
 
 def listing():
-    said = json.loads(answer("millrace.v1.RegistryService/ListModels", data={"page": {"page_size": 1}}))
-    assert said["models"][0]["name"] == DEPLOYMENT
-    told("ListModels")
+    response = json.loads(answer("millrace.v1.RegistryService/ListModels", data={"page": {"page_size": 1}}))
+    assert response["models"][0]["name"] == DEPLOYMENT
+    report("ListModels")
 
 
 def rich_error():
     done = grpcurl("-format-error", "millrace.v1.InferenceService/Classify", data={"deployment": DEPLOYMENT})
-    said = json.loads(done.stderr)
-    kinds = {detail["@type"].rpartition(".")[2]: detail for detail in said["details"]}
+    response = json.loads(done.stderr)
+    kinds = {detail["@type"].rpartition(".")[2]: detail for detail in response["details"]}
     violations = kinds["BadRequest"].get("fieldViolations") or kinds["BadRequest"]["field_violations"]
-    assert (said["code"], violations[0]["field"], kinds["ErrorInfo"]["domain"]) == (3, "texts", "millrace"), said
-    told("Classify without texts, google.rpc.BadRequest", "refused: InvalidArgument, field texts")
+    assert (response["code"], violations[0]["field"], kinds["ErrorInfo"]["domain"]) == (3, "texts", "millrace"), (
+        response
+    )
+    report("Classify without texts, google.rpc.BadRequest", "refused: InvalidArgument, field texts")
 
 
 def unknown_deployment():
     done = grpcurl("millrace.v1.InferenceService/Classify", data={"deployment": "nobody", "texts": ["a"]})
     assert "NotFound" in done.stderr, done.stderr
-    told("Classify of an unknown deployment", "refused: NotFound")
+    report("Classify of an unknown deployment", "refused: NotFound")
 
 
 try:

@@ -17,7 +17,7 @@ CLIENT = httpx.Client(
 )
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     print(json.dumps({"client": "httpx", "version": httpx.__version__, "call": call, "result": result}), flush=True)
 
 
@@ -28,27 +28,29 @@ def slowly():
 
 
 def upload():
-    said = CLIENT.post(f"{PATH}/content?sha256={HASH}", content=slowly(), headers={"accept": "application/x-ndjson"})
-    lines = [json.loads(line) for line in said.text.splitlines()]
-    assert said.status_code == 200, said.text
+    response = CLIENT.post(
+        f"{PATH}/content?sha256={HASH}", content=slowly(), headers={"accept": "application/x-ndjson"}
+    )
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert response.status_code == 200, response.text
     assert all("progress" in line for line in lines[:-1])
     assert len(lines) > 2
     assert lines[-1]["uploaded"]["content_hash"] == HASH
-    told("upload of a data set by stream, with progress")
+    report("upload of a data set by stream, with progress")
     return lines[-1]["uploaded"]
 
 
 def announce(uploaded):
     body = {"dataset": "by-httpx", "uri": uploaded["uri"], "model": "by-httpx", "content_hash": HASH, "hold_back": True}
-    said = CLIENT.post("/api/v1/datasets", json=body, headers={"idempotency-key": HASH})
-    assert said.status_code == 202, said.text
-    told("announcing it by its content hash")
+    response = CLIENT.post("/api/v1/datasets", json=body, headers={"idempotency-key": HASH})
+    assert response.status_code == 202, response.text
+    report("announcing it by its content hash")
 
 
 def no_text():
-    said = CLIENT.post(f"{PATH}/content", content=b"\xff\xfe" + CONTENT * 200)
-    assert (said.status_code, said.json()["error"]["code"]) == (422, "not_text"), said.text
-    told("upload of 15 MB that is no text", "refused: 422 not_text")
+    response = CLIENT.post(f"{PATH}/content", content=b"\xff\xfe" + CONTENT * 200)
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "not_text"), response.text
+    report("upload of 15 MB that is no text", "refused: 422 not_text")
 
 
 announce(upload())

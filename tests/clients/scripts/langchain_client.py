@@ -29,7 +29,7 @@ def embeddings(**changes):
     return OpenAIEmbeddings(**options | changes)
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     line = {"client": "langchain-openai", "version": version("langchain-openai"), "call": call, "result": result}
     print(json.dumps(line), flush=True)
 
@@ -38,9 +38,9 @@ def documents():
     vectors = embeddings().embed_documents(TEXTS * 10)
     assert len(vectors) == 120
     assert all(abs(math.hypot(*vector) - 1) < 1e-4 for vector in vectors)
-    told("embed_documents, 120 texts")
+    report("embed_documents, 120 texts")
     assert len(embeddings(dimensions=8).embed_query(TEXTS[0])) == 8
-    told("embed_query, dimensions")
+    report("embed_query, dimensions")
 
 
 def later():
@@ -50,14 +50,14 @@ def later():
 
     one, two = asyncio.run(both())
     assert sum(a * b for a, b in zip(one, two[0], strict=True)) > 0.98
-    told("aembed_query and aembed_documents")
+    report("aembed_query and aembed_documents")
 
 
 def store():
-    kept = InMemoryVectorStore(embeddings())
-    kept.add_texts(TEXTS)
-    assert kept.similarity_search(TEXTS[3], k=1)[0].page_content == TEXTS[3]
-    told("a vector store finds a text by itself")
+    vectors = InMemoryVectorStore(embeddings())
+    vectors.add_texts(TEXTS)
+    assert vectors.similarity_search(TEXTS[3], k=1)[0].page_content == TEXTS[3]
+    report("a vector store finds a text by itself")
 
 
 def errors():
@@ -73,7 +73,7 @@ def errors():
             error = caught
         assert error is not None, f"{code} is not refused"
         assert error.code == code, error
-        told(f"an error of {kind.__name__}", f"refused: {kind.__name__}, {code}")
+        report(f"an error of {kind.__name__}", f"refused: {kind.__name__}, {code}")
 
 
 for check in (documents, later, store, errors):

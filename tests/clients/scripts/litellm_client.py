@@ -18,36 +18,36 @@ ADDRESS = os.environ["MILLRACE_REST"]
 KEY = os.environ["MILLRACE_KEY"]
 DEPLOYMENT = os.environ["MILLRACE_DEPLOYMENT"]
 TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
-DOOR = {"api_base": f"http://{ADDRESS.removeprefix('http://')}/v1", "api_key": KEY}
+ENDPOINT = {"api_base": f"http://{ADDRESS.removeprefix('http://')}/v1", "api_key": KEY}
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     line = {"client": "litellm", "version": version("litellm"), "call": call, "result": result}
     print(json.dumps(line), flush=True)
 
 
 def embedding():
-    answer = litellm.embedding(model=f"openai/{DEPLOYMENT}", input=TEXTS, **DOOR)
+    answer = litellm.embedding(model=f"openai/{DEPLOYMENT}", input=TEXTS, **ENDPOINT)
     assert len(answer.data) == len(TEXTS)
     assert abs(math.hypot(*answer.data[0]["embedding"]) - 1) < 1e-4
     assert answer.usage.prompt_tokens > 0
-    told("embedding")
-    packed = litellm.embedding(model=f"openai/{DEPLOYMENT}", input=TEXTS[:1], encoding_format="base64", **DOOR)
+    report("embedding")
+    packed = litellm.embedding(model=f"openai/{DEPLOYMENT}", input=TEXTS[:1], encoding_format="base64", **ENDPOINT)
     assert isinstance(packed.data[0]["embedding"], str)
-    told("embedding, base64")
+    report("embedding, base64")
     short = {"dimensions": 8, "allowed_openai_params": ["dimensions"]}  # litellm knows them of OpenAI's own models only
-    pinned = litellm.embedding(model=f"openai/{DEPLOYMENT}@1", input=TEXTS[:1], **short, **DOOR)
+    pinned = litellm.embedding(model=f"openai/{DEPLOYMENT}@1", input=TEXTS[:1], **short, **ENDPOINT)
     assert len(pinned.data[0]["embedding"]) == 8
-    told("embedding of a pinned version, dimensions")
-    later = asyncio.run(litellm.aembedding(model=f"openai/{DEPLOYMENT}", input=TEXTS[:1], **DOOR))
+    report("embedding of a pinned version, dimensions")
+    later = asyncio.run(litellm.aembedding(model=f"openai/{DEPLOYMENT}", input=TEXTS[:1], **ENDPOINT))
     assert len(later.data) == 1
-    told("aembedding")
+    report("aembedding")
 
 
 def listing():
-    found = litellm.get_valid_models(check_provider_endpoint=True, custom_llm_provider="openai", **DOOR)
-    assert f"openai/{DEPLOYMENT}" in found or DEPLOYMENT in found, found
-    told("get_valid_models")
+    models = litellm.get_valid_models(check_provider_endpoint=True, custom_llm_provider="openai", **ENDPOINT)
+    assert f"openai/{DEPLOYMENT}" in models or DEPLOYMENT in models, models
+    report("get_valid_models")
 
 
 def errors():
@@ -60,10 +60,10 @@ def errors():
     ):
         try:
             litellm.embedding(
-                **{"model": f"openai/{DEPLOYMENT}", "input": TEXTS[:1], "max_retries": 0, **DOOR} | changes
+                **{"model": f"openai/{DEPLOYMENT}", "input": TEXTS[:1], "max_retries": 0, **ENDPOINT} | changes
             )
         except kind:
-            told(f"an error of {kind.__name__}", f"refused: {kind.__name__}")
+            report(f"an error of {kind.__name__}", f"refused: {kind.__name__}")
         else:
             raise AssertionError(f"{kind} is not raised")
 

@@ -12,8 +12,8 @@ KEY = os.environ["MILLRACE_KEY"]
 DEPLOYMENT = os.environ["MILLRACE_DEPLOYMENT"]
 TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
 
-asked = []
-counted = httpx.Client(event_hooks={"request": [lambda request: asked.append(request.url.path)]}, trust_env=False)
+paths = []
+counted = httpx.Client(event_hooks={"request": [lambda request: paths.append(request.url.path)]}, trust_env=False)
 client = openai.OpenAI(
     api_key=KEY,
     base_url=f"http://{ADDRESS.removeprefix('http://')}/v1",
@@ -23,7 +23,7 @@ client = openai.OpenAI(
 )
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     print(json.dumps({"client": "openai", "version": openai.__version__, "call": call, "result": result}), flush=True)
 
 
@@ -34,14 +34,14 @@ def cosine(one, other):
 
 def refused(kind, call):
     """The error of a call that is refused for good: it is asked once, though the client would try twice more."""
-    before = len(asked)
+    before = len(paths)
     error = None
     try:
         call()
     except kind as caught:
         error = caught
     assert error is not None, f"it is not refused with {kind}"
-    assert len(asked) == before + 1, asked[before:]
+    assert len(paths) == before + 1, paths[before:]
     assert error.request_id.startswith("req-"), error.request_id
     return error
 
@@ -50,11 +50,11 @@ def models():
     listed = [model.id for model in client.models.list()]
     assert DEPLOYMENT in listed, listed
     assert f"{DEPLOYMENT}@1" in listed, listed
-    told("models.list")
+    report("models.list")
     one = client.models.retrieve(f"{DEPLOYMENT}@1")
     assert (one.object, one.owned_by) == ("model", "millrace")
     assert one.created > 1_700_000_000
-    told("models.retrieve")
+    report("models.retrieve")
 
 
 def encodings():
@@ -67,20 +67,20 @@ def encodings():
     assert abs(math.hypot(*one) - 1) < 1e-4
     assert packed.model.startswith(f"{DEPLOYMENT}@"), packed.model
     assert packed.usage.prompt_tokens == packed.usage.total_tokens > 0
-    told("embeddings.create, base64 and float")
+    report("embeddings.create, base64 and float")
 
 
 def batches():
     many = (TEXTS * 20)[:200]
     answer = client.embeddings.create(model=DEPLOYMENT, input=many, user="somebody")
     assert [part.index for part in answer.data] == list(range(200))
-    for place in (0, 70, 199):
-        alone = client.embeddings.create(model=DEPLOYMENT, input=[many[place]]).data[0].embedding
-        assert cosine(alone, answer.data[place].embedding) > 0.98
-    told("embeddings.create, 200 texts")
+    for position in (0, 70, 199):
+        alone = client.embeddings.create(model=DEPLOYMENT, input=[many[position]]).data[0].embedding
+        assert cosine(alone, answer.data[position].embedding) > 0.98
+    report("embeddings.create, 200 texts")
     most = client.embeddings.create(model=f"{DEPLOYMENT}@1", input=(TEXTS * 171)[:2048])
     assert len(most.data) == 2048
-    told("embeddings.create, 2,048 texts of a pinned version")
+    report("embeddings.create, 2,048 texts of a pinned version")
 
 
 def dimensions():
@@ -89,14 +89,14 @@ def dimensions():
     assert len(short) == 8
     assert abs(math.hypot(*short) - 1) < 1e-4
     assert cosine(short, full[:8]) > 0.9999
-    told("embeddings.create, dimensions")
+    report("embeddings.create, dimensions")
 
 
 def raw_response():
     answer = client.embeddings.with_raw_response.create(model=DEPLOYMENT, input=TEXTS[0])
     assert answer.request_id.startswith("req-")
     assert answer.parse().data
-    told("with_raw_response, x-request-id")
+    report("with_raw_response, x-request-id")
 
 
 def unknown_model():
@@ -106,13 +106,13 @@ def unknown_model():
         lambda: client.models.retrieve("nobody"),
     ):
         assert refused(openai.NotFoundError, call).code == "model_not_found"
-    told("an unknown model", "refused: NotFoundError, model_not_found, asked once")
+    report("an unknown model", "refused: NotFoundError, model_not_found, asked once")
 
 
 def wrong_key():
     stranger = client.with_options(api_key="sk-wrong")
     assert refused(openai.AuthenticationError, stranger.models.list).code == "invalid_api_key"
-    told("a wrong key", "refused: AuthenticationError, invalid_api_key, asked once")
+    report("a wrong key", "refused: AuthenticationError, invalid_api_key, asked once")
 
 
 def bad_requests():
@@ -120,25 +120,25 @@ def bad_requests():
     error = refused(openai.BadRequestError, lambda: create(model=DEPLOYMENT, input=["a word " * 300]))
     assert error.code == "context_length_exceeded"
     assert "This model's maximum context length is 32 tokens" in error.message, error.message
-    told("a text that is too long", "refused: BadRequestError, context_length_exceeded, asked once")
+    report("a text that is too long", "refused: BadRequestError, context_length_exceeded, asked once")
     error = refused(openai.BadRequestError, lambda: create(model=DEPLOYMENT, input=[[1, 2, 3]]))
     assert "check_embedding_ctx_length=False" in error.message
-    told("token ids", "refused: BadRequestError, which names check_embedding_ctx_length=False")
+    report("token ids", "refused: BadRequestError, which names check_embedding_ctx_length=False")
     error = refused(openai.BadRequestError, lambda: create(model=DEPLOYMENT, input=["a", ""]))
     assert error.param == "input[1]"
-    told("an empty text", "refused: BadRequestError, param input[1]")
+    report("an empty text", "refused: BadRequestError, param input[1]")
     error = refused(openai.BadRequestError, lambda: create(model=DEPLOYMENT, input="a", dimensions=4096))
     assert error.param == "dimensions"
-    told("too many dimensions", "refused: BadRequestError, param dimensions")
+    report("too many dimensions", "refused: BadRequestError, param dimensions")
     assert refused(openai.BadRequestError, lambda: create(model=DEPLOYMENT, input=["a"] * 2049)).param == "input"
-    told("2,049 texts", "refused: BadRequestError, param input")
+    report("2,049 texts", "refused: BadRequestError, param input")
 
 
 def not_built():
     messages = [{"role": "user", "content": "hello"}]
     error = refused(openai.NotFoundError, lambda: client.chat.completions.create(model=DEPLOYMENT, messages=messages))
     assert error.code == "unknown_url"
-    told("chat.completions.create", "refused: NotFoundError, unknown_url, asked once")
+    report("chat.completions.create", "refused: NotFoundError, unknown_url, asked once")
 
 
 for check in (

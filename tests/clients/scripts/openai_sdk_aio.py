@@ -1,4 +1,4 @@
-"""openai-python, asynchronous: the same doors, many calls at once."""
+"""openai-python, asynchronous: the same endpoints, many calls at once."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ DEPLOYMENT = os.environ["MILLRACE_DEPLOYMENT"]
 TEXTS = json.loads(os.environ["MILLRACE_TEXTS"])
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     line = {"client": "openai (async)", "version": openai.__version__, "call": call, "result": result}
     print(json.dumps(line), flush=True)
 
@@ -23,7 +23,7 @@ async def models(client):
     listed = [model.id async for model in client.models.list()]
     assert DEPLOYMENT in listed, listed
     assert (await client.models.retrieve(DEPLOYMENT)).id == DEPLOYMENT
-    told("models.list and models.retrieve")
+    report("models.list and models.retrieve")
 
 
 async def at_once(client):
@@ -35,7 +35,7 @@ async def at_once(client):
         one, other = answer.data[0].embedding, part.embedding
         assert abs(math.hypot(*one) - 1) < 1e-4
         assert sum(a * b for a, b in zip(one, other, strict=True)) > 0.98
-    told("embeddings.create, twelve at once")
+    report("embeddings.create, twelve at once")
 
 
 async def errors(client):
@@ -56,7 +56,7 @@ async def errors(client):
             error = caught
         assert error is not None, f"{code} is not refused"
         assert error.code == code, error
-        told(f"an error of {kind.__name__}", f"refused: {kind.__name__}, {code}")
+        report(f"an error of {kind.__name__}", f"refused: {kind.__name__}, {code}")
 
 
 async def main():

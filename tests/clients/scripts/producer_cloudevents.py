@@ -39,12 +39,12 @@ def send(message):
     assert not problems, problems
 
 
-def binary(*told):
-    send(kafka.to_binary_event(event_of(*told), key_mapper=lambda event: event.get_subject()))
+def binary(*attributes):
+    send(kafka.to_binary_event(event_of(*attributes), key_mapper=lambda event: event.get_subject()))
 
 
-def structured(*told):
-    send(kafka.to_structured_event(event_of(*told), key_mapper=lambda event: event.get_subject()))
+def structured(*attributes):
+    send(kafka.to_structured_event(event_of(*attributes), key_mapper=lambda event: event.get_subject()))
 
 
 prove(CLIENT, VERSION, "CloudEvents binary", binary)

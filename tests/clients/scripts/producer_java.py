@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from shared.announcing import BROKER, TOPIC, cloud_event_headers, prove, told
+from shared.announcing import BROKER, TOPIC, cloud_event_headers, prove, report
 
 CLIENT = "Apache Kafka console producer"
 CLASSPATH = os.environ.get("MILLRACE_KAFKA_CLASSPATH", "")
@@ -42,7 +42,7 @@ def on_the_embedded_broker():
     done = console_producer(*producer, "--property", "parse.key=true", line="key\t{}\n")
     assert "not present in metadata after 3000 ms" in done.stdout + done.stderr, done.stdout + done.stderr
     reason = "librdkafka's mock cluster does not answer ApiVersions as Java reads it"
-    told(CLIENT, VERSION, TOPIC, f"refused: TimeoutException; {reason}")
+    report(CLIENT, VERSION, TOPIC, f"refused: TimeoutException; {reason}")
 
 
 if not CLASSPATH or shutil.which("java") is None:

@@ -27,10 +27,10 @@ def binary(key, body, event_id, trace):
 
 
 try:
-    said = subprocess.run(["kcat", "-V"], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(["kcat", "-V"], check=True, capture_output=True, text=True).stdout
 except FileNotFoundError:
     sys.stderr.write("kcat is not on the PATH")
     sys.exit(77)
-VERSION = re.search(r"Version (\S+)", said)[1]
+VERSION = re.search(r"Version (\S+)", output)[1]
 prove(CLIENT, VERSION, "plain JSON", plain)
 prove(CLIENT, VERSION, "CloudEvents binary", binary)

@@ -23,24 +23,24 @@ class Key(triton.InferenceServerClientPlugin):
         request.headers.update(HEADERS)
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     row = {"client": "tritonclient[grpc]", "version": installed("tritonclient"), "call": call, "result": result}
     print(json.dumps(row), flush=True)
 
 
-def refusal(ask):
+def error_of(invoke):
     try:
-        ask()
+        invoke()
     except InferenceServerException as error:
         return error
     raise AssertionError("it was not refused")
 
 
-def refused(call, words, ask, status="INVALID_ARGUMENT"):
-    error = refusal(ask)
+def refused(call, words, invoke, status="INVALID_ARGUMENT"):
+    error = error_of(invoke)
     assert error.status() == f"StatusCode.{status}", error
     assert words in error.message(), error.message()
-    told(call, f"refused: [{status}] {words}")
+    report(call, f"refused: [{status}] {words}")
 
 
 def text(texts, shape=None, datatype="BYTES"):
@@ -65,56 +65,56 @@ def check_labels(result, count):
 def health(stranger, client):
     assert stranger.is_server_live()
     assert stranger.is_server_ready()
-    told("is_server_live, is_server_ready, without a key")
+    report("is_server_live, is_server_ready, without a key")
     assert client.is_model_ready(MODEL)
     assert not client.is_model_ready(MODEL, "999")
-    told("is_model_ready")
+    report("is_model_ready")
 
 
 def metadata(client):
     server = client.get_server_metadata(as_json=True)
     assert server["name"] == "millrace"
     assert "binary_tensor_data" in server["extensions"]
-    told("get_server_metadata")
+    report("get_server_metadata")
     model = client.get_model_metadata(MODEL)
     assert [(one.name, one.datatype, list(one.shape)) for one in model.inputs] == [("text", "BYTES", [-1])]
     assert [output.name for output in model.outputs] == ["label", "score", "labels", "scores", "embedding"]
     number = model.versions[-1]
     assert list(client.get_model_metadata(MODEL, number).versions) == [number]
-    told("get_model_metadata")
+    report("get_model_metadata")
     config = client.get_model_config(MODEL).config
     assert (config.name, config.max_batch_size) == (MODEL, 64)
     assert config.HasField("dynamic_batching")
-    told("get_model_config")
+    report("get_model_config")
     return number
 
 
 def infer(client, number):
     check_labels(client.infer(MODEL, [text(TEXTS[:2])]), 2)
-    told("infer")
-    wanted = outputs("labels", "scores", "embedding")
-    result = client.infer(MODEL, [text(TEXTS[:2], shape=[2, 1])], outputs=wanted, model_version=number)
+    report("infer")
+    requested = outputs("labels", "scores", "embedding")
+    result = client.infer(MODEL, [text(TEXTS[:2], shape=[2, 1])], outputs=requested, model_version=number)
     labels, scores, embedding = (result.as_numpy(name) for name in ("labels", "scores", "embedding"))
     assert labels.shape == scores.shape == (2, len(LABELS))
     assert sorted(label.decode() for label in labels[0]) == LABELS
     assert (np.diff(scores) <= 0).all()
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-4)
     assert np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-4)
-    told("infer of one version: every label, and the embedding")
+    report("infer of one version: every label, and the embedding")
     options = {"sticky_key": "user-7", "whole_texts": False}
     result = client.infer(MODEL, [text(TEXTS[:1])], request_id="triton-1", timeout=20_000_000, parameters=options)
     assert result.get_response().id == "triton-1"
-    told("infer with a request id, a timeout and parameters")
+    report("infer with a request id, a timeout and parameters")
     for way in ("gzip", "deflate"):
         check_labels(client.infer(MODEL, [text((TEXTS * 6)[:64])], compression_algorithm=way, client_timeout=20), 64)
-        told(f"infer of 64 texts, {way}")
+        report(f"infer of 64 texts, {way}")
 
 
 def asynchronously(client):
     answers = queue.Queue()
-    for place, one in enumerate(TEXTS):
+    for position, one in enumerate(TEXTS):
         client.async_infer(
-            MODEL, [text([one])], lambda result, error: answers.put((result, error)), request_id=f"a-{place}"
+            MODEL, [text([one])], lambda result, error: answers.put((result, error)), request_id=f"a-{position}"
         )
     ids = set()
     for _ in TEXTS:
@@ -122,21 +122,21 @@ def asynchronously(client):
         assert error is None, error
         check_labels(result, 1)
         ids.add(result.get_response().id)
-    assert ids == {f"a-{place}" for place in range(len(TEXTS))}
-    told("async_infer")
+    assert ids == {f"a-{position}" for position in range(len(TEXTS))}
+    report("async_infer")
 
 
 def streaming(client):
     answers = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
-    for place, one in enumerate(TEXTS):
-        client.async_stream_infer(MODEL, [text([one])], request_id=f"s-{place}")
+    for position, one in enumerate(TEXTS):
+        client.async_stream_infer(MODEL, [text([one])], request_id=f"s-{position}")
     client.async_stream_infer("nobody", [text(["a"])])
     client.async_stream_infer(MODEL, [text(["a"])], request_id="last", enable_empty_final_response=True)
-    for place in range(len(TEXTS)):
+    for position in range(len(TEXTS)):
         result, error = answers.get(timeout=30)
         assert error is None, error
-        assert result.get_response().id == f"s-{place}", "answers come in the order of the requests"
+        assert result.get_response().id == f"s-{position}", "answers come in the order of the requests"
         check_labels(result, 1)
     result, error = answers.get(timeout=30)
     assert result is None
@@ -146,7 +146,7 @@ def streaming(client):
     assert result.get_response().id == "last"
     assert result.get_response().parameters["triton_final_response"].bool_param
     client.stop_stream()
-    told("start_stream, async_stream_infer: in order, and on after an error")
+    report("start_stream, async_stream_infer: in order, and on after an error")
 
 
 def statistics(client, number):
@@ -161,18 +161,18 @@ def statistics(client, number):
     assert after.inference_stats.success.count > before.inference_stats.success.count
     assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
     assert MODEL in {one.name for one in client.get_inference_statistics().model_stats}
-    told("get_inference_statistics")
+    report("get_inference_statistics")
 
 
 def repository(client, number):
     index = client.get_model_repository_index().models
     assert (MODEL, number, "READY", "") in [(one.name, one.version, one.state, one.reason) for one in index]
-    told("get_model_repository_index")
+    report("get_model_repository_index")
     client.load_model(MODEL)
     chosen = {"version_policy": {"specific": {"versions": [int(number)]}}}
     client.load_model(MODEL, config=json.dumps(chosen))
     assert client.is_model_ready(MODEL)
-    told("load_model of what is served")
+    report("load_model of what is served")
     unknown = "No deployment is named 'nobody'"
     refused("unload_model of an unknown model", unknown, lambda: client.unload_model("nobody"), "NOT_FOUND")
     files = {"file:1/model.onnx": b"no graph"}

@@ -16,24 +16,24 @@ LABELS = json.loads(os.environ["MILLRACE_LABELS"])
 HEADERS = {"authorization": f"Bearer {os.environ['MILLRACE_KEY']}"}
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     row = {"client": "tritonclient[grpc].aio", "version": installed("tritonclient"), "call": call, "result": result}
     print(json.dumps(row), flush=True)
 
 
-async def refusal(asking):
+async def error_of(pending):
     try:
-        await asking
+        await pending
     except InferenceServerException as error:
         return error
     raise AssertionError("it was not refused")
 
 
-async def refused(call, words, asking, status="INVALID_ARGUMENT"):
-    error = await refusal(asking)
+async def refused(call, words, pending, status="INVALID_ARGUMENT"):
+    error = await error_of(pending)
     assert error.status() == f"StatusCode.{status}", error
     assert words in error.message(), error.message()
-    told(call, f"refused: [{status}] {words}")
+    report(call, f"refused: [{status}] {words}")
 
 
 def text(texts):
@@ -54,70 +54,70 @@ def check_labels(result, count):
 async def reading(client):
     assert await client.is_server_live()
     assert await client.is_server_ready()
-    told("is_server_live, is_server_ready, without a key")
+    report("is_server_live, is_server_ready, without a key")
     assert await client.is_model_ready(MODEL, headers=HEADERS)
     assert not await client.is_model_ready(MODEL, "999", headers=HEADERS)
-    told("is_model_ready")
+    report("is_model_ready")
     assert (await client.get_server_metadata(headers=HEADERS)).name == "millrace"
     model = await client.get_model_metadata(MODEL, headers=HEADERS)
     assert [output.name for output in model.outputs] == ["label", "score", "labels", "scores", "embedding"]
     assert (await client.get_model_config(MODEL, headers=HEADERS)).config.max_batch_size == 64
-    told("get_server_metadata, get_model_metadata, get_model_config")
+    report("get_server_metadata, get_model_metadata, get_model_config")
     return model.versions[-1]
 
 
 async def infer(client):
-    wanted = outputs("label", "score", "labels", "scores", "embedding")
-    result = await client.infer(MODEL, [text(TEXTS[:2])], outputs=wanted, headers=HEADERS, client_timeout=20)
+    requested = outputs("label", "score", "labels", "scores", "embedding")
+    result = await client.infer(MODEL, [text(TEXTS[:2])], outputs=requested, headers=HEADERS, client_timeout=20)
     check_labels(result, 2)
     assert result.as_numpy("scores").shape == (2, len(LABELS))
     assert np.allclose(np.linalg.norm(result.as_numpy("embedding"), axis=1), 1, atol=1e-4)
-    told("infer, every output")
+    report("infer, every output")
     results = await asyncio.gather(
         *(
-            client.infer(MODEL, [text([one])], request_id=f"g-{place}", headers=HEADERS)
-            for place, one in enumerate(TEXTS)
+            client.infer(MODEL, [text([one])], request_id=f"g-{position}", headers=HEADERS)
+            for position, one in enumerate(TEXTS)
         )
     )
-    assert [result.get_response().id for result in results] == [f"g-{place}" for place in range(len(TEXTS))]
-    told("infer, many at once")
+    assert [result.get_response().id for result in results] == [f"g-{position}" for position in range(len(TEXTS))]
+    report("infer, many at once")
 
 
 async def streaming(client):
     async def requests():
-        for place, one in enumerate(TEXTS):
-            yield {"model_name": MODEL, "inputs": [text([one])], "request_id": f"s-{place}"}
+        for position, one in enumerate(TEXTS):
+            yield {"model_name": MODEL, "inputs": [text([one])], "request_id": f"s-{position}"}
         yield {"model_name": MODEL, "inputs": [text(["a"] * 65)], "request_id": "too-many"}
 
     answers = [pair async for pair in client.stream_infer(requests(), headers=HEADERS, stream_timeout=60)]
     *good, (_, error) = answers
-    assert [result.get_response().id for result, _ in good] == [f"s-{place}" for place in range(len(TEXTS))]
+    assert [result.get_response().id for result, _ in good] == [f"s-{position}" for position in range(len(TEXTS))]
     assert "inputs[0].shape" in error.message()
-    told("stream_infer: in order, errors within the stream")
+    report("stream_infer: in order, errors within the stream")
 
 
 async def repository(client, number):
     (counted,) = (await client.get_inference_statistics(MODEL, number, headers=HEADERS)).model_stats
     assert counted.inference_stats.success.count > 0
-    told("get_inference_statistics")
+    report("get_inference_statistics")
     index = (await client.get_model_repository_index(headers=HEADERS)).models
     assert (MODEL, number, "READY") in [(one.name, one.version, one.state) for one in index]
-    told("get_model_repository_index")
+    report("get_model_repository_index")
     await client.load_model(MODEL, headers=HEADERS)
-    told("load_model of what is served")
+    report("load_model of what is served")
 
 
 async def errors(client):
     unknown, key = "No deployment is named 'nobody'", "A valid API key is needed"
-    asking = client.unload_model("nobody", headers=HEADERS)
-    await refused("unload_model of an unknown model", unknown, asking, "NOT_FOUND")
+    pending = client.unload_model("nobody", headers=HEADERS)
+    await refused("unload_model of an unknown model", unknown, pending, "NOT_FOUND")
     await refused("infer without a key", key, client.infer(MODEL, [text(["a"])]), "UNAUTHENTICATED")
-    asking = client.infer("nobody", [text(["a"])], headers=HEADERS)
-    await refused("infer by an unknown model", unknown, asking, "NOT_FOUND")
-    asking = client.infer(MODEL, [text(["a"] * 65)], headers=HEADERS)
-    await refused("infer of 65 texts", "The field 'inputs[0].shape' is not valid", asking)
-    asking = client.get_log_settings(headers=HEADERS)
-    await refused("get_log_settings", "extension for log settings is not offered", asking, "UNIMPLEMENTED")
+    pending = client.infer("nobody", [text(["a"])], headers=HEADERS)
+    await refused("infer by an unknown model", unknown, pending, "NOT_FOUND")
+    pending = client.infer(MODEL, [text(["a"] * 65)], headers=HEADERS)
+    await refused("infer of 65 texts", "The field 'inputs[0].shape' is not valid", pending)
+    pending = client.get_log_settings(headers=HEADERS)
+    await refused("get_log_settings", "extension for log settings is not offered", pending, "UNIMPLEMENTED")
 
 
 async def main():

@@ -22,24 +22,24 @@ class Key(triton.InferenceServerClientPlugin):
         request.headers.update(HEADERS)
 
 
-def told(call, result="works"):
+def report(call, result="works"):
     row = {"client": "tritonclient[http]", "version": installed("tritonclient"), "call": call, "result": result}
     print(json.dumps(row), flush=True)
 
 
-def refusal(ask):
+def error_of(invoke):
     try:
-        ask()
+        invoke()
     except InferenceServerException as error:
         return error
     raise AssertionError("it was not refused")
 
 
-def refused(call, words, ask, status="400"):
-    error = refusal(ask)
+def refused(call, words, invoke, status="400"):
+    error = error_of(invoke)
     assert error.status() == status, error
     assert words in error.message(), error.message()
-    told(call, f"refused: [{status}] {words}")
+    report(call, f"refused: [{status}] {words}")
 
 
 def text(texts, binary=True, shape=None, datatype="BYTES"):
@@ -64,48 +64,48 @@ def check_labels(result, count):
 def health(stranger, client):
     assert stranger.is_server_live()
     assert stranger.is_server_ready()
-    told("is_server_live, is_server_ready, without a key")
+    report("is_server_live, is_server_ready, without a key")
     assert client.is_model_ready(MODEL)
     assert not client.is_model_ready(MODEL, "999")
-    told("is_model_ready")
+    report("is_model_ready")
 
 
 def metadata(client):
     server = client.get_server_metadata()
     assert server["name"] == "millrace"
     assert "binary_tensor_data" in server["extensions"]
-    told("get_server_metadata")
+    report("get_server_metadata")
     model = client.get_model_metadata(MODEL)
     assert model["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
     assert [output["name"] for output in model["outputs"]] == ["label", "score", "labels", "scores", "embedding"]
     number = model["versions"][-1]
     assert client.get_model_metadata(MODEL, number)["versions"] == [number]
-    told("get_model_metadata")
+    report("get_model_metadata")
     config = client.get_model_config(MODEL)
     assert (config["name"], config["max_batch_size"]) == (MODEL, 64)
-    told("get_model_config")
+    report("get_model_config")
     return number
 
 
 def infer(client, number):
     check_labels(client.infer(MODEL, [text(TEXTS[:2])]), 2)
-    told("infer, binary tensors")
+    report("infer, binary tensors")
     result = client.infer(MODEL, [text(TEXTS[:3], binary=False)], outputs=outputs("label", "score", binary=False))
     check_labels(result, 3)
-    told("infer, JSON tensors")
-    wanted = outputs("labels", "scores") + outputs("embedding", binary=False)
-    result = client.infer(MODEL, [text(TEXTS[:2], shape=[2, 1])], outputs=wanted, model_version=number)
+    report("infer, JSON tensors")
+    requested = outputs("labels", "scores") + outputs("embedding", binary=False)
+    result = client.infer(MODEL, [text(TEXTS[:2], shape=[2, 1])], outputs=requested, model_version=number)
     labels, scores, embedding = (result.as_numpy(name) for name in ("labels", "scores", "embedding"))
     assert labels.shape == scores.shape == (2, len(LABELS))
     assert sorted(label.decode() for label in labels[0]) == LABELS
     assert (np.diff(scores) <= 0).all()
     assert np.allclose(scores.sum(axis=1), 1, atol=1e-4)
     assert np.allclose(np.linalg.norm(embedding, axis=1), 1, atol=1e-4)
-    told("infer of one version: every label, and the embedding")
+    report("infer of one version: every label, and the embedding")
     options = {"sticky_key": "user-7", "whole_texts": False}
     result = client.infer(MODEL, [text(TEXTS[:1])], request_id="triton-1", timeout=20_000_000, parameters=options)
     assert result.get_response()["id"] == "triton-1"
-    told("infer with a request id, a timeout and parameters")
+    report("infer with a request id, a timeout and parameters")
 
 
 def compression(client):
@@ -119,16 +119,18 @@ def compression(client):
             response_compression_algorithm=way,
         )
         check_labels(result, 64)
-        told(f"infer of 64 texts, {way} both ways")
+        report(f"infer of 64 texts, {way} both ways")
 
 
 def asynchronously(client):
-    requests = [client.async_infer(MODEL, [text([one])], request_id=f"a-{place}") for place, one in enumerate(TEXTS)]
+    requests = [
+        client.async_infer(MODEL, [text([one])], request_id=f"a-{position}") for position, one in enumerate(TEXTS)
+    ]
     results = [request.get_result() for request in requests]
-    assert [result.get_response()["id"] for result in results] == [f"a-{place}" for place in range(len(TEXTS))]
+    assert [result.get_response()["id"] for result in results] == [f"a-{position}" for position in range(len(TEXTS))]
     for result in results:
         check_labels(result, 1)
-    told("async_infer")
+    report("async_infer")
 
 
 def statistics(client, number):
@@ -143,17 +145,17 @@ def statistics(client, number):
     assert after["inference_stats"]["success"]["count"] > before["inference_stats"]["success"]["count"]
     assert after["inference_stats"]["compute_infer"]["ns"] > before["inference_stats"]["compute_infer"]["ns"]
     assert MODEL in {one["name"] for one in client.get_inference_statistics()["model_stats"]}
-    told("get_inference_statistics")
+    report("get_inference_statistics")
 
 
 def repository(client, number):
     assert {"name": MODEL, "version": number, "state": "READY", "reason": ""} in client.get_model_repository_index()
-    told("get_model_repository_index")
+    report("get_model_repository_index")
     client.load_model(MODEL)
     chosen = {"version_policy": {"specific": {"versions": [int(number)]}}}
     client.load_model(MODEL, config=json.dumps(chosen))
     assert client.is_model_ready(MODEL)
-    told("load_model of what is served")
+    report("load_model of what is served")
     unknown = "No deployment is named 'nobody'"
     refused("unload_model of an unknown model", unknown, lambda: client.unload_model("nobody"), "404")
     config = json.dumps({"max_batch_size": 1})

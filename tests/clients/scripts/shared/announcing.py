@@ -25,7 +25,7 @@ REST = httpx.Client(
 )
 
 
-def told(client, version, call, result="works"):
+def report(client, version, call, result="works"):
     print(json.dumps({"client": client, "version": version, "call": call, "result": result}), flush=True)
 
 
@@ -48,20 +48,20 @@ def prove(client, version, form, send):
     try:
         send(dataset, announcement(dataset), ids[0], first)
         assert [run["trace_id"] for run in runs(dataset, 1)] == [first.split("-")[1]]
-        told(client, version, f"{TOPIC}, {form}: a run in the producer's trace")
+        report(client, version, f"{TOPIC}, {form}: a run in the producer's trace")
 
         # All three have one key and so one order: once the third has its run, the second was dealt with.
         send(dataset, announcement(dataset), ids[0], first)
         send(dataset, announcement(dataset, seed=2), ids[1], second)
         assert {run["trace_id"] for run in runs(dataset, 2)} == {first.split("-")[1], second.split("-")[1]}
-        told(client, version, f"{TOPIC}, {form}: the same event twice has one effect")
+        report(client, version, f"{TOPIC}, {form}: the same event twice has one effect")
 
         send(dataset, {"dataset": dataset, "uri": "file:///nowhere"}, ids[2], first)
         headers = dead_letter(dataset)
         assert (headers["dlq-code"], headers["dlq-tries"]) == ("malformed_event", "0"), headers
         assert "model: Field required" in headers["dlq-reason"], headers
         assert headers.get("traceparent", first) == first, headers
-        told(client, version, f"{TOPIC}, {form}: without a model", "refused: malformed_event, model: Field required")
+        report(client, version, f"{TOPIC}, {form}: without a model", "refused: malformed_event, model: Field required")
     finally:
         for run in runs(dataset, 0):
             REST.post(f"/runs/{run['run']}:cancel", json={"reason": "its producer was tried"})
@@ -73,13 +73,13 @@ def runs(dataset, count):
     while True:
         answer = REST.get("/runs", params={"model": "producers"})
         answer.raise_for_status()
-        found = [run for run in answer.json()["runs"] if run["dataset"] == dataset]
-        for run in found:
+        matching = [run for run in answer.json()["runs"] if run["dataset"] == dataset]
+        for run in matching:
             REST.post(f"/runs/{run['run']}:cancel", json={"reason": "its producer was tried"})
-        if len(found) >= count:
-            assert len(found) == count or not count, found
-            return found
-        assert time.monotonic() < deadline, f"{len(found)} of {count} runs on {dataset}"
+        if len(matching) >= count:
+            assert len(matching) == count or not count, matching
+            return matching
+        assert time.monotonic() < deadline, f"{len(matching)} of {count} runs on {dataset}"
         time.sleep(PAUSE_SECONDS)
 
 

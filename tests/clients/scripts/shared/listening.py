@@ -11,7 +11,7 @@ BROKER = os.environ["MILLRACE_KAFKA"]
 LIMIT_SECONDS = 30.0
 
 
-def told(client, version, call, result="works"):
+def report(client, version, call, result="works"):
     print(json.dumps({"client": client, "version": version, "call": call, "result": result}), flush=True)
 
 
