@@ -237,6 +237,7 @@ async def test_a_letter_that_fails_again_refers_to_its_origin(gateway: World, lo
     assert (second.first_given_up_at, second.record.event_id) == (first_at, origin.record.event_id)
 
 
+@pytest.mark.slow
 async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(gateway: World, log: DeadLetterLog) -> None:
     for number in range(250):
         await give_up(log, encoded(DATASET, f"evt-{number}"))

@@ -124,6 +124,7 @@ def test_names_that_callers_choose_share_a_series_from_the_limit_on_and_nothing_
     assert sum(sample.value for sample in counts) == HISTOGRAM_SERIES_LIMIT + 50
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("scraped")
 def test_scrapes_at_the_same_time_show_each_series_once() -> None:
     for number in range(200):

@@ -51,6 +51,7 @@ def mutant_of(runner: Runner, operator: str, line: int) -> Mutant:
     return next(one for one in runner.mutants() if (one.operator, one.line) == (operator, line))
 
 
+@pytest.mark.slow
 def test_a_mutant_is_killed_survives_or_hangs_and_neither_tree_is_changed(runner: Runner, tmp_path: Path) -> None:
     """Only the tests that know the module are run, if by a helper: the other file would fail always."""
     killed = runner.run(mutant_of(runner, "and/or", 2))
