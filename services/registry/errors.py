@@ -73,7 +73,7 @@ class StaleComparison(Conflict):
 class RolloutUnderWay(Conflict):
     """Rollout {rollout} of version {version} is still {state} on {deployment}."""
 
-    hint = "wait for its end, promote it, or roll it back"
+    hint = "wait for its end, or approve, promote or roll it back"
     field = "deployment"
 
 

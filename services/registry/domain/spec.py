@@ -71,5 +71,6 @@ class DeploymentSpec(Fact):
             return type(self).model_validate({**self.model_dump(), **given})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            name = str(first["loc"][-1]) if first["loc"] else ""
+            last = str(first["loc"][-1]) if first["loc"] else ""
+            name = last if last in SpecChanges.model_fields else "quorum"  # which has to fit the number of replicas
             raise InvalidSpec(problem=f"{name}: {first['msg'].removeprefix('Value error, ')}", field=name) from None

@@ -171,7 +171,8 @@ class Deployment(Fact):
         return self.spec
 
     def require_rollout(self) -> Rollout:
-        """The rollout under way. Raises NoRollout."""
+        """The rollout under way. Raises UnknownDeployment, NoRollout."""
+        self.require_spec()
         if (rollout := self.active_rollout) is None:
             raise NoRollout(deployment=self.name)
         return rollout

@@ -89,6 +89,25 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         ("GetVersion", Version(model=MODEL, version="9"), (MISSING, "unknown_version", "version")),
         ("GetVersion", Version(model=MODEL, version="@x"), (MISSING, "unknown_alias", "version")),
         ("GetVersion", Version(model=MODEL, version="-1"), (MISSING, "unknown_version", "version")),
+        *(
+            (method, wire.MoveRolloutRequest(deployment="x"), (MISSING, "unknown_deployment", "deployment"))
+            for method in ("PauseRollout", "ApproveRollout", "RollBack", "StopDeployment", "DeleteDeployment")
+        ),
+        (
+            "CreateDeployment",
+            wire.CreateDeploymentRequest(deployment="x", model="nothing"),
+            (MISSING, "unknown_model", "model"),
+        ),
+        (
+            "CreateDeployment",
+            wire.CreateDeploymentRequest(deployment="x", model=MODEL, device="tpu"),
+            (INVALID, "filter_unknown", "device"),
+        ),
+        (
+            "UpdateDeployment",
+            wire.UpdateDeploymentRequest(deployment=MODEL, replicas=2, quorum=3),
+            (INVALID, "invalid_spec", "quorum"),
+        ),
         ("SetAlias", wire.SetAliasRequest(model=MODEL, alias="A b"), (INVALID, "invalid_name", "alias")),
         ("GetDeployment", wire.GetDeploymentRequest(deployment="x"), (MISSING, "unknown_deployment", "deployment")),
         ("RollBack", RolloutCommand(deployment="x"), (MISSING, "unknown_deployment", "deployment")),

@@ -174,7 +174,7 @@ def test_changes_leave_alone_what_they_do_not_name() -> None:
     [
         (SpecChanges(replicas=-1), InvalidSpec, "replicas"),
         (SpecChanges(replicas=1001), InvalidSpec, "replicas"),
-        (SpecChanges(replicas=2, quorum=3), InvalidSpec, "placement"),
+        (SpecChanges(replicas=2, quorum=3), InvalidSpec, "quorum"),
         (SpecChanges(policy=PolicyChanges(weights=(50, 10))), InvalidPolicy, "policy"),
     ],
 )
@@ -200,7 +200,9 @@ def test_only_a_stopped_deployment_is_deleted_and_it_stays_away() -> None:
     scenario.stops()
     assert scenario.deletes() == ["deployment_deleted"]
     assert (scenario.desired.deleted, scenario.desired.targets, scenario.timers) == (True, [], [])
-    for gone in (scenario.deletes, scenario.stops, scenario.rolls_back):
+    for gone in (
+        scenario.deletes, scenario.stops, scenario.rolls_back, scenario.approves, scenario.pauses, scenario.promotes
+    ):  # fmt: skip
         with pytest.raises(UnknownDeployment):
             gone()
     assert "deployment_created" not in scenario.trains("run-2"), "a person took it away: no version brings it back"
