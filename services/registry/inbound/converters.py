@@ -1,6 +1,7 @@
 """Between the registry's messages and its domain."""
 
 from enum import StrEnum
+from typing import TypeVar
 
 import orjson
 
@@ -8,12 +9,15 @@ from services.contracts.artifact import Device
 from services.contracts.placement import Placement
 from services.contracts.rpc import common_pb2, registry_pb2
 from services.contracts.training import SliceScore
-from services.kit.transport.grpc_requests import one_of, timestamp
+from services.kit.transport.grpc_requests import timestamp
 from services.registry.domain import Approval, DeploymentSpec, RolloutPolicy, SpecChanges, VersionRef
 from services.registry.domain.lineage import Lineage
 from services.registry.domain.policy import PolicyChanges
 from services.registry.domain.state import DeploymentView, ModelState, ModelView, Rollout, Served, Version
+from services.registry.errors import InvalidSpec
 from services.registry.ports import HistoryEntry
+
+C = TypeVar("C", bound=StrEnum)
 
 
 def model(view: ModelView, *, dry_run: bool = False) -> registry_pb2.Model:
@@ -188,12 +192,20 @@ def spec_changes(
     if isinstance(wire, registry_pb2.UpdateDeploymentRequest) and wire.HasField("model"):
         given["model"] = wire.model
     if wire.HasField("device"):
-        device = one_of(DeviceChoice, wire.device, "device")
-        given |= {"any_device": True} if device in (None, DeviceChoice.ANY) else {"device": Device(device)}
+        device = _choice(DeviceChoice, wire.device or DeviceChoice.ANY, "device")
+        given |= {"any_device": True} if device is DeviceChoice.ANY else {"device": Device(device)}
     if wire.HasField("approval"):
-        given["approval"] = one_of(Approval, wire.approval, "approval") or Approval.NONE
+        given["approval"] = _choice(Approval, wire.approval or Approval.NONE, "approval")
     policy = policy_changes(wire.policy) if wire.HasField("policy") else None
     return SpecChanges.model_validate({**given, "policy": policy})
+
+
+def _choice(kind: type[C], text: str, name: str) -> C:
+    """Raises InvalidSpec."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidSpec(problem=f"{name}: it is none of {', '.join(kind)}", field=name) from None
 
 
 class DeviceChoice(StrEnum):

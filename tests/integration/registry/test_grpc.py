@@ -101,7 +101,7 @@ BACKWARDS = wire.RolloutPolicy(weights=[50, 10])
         (
             "CreateDeployment",
             wire.CreateDeploymentRequest(deployment="x", model=MODEL, device="tpu"),
-            (INVALID, "filter_unknown", "device"),
+            (INVALID, "invalid_spec", "device"),
         ),
         (
             "UpdateDeployment",
