@@ -80,25 +80,24 @@ def test_two_deployments_of_one_model_serve_versions_of_their_own_and_one_is_del
 
 def test_a_deployment_moves_to_another_model_and_back_while_every_request_is_answered(scenario: Scenario) -> None:
     before = state_of(scenario, scenario.model)["version"]
-    path = scenario.write("essays", texts(240, seed=4))
-    body = {"dataset": "essays", "uri": path.as_uri(), "model": OTHER, "recipe_json": json.dumps(RECIPE)}
+    data = scenario.write("essays", texts(240, seed=4))
+    body = {"dataset": "essays", "uri": data.as_uri(), "model": OTHER, "recipe_json": json.dumps(RECIPE)}
     assert scenario.client.post("/datasets", {**body, "hold_back": True}).status_code == 202
     until(lambda: scenario.client.get(f"/models/{OTHER}/versions/1").is_success, "essays has a version", MOVE_SECONDS)
     assert scenario.client.get(f"/deployments/{OTHER}").status_code == 404, "a version that is held back makes none"
 
+    deployment = f"/deployments/{scenario.model}"
     with scenario.traffic(seed=5).flowing() as traffic:
-        changed = scenario.client.patch(
-            f"/deployments/{scenario.model}", {"model": OTHER, "reason": "a better taxonomy"}
-        )
+        changed = scenario.client.patch(deployment, {"model": OTHER, "reason": "a better taxonomy"})
         assert (changed.json()["model"], changed.json()["serving_model"]) == (OTHER, scenario.model)
-        started = scenario.client.post(f"{path}/rollouts", {"version": "1"})
+        started = scenario.client.post(f"{deployment}/rollouts", {"version": "1"})
         assert started.is_success, started.text
         until(lambda: answered_by(scenario, scenario.model) == (OTHER, 1), "the other model answers", MOVE_SECONDS)
         moved = state_of(scenario, scenario.model)
         assert (moved["serving_model"], moved["aliases"]["previous"]) == (
             OTHER, {"model": scenario.model, "version": before},
         )  # fmt: skip
-        assert scenario.client.post(f"/deployments/{scenario.model}:rollback", {"reason": "it was not"}).is_success
+        assert scenario.client.post(f"{deployment}:rollback", {"reason": "it was not"}).is_success
         until(
             lambda: answered_by(scenario, scenario.model) == (scenario.model, before),
             "the old one is back",
