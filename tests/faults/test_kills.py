@@ -263,9 +263,9 @@ def requests_of(scenario: Scenario) -> dict[int, int]:
 
 
 def arrivals_of(scenario: Scenario) -> int:
-    """Requests in the closed windows of the version that serves and in the one that is open."""
-    (version, answered) = scenario.fleet.rows(
-        "monitor", "SELECT json_extract(watched, '$.version'), answered FROM watch WHERE deployment = ?", scenario.model
-    )[0]
+    """Requests in the closed windows of the version that serves and in those that are open, one a variant."""
+    query = "SELECT json_extract(primary_version, '$.version'), series FROM watch WHERE deployment = ?"
+    (version, series) = scenario.fleet.rows("monitor", query, scenario.model)[0]
+    answered = sum(one["answered"] for one in json.loads(series).values())
     closed = "SELECT coalesce(sum(answered), 0) FROM window WHERE deployment = ? AND version = ?"
-    return int(answered) + int(scenario.fleet.rows("monitor", closed, scenario.model, version)[0][0])
+    return answered + int(scenario.fleet.rows("monitor", closed, scenario.model, version)[0][0])
