@@ -266,6 +266,6 @@ def arrivals_of(scenario: Scenario) -> int:
     """Requests in the closed windows of the version that serves and in those that are open, one a variant."""
     query = "SELECT json_extract(primary_version, '$.version'), series FROM watch WHERE deployment = ?"
     (version, series) = scenario.fleet.rows("monitor", query, scenario.model)[0]
-    answered = sum(one["answered"] for one in json.loads(series).values())
+    answered = sum(int(one["answered"]) for one in json.loads(series).values())
     closed = "SELECT coalesce(sum(answered), 0) FROM window WHERE deployment = ? AND version = ?"
     return answered + int(scenario.fleet.rows("monitor", closed, scenario.model, version)[0][0])
