@@ -198,7 +198,9 @@ def test_a_service_killed_in_mid_epoch_attaches_to_the_child_that_goes_on(real_h
     child = harness.child(run)
     service.end()
     assert not is_gone(child)
+    child.suspend()  # on a fast machine it would end before the next service has started
     harness.start()
+    child.resume()
     assert harness.child(run, step=60) == child
     harness.succeeds_once(run, attempts=1)
     assert "resumed" not in harness.progress(run)
