@@ -12,19 +12,32 @@ model.sig              OpenSSF model signature (key mode) over all files but its
 
 Each graph takes `input_ids` and `attention_mask` (int64 [batch, length]) and gives `logits`
 (float32 [batch, labels]) and `embedding` (float32 [batch, width], mean-pooled, unit length).
+
+A model that generates has no baselines, and instead
+
+```
+millrace.json                     `DecoderSpec`
+chat_template.jinja               how messages become a prompt, where the model has a template
+fp32.onnx and fp32.onnx.data, ... a graph a variant with its weights beside it, as onnxruntime-genai's builder makes it
+```
+
+Such a graph takes `input_ids` (int64 [batch, new]), `attention_mask` (int64 [batch, total]) and, a layer N,
+`past_key_values.N.key|value` ([batch, heads, total, width]); it gives `logits` ([batch, 1, vocabulary]), of the last
+position alone, and `present.N.key|value`.
 """
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
 from services.contracts.names import Identifier, Label, Sha256
 
 SPEC_FILE: Final = "millrace.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 EVALUATION_FILE: Final = "evaluation.json"
+TEMPLATE_FILE: Final = "chat_template.jinja"
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "model.sig"
 
@@ -63,6 +76,11 @@ def graph_file(precision: Precision) -> str:
     return f"{precision}.onnx"
 
 
+def weights_file(precision: Precision) -> str:
+    """Of a graph whose weights lie beside it."""
+    return f"{graph_file(precision)}.data"
+
+
 def baseline_file(precision: Precision) -> str:
     return f"baseline.{precision}.npy"
 
@@ -88,6 +106,44 @@ class ModelSpec(_Frozen):
     def meant_for(self, precision: Precision) -> list[Device]:
         """The devices of a variant; those of its kind in an artifact that names none."""
         return self.devices.get(precision) or devices_of(precision)
+
+
+class DecoderSpec(_Frozen):
+    """What a server needs to know to serve a model that generates; `millrace.json`."""
+
+    task: Literal["generation"] = "generation"
+    context_length: int = Field(ge=8, le=1_048_576, description="tokens of prompt and answer")
+    vocabulary_size: int = Field(ge=2, le=1_000_000)
+    end_token_ids: list[int] = Field(min_length=1, description="an answer ends with any of these")
+    special_tokens: dict[str, str] = Field(
+        default_factory=dict, description="what the template knows by a name: bos_token, eos_token, pad_token"
+    )
+    base_model: str
+    variants: list[Precision] = Field(min_length=1)
+    devices: dict[Precision, list[Device]] = Field(
+        default_factory=dict, description="which devices each variant is meant for"
+    )
+
+    def meant_for(self, precision: Precision) -> list[Device]:
+        return self.devices.get(precision) or devices_of(precision)
+
+
+AnySpec: TypeAlias = ModelSpec | DecoderSpec
+
+
+def parse_spec(content: bytes) -> AnySpec:
+    """Of `millrace.json`, by the task that it names. Raises pydantic's ValidationError."""
+    return _SPEC.validate_json(content)
+
+
+def _kind_of(value: Any) -> str:
+    task = value.get("task") if isinstance(value, dict) else getattr(value, "task", None)
+    return "decoder" if task == "generation" else "encoder"
+
+
+_SPEC: Final[TypeAdapter[AnySpec]] = TypeAdapter(
+    Annotated[Annotated[ModelSpec, Tag("encoder")] | Annotated[DecoderSpec, Tag("decoder")], Discriminator(_kind_of)]
+)
 
 
 class ManifestFile(_Frozen):
