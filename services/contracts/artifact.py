@@ -114,6 +114,7 @@ class DecoderSpec(_Frozen):
     task: Literal["generation"] = "generation"
     context_length: int = Field(ge=8, le=1_048_576, description="tokens of prompt and answer")
     vocabulary_size: int = Field(ge=2, le=1_000_000)
+    head_size: int = Field(ge=1, le=4096, description="width of a key and of a value")
     end_token_ids: list[int] = Field(min_length=1, description="an answer ends with any of these")
     special_tokens: dict[str, str] = Field(
         default_factory=dict, description="what the template knows by a name: bos_token, eos_token, pad_token"

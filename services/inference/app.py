@@ -14,13 +14,15 @@ from services.inference.domain.batching import Limits
 from services.inference.domain.loaded_models import LoadedModels
 from services.inference.domain.peers import Peers
 from services.inference.domain.records import Sampling
-from services.inference.domain.scoring import BatchFacts
+from services.inference.domain.scoring import BatchFacts, StepFacts
 from services.inference.handlers.deployments import restore, watch_peers
 from services.inference.inbound.events import compacted_topics
 from services.inference.inbound.grpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.artifacts import CachedArtifacts
 from services.inference.outbound.desired_state import DesiredStateFile, ReportSequence
 from services.inference.outbound.engine import OrtEngine, device_for
+from services.inference.outbound.engines import EnginesByTask
+from services.inference.outbound.generation.engines import GenerationEngines, GenerationLimits
 from services.inference.outbound.load_tasks import OwnedLoadTasks
 from services.inference.outbound.logs import Logging, LogWriter
 from services.inference.outbound.pool import WorkerPool
@@ -28,7 +30,7 @@ from services.inference.outbound.reporter import ReplicaReporter, Reporting
 from services.inference.outbound.sandbox import Sandbox
 from services.inference.ports import Artifacts, Bounds, Checker, DesiredStateCache, Engines, Ports
 from services.inference.settings import InferenceSettings
-from services.inference.telemetry import QUEUED, observe_batch, observe_request
+from services.inference.telemetry import QUEUED, observe_batch, observe_prompt, observe_request, observe_step
 from services.kit import service as service_parts
 from services.kit.service import Service
 
@@ -61,7 +63,7 @@ def build(settings: InferenceSettings, adapters: Adapters = NOTHING_REPLACED) ->
     """The whole service; nothing is open before it runs."""
     service: Service[Ports] = Service(settings, adapters)
     machine = _machine(settings)
-    engines = adapters.engines or _pool(service, machine)
+    engines = adapters.engines or _engines(service, settings, machine)
     load_tasks, log = OwnedLoadTasks(), _log(service, settings)
     rpc_server = service.grpc(services_only=True)
     models = LoadedModels(machine.device, settings.replica, Peers(settings.peer_timeout_seconds))
@@ -107,12 +109,31 @@ def _machine(settings: InferenceSettings) -> _Machine:
     return _Machine(device, settings.workers or workers, limits)
 
 
+def _engines(service: Service[Ports], settings: InferenceSettings, machine: _Machine) -> Engines:
+    generation = GenerationEngines(
+        GenerationLimits(
+            rows=settings.generation_rows,
+            cache_tokens=settings.generation_cache_tokens,
+            waiting=settings.generation_waiting,
+            answer_tokens=settings.generation_answer_tokens,
+            prefix_cache_mib=settings.generation_prefix_cache_mib,
+            threads=settings.generation_threads or len(os.sched_getaffinity(0)),
+        ),
+        clock=service.clock,
+        new_seed=service.ids.seed,
+        observe=_observe_step,
+    )
+    engines = EnginesByTask(_pool(service, machine), generation)
+    QUEUED.follow(lambda: engines.queued)
+    service.part("engines of generation", close=generation.stop)
+    return engines
+
+
 def _pool(service: Service[Ports], machine: _Machine) -> WorkerPool:
     def load(folder: Path, precision: Precision) -> OrtEngine:
         return OrtEngine.load(folder, precision, machine.device)
 
     pool = WorkerPool(machine.limits, machine.workers, load=load, monotonic=service.clock.monotonic, observe=_observe)
-    QUEUED.follow(lambda: pool.queued)
     service.part("engines", open=pool.start, close=pool.stop)
     return pool
 
@@ -126,6 +147,13 @@ def _observe(tenant: str, facts: BatchFacts) -> None:
         engine_seconds=facts.engine_seconds,
         longest_wait_seconds=facts.longest_wait_seconds,
     )
+
+
+def _observe_step(facts: StepFacts) -> None:
+    if facts.is_prompt:
+        observe_prompt(facts.tenant, tokens=facts.tokens, seconds=facts.seconds)
+    else:
+        observe_step(facts.tenant, rows=facts.tokens, seconds=facts.seconds)
 
 
 def _log(service: Service[Ports], settings: InferenceSettings) -> LogWriter:

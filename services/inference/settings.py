@@ -36,6 +36,19 @@ class InferenceSettings(ServiceSettings):
         default=32, ge=4, le=10_000, description="a text longer than this times the model's tokens is refused"
     )
 
+    generation_rows: int = Field(default=16, ge=1, le=1024, description="answers that are generated at once, a model")
+    generation_cache_tokens: int = Field(
+        default=16_384, ge=256, le=16_777_216, description="tokens that prompts and answers under way may take, a model"
+    )
+    generation_waiting: int = Field(default=256, ge=1, le=100_000, description="answers that may wait, a model")
+    generation_answer_tokens: int = Field(
+        default=1_024, ge=1, le=1_048_576, description="limit of an answer whose request sets none"
+    )
+    generation_prefix_cache_mib: int = Field(
+        default=256, ge=0, le=1_048_576, description="memory for prompts that were computed before, a model; 0: none"
+    )
+    generation_threads: int = Field(default=0, ge=0, le=256, description="that compute a step; 0: one a core")
+
     check_seconds: float = Field(default=120.0, gt=0, le=3600, description="limit on checking one artifact")
     drain_grace_seconds: float = Field(
         default=5.0, ge=0, le=3600, description="how long an unwanted version must have been idle to be unloaded"

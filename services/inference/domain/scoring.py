@@ -74,6 +74,17 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFacts:
+    """One call of a decoder, for the metrics; `tenant` is whose model it is."""
+
+    tenant: str
+    tokens: int
+    """Of one prompt; or of as many answers, a token of each."""
+    is_prompt: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BatchFacts:
     """One engine call, for the metrics."""
 

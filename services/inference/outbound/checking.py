@@ -3,7 +3,7 @@
 `python -m services.inference.outbound.checking FOLDER PRECISION ROWS` prints `started`, then one line of JSON,
 `{"ok": true}` or `{"ok": false, "code": ..., "reason": ...}`, and exits 0 either way.
 Hash and signature have been checked before. The order: spec, graph (`graphs.py`), tokenizer, load, and a run of
-padded batches as large as serving makes them.
+padded batches as large as serving makes them; of a model that generates, prompts in pieces and answers in company.
 
 Shapes: B rows, R sample rows, T tokens of the longest row, L labels, W embedding width.
 """
@@ -21,9 +21,22 @@ from typing import Final
 import numpy as np
 from pydantic import ValidationError
 
-from services.contracts.artifact import SPEC_FILE, TOKENIZER_FILE, Device, ModelSpec, Precision, graph_file
+from services.contracts.artifact import (
+    SPEC_FILE,
+    TOKENIZER_FILE,
+    AnySpec,
+    DecoderSpec,
+    Device,
+    ModelSpec,
+    Precision,
+    graph_file,
+    parse_spec,
+    weights_file,
+)
 from services.inference.errors import ArtifactRefused
 from services.inference.outbound.engine import Floats, OrtEngine, open_session, open_tokenizer, pad
+from services.inference.outbound.generation.checking import check_decoder
+from services.inference.outbound.generation.graphs import check_decoder_graph
 from services.inference.outbound.graphs import check_graph
 
 MEMORY_BYTES: Final = 1024**3
@@ -57,6 +70,12 @@ def limit_process(graph_bytes: int) -> None:
         resource.setrlimit(what, (limit, limit))
 
 
+def graph_files(folder: Path, precision: Precision) -> list[Path]:
+    """The variant's graph, and its weights where they lie beside it."""
+    paths = (folder / graph_file(precision), folder / weights_file(precision))
+    return [path for path in paths if path.is_file()]
+
+
 def _address_space() -> int:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     return pages * resource.getpagesize()
@@ -68,29 +87,33 @@ def check(folder: Path, precision: Precision, rows: int) -> None:
     graph = folder / graph_file(precision)
     if precision not in spec.variants or not graph.is_file():
         raise ArtifactRefused("missing_variant", f"it has no {precision} variant")
-    check_graph(graph, spec)
     tokenizer_file = folder / TOKENIZER_FILE
     if not tokenizer_file.is_file() or tokenizer_file.stat().st_size > TOKENIZER_BYTES:
         raise ArtifactRefused("bad_tokenizer", "its tokenizer is missing, or too large")
-    tokenizer = open_tokenizer(tokenizer_file, spec.max_length)
     try:
-        session = open_session(graph, Device.CPU)
-        check_answers(OrtEngine(session, tokenizer, spec, Device.CPU), precision, rows)
+        if isinstance(spec, DecoderSpec):
+            check_decoder_graph(graph)
+            check_decoder(folder, spec, precision)
+        else:
+            check_graph(graph, spec)
+            tokenizer = open_tokenizer(tokenizer_file, spec.max_length)
+            session = open_session(graph, Device.CPU)
+            check_answers(OrtEngine(session, tokenizer, spec, Device.CPU), precision, rows)
     except ArtifactRefused as refused:
         if re.search(r"alloc|memory", str(refused.__cause__), re.IGNORECASE):
             raise ArtifactRefused("too_much_memory", "it needs more memory than its size allows") from refused
         raise
 
 
-def read_spec(path: Path) -> ModelSpec:
+def read_spec(path: Path) -> AnySpec:
     """Raises ArtifactRefused."""
     try:
         if path.stat().st_size > SPEC_BYTES:
             raise ArtifactRefused("bad_spec", "its description is too large")
-        spec = ModelSpec.model_validate_json(path.read_bytes())
+        spec = parse_spec(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise ArtifactRefused("bad_spec", "its description is missing, or cannot be read") from error
-    if len(set(spec.labels)) < len(spec.labels):
+    if isinstance(spec, ModelSpec) and len(set(spec.labels)) < len(spec.labels):
         raise ArtifactRefused("bad_spec", "its description names a label twice")
     return spec
 
@@ -132,8 +155,7 @@ def main(arguments: Sequence[str]) -> int:
     folder, precision, rows = Path(arguments[0]), Precision(arguments[1]), int(arguments[2])
     # From here on a sudden end is the artifact's doing.
     print("started", flush=True)
-    graph = folder / graph_file(precision)
-    limit_process(graph.stat().st_size if graph.is_file() else 0)
+    limit_process(sum(path.stat().st_size for path in graph_files(folder, precision)))
     answer: dict[str, bool | str] = {"ok": True}
     try:
         check(folder, precision, rows)

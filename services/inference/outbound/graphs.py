@@ -27,7 +27,10 @@ CONTRIBUTED: Final = {
     *("QLinearSigmoid", "QLinearSoftmax", "QOrderedMatMul", "QuantizeLinear", "QuickGelu", "RemovePadding"),
     *("RestorePadding", "RotaryEmbedding", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
 }
-"""Operators of com.microsoft that fusion and quantisation of encoders make; all others of it are refused."""
+"""Operators of com.microsoft that fusion and quantisation make; all others of it are refused."""
+
+OF_ONNX_RUNTIME: Final = {"SimplifiedLayerNormalization"}
+"""Operators that ONNX Runtime adds to ONNX's own domain."""
 
 _NOT_ONNX: Final = {
     b"\x80\x02": "a pickle",
@@ -62,12 +65,10 @@ _TYPED: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint6
 def check_graph(path: Path, spec: ModelSpec) -> None:
     """Raises ArtifactRefused, whose `reason_code` is one of the codes used below."""
     model = read_graph(path)
-    if model.functions:
-        raise ArtifactRefused("local_functions", "its graph defines functions of its own")
-    _check_operators(model)
-    for tensor in _tensors(model.graph):
-        _check_tensor(tensor)
-    _check_doors(model.graph, spec)
+    check_operators(model)
+    for tensor in tensors_of(model.graph):
+        check_tensor(tensor)
+    _check_inputs_and_outputs(model.graph, spec)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -103,7 +104,10 @@ def _graphs(graph: onnx.GraphProto, depth: int = 0) -> Iterator[onnx.GraphProto]
                 yield from _graphs(inner, depth + 1)
 
 
-def _check_operators(model: onnx.ModelProto) -> None:
+def check_operators(model: onnx.ModelProto) -> None:
+    """Raises ArtifactRefused for a function of the graph's own, and for an operator that is not allowed."""
+    if model.functions:
+        raise ArtifactRefused("local_functions", "its graph defines functions of its own")
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     count = 0
     for graph in _graphs(model.graph):
@@ -120,6 +124,8 @@ def _check_operator(domain: str, name: str, opsets: dict[str, int]) -> None:
             "forbidden_operator", f"its graph uses the operator {name[:60]}, which may run without end"
         )
     if domain in ("", "ai.onnx"):
+        if name in OF_ONNX_RUNTIME:
+            return
         version = opsets.get("", opsets.get("ai.onnx", 0))
         try:
             onnx.defs.get_schema(name, max_inclusive_version=version, domain="")
@@ -130,7 +136,8 @@ def _check_operator(domain: str, name: str, opsets: dict[str, int]) -> None:
         raise ArtifactRefused("unknown_operator", f"its graph uses the operator {shown!r}, which is not allowed")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initialisers and constants, those of inner graphs too. Raises ArtifactRefused for sparse ones."""
     for part in _graphs(graph):
         if part.sparse_initializer:
             raise ArtifactRefused("sparse_tensors", "its graph holds sparse tensors")
@@ -144,9 +151,12 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from attribute.tensors
 
 
-def _check_tensor(tensor: onnx.TensorProto) -> None:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise ArtifactRefused("external_data", "its graph keeps data in another file")
+def is_external(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or bool(tensor.external_data)
+
+
+def size_in_bytes(tensor: onnx.TensorProto) -> int:
+    """By its type and dimensions. Raises ArtifactRefused where they are not allowed."""
     width = _BYTES.get(tensor.data_type)
     if width is None:
         raise ArtifactRefused(
@@ -155,8 +165,16 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
     elements = prod(tensor.dims)
     if any(size < 0 for size in tensor.dims) or elements > MAX_ELEMENTS:
         raise ArtifactRefused("lying_sizes", "a tensor of its graph has impossible dimensions")
+    return int(-(-elements * width // 1))
+
+
+def check_tensor(tensor: onnx.TensorProto) -> None:
+    """Raises ArtifactRefused for one that lies in another file, or does not hold what its dimensions say."""
+    if is_external(tensor):
+        raise ArtifactRefused("external_data", "its graph keeps data in another file")
+    size, elements, width = size_in_bytes(tensor), prod(tensor.dims), _BYTES[tensor.data_type]
     if tensor.HasField("raw_data"):
-        honest = len(tensor.raw_data) == -(-elements * width // 1)
+        honest = len(tensor.raw_data) == size
     else:
         packed = -(-elements // 2) if width < 1 else elements
         honest = sum(len(getattr(tensor, name)) for name in _TYPED) == packed
@@ -164,7 +182,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
         raise ArtifactRefused("lying_sizes", "a tensor of its graph has more or less data than its dimensions say")
 
 
-def _check_doors(graph: onnx.GraphProto, spec: ModelSpec) -> None:
+def _check_inputs_and_outputs(graph: onnx.GraphProto, spec: ModelSpec) -> None:
     """The inputs and outputs that `services/contracts/artifact.py` fixes."""
     constants = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in constants}

@@ -1,0 +1,1 @@
+"""Models that generate: one graph, its key-value cache, and a thread that decodes all requests of it together."""
