@@ -43,18 +43,18 @@ def read_options(sent: Mapping[str, Any]) -> GenerationRequest:
     numbers = {name: value for name in BOUNDS if (value := _number(sent, name)) is not None}
     sampling = SamplingOptions(
         **numbers,
-        top_k=_whole(sent, "top_k") or 0,
+        top_k=_integer(sent, "top_k") or 0,
         logit_bias=_biases(sent.get("logit_bias")),
-        seed=_whole(sent, "seed"),
+        seed=_integer(sent, "seed"),
     )
-    choices = _whole(sent, "n")
+    choices = _integer(sent, "n")
     return GenerationRequest(
         inputs=(),
-        max_tokens=_whole(sent, "max_tokens") or 0,
+        max_tokens=_integer(sent, "max_tokens") or 0,
         choices=1 if choices is None else choices,
         stop=_stops(sent.get("stop")),
         sampling=sampling,
-        top_logprobs=_whole(sent, "top_logprobs"),
+        top_logprobs=_integer(sent, "top_logprobs"),
     )
 
 
@@ -104,7 +104,7 @@ def _number(sent: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _whole(sent: Mapping[str, Any], name: str) -> int | None:
+def _integer(sent: Mapping[str, Any], name: str) -> int | None:
     value = sent.get(name)
     if value is None:
         return None

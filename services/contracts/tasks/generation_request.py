@@ -93,8 +93,8 @@ def check_request(request: GenerationRequest, limits: RequestLimits) -> None:
         raise _bad("inputs", f"send 1 to {limits.texts} inputs")
     for number, prompt in enumerate(request.inputs):
         _check_prompt(prompt, f"inputs[{number}]", limits)
-    _check_whole("max_tokens", request.max_tokens, 0, MAX_TOKENS)
-    _check_whole("choices", request.choices, 1, MAX_CHOICES)
+    _check_integer("max_tokens", request.max_tokens, 0, MAX_TOKENS)
+    _check_integer("choices", request.choices, 1, MAX_CHOICES)
     if request.choices * len(request.inputs) > MAX_ANSWERS:
         raise _bad("choices", f"{MAX_ANSWERS} answers are given to one request, and this asks for more")
     if len(request.stop) > MAX_STOPS:
@@ -103,7 +103,7 @@ def check_request(request: GenerationRequest, limits: RequestLimits) -> None:
         if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
             raise _bad(f"stop[{number}]", f"it must have 1 to {MAX_STOP_CHARACTERS} characters")
     if request.top_logprobs is not None:
-        _check_whole("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
+        _check_integer("top_logprobs", request.top_logprobs, 0, MAX_TOP_LOGPROBS)
     _check_sampling(request.sampling)
 
 
@@ -147,9 +147,9 @@ def _check_sampling(sampling: SamplingOptions) -> None:
             raise _bad(name, f"it must be {least:g} to {most:g}")
     if sampling.top_p <= 0:
         raise _bad("top_p", "it must be more than 0")
-    _check_whole("top_k", sampling.top_k, 0, MAX_TOP_K)
+    _check_integer("top_k", sampling.top_k, 0, MAX_TOP_K)
     if sampling.seed is not None:
-        _check_whole("seed", sampling.seed, 0, MAX_SEED)
+        _check_integer("seed", sampling.seed, 0, MAX_SEED)
     if len(sampling.logit_bias) > MAX_BIASES:
         raise _bad("logit_bias", f"at most {MAX_BIASES} tokens are taken")
     for token, bias in sampling.logit_bias.items():
@@ -157,7 +157,7 @@ def _check_sampling(sampling: SamplingOptions) -> None:
             raise _bad("logit_bias", f"it maps token ids to numbers from -{MAX_BIAS:g} to {MAX_BIAS:g}")
 
 
-def _check_whole(name: str, value: int, least: int, most: int) -> None:
+def _check_integer(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise _bad(name, f"it must be {least} to {most}")
 

@@ -57,7 +57,7 @@ class Tokenised:
     """A text as the model reads it."""
 
     ids: list[int]
-    cut: bool
+    truncated: bool
     """The text is longer than the model reads: its end is missing."""
 
 

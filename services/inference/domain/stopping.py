@@ -25,8 +25,8 @@ class StopTexts:
             self.stopped = True
             shown, self._waiting = self._waiting[: min(ends)], ""
             return shown
-        cut = len(self._waiting) - self._beginning()
-        shown, self._waiting = self._waiting[:cut], self._waiting[cut:]
+        end = len(self._waiting) - self._beginning()
+        shown, self._waiting = self._waiting[:end], self._waiting[end:]
         return shown
 
     def flush(self) -> str:

@@ -195,7 +195,7 @@ class WorkerPool:
         too_long = []
         with self._condition:
             for row, read in zip(group, encoded, strict=True):
-                if read.cut and not row.payload.job.truncate:
+                if read.truncated and not row.payload.job.truncate:
                     too_long.append((row, read))
                     continue
                 row.payload.ids = read.ids

@@ -229,10 +229,10 @@ async def test_what_the_template_does_not_take_is_the_callers_mistake(
 async def test_an_answer_ends_before_a_stop_text(exported: Callable[[str], Exported]) -> None:
     request = GenerationRequest(inputs=["Reads"], max_tokens=30, sampling=SamplingOptions(seed=3))
     async with serving(exported("llama")) as replica:
-        whole = (await replica.answer(request)).choices[0]
-        stop = whole.text[5:8]
+        full = (await replica.answer(request)).choices[0]
+        stop = full.text[5:8]
         short = (await replica.answer(replace(request, stop=[stop]))).choices[0]
-    assert short.text == whole.text[: whole.text.index(stop)]
+    assert short.text == full.text[: full.text.index(stop)]
     assert short.finish_reason == "stop"
 
 

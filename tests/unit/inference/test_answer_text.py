@@ -51,7 +51,7 @@ def parts(tokenizer: Tokenizer, ids: list[int], stops: tuple[str, ...] = ()) -> 
 
 
 @given(st.text(max_size=30))
-def test_any_text_comes_whole_and_no_part_holds_half_a_character(text: str) -> None:
+def test_any_text_comes_complete_and_no_part_holds_half_a_character(text: str) -> None:
     shown = list(parts(byte_level(), byte_level().encode(text).ids))
     assert "".join(shown) == text
     assert "\ufffd" not in "".join(shown) or "\ufffd" in text
@@ -71,7 +71,7 @@ def test_bytes_that_are_no_character_are_shown_as_such_and_hold_nothing_up() -> 
     assert "".join(parts(byte_level(), [alone])) == "\ufffd"
 
 
-def test_a_space_before_a_word_is_kept_between_words_alone() -> None:
+def test_a_space_before_a_word_is_shown_between_words_alone() -> None:
     assert list(parts(sentence_piece(), [1, 2, 3, 1])) == ["the", " fox", "es", " the", ""]
 
 

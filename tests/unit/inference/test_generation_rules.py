@@ -46,9 +46,9 @@ def test_text_that_cannot_be_part_of_a_stop_text_is_not_held_back() -> None:
 
 @given(st.lists(st.text("ab", max_size=4), max_size=8), st.lists(st.text("ab", min_size=1, max_size=3), max_size=3))
 def test_nothing_but_the_text_before_the_first_stop_text_is_shown(parts: list[str], stops: list[str]) -> None:
-    whole = "".join(parts)
-    ends = [index for stop in stops if (index := whole.find(stop)) >= 0]
-    assert shown(stops, *parts) == (whole[: min(ends)] if ends else whole, bool(ends))
+    full = "".join(parts)
+    ends = [index for stop in stops if (index := full.find(stop)) >= 0]
+    assert shown(stops, *parts) == (full[: min(ends)] if ends else full, bool(ends))
 
 
 # --- shared beginnings
@@ -131,7 +131,7 @@ def test_no_more_begin_than_there_are_rows() -> None:
     assert (queue.begin(), queue.begin(), queue.begin()) == (1, 2, None)
 
 
-def test_a_request_waits_whole_or_is_refused_whole() -> None:
+def test_all_of_a_request_waits_or_none_of_it() -> None:
     queue = admission(waiting=3)
     queue.submit([1, 1])
     with pytest.raises(QueueFull):

@@ -34,7 +34,7 @@ class WordCounter:
 
     def tokenise(self, texts: Sequence[str]) -> list[Tokenised]:
         read = [[99 if word == "poison" else len(word) for word in text.split()] for text in texts]
-        return [Tokenised(ids[:16], cut=len(ids) > 16) for ids in read]
+        return [Tokenised(ids[:16], truncated=len(ids) > 16) for ids in read]
 
     def run(self, rows: Sequence[Sequence[int]]) -> list[Scored]:
         assert self.gate.wait(5)
@@ -200,8 +200,8 @@ async def test_a_text_that_may_not_be_truncated_is_refused_alone_when_it_is_too_
     engine.gate.set()
     async with running(engine) as pool:
         long = score(pool, ["one", "a " * 17], deadline(), truncate=False)
-        cut = score(pool, ["a " * 17], deadline())
-        refused, read = await asyncio.gather(long, cut, return_exceptions=True)
+        truncated = score(pool, ["a " * 17], deadline())
+        refused, read = await asyncio.gather(long, truncated, return_exceptions=True)
         assert isinstance(refused, ContextLengthExceeded)
         assert (refused.field, refused.details["limit"]) == ("texts[1]", 16)
         assert read == [16]

@@ -142,7 +142,7 @@ class Batcher:
         for sequence in self._under_way():
             if sequence.job.is_over(now):
                 self._send(sequence.job, DeadlinePassed(seconds=0))
-                self._leave(sequence)
+                self._release(sequence)
 
     def _begin(self) -> None:
         with self._condition:
@@ -174,7 +174,7 @@ class Batcher:
         self._filling = None
         self._decoding.append(sequence)
         self._take(sequence, logits_V)
-        self._leave_ended()
+        self._release_ended()
 
     def _remember(self, sequence: Answering, row: int) -> None:
         """Prompts alone: keys and values of drawn tokens differ from a prompt's in their last bits."""
@@ -191,7 +191,7 @@ class Batcher:
             self._take(sequence, logits_V)
         seconds = self._monotonic() - now
         self._observe(StepFacts(sequences[0].job.tenant, len(sequences), is_prompt=False, seconds=seconds))
-        self._leave_ended()
+        self._release_ended()
 
     def _take(self, sequence: Answering, logits_V: Logits) -> None:
         """A sequence whose logits are no numbers fails alone: rows do not touch each other."""
@@ -212,11 +212,11 @@ class Batcher:
         top = [TokenLogprob(self._token_bytes(token), logprob) for token, logprob in drawn.top]
         return TokenLogprob(self._token_bytes(drawn.token), drawn.logprob, top)
 
-    def _leave_ended(self) -> None:
+    def _release_ended(self) -> None:
         for sequence in [one for one in self._decoding if one.finish_reason is not None]:
-            self._leave(sequence)
+            self._release(sequence)
 
-    def _leave(self, sequence: Answering) -> None:
+    def _release(self, sequence: Answering) -> None:
         """Frees its row: the last sequence that decodes moves there, and the prompt under way one row down."""
         with self._condition:
             self._admission.end(sequence)

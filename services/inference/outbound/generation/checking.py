@@ -62,10 +62,10 @@ def _tokens(codec: TextCodec, spec: DecoderSpec, text: str) -> list[int]:
 
 
 def _check_pieces(decoder: Decoder, spec: DecoderSpec, prompt: Sequence[int]) -> None:
-    whole_V = _finite(decoder.prefill(0, prompt, 0), spec).copy()
+    at_once_V = _finite(decoder.prefill(0, prompt, 0), spec).copy()
     half = len(prompt) // 2
     decoder.prefill(1, prompt[:half], 0)
-    _compare(_finite(decoder.prefill(1, prompt[half:], half), spec), whole_V, "in pieces")
+    _compare(_finite(decoder.prefill(1, prompt[half:], half), spec), at_once_V, "in pieces")
 
 
 def _check_company(decoder: Decoder, spec: DecoderSpec, prompts: Sequence[Sequence[int]]) -> None:

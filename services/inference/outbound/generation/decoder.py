@@ -37,8 +37,8 @@ _ELEMENTS: Final[Mapping[str, type[np.floating[Any]]]] = {"tensor(float)": np.fl
 class _Layer:
     """A buffer [rows, H, S, W], and the names by which the graph reads and writes it."""
 
-    past: str
-    present: str
+    reads: str
+    writes: str
     buffer_RHSW: Cache
 
 
@@ -116,8 +116,8 @@ class Decoder:
         for layer in self._layers:
             part_BHSW = layer.buffer_RHSW[row : row + count]
             where = ("cpu", 0, part_BHSW.dtype.type, part_BHSW.shape, part_BHSW.ctypes.data)
-            binding.bind_input(layer.past, *where)
-            binding.bind_output(layer.present, *where)
+            binding.bind_input(layer.reads, *where)
+            binding.bind_output(layer.writes, *where)
         logits_BV = self._logits_RV[:count]
         shape = (count, 1, logits_BV.shape[1])
         binding.bind_output(LOGITS, "cpu", 0, logits_BV.dtype.type, shape, logits_BV.ctypes.data)
@@ -126,16 +126,16 @@ class Decoder:
         self._binding.bind_cpu_input(name, values)
 
 
-def _layer(past: Any, sizes: tuple[int, int, int]) -> _Layer:
-    match = _PAST.fullmatch(past.name)
-    element = _ELEMENTS.get(past.type)
-    if match is None or element is None or len(past.shape) != 4 or not isinstance(past.shape[1], int):
-        raise ArtifactRefused("wrong_inputs", f"its input {past.name[:60]} is no cache of keys or values")
+def _layer(value: Any, sizes: tuple[int, int, int]) -> _Layer:
+    match = _PAST.fullmatch(value.name)
+    element = _ELEMENTS.get(value.type)
+    if match is None or element is None or len(value.shape) != 4 or not isinstance(value.shape[1], int):
+        raise ArtifactRefused("wrong_inputs", f"its input {value.name[:60]} is no cache of keys or values")
     rows, length, width = sizes
     return _Layer(
-        past=past.name,
-        present=f"present.{match['layer']}.{match['part']}",
-        buffer_RHSW=_zeros((rows, past.shape[1], length, width), element),
+        reads=value.name,
+        writes=f"present.{match['layer']}.{match['part']}",
+        buffer_RHSW=_zeros((rows, value.shape[1], length, width), element),
     )
 
 
