@@ -46,7 +46,7 @@ def measure(fleet: Fleet, texts: list[str], bootstrap: str) -> list[Figure]:
     return [
         Figure(section, "by Kafka", middle(one.per_second for one in by_kafka), "req/s"),
         Figure(section, "the same texts over REST, 16 clients", middle(one.per_second for one in by_rest), "req/s"),
-        Figure(section, "Kafka over REST", ratio, "x", note=f"median of {ROUNDS} rounds' ratios, in turn"),
+        Figure(section, "Kafka over REST", ratio, "x", remark=f"median of {ROUNDS} rounds' ratios, in turn"),
         Figure(section, "by Kafka, all processes", middle(one.per_cpu_second for one in by_kafka), "req/CPU-s"),
         Figure(section, "over REST, all processes", middle(one.per_cpu_second for one in by_rest), "req/CPU-s"),
     ]

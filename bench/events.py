@@ -47,10 +47,10 @@ def measure() -> list[Figure]:
             milliseconds = sorted(1000 * seconds for seconds in asyncio.run(_latencies(bootstrap, events)))
         p99 = milliseconds[int(len(milliseconds) * 0.99)]
         section = f"event, accepted to handled ({kind})"
-        note = f"{events} events, one at a time"
+        remark = f"{events} events, one at a time"
         figures += [
-            at_most(section, "p50", statistics.median(milliseconds), "ms", 10, note),
-            at_most(section, "p99", p99, "ms", 40, note),
+            at_most(section, "p50", statistics.median(milliseconds), "ms", 10, remark),
+            at_most(section, "p99", p99, "ms", 40, remark),
         ]
     return figures
 

@@ -9,8 +9,8 @@ MEMORY_AIMS = {"gateway": 130, "registry": 130, "monitor": 130, "trainer": 130, 
 
 
 def start(fleet: Fleet) -> list[Figure]:
-    note = "'millrace up --detach' in an empty folder, its own start included"
-    return [at_most("start", "until everything answers", fleet.seconds_to_ready, "s", 10, note)]
+    remark = "'millrace up --detach' in an empty folder, its own start included"
+    return [at_most("start", "until everything answers", fleet.seconds_to_ready, "s", 10, remark)]
 
 
 def cost(fleet: Fleet) -> list[Figure]:

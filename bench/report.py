@@ -26,15 +26,15 @@ class Figure:
     unit: str
     aim: str = ""
     met: bool | None = None
-    note: str = ""
+    remark: str = ""
 
 
-def at_most(section: str, name: str, value: float, unit: str, limit: float, note: str = "") -> Figure:
-    return Figure(section, name, value, unit, f"<= {limit:g}", value <= limit, note)
+def at_most(section: str, name: str, value: float, unit: str, limit: float, remark: str = "") -> Figure:
+    return Figure(section, name, value, unit, f"<= {limit:g}", value <= limit, remark)
 
 
-def at_least(section: str, name: str, value: float, unit: str, limit: float, note: str = "") -> Figure:
-    return Figure(section, name, value, unit, f">= {limit:g}", value >= limit, note)
+def at_least(section: str, name: str, value: float, unit: str, limit: float, remark: str = "") -> Figure:
+    return Figure(section, name, value, unit, f">= {limit:g}", value >= limit, remark)
 
 
 def machine() -> dict[str, object]:
@@ -66,7 +66,7 @@ def show(figures: Iterable[Figure]) -> None:
         verdict = {True: "[green]met", False: "[yellow]not met", None: ""}[figure.met]
         value = f"{figure.value:,.1f} {figure.unit}"
         heading = "" if figure.section == section else figure.section
-        table.add_row(heading, figure.name, value, figure.aim, verdict, figure.note)
+        table.add_row(heading, figure.name, value, figure.aim, verdict, figure.remark)
         section = figure.section
     Console().print(table)
 

@@ -85,15 +85,15 @@ def _figures(through: list[Round], bare: list[Round], client: list[float]) -> li
     middle = statistics.median
     latencies = sorted(latency for one in through for latency in one.latencies_ms)
     ratio = middle(a.per_cpu_second / b.per_cpu_second for a, b in zip(through, bare, strict=True))
-    note = f"median of {ROUNDS} rounds of {ROUND_SECONDS:g} s, in turn with the loop"
+    remark = f"median of {ROUNDS} rounds of {ROUND_SECONDS:g} s, in turn with the loop"
     return [
-        at_least(section, "through the gateway", middle(r.per_cpu_second for r in through), "req/CPU-s", 200, note),
+        at_least(section, "through the gateway", middle(r.per_cpu_second for r in through), "req/CPU-s", 200, remark),
         Figure(section, "bare ONNX Runtime loop", middle(r.per_cpu_second for r in bare), "req/CPU-s"),
-        Figure(section, "gateway over bare loop", ratio, "x", note="median of the rounds' ratios"),
+        Figure(section, "gateway over bare loop", ratio, "x", remark="median of the rounds' ratios"),
         Figure(section, "through the gateway, wall", middle(r.requests / r.seconds for r in through), "req/s"),
         Figure(section, "latency p50", middle(latencies), "ms"),
         Figure(section, "latency p99", latencies[int(len(latencies) * 0.99)], "ms"),
-        Figure(section, "the client's own cost", 1000 * middle(client), "CPU-ms/req", note="not counted above"),
+        Figure(section, "the client's own cost", 1000 * middle(client), "CPU-ms/req", remark="not counted above"),
     ]
 
 

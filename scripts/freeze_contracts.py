@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.contracts.wire import Surface, breaches, surface  # noqa: E402  (the repository is put on the path above)
+from tests.contracts.rpc_surface import Surface, breaches, surface  # noqa: E402  (the repository is put on the path above)
 
 GOLDEN: Final = ROOT / "tests/contracts/golden/rpc.json"
 

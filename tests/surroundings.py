@@ -63,14 +63,14 @@ class Tally:
 
     def lines(self) -> list[str]:
         """For people: what ran on what, then each reason for leaving something out."""
-        said = [f"ran on {PARTS[part]}: {self.ran[part]} tests" for part in PARTS if self.ran[part]]
-        said += [
+        lines = [f"ran on {PARTS[part]}: {self.ran[part]} tests" for part in PARTS if self.ran[part]]
+        lines += [
             f"left out {PARTS[part]}: {'; '.join(self.skipped_parts[part])}"
             for part in PARTS
             if part in self.skipped_parts
         ]
-        said += [f"skipped {count}: {reason}" for reason, count in sorted(self.skipped.items())]
-        return said
+        lines += [f"skipped {count}: {reason}" for reason, count in sorted(self.skipped.items())]
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -132,7 +132,7 @@ def _value(name: str, node: Node, root: Node, *, full: bool) -> Any:
     if kind == "string":
         return _string(name, node)
     if kind in ("integer", "number"):
-        return _number(node, whole=kind == "integer")
+        return _number(node, integer=kind == "integer")
     if kind == "boolean":
         return bool(node.get("default", True))
     raise NoExample(f"{name}: {node}")
@@ -150,13 +150,13 @@ def _string(name: str, node: Node) -> str:
     raise NoExample(f"{name}: {node}")
 
 
-def _number(node: Node, *, whole: bool) -> int | float:
+def _number(node: Node, *, integer: bool) -> int | float:
     """The default, or the smallest that is allowed and not negative, or the middle of an open range."""
     if isinstance(node.get("default"), int | float):
         return node["default"]  # type: ignore[no-any-return]
     low = node.get("minimum", node.get("exclusiveMinimum"))
     high = node.get("maximum", node.get("exclusiveMaximum"))
-    if whole:
+    if integer:
         return max(1, int(low or 0) + int("exclusiveMinimum" in node)) if high != 0 else 0
     if low is not None and high is not None:
         return (low + high) / 2  # type: ignore[no-any-return]

@@ -148,7 +148,7 @@ class Rest:
 def _line(line: str, answer: "httpx.Response") -> Any:
     body = json.loads(line)
     if isinstance(body, dict) and set(body) == {"error"}:
-        raise _refusal(body["error"], answer.status_code)
+        raise _error(body["error"], answer.status_code)
     return body
 
 
@@ -156,12 +156,12 @@ def refused(answer: "httpx.Response") -> CliError:
     """From an error answer; one that is not in the house's shape is told by its status."""
     try:
         body = answer.json()["error"]
-        return _refusal(body, answer.status_code)
+        return _error(body, answer.status_code)
     except (ValueError, KeyError, TypeError):
         return CliError(f"the gateway answered {answer.status_code}", code=f"http_{answer.status_code}")
 
 
-def _refusal(body: Mapping[str, Any], status_code: int) -> CliError:
+def _error(body: Mapping[str, Any], status_code: int) -> CliError:
     field = f" (field {body['field']})" if body.get("field") else ""
     status = {404: Exit.NOT_FOUND, 503: Exit.NOT_RUNNING}.get(status_code, Exit.FAILED)
     return CliError(f"{body['message']}{field}", hint=body.get("hint") or "", code=body["code"], status=status)

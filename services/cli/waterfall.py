@@ -158,7 +158,7 @@ def draw(rows: list[Row], width: int = 120) -> list[str]:
     """One line a row: service, name, when it began, how long it took, and a bar over the whole trace."""
     if not rows:
         return []
-    whole = max([row.end for row in rows] + [1e-9])
+    total = max([row.end for row in rows] + [1e-9])
     indent = 2 if max(row.depth for row in rows) <= DEEP else 1
     labels = [_label(row, indent) for row in rows]
     services = [row.span.service.removeprefix("millrace-") for row in rows]
@@ -167,7 +167,7 @@ def draw(rows: list[Row], width: int = 120) -> list[str]:
     bar = max(width - first - second - 24, 10)
     return [
         f"{service:<{first}}  {label[:second]:<{second}}  {row.start:>7.2f}s {_length(row.end - row.start):>8}  "
-        f"{_bar(row, whole, bar)}"
+        f"{_bar(row, total, bar)}"
         for row, service, label in zip(rows, services, labels, strict=True)
     ]
 
@@ -182,7 +182,7 @@ def _length(seconds: float) -> str:
     return f"{seconds:.2f}s" if seconds >= 1 else f"{seconds * 1000:.1f}ms"
 
 
-def _bar(row: Row, whole: float, width: int) -> str:
-    left = min(int(row.start / whole * width), width - 1)
-    filled = int((row.end - row.start) / whole * width)
+def _bar(row: Row, total: float, width: int) -> str:
+    left = min(int(row.start / total * width), width - 1)
+    filled = int((row.end - row.start) / total * width)
     return " " * left + (BAR * filled if filled else POINT)

@@ -85,8 +85,8 @@ class MillraceError(Exception):
     @property
     def retry_after(self) -> float | None:
         """Seconds after which to try again: every refusal that may pass by itself says some; None where it will not."""
-        told = self.body().retry_after_seconds
-        return RETRY_AFTER_SECONDS if told is None and self.retryable else told
+        seconds = self.body().retry_after_seconds
+        return RETRY_AFTER_SECONDS if seconds is None and self.retryable else seconds
 
     def body(self) -> ErrorBody:
         retry = self.details.get("retry_after_seconds")

@@ -17,7 +17,7 @@ Identifier: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][
 Tenant: TypeAlias = Name
 
 
-def place_of(tenant: str, name: str) -> str:
+def qualified_name(tenant: str, name: str) -> str:
     """One tenant's name among those of all: `topics` of the default tenant, `acme/topics` of another."""
     return name if tenant == DEFAULT_TENANT else f"{tenant}/{name}"
 

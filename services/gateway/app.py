@@ -30,10 +30,10 @@ from services.gateway.inbound.grpc_services import (
     TRAINER,
 )
 from services.gateway.inbound.http.api import GatewayApi, Parts
-from services.gateway.inbound.http.body import BodyLimits
 from services.gateway.inbound.http.calls import Control
 from services.gateway.inbound.http.inference import InferenceApp
 from services.gateway.inbound.http.native_api import NativeApi
+from services.gateway.inbound.http.request_reader import BodyLimits
 from services.gateway.inbound.http.rest_app import ProtocolAdapter, RestApp
 from services.gateway.inbound.http.uploads import UploadApp
 from services.gateway.inbound.inference import InferenceRpc

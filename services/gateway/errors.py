@@ -343,7 +343,7 @@ class WrongContent(Invalid):
 
 
 class NotText(Invalid):
-    """A data set is text in UTF-8; at byte {place}, counted from 0, there is {problem}."""
+    """A data set is text in UTF-8; at byte {index}, counted from 0, there is {problem}."""
 
     field = "body"
     hint = "save the file as UTF-8; a compressed one is sent with 'content-encoding: gzip'"

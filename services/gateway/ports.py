@@ -124,7 +124,7 @@ class Limiter(Protocol):
 class Keys(Protocol):
     """The keys that are let in. An empty tenant is every tenant."""
 
-    async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+    async def create(self, new_key: NewKey, *, by: str) -> tuple[KeyRecord, str]:
         """The key and its secret, once it is on disk; no secret where the idempotency key had made it before."""
         ...
 
@@ -133,7 +133,7 @@ class Keys(Protocol):
         ...
 
     async def revoke(self, key: str, *, tenant: str, by: str, even_if_last: bool) -> KeyRecord:
-        """Raises UnknownKey (also for another tenant's), LastAdmin or ServiceKeyKept."""
+        """Raises UnknownKey (also for another tenant's), LastAdmin or ServiceKeyIsPermanent."""
         ...
 
 

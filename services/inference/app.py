@@ -200,7 +200,7 @@ def _reporter(
 
 def _follow(service: Service[Ports], settings: InferenceSettings, ports: Ports, reporter: ReplicaReporter) -> None:
     # Closed in reverse: first no change is taken any more, then the last report goes out, then the streams end.
-    service.part("last report", close=reporter.leave)
+    service.part("last report", close=reporter.report_leaving)
     service.runs("reports", reporter.run)
     caught_up = service.follows("desired state", compacted_topics(ports), client=f"millrace-{settings.replica}")
     service.runs("placement", partial(watch_peers, ports, settings.heartbeat_seconds))

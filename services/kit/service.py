@@ -148,8 +148,8 @@ class Service(Generic[P]):
                 try:
                     await database.open()
                     return
-                except MillraceError as refusal:
-                    logger.warning("waiting: %s", refusal)
+                except MillraceError as error:
+                    logger.warning("waiting: %s", error)
                     await self.clock.sleep(OPEN_TRIES_SECONDS)
 
         self.part("database", open=open_when_there, close=database.close)
@@ -349,8 +349,8 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service[Any]]) 
     log.start(name)
     try:
         loaded = settings.load()
-    except MillraceError as refusal:
-        return _refused(name, refusal)
+    except MillraceError as error:
+        return _refused(name, error)
     sending = telemetry.start(name, loaded.traces_folder)
 
     async def live() -> int:
@@ -358,13 +358,13 @@ def main(settings: type[ServiceSettings], build: Callable[[Any], Service[Any]]) 
 
     try:
         return uvloop.run(live())
-    except (BadSettings, PortTaken) as refusal:  # settings that contradict each other meet where the service is built
-        return _refused(name, refusal)
+    except (BadSettings, PortTaken) as error:  # settings that contradict each other meet where the service is built
+        return _refused(name, error)
     finally:
         sending.shutdown()
 
 
-def _refused(name: str, refusal: MillraceError) -> int:
+def _refused(name: str, error: MillraceError) -> int:
     """Says so; the exit code of a service that cannot start as it is set up."""
-    print(f"millrace {name}: {refusal} {refusal.hint or ''}", file=sys.stderr)
+    print(f"millrace {name}: {error} {error.hint or ''}", file=sys.stderr)
     return 2

@@ -22,7 +22,7 @@ Stale
 Invalid
 ├── InvalidPolicy
 ├── InvalidSpec
-└── ChainIsWhole
+└── ChainIsIntact
 """
 
 from services.contracts.errors import Conflict, Invalid, NotFound, Stale
@@ -137,7 +137,7 @@ class PreconditionFailed(Stale):
     field = "expected_generation"
 
 
-class ChainIsWhole(Invalid):
+class ChainIsIntact(Invalid):
     """The whole chain is told without filters."""
 
     field = "whole_chain"

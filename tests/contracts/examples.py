@@ -298,8 +298,8 @@ KEYS: Final = {
 def golden_name(event: type[Event], kind: str) -> str:
     """The newest of a kind: the field that was added first after `full` stands in `full-2`."""
     first = f"{event.topic}.v{event.schema_version}.{kind}"
-    found = [path.name for path in golden_files(event) if path.name.startswith((f"{first}.", f"{first}-"))]
-    return max(found, key=lambda name: (len(name), name), default=f"{first}.json")
+    match = [path.name for path in golden_files(event) if path.name.startswith((f"{first}.", f"{first}-"))]
+    return max(match, key=lambda name: (len(name), name), default=f"{first}.json")
 
 
 def golden_files(event: type[Event]) -> Iterable[Path]:

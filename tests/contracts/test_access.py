@@ -41,12 +41,12 @@ def test_a_method_that_stands_in_no_table_is_open_to_nobody() -> None:
 
 
 def test_each_role_may_do_what_those_before_it_may() -> None:
-    for place, role in enumerate(IN_ORDER):
-        assert [suffices(role, needed) for needed in IN_ORDER] == [True] * (place + 1) + [False] * (3 - place)
+    for index, role in enumerate(IN_ORDER):
+        assert [suffices(role, needed) for needed in IN_ORDER] == [True] * (index + 1) + [False] * (3 - index)
     assert set(RANK) == set(KeyRole)
 
 
-def test_reading_is_for_viewers_asking_for_clients_changing_for_operators_and_keys_for_admins() -> None:
+def test_reading_is_for_viewers_inference_for_clients_changing_for_operators_and_keys_for_admins() -> None:
     needed = {path.rpartition("/")[2]: role for path, role in METHOD_ROLES.items()}
     assert needed["GetRun"] is KeyRole.VIEWER
     assert needed["Classify"] is KeyRole.CLIENT

@@ -33,10 +33,10 @@ def references(value: Any) -> Iterator[str]:
 
 
 def resolve(pointer: str) -> Any:
-    found: Any = DOCUMENT
+    match: Any = DOCUMENT
     for part in pointer.removeprefix("#/").split("/"):
-        found = found[part.replace("~1", "/").replace("~0", "~")]
-    return found
+        match = match[part.replace("~1", "/").replace("~0", "~")]
+    return match
 
 
 def test_it_has_the_fields_that_asyncapi_3_asks_for() -> None:
@@ -101,9 +101,9 @@ def test_what_the_kit_sends_has_the_headers_that_are_documented(example: Any) ->
     jsonschema.Draft202012Validator(HEADERS).validate(headers)
 
 
-def taken_by(room: str) -> set[str]:
+def taken_by(service: str) -> set[str]:
     """The topics of the events that a room's inbound/events.py names; nothing else of it takes events."""
-    tree = ast.parse((ROOT / f"services/{room}/inbound/events.py").read_text())
+    tree = ast.parse((ROOT / f"services/{service}/inbound/events.py").read_text())
     named = {
         alias.name
         for node in ast.walk(tree)
@@ -113,9 +113,9 @@ def taken_by(room: str) -> set[str]:
     return {event.topic for event in EVENTS if event.__name__ in named}
 
 
-@pytest.mark.parametrize("room", ["gateway", "inference", "monitor", "registry", "trainer"])
-def test_a_room_takes_the_topics_that_the_document_says(room: str) -> None:
-    assert taken_by(room) == {topic for topic, rooms in CONSUMERS.items() if room in rooms}
+@pytest.mark.parametrize("service", ["gateway", "inference", "monitor", "registry", "trainer"])
+def test_a_service_takes_the_topics_that_the_document_says(service: str) -> None:
+    assert taken_by(service) == {topic for topic, services in CONSUMERS.items() if service in services}
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.topic)

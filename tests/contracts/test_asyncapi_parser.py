@@ -31,8 +31,8 @@ def read() -> Read:
         command = [node, str(SCRIPT), str(DOCUMENT)]
         text = json.dumps(document)
         done = subprocess.run(command, input=text, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
-        said = json.loads(done.stdout)
-        return [told for told in said["told"] if told["severity"] <= WARNING], said["messages"]
+        output = json.loads(done.stdout)
+        return [response for response in output["told"] if response["severity"] <= WARNING], output["messages"]
 
     return reading
 

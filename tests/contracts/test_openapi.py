@@ -37,17 +37,17 @@ OPERATIONS = dict(operations())
 
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in part:
-        found: Any = DOCUMENT
+        match: Any = DOCUMENT
         for name in part["$ref"].removeprefix("#/").split("/"):
-            found = found[name]
-        part = found
+            match = match[name]
+        part = match
     return part
 
 
 def media(part: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
     """Schema and value of each example of a body or an answer; made of the fields' examples where it has none whole."""
     for kind in resolved(part).get("content", {}).values():
-        values = [told["value"] for told in kind.get("examples", {}).values()]
+        values = [response["value"] for response in kind.get("examples", {}).values()]
         values += [kind["example"]] if "example" in kind else []
         for value in values or examples_of(kind["schema"]):
             yield kind["schema"], value
@@ -86,8 +86,8 @@ COMPONENTS = closed(DOCUMENT["components"])
 
 
 def check(value: Any, schema: dict[str, Any], where: str) -> None:
-    whole = {**closed(schema), "components": COMPONENTS}
-    problems = [problem.message for problem in jsonschema.Draft202012Validator(whole).iter_errors(value)]
+    complete = {**closed(schema), "components": COMPONENTS}
+    problems = [problem.message for problem in jsonschema.Draft202012Validator(complete).iter_errors(value)]
     assert not problems, (where, problems)
 
 
@@ -107,7 +107,7 @@ def test_a_broken_document_is_found_out() -> None:
         check({"request_idd": "a"}, {"$ref": "#/components/schemas/ClassifyResponse"}, "misspelt")
 
 
-def test_every_operation_has_a_tag_that_is_told_and_says_what_it_does() -> None:
+def test_every_operation_has_a_tag_that_is_described_and_says_what_it_does() -> None:
     tags = {tag["name"] for tag in DOCUMENT["tags"]}
     for name, operation in OPERATIONS.items():
         assert set(operation["tags"]) <= tags, name
@@ -128,20 +128,20 @@ def test_every_operation_has_examples_that_are_what_its_schemas_say(name: str) -
         for schema, value in sent:
             check(value, schema, name)
     for status, answer in operation["responses"].items():
-        told = list(media(answer))
-        assert told or status == "304", (name, status)
-        for schema, value in told:
+        response = list(media(answer))
+        assert response or status == "304", (name, status)
+        for schema, value in response:
             check(value, schema, f"{name} {status}")
 
 
-def test_every_refusal_is_told_with_its_status() -> None:
+def test_every_error_is_documented_with_its_status() -> None:
     for name, operation in OPERATIONS.items():
-        told = set(operation["responses"])
+        response = set(operation["responses"])
         if operation.get("security") == []:
             continue
-        assert {"401", "403"} <= told, name
+        assert {"401", "403"} <= response, name
         if "requestBody" in operation:
-            assert {"408", "413", "415"} <= told, name
+            assert {"408", "413", "415"} <= response, name
 
 
 @pytest.mark.parametrize("route", CONTROL_ROUTES, ids=lambda route: route.method.name)
@@ -200,7 +200,7 @@ def test_every_field_has_a_sample_and_every_sample_a_field() -> None:
     assert set(SAMPLES) <= known, set(SAMPLES) - known
 
 
-def test_what_the_owners_refuse_is_told_in_their_words() -> None:
+def test_what_the_owners_refuse_is_reported_in_their_words() -> None:
     real = {
         "unknown_model": registry_errors.UnknownModel(model="news"),
         "precondition_failed": registry_errors.PreconditionFailed(deployment="topics", current=8, expected=7),
@@ -208,8 +208,8 @@ def test_what_the_owners_refuse_is_told_in_their_words() -> None:
         "unknown_run": trainer_errors.UnknownRun(run="run-1"),
         "run_has_ended": trainer_errors.RunHasEnded(run="run-1", status="succeeded"),
     }
-    told = {example.code: example.message for examples in OF_OTHERS.values() for example in examples}
-    assert told == {code: str(refusal) for code, refusal in real.items()}
+    response = {example.code: example.message for examples in OF_OTHERS.values() for example in examples}
+    assert response == {code: str(error) for code, error in real.items()}
 
 
 def test_it_is_the_document_that_the_gateway_serves() -> None:

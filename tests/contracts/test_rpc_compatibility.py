@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.contracts.examples import GOLDEN
-from tests.contracts.wire import Surface, breaches, surface
+from tests.contracts.rpc_surface import Surface, breaches, surface
 
 RELEASED: Surface = json.loads((GOLDEN / "rpc.json").read_text())
 
@@ -15,16 +15,16 @@ def test_nothing_released_has_changed() -> None:
     assert breaches(RELEASED, surface()) == []
 
 
-def test_everything_present_is_frozen() -> None:
+def test_everything_there_is_is_frozen() -> None:
     """Otherwise a new field could change unseen: run scripts/freeze_contracts.py in the change that adds it."""
     assert surface() == RELEASED
 
 
 def test_adding_is_allowed() -> None:
-    present = copy.deepcopy(RELEASED)
-    present["millrace.v1.Page"]["9"] = "string order"
-    present["millrace.v1.Extra"] = {"1": "string name"}
-    assert breaches(RELEASED, present) == []
+    current = copy.deepcopy(RELEASED)
+    current["millrace.v1.Page"]["9"] = "string order"
+    current["millrace.v1.Extra"] = {"1": "string name"}
+    assert breaches(RELEASED, current) == []
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ def test_adding_is_allowed() -> None:
     ids=["a field removed", "a field retyped", "a field renamed", "a method removed", "a stream made single"],
 )
 def test_a_breaking_change_is_caught(name: str, key: str, now: str | None) -> None:
-    present = copy.deepcopy(RELEASED)
+    current = copy.deepcopy(RELEASED)
     if now is None:
-        del present[name][key]
+        del current[name][key]
     else:
-        present[name][key] = now
-    found = breaches(RELEASED, present)
-    assert len(found) == 1
-    assert found[0].startswith(name)
+        current[name][key] = now
+    match = breaches(RELEASED, current)
+    assert len(match) == 1
+    assert match[0].startswith(name)
 
 
 def test_renumbering_a_field_is_caught() -> None:
-    present = copy.deepcopy(RELEASED)
-    present["millrace.v1.Page"]["7"] = present["millrace.v1.Page"].pop("1")
-    assert breaches(RELEASED, present) == ["millrace.v1.Page: 1 (uint32 page_size) is gone"]
+    current = copy.deepcopy(RELEASED)
+    current["millrace.v1.Page"]["7"] = current["millrace.v1.Page"].pop("1")
+    assert breaches(RELEASED, current) == ["millrace.v1.Page: 1 (uint32 page_size) is gone"]

@@ -127,7 +127,7 @@ def test_a_tenants_uploads_are_out_of_anothers_reach(scenario: Scenario, pushed:
     assert failed.body["code"] == "outside_roots"
 
 
-def test_a_key_starts_one_run_through_the_gateway_and_tags_tell_what_is_known(
+def test_a_key_starts_one_run_through_the_gateway_and_tags_say_what_is_known(
     scenario: Scenario, pushed: list[Path]
 ) -> None:
     body = {"dataset": DATASET, "content_hash": hash_of(pushed[0]), "reason": "by key"}

@@ -207,7 +207,7 @@ def test_an_over_long_text_is_refused_and_named(embedded_scenario: Scenario) -> 
     assert (outcome.status_code, outcome.json()["error"]["code"]) == (413, "text_too_long")
 
 
-def test_without_a_key_no_door_opens(embedded_scenario: Scenario) -> None:
+def test_without_a_key_no_endpoint_opens(embedded_scenario: Scenario) -> None:
     for key in ("", "mr_00000000_nokey"):
         client = Client(embedded_scenario.fleet, key)
         outcome = client.post(f"/deployments/{embedded_scenario.model}/classify", {"texts": ["rain"]})

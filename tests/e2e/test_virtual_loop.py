@@ -75,7 +75,7 @@ def outcome(run_once: RunScenario) -> Outcome:
 # --- the story ---------------------------------------------------------------------------------
 
 
-def test_every_chapter_happens_in_its_order(outcome: Outcome) -> None:
+def test_every_step_happens_in_its_order(outcome: Outcome) -> None:
     assert facts(outcome) == EXPECTED_FACTS
     assert [version.status for version in outcome.state.versions] == [
         VersionStatus.PASSED,
@@ -107,7 +107,7 @@ def test_nobody_is_answered_by_the_bad_version_once_it_is_rolled_back(outcome: O
     assert 3 not in {answered.version for answered in outcome.step("thin evidence")}
 
 
-def test_unchanged_traffic_is_quiet_and_drift_is_told_once_after_two_suspect_windows(outcome: Outcome) -> None:
+def test_unchanged_traffic_is_quiet_and_drift_is_reported_once_after_two_suspect_windows(outcome: Outcome) -> None:
     assert [window.verdict for window in outcome.windows[:4]] == [WindowVerdict.QUIET] * 4
     assert [window.verdict for window in outcome.windows[4:6]] == [WindowVerdict.SUSPECT, WindowVerdict.DRIFTED]
     assert len(outcome.of(DriftDetected.topic)) == 1
@@ -145,7 +145,7 @@ def test_evidence_promotes_rolls_back_and_its_lack_pauses(outcome: Outcome) -> N
     assert next(entry for entry in outcome.history if entry.kind == "rollout_rolled_back").actor == "monitor"
 
 
-def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(outcome: Outcome) -> None:
+def test_every_change_of_the_deployment_is_published_once_with_the_next_generation(outcome: Outcome) -> None:
     changes = [envelope.event for envelope in outcome.of(DeploymentChanged.topic)]
     assert [change.generation for change in changes] == list(range(2, len(changes) + 2))
     weights = [{target.version: target.weight for target in change.targets} for change in changes]
@@ -155,7 +155,7 @@ def test_every_change_of_the_deployment_is_told_once_with_the_next_generation(ou
     assert all(target.weight == 0 for change in changes for target in change.targets if target.role is Role.DRAINING)
 
 
-def test_the_tables_are_what_the_history_gives_and_the_history_was_told_whole(outcome: Outcome) -> None:
+def test_the_tables_are_what_the_history_gives_and_all_of_the_history_was_published(outcome: Outcome) -> None:
     assert outcome.rebuilt.differing == []
     published = [envelope.event for envelope in outcome.of(RegistryFact.topic)]
     assert [(fact.sequence, fact.hash) for fact in published] == [
@@ -193,12 +193,12 @@ def test_a_drift_can_be_followed_by_its_causes_to_the_retraining_the_rollout_and
         assert chain.after(trained, is_change(2, role, weight)) is not None, f"version 2 at {weight}%"
 
 
-def test_all_that_follows_from_a_data_set_belongs_to_its_story(outcome: Outcome) -> None:
+def test_all_that_follows_from_a_data_set_has_its_correlation_id(outcome: Outcome) -> None:
     scenario = outcome.of("dataset.ready")[0].id
     until = outcome.of("dataset.ready")[1]
     for envelope in outcome.events[: outcome.events.index(until)]:
         if isinstance(envelope.event, ModelTrained | DeploymentChanged | DriftDetected | RolloutJudged | RegistryFact):
-            assert envelope.story == scenario, envelope.event
+            assert envelope.correlation_id == scenario, envelope.event
 
 
 # --- again, differently, twice, and through kills ----------------------------------------------
@@ -212,7 +212,7 @@ def test_the_same_seed_gives_the_same_history_and_the_same_messages_to_the_byte(
     assert again.sent_bytes() == outcome.sent_bytes()
 
 
-def test_another_seed_gives_another_history_of_the_same_story(outcome: Outcome, run_once: RunScenario) -> None:
+def test_another_seed_gives_another_history_of_the_same_scenario(outcome: Outcome, run_once: RunScenario) -> None:
     other = run_once("other", seed=OTHER_SEED)
     assert facts(other) == EXPECTED_FACTS
     assert other.failed == []
@@ -225,7 +225,7 @@ def test_every_message_delivered_twice_changes_nothing(outcome: Outcome, run_onc
     assert twice.sent_bytes() == outcome.sent_bytes()
 
 
-def test_rooms_killed_around_their_commits_change_nothing_of_what_is_decided(
+def test_services_killed_around_their_commits_change_nothing_of_what_is_decided(
     outcome: Outcome, run_once: RunScenario
 ) -> None:
     killed = run_once("killed", seed=SEED, kill_share=0.02)

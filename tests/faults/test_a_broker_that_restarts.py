@@ -16,7 +16,7 @@ LABELS = 12
 NOTICED_SECONDS = 60.0
 
 
-def test_what_is_accepted_while_the_broker_is_away_is_told_in_order_afterwards(
+def test_what_is_accepted_while_the_broker_is_away_is_published_in_order_afterwards(
     kafka_scenario: Scenario, kafka_server: Server, dice: random.Random
 ) -> None:
     scenario, fleet, client = kafka_scenario, kafka_scenario.fleet, kafka_scenario.client

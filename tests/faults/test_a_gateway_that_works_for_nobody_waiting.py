@@ -65,7 +65,7 @@ def answers(scenario: Scenario, prefix: str) -> dict[str, set[str]]:
     return by_request
 
 
-def test_a_batch_is_whole_and_in_order_though_the_gateway_was_killed_in_its_middle(
+def test_a_batch_is_complete_and_in_order_though_the_gateway_was_killed_in_its_middle(
     kafka_scenario: Scenario, dice: random.Random
 ) -> None:
     scenario, fleet = kafka_scenario, kafka_scenario.fleet

@@ -35,7 +35,7 @@ class StopsAt(Stopping):
     def check(self) -> None:
         self._left -= 1
         super().check()
-        self.asked = self._left <= 1
+        self.requested = self._left <= 1
 
 
 def weights(folder: RunFolder, stopping: Stopping | None = None) -> dict[str, bytes]:
@@ -78,9 +78,9 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert first == again
 
 
-def test_a_run_told_to_stop_resumes_on_the_device_to_the_very_same_weights(tmp_path: Path) -> None:
-    whole = weights(run_folder(tmp_path / "whole", device="cuda"))
+def test_a_run_that_was_stopped_resumes_on_the_device_to_the_very_same_weights(tmp_path: Path) -> None:
+    complete = weights(run_folder(tmp_path / "whole", device="cuda"))
     stopped = run_folder(tmp_path / "stopped", device="cuda")
     with pytest.raises(Interrupted):
         weights(stopped, StopsAt(8))
-    assert weights(stopped) == whole
+    assert weights(stopped) == complete

@@ -38,9 +38,9 @@ def packages(extra: str) -> set[str]:
     return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared}
 
 
-def foreign(room: str) -> set[str]:
+def foreign(service: str) -> set[str]:
     """What only other rooms' extras bring, and what those bring along."""
-    return set().union(*map(packages, EXTRAS)) - packages(room) - packages("postgres") | BROUGHT_ALONG
+    return set().union(*map(packages, EXTRAS)) - packages(service) - packages("postgres") | BROUGHT_ALONG
 
 
 def without(blocked: set[str], program: str) -> str:

@@ -25,7 +25,7 @@ KIT_PORTS: Final = frozenset({
     "services.kit.core.ids.Ids",
     "services.kit.core.retention",
     "services.kit.core.tabular.UnusableData",
-    "services.kit.identity.auth.NO_LIMITS_SAID",
+    "services.kit.identity.auth.NO_KEY_LIMITS",
     "services.kit.identity.auth.Principal",
     "services.kit.identity.keys.KeyRecord",
     "services.kit.identity.keys.NewKey",

@@ -26,7 +26,7 @@ HOSTS: Final = re.compile(
     r"\b(pypi\.(org|python)|pythonhosted\.org|huggingface\.co|hf\.co|repo1?\.maven\.|maven\.apache\.org/maven2|npmjs\.(org|com)"
     r"|proxy\.golang|docker\.io|ghcr\.io|quay\.io|gcr\.io|mcr\.microsoft|conda\.anaconda|crates\.io|download\.pytorch)"
 )
-PLACES: Final = re.compile(r"(?<![\w.$/{-])/(work|root|home/\w+)/")
+MACHINE_PATHS: Final = re.compile(r"(?<![\w.$/{-])/(work|root|home/\w+)/")
 PATCH: Final = re.compile(
     r"\bmock\.patch\b|\bfrom unittest(\.mock)? import|\bmonkeypatch\.setattr\(\s*[\"']|\bmocker\b"
 )
@@ -101,8 +101,8 @@ def vaguely_named(path: Path, text: str) -> Iterator[str]:
 
 
 def matching(pattern: re.Pattern[str], path: Path, text: str) -> Iterator[str]:
-    for found in pattern.finditer(text):
-        yield f"{path}:{text.count(chr(10), 0, found.start()) + 1} {found.group(0).strip()}"
+    for match in pattern.finditer(text):
+        yield f"{path}:{text.count(chr(10), 0, match.start()) + 1} {match.group(0).strip()}"
 
 
 def left_for_later(path: Path, text: str) -> Iterator[str]:
@@ -118,7 +118,7 @@ def names_a_host(path: Path, text: str) -> Iterator[str]:
 
 
 def names_a_machine(path: Path, text: str) -> Iterator[str]:
-    return matching(PLACES, path, text)
+    return matching(MACHINE_PATHS, path, text)
 
 
 def patches(path: Path, text: str) -> Iterator[str]:

@@ -56,7 +56,7 @@ def test_an_import_of_what_is_not_declared_is_caught(path: str, text: str, broug
     assert brought_by in caught[0]
 
 
-def test_the_standard_library_and_the_house_need_no_declaration() -> None:
+def test_the_standard_library_and_our_own_packages_need_no_declaration() -> None:
     text = "import os, services\nfrom services.kit.core import clock\nimport google.rpc.status_pb2, pydantic"
     assert list(undeclared(Path("services/registry/planted.py"), text, Declared(PYPROJECT))) == []
 

@@ -17,8 +17,8 @@ LONG_FUNCTION = "def f():\n" + "    x = 1\n" * 41
 
 
 def holds(law: Law, files: list[Path]) -> None:
-    found = [breach for path in files if path not in EXEMPT for breach in law(path, (ROOT / path).read_text())]
-    assert not found, "\n".join(found)
+    match = [breach for path in files if path not in EXEMPT for breach in law(path, (ROOT / path).read_text())]
+    assert not match, "\n".join(match)
 
 
 def test_no_file_is_longer_than_400_lines_and_no_function_than_40() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.laws.source import ROOT
 
-ROOMS: Final = ("gateway", "inference", "monitor", "registry", "trainer")
+SERVICE_NAMES: Final = ("gateway", "inference", "monitor", "registry", "trainer")
 BIN: Final = Path(sys.executable).parent
 CONTRACT_IDS: Final = {
     contract["name"]: contract["id"]
@@ -60,34 +60,44 @@ def plant(tree: Path, name: str, line: str) -> None:
 
 # Contract, the module that breaks it, its line, and what the report must name.
 IMPORT_BREACHES: Final = [
-    ("house", "services/gateway/domain.py", "import services.trainer", "gateway.domain -> services.trainer"),
-    ("house", "services/kit/core/clock.py", "import services.registry", "kit.core.clock -> services.registry"),
-    ("house", "services/contracts/names.py", "import services.kit", "contracts.names -> services.kit"),
+    ("services", "services/gateway/domain.py", "import services.trainer", "gateway.domain -> services.trainer"),
+    ("services", "services/kit/core/clock.py", "import services.registry", "kit.core.clock -> services.registry"),
+    ("services", "services/contracts/names.py", "import services.kit", "contracts.names -> services.kit"),
     (
-        "house",
+        "services",
         "services/contracts/access.py",
         "import services.kit.core.ids",
         "contracts.access -> services.kit.core.ids",
     ),
-    ("house", "services/cli/rest.py", "import services.gateway.errors", "cli.rest -> services.gateway.errors"),
+    ("services", "services/cli/rest.py", "import services.gateway.errors", "cli.rest -> services.gateway.errors"),
     # Inside a service, in the order of its layers.
     (
-        "room",
+        "service",
         "services/registry/domain.py",
         "import services.registry.handlers",
         "domain -> services.registry.handlers",
     ),
-    ("room", "services/monitor/ports.py", "import services.monitor.app", "monitor.ports -> services.monitor.app"),
-    ("room", "services/gateway/inbound/x.py", "import services.gateway.outbound", "x -> services.gateway.outbound"),
-    ("room", "services/registry/settings.py", "import services.registry.app", "settings -> services.registry.app"),
-    ("room", "services/monitor/settings.py", "import services.monitor.domain", "settings -> services.monitor.domain"),
-    ("room", "services/inference/telemetry.py", "import services.inference.domain", "-> services.inference.domain"),
-    ("room", "services/trainer/errors.py", "import services.trainer.domain", "errors -> services.trainer.domain"),
-    ("room", "services/trainer/stages/x.py", "import services.trainer.inbound", "x -> services.trainer.inbound"),
-    ("room", "services/trainer/outbound/x.py", "import services.trainer.stages", "x -> services.trainer.stages"),
-    ("room", "services/gateway/app.py", "import services.gateway.__main__", "gateway.app -> services.gateway.__main__"),
-    ("room", "services/monitor/news.py", "import json", "- services.monitor.news"),
-    ("room", "services/trainer/planted/x.py", "import json", "- services.trainer.planted"),
+    ("service", "services/monitor/ports.py", "import services.monitor.app", "monitor.ports -> services.monitor.app"),
+    ("service", "services/gateway/inbound/x.py", "import services.gateway.outbound", "x -> services.gateway.outbound"),
+    ("service", "services/registry/settings.py", "import services.registry.app", "settings -> services.registry.app"),
+    (
+        "service",
+        "services/monitor/settings.py",
+        "import services.monitor.domain",
+        "settings -> services.monitor.domain",
+    ),
+    ("service", "services/inference/telemetry.py", "import services.inference.domain", "-> services.inference.domain"),
+    ("service", "services/trainer/errors.py", "import services.trainer.domain", "errors -> services.trainer.domain"),
+    ("service", "services/trainer/stages/x.py", "import services.trainer.inbound", "x -> services.trainer.inbound"),
+    ("service", "services/trainer/outbound/x.py", "import services.trainer.stages", "x -> services.trainer.stages"),
+    (
+        "service",
+        "services/gateway/app.py",
+        "import services.gateway.__main__",
+        "app -> services.gateway.__main__",
+    ),
+    ("service", "services/monitor/news.py", "import json", "- services.monitor.news"),
+    ("service", "services/trainer/planted/x.py", "import json", "- services.trainer.planted"),
     ("settings", "services/gateway/inbound/x.py", "import services.gateway.settings", "x -> services.gateway.settings"),
     (
         "settings",
@@ -180,7 +190,7 @@ def import_report(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {CONTRACT_IDS[name]: text for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def test_the_house_keeps_its_import_laws(tree: Path) -> None:
+def test_the_services_keep_their_import_laws(tree: Path) -> None:
     result = run(BIN / "lint-imports", "--no-cache", "--no-logo", cwd=tree)
     assert result.returncode == 0, result.stdout
 
@@ -233,13 +243,13 @@ def test_ruff_catches_a_breach(code: str, text: str) -> None:
 
 def test_time_may_be_read_in_the_kit_alone() -> None:
     text = "import time\n\nSTARTED = time.time()\n"
-    for room in ROOMS:
+    for service in SERVICE_NAMES:
         result = run(
             BIN / "ruff",
             "check",
             "--no-cache",
             "--stdin-filename",
-            f"services/{room}/planted.py",
+            f"services/{service}/planted.py",
             "-",
             cwd=ROOT,
             stdin=text,

@@ -1,39 +1,38 @@
-"""No banned word comes back into an identifier: the counts of those that are left only fall."""
+"""No banned word stands in an identifier."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.laws.words import (
-    COMMAND,
-    COUNTS,
-    GLOSSARY,
-    Ban,
-    banned_in,
-    bans,
-    breaches,
-    count,
-    folder_of,
-    lowered,
-    occurrences_here,
-    words_of,
-)
+from tests.laws.source import ROOT
+from tests.laws.words import GLOSSARY, WIRE_FIELDS, Ban, banned_in, bans, described, occurrences_here, words_of
 
 HERE = Path("services/gateway/planted.py")
-TOLD = Ban("told", "word", "the thing")
+WORD = Ban("told", "word", "the thing")
 LINE = Ban("Line", "class", "`ReplicaConnection`")
 CUT = Ban("cut", "name", "`slice`")
 WIRE = Ban("wire", "module", "`converters`")
 ROWS = Ban("rows", "kit module", "`tabular`")
 SIGHT = Ban("first_sight", "word", "`mark_processed`")
-BANNED = [TOLD, LINE, CUT, WIRE, ROWS, SIGHT]
+BANNED = [WORD, LINE, CUT, WIRE, ROWS, SIGHT]
 
 
-def test_no_banned_word_comes_back_and_the_counts_are_those_that_are_left() -> None:
-    caught = list(breaches(occurrences_here(), json.loads(COUNTS.read_text())))
+def test_no_identifier_holds_a_banned_word() -> None:
+    caught = [described(ban, defined) for ban, defined in occurrences_here()]
     assert not caught, "\n".join(caught)
+
+
+def test_a_breach_is_shown_with_its_line_and_with_the_word_instead() -> None:
+    ((ban, defined),) = banned_in(HERE, "X = 1\nclass Line: ...", BANNED)
+    assert described(ban, defined) == (
+        "services/gateway/planted.py:2 Line holds what is banned, Line (class); instead: `ReplicaConnection`"
+    )
+
+
+def test_fields_that_clients_send_by_a_banned_word_are_used_in_the_contracts() -> None:
+    contracts = "".join(path.read_text() for path in (ROOT / "proto" / "millrace" / "v1").glob("*.proto"))
+    assert all(re.search(rf"\bbool {name} = ", contracts) for name in WIRE_FIELDS)
 
 
 def test_the_glossary_bans_each_identifier_once_and_has_a_word_instead() -> None:
@@ -115,50 +114,6 @@ def test_a_module_of_a_banned_name_is_caught(path: str, name: str) -> None:
 )
 def test_what_is_used_or_only_looks_alike_is_let_through(path: Path, text: str) -> None:
     assert list(banned_in(path, text, BANNED)) == []
-
-
-def test_a_count_that_rises_fails_and_names_each_place() -> None:
-    occurrences = list(banned_in(HERE, "told = 1\nx = 2\ntold = 3", BANNED))
-    caught = list(breaches(occurrences, {"told (word)": {"services/gateway": 1}}))
-    assert caught[0].startswith("told (word) in services/gateway: 2 times, and 1 are left")
-    assert [line.split()[0] for line in caught[1:]] == [f"{HERE}:1", f"{HERE}:3"]
-    assert "instead: the thing" in caught[1]
-
-
-def test_a_word_that_is_gone_may_not_return_at_all() -> None:
-    occurrences = list(banned_in(HERE, "class Line: ...", BANNED))
-    assert next(breaches(occurrences, {})).startswith("Line (class) in services/gateway: 1 times, and 0 are left")
-    elsewhere = {"Line (class)": {"services/registry": 5}}
-    assert len(list(breaches(occurrences, elsewhere))) == 3  # risen here with its place, and fallen there
-
-
-def test_a_count_that_falls_fails_until_the_file_is_lowered_and_the_command_is_named() -> None:
-    occurrences = list(banned_in(HERE, "told = 1", BANNED))
-    allowed = {"told (word)": {"services/gateway": 2, "tests/unit": 1}}
-    caught = list(breaches(occurrences, allowed))
-    assert len(caught) == 2
-    assert all(COMMAND in line for line in caught)
-    fewer = lowered(count(occurrences), allowed)
-    assert fewer == {"told (word)": {"services/gateway": 1}}
-    assert list(breaches(occurrences, fewer)) == []
-
-
-def test_lowering_raises_no_count() -> None:
-    occurrences = list(banned_in(HERE, "told = 1\ntold = 2\nclass Line: ...", BANNED))
-    assert lowered(count(occurrences), {"told (word)": {"services/gateway": 1}}) == {
-        "told (word)": {"services/gateway": 1}
-    }
-
-
-def test_counts_are_kept_by_service_and_by_folder_of_tests() -> None:
-    paths = [
-        "services/kit/core/ids.py",
-        "services/__init__.py",
-        "tests/unit/cli/x.py",
-        "tests/waiting.py",
-        "bench/a/b.py",
-    ]
-    assert [folder_of(Path(path)) for path in paths] == ["services/kit", "services", "tests/unit", "tests", "bench"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,8 @@
-"""The words that docs/glossary.md bans from identifiers, where they still stand, and the counts that may only fall.
-
-`python -m tests.laws.words` lowers the counts to what is left; it never raises one.
-"""
+"""The words that docs/glossary.md bans from identifiers, and where one stands all the same."""
 
 import ast
-import json
 import re
-import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,16 +10,13 @@ from typing import Final
 from tests.laws.source import ROOT, python_sources
 
 GLOSSARY: Final = ROOT / "docs" / "glossary.md"
-COUNTS: Final = ROOT / "tests" / "laws" / "banned_words.json"
 HEADING: Final = "## Banned identifiers"
-SHOWN: Final = 12
-COMMAND: Final = ".venv/bin/python -m tests.laws.words"
+WIRE_FIELDS: Final = frozenset({"hold_back", "whole_texts"})
+"""Fields of the first version of the contracts: clients send them by these names."""
 
 WORDS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 ROW: Final = re.compile(r"^\| `(?P<identifier>\w+)` \| (?P<kind>[a-z ]+) \| (?P<instead>.+) \|$")
 KINDS: Final = re.compile(r"word|class|name|([a-z]+ )?module")
-
-Counts = Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,8 @@ class Ban:
         return f"{self.identifier} ({self.kind})"
 
     def forbids(self, defined: Identifier) -> bool:
+        if defined.name in WIRE_FIELDS:
+            return False
         if self.kind == "word":
             return f"_{'_'.join(words_of(self.identifier))}_" in f"_{'_'.join(words_of(defined.name))}_"
         if self.identifier != defined.name.strip("_"):
@@ -106,62 +99,12 @@ def banned_in(path: Path, text: str, banned: list[Ban]) -> Iterator[tuple[Ban, I
             yield from ((ban, defined) for ban in by_word.get(word, ()) if ban.forbids(defined))
 
 
-def folder_of(path: Path) -> str:
-    """What is counted together: a service, a folder of tests, or a folder of the root."""
-    depth = 2 if path.parts[0] in {"services", "tests"} and len(path.parts) > 2 else 1
-    return "/".join(path.parts[: min(depth, len(path.parts) - 1)]) or "."
-
-
-def count(occurrences: list[tuple[Ban, Identifier]]) -> dict[str, dict[str, int]]:
-    """Banned identifier -> folder -> how often it is defined there."""
-    numbers = Counter((ban.key, folder_of(identifier.path)) for ban, identifier in occurrences)
-    counts: dict[str, dict[str, int]] = {}
-    for (key, folder), number in sorted(numbers.items()):
-        counts.setdefault(key, {})[folder] = number
-    return counts
-
-
-def breaches(occurrences: list[tuple[Ban, Identifier]], allowed: Counts) -> Iterator[str]:
-    """Counts that rose, with each place that is in question; and counts that fell while the file still has the old."""
-    counts = count(occurrences)
-    for key in sorted({*counts, *allowed}):
-        for folder in sorted({*counts.get(key, {}), *allowed.get(key, {})}):
-            now, before = counts.get(key, {}).get(folder, 0), allowed.get(key, {}).get(folder, 0)
-            if now > before:
-                yield f"{key} in {folder}: {now} times, and {before} are left to rename; it is banned"
-                here = [(ban, one) for ban, one in occurrences if ban.key == key and folder_of(one.path) == folder]
-                for ban, defined in here[:SHOWN]:
-                    yield f"    {defined.path}:{defined.line} {defined.name}; instead: {ban.instead}"
-                if len(here) > SHOWN:
-                    yield f"    and {len(here) - SHOWN} more, in files that were changed longer ago"
-            elif now < before:
-                yield f"{key} in {folder}: {now} times instead of {before}; lower the count with `{COMMAND}`"
-
-
-def lowered(counts: Counts, allowed: Counts) -> dict[str, dict[str, int]]:
-    """The allowed counts, none of them above what is there."""
-    result = {
-        key: {folder: low for folder, most in folders.items() if (low := min(most, counts.get(key, {}).get(folder, 0)))}
-        for key, folders in allowed.items()
-    }
-    return {key: folders for key, folders in result.items() if folders}
+def described(ban: Ban, defined: Identifier) -> str:
+    return f"{defined.path}:{defined.line} {defined.name} holds what is banned, {ban.key}; instead: {ban.instead}"
 
 
 def occurrences_here() -> list[tuple[Ban, Identifier]]:
-    """Those of the whole repository, the files that were changed last first."""
+    """Those of the whole repository."""
     banned = bans(GLOSSARY.read_text())
-    sources = sorted(python_sources(), key=lambda path: (ROOT / path).stat().st_mtime, reverse=True)
+    sources = sorted(python_sources())
     return [occurrence for path in sources for occurrence in banned_in(path, (ROOT / path).read_text(), banned)]
-
-
-def main() -> int:
-    allowed, occurrences = json.loads(COUNTS.read_text()), occurrences_here()
-    fewer = lowered(count(occurrences), allowed)
-    COUNTS.write_text(json.dumps(fewer, indent=2, sort_keys=True) + "\n")
-    rest = list(breaches(occurrences, fewer))
-    print("\n".join(rest) or f"{sum(map(len, fewer.values()))} counts are left")
-    return 1 if rest else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -82,7 +82,7 @@ def push(
     label_column: Annotated[str, typer.Option(help="Which column holds the label.")] = "label",
     split_column: Annotated[str, typer.Option(help="Which column says train, test or reference, if one does.")] = "",
     recipe: RecipeJson = "",
-    hold_back: Annotated[bool, typer.Option("--hold-back", help="Train and judge, but do not roll out.")] = False,
+    deploy: Annotated[bool, typer.Option(help="Roll the version out once it is judged good.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +95,7 @@ def push(
     body: dict[str, Any] = {"dataset": handed.dataset, "format": handed.format, "model": model}
     body["content_hash"] = handed.sha256
     body |= {"text_column": text_column, "label_column": label_column, "split_column": split_column}
-    body |= {"recipe_json": recipe, "hold_back": hold_back}
+    body |= {"recipe_json": recipe, "hold_back": not deploy}
     if dry_run:
         session.out.data(
             {**body, "size_bytes": handed.size_bytes},
@@ -106,8 +106,8 @@ def push(
         return
     uploaded = handed.upload(session)
     reply = session.rest().post("/datasets", body | {"uri": uploaded["uri"]}, {"idempotency-key": _key(body)})
-    session.out.data({**reply, **uploaded}, lambda whole: session.out.text(
-        f"announced {whole['dataset']}, content {whole['content_hash'][:SHORT]}, event {whole['event_id']}"
+    session.out.data({**reply, **uploaded}, lambda document: session.out.text(
+        f"announced {document['dataset']}, content {document['content_hash'][:SHORT]}, event {document['event_id']}"
     ))  # fmt: skip
     session.out.next(f"millrace runs list --dataset {handed.dataset}", f"millrace trace {reply['trace_id']}")
 

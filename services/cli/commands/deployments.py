@@ -66,7 +66,7 @@ def show(deployment: DeploymentArgument, as_json: Json = False) -> None:
         "windows": rest.get(f"/deployments/{deployment}/windows", page_size=5).get("windows", []),
         "verdicts": rest.get(f"/deployments/{deployment}/verdicts", page_size=5).get("verdicts", []),
     }
-    session.out.data(document, lambda whole: _show(session, whole))
+    session.out.data(document, lambda shown: _show(session, shown))
 
 
 @app.command("create")

@@ -73,16 +73,16 @@ def list_letters(
 @app.command("show")
 @command
 def show(
-    letter: Annotated[str, typer.Argument(help="The letter, as 'millrace dlq list' names it.")],
-    whole: Annotated[bool, typer.Option("--whole", help="The body without a limit.")] = False,
+    dead_letter: Annotated[str, typer.Argument(help="The letter, as 'millrace dlq list' names it.")],
+    full: Annotated[bool, typer.Option("--whole", help="The body without a limit.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show one dead letter: why it is one, its headers and its body."""
     session = Session(as_json=as_json)
     with closing(session.rest()) as rest:
-        content = _content(rest, letter)
+        content = _content(rest, dead_letter)
     body = base64.b64decode(content["body"])
-    form, text = readable(body, None if whole else SHOWN_BYTES)
+    form, text = readable(body, None if full else SHOWN_BYTES)
     document = {
         **_with_age(content["dead_letter"], _now()),
         "headers": content["headers"],
@@ -96,7 +96,7 @@ def show(
 @app.command("redeliver")
 @command
 def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
-    letters: Letters = None,
+    dead_letters: Letters = None,
     *,
     code: Code = "",
     topic: Annotated[str, typer.Option(help="Of this topic only.")] = "",
@@ -117,7 +117,7 @@ def redeliver(  # noqa: PLR0913 - one for each way of choosing and of sending
     Exit code 1 when a letter that was named cannot be sent again, 4 when it is not there.
     """
     session = Session(as_json=as_json)
-    names = [_full_name(name) for name in letters or []]
+    names = [_full_name(name) for name in dead_letters or []]
     if bool(names) == bool(code or topic or every or since):
         message = "name the letters, or choose them with --code, --topic, --since or --all"
         raise CliError(message, hint="millrace dlq list", code="nothing_chosen", status=Exit.USAGE)
@@ -194,9 +194,9 @@ def _since(text: str, now: datetime) -> str:
     return read_time(text, now).astimezone(UTC).isoformat().replace("+00:00", "Z") if text else ""
 
 
-def _with_age(letter: dict[str, Any], now: datetime) -> dict[str, Any]:
-    given_up_at = datetime.fromisoformat(letter["given_up_at"])
-    return {**letter, "age_seconds": round((now - given_up_at).total_seconds(), 1)}
+def _with_age(dead_letter: dict[str, Any], now: datetime) -> dict[str, Any]:
+    given_up_at = datetime.fromisoformat(dead_letter["given_up_at"])
+    return {**dead_letter, "age_seconds": round((now - given_up_at).total_seconds(), 1)}
 
 
 def readable(value: bytes, most: int | None) -> tuple[str, str]:
@@ -228,29 +228,31 @@ def _hex(start: int, row: bytes) -> str:
     return f"{start:08x}  {row.hex(' '):<{3 * HEX_WIDTH}} {text}"
 
 
-def _left_out(whole: int, shown: int, unit: str) -> str:
-    return f"\n... {whole - shown} {unit} more; --whole shows them" if whole > shown else ""
+def _left_out(full: int, shown: int, unit: str) -> str:
+    return f"\n... {full - shown} {unit} more; --whole shows them" if full > shown else ""
 
 
-def _status(letter: dict[str, Any]) -> str:
-    return f"failed again as {letter['failed_again']}" if letter["failed_again"] else str(letter["status"])
+def _status(dead_letter: dict[str, Any]) -> str:
+    return (
+        f"failed again as {dead_letter['failed_again']}" if dead_letter["failed_again"] else str(dead_letter["status"])
+    )
 
 
 def _short(event: str) -> str:
     return event if len(event) <= 32 else f"{event[:24]}…"
 
 
-def _show(session: Session, letter: dict[str, Any]) -> None:
+def _show(session: Session, dead_letter: dict[str, Any]) -> None:
     for name in ("address", "status", "code", "reason", "tries", "by", "key", "event_id", "trace_id", "given_up_at"):
-        session.out.text(f"{name:<14} {printable(str(letter[name])) if letter[name] != '' else '-'}")
+        session.out.text(f"{name:<14} {printable(str(dead_letter[name])) if dead_letter[name] != '' else '-'}")
     for name in ("redelivery_of", "redelivered_at", "redelivered_as", "failed_again", "truncated_from"):
-        if letter.get(name):
-            session.out.text(f"{name:<14} {printable(str(letter[name]))}")
+        if dead_letter.get(name):
+            session.out.text(f"{name:<14} {printable(str(dead_letter[name]))}")
     session.out.text("headers")
-    for name, value in letter["headers"].items():
+    for name, value in dead_letter["headers"].items():
         session.out.text(f"  {printable(name)}: {printable(value[:SHOWN_BYTES])}")
-    session.out.text(f"body ({letter['size_bytes']} bytes, {letter['body_form']})")
-    session.out.text(letter["body"])
+    session.out.text(f"body ({dead_letter['size_bytes']} bytes, {dead_letter['body_form']})")
+    session.out.text(dead_letter["body"])
 
 
 def _show_redelivery(session: Session, outcome: dict[str, Any]) -> None:

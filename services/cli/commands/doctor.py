@@ -84,7 +84,7 @@ def _ports(home: Home) -> Iterator[Finding]:
     if is_running(home):
         yield Finding("ports", True, "Millrace runs and has them", needed=False)
         return
-    taken = [port for room in SERVICES for port in (room.http_port, room.grpc_port) if not is_free(port)]
+    taken = [port for service in SERVICES for port in (service.http_port, service.grpc_port) if not is_free(port)]
     says = f"taken: {', '.join(map(str, taken))}; the next free ones will be used" if taken else "all free"
     yield Finding("ports", not taken, says, needed=False)
 

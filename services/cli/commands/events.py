@@ -20,7 +20,7 @@ app = subcommands(help="What is told on the topics. KAFKA_BOOTSTRAP_SERVERS name
 
 LOUD: Final = frozenset({"inference.logged", "feedback.received", "replica.reported"})
 """Left out unless named: many a second."""
-DOOR: Final = "gateway"
+BY_GATEWAY: Final = "gateway"
 """Its topics are for outside producers too; every other has one owner who alone should speak on it."""
 
 TopicArgument = Annotated[str, typer.Argument(help="The topic, as 'millrace events topics' shows it.")]
@@ -38,7 +38,7 @@ def tail(
         list[str] | None, typer.Option(help="FIELD=VALUE: a field of the event, such as rollout.state, or a header.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="End after this many; 0 for no end.")] = 0,
-    once: Annotated[bool, typer.Option("--once", help="End when nothing more comes for a second.")] = False,
+    until_idle: Annotated[bool, typer.Option("--once", help="End when nothing more comes for a second.")] = False,
     dead_letters: Annotated[bool, typer.Option("--dead-letters", help="The dead letters too.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def tail(
             if event is not None and is_selected(event):
                 session.out.line(event.document(), line_of(event))
                 shown += 1
-            elif event is None and once:
+            elif event is None and until_idle:
                 return
     finally:
         watcher.close()
@@ -173,7 +173,7 @@ def send(
     message = message_of(topic, body, {**attributes, **{name: value for name, value in named.items() if value}})
     reply = _record(message)
     if not dry_run:
-        if owner != DOOR:
+        if owner != BY_GATEWAY:
             session.confirm(f"Only the {owner} tells {topic}, and others act on it. Send it all the same?", yes=yes)
         placed = RecordSender(bootstrap_of(session.home))([message])[0]
         reply |= {"partition": placed.partition, "offset": placed.offset}

@@ -26,12 +26,12 @@ app = subcommands(help="Who may come in: keys, their roles and their limits.")
 
 SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 LONGEST_SECONDS: Final = 2**32 - 1
-_WHOLE: Final = r"[0-9]{1,10}"
+_INTEGER: Final = r"[0-9]{1,10}"
 LIMITS: Final = {
     "requests_per_second": r"[0-9]{1,7}(\.[0-9]{1,6})?",
-    "burst": _WHOLE,
-    "concurrent": _WHOLE,
-    "tokens_per_minute": _WHOLE,
+    "burst": _INTEGER,
+    "concurrent": _INTEGER,
+    "tokens_per_minute": _INTEGER,
 }
 """What a key may be told to keep to, and how the number is written."""
 

@@ -59,7 +59,7 @@ def start(
     version: Annotated[str, typer.Option(help="An earlier content: its hash, or at least the first 8 digits.")] = "",
     model: Annotated[str, typer.Option(help="The model to train; the data set's own when empty.")] = "",
     recipe: RecipeJson = "",
-    hold_back: Annotated[bool, typer.Option("--hold-back", help="Train and judge, but do not roll out.")] = False,
+    deploy: Annotated[bool, typer.Option(help="Roll the version out once it is judged good.")] = True,
     reason: Reason = "asked for on the command line",
     key: Annotated[str, typer.Option(help="An idempotency key: with the same one, the same run.")] = "",
     dry_run: DryRun = False,
@@ -75,7 +75,7 @@ def start(
         ))  # fmt: skip
         return
     body: dict[str, Any] = {"dataset": dataset, "content_hash": version, "model": model, "recipe_json": recipe}
-    body |= {"hold_back": hold_back, "reason": reason}
+    body |= {"hold_back": not deploy, "reason": reason}
     reply = rest.post("/runs", body, {"idempotency-key": key}) if key else rest.change("POST", "/runs", body)
     session.out.data(reply, lambda document: _show(session, document))
     session.out.next(f"millrace runs logs {reply['run']} --follow", f"millrace runs cancel {reply['run']}")

@@ -124,8 +124,8 @@ def load_librdkafka() -> ctypes.CDLL:
 def _candidates() -> Iterator[str]:
     """Without importing confluent_kafka, which would cost its memory for nothing."""
     spec = importlib.util.find_spec("confluent_kafka")
-    for place in spec.submodule_search_locations or () if spec else ():
-        package = Path(place)
+    for location in spec.submodule_search_locations or () if spec else ():
+        package = Path(location)
         yield from sorted(map(str, (package.parent / "confluent_kafka.libs").glob("librdkafka*")))  # Linux wheels
         yield from sorted(map(str, (package / ".dylibs").glob("librdkafka*")))  # macOS wheels
         # Built from source: the extension is linked to a librdkafka, whose functions are found through it.

@@ -109,18 +109,18 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "complete").is_file()
 
 
-def properties_of(place: KafkaFiles) -> str:
+def properties_of(files: KafkaFiles) -> str:
     """server.properties of a single KRaft node on the loopback interface."""
     settings: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": 1,
-        "controller.quorum.voters": f"1@{LOOPBACK}:{place.controller_port}",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{place.port},CONTROLLER://{LOOPBACK}:{place.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{place.port}",
+        "controller.quorum.voters": f"1@{LOOPBACK}:{files.controller_port}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{files.port},CONTROLLER://{LOOPBACK}:{files.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{files.port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": place.records,
+        "log.dirs": files.records,
         "auto.create.topics.enable": "false",
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
@@ -134,14 +134,14 @@ def properties_of(place: KafkaFiles) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def prepare(place: KafkaFiles, libraries: Path) -> None:
+def prepare(files: KafkaFiles, libraries: Path) -> None:
     """Writes the settings, and formats the records folder the first time. Raises NoKafka."""
-    place.data.mkdir(parents=True, exist_ok=True)
-    place.properties.write_text(properties_of(place), encoding="utf-8")
-    if (place.records / "meta.properties").exists():
+    files.data.mkdir(parents=True, exist_ok=True)
+    files.properties.write_text(properties_of(files), encoding="utf-8")
+    if (files.records / "meta.properties").exists():
         return
     cluster = _storage_tool(libraries, "random-uuid").strip().splitlines()[-1]
-    _storage_tool(libraries, "format", "-t", cluster, "-c", str(place.properties))
+    _storage_tool(libraries, "format", "-t", cluster, "-c", str(files.properties))
 
 
 def _storage_tool(libraries: Path, *arguments: str) -> str:
@@ -153,14 +153,14 @@ def _storage_tool(libraries: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def start(place: KafkaFiles, libraries: Path) -> "subprocess.Popen[bytes]":
+def start(files: KafkaFiles, libraries: Path) -> "subprocess.Popen[bytes]":
     """The server process; it may not answer yet."""
     log4j = kafka_files() / "log4j2.properties"
-    logging = [f"-Dlog4j2.configurationFile={log4j}", f"-Dmillrace.kafka.log={place.log}"]
+    logging = [f"-Dlog4j2.configurationFile={log4j}", f"-Dmillrace.kafka.log={files.log}"]
     options = [HEAP, "-XX:+UseSerialGC", *logging]
-    command = ["java", *options, "-cp", f"{libraries}/*", "kafka.Kafka", str(place.properties)]
-    output = place.data / "stderr.log"
-    return spawn(command, log=output, environment=os.environ, folder=place.data, parent_death=SIGKILL)
+    command = ["java", *options, "-cp", f"{libraries}/*", "kafka.Kafka", str(files.properties)]
+    output = files.data / "stderr.log"
+    return spawn(command, log=output, environment=os.environ, folder=files.data, parent_death=SIGKILL)
 
 
 def await_server(bootstrap: str, server: "subprocess.Popen[bytes] | None" = None) -> set[str]:
@@ -209,15 +209,15 @@ def _await_leaders(admin: Any, topics: Sequence[Topic]) -> None:
 
     waiting = {TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)}
     for _ in range(LEADER_TRIES):
-        answers = admin.list_offsets({place: OffsetSpec.latest() for place in waiting}) if waiting else {}
-        for place, answer in answers.items():
+        answers = admin.list_offsets({files: OffsetSpec.latest() for files in waiting}) if waiting else {}
+        for files, answer in answers.items():
             with contextlib.suppress(KafkaException):
                 answer.result(START_LIMIT_SECONDS)
-                waiting.discard(place)
+                waiting.discard(files)
         if not waiting:
             return
         threading.Event().wait(LEADER_PAUSE_SECONDS)
-    raise NoKafka(f"no leader for {', '.join(sorted({place.topic for place in waiting}))}")
+    raise NoKafka(f"no leader for {', '.join(sorted({files.topic for files in waiting}))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,22 +244,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_server(data: Path, preferred: int, ready_file: Path) -> int:
     hold_signals(SIGCHLD)
     port = preferred or next_free(BROKER_PORT)
-    place = KafkaFiles(data=data, port=port, controller_port=any_free({port}))
+    files = KafkaFiles(data=data, port=port, controller_port=any_free({port}))
     libraries = ensure_libraries()
-    prepare(place, libraries)
-    return _serve(place, libraries, ready_file)
+    prepare(files, libraries)
+    return _serve(files, libraries, ready_file)
 
 
-def _serve(place: KafkaFiles, libraries: Path, ready_file: Path) -> int:
-    server = start(place, libraries)
+def _serve(files: KafkaFiles, libraries: Path, ready_file: Path) -> int:
+    server = start(files, libraries)
     try:
-        await_server(place.bootstrap, server)
-        create_topics(place.bootstrap, load_topics())
-        write_ready(ready_file, BrokerReady(kind="kafka", bootstrap=place.bootstrap, pid=os.getpid()))
-        print(f"Apache Kafka on {place.bootstrap}, log in {place.log}", flush=True)
+        await_server(files.bootstrap, server)
+        create_topics(files.bootstrap, load_topics())
+        write_ready(ready_file, BrokerReady(kind="kafka", bootstrap=files.bootstrap, pid=os.getpid()))
+        print(f"Apache Kafka on {files.bootstrap}, log in {files.log}", flush=True)
         while not stop_requested(SIGCHLD):
             if server.poll() is not None:
-                print(f"Apache Kafka ended with {server.returncode}; see {place.log}", file=sys.stderr)
+                print(f"Apache Kafka ended with {server.returncode}; see {files.log}", file=sys.stderr)
                 return 1
         return 0
     finally:

@@ -21,11 +21,11 @@ class Topic:
 
 def kafka_files() -> Path:
     """The folder with topics.yaml and pom.xml: in a checkout `deploy/kafka`, in a wheel beside this file."""
-    places = (REPOSITORY / "deploy" / "kafka", Path(__file__).parent / "deploy")
-    for place in places:
-        if (place / "topics.yaml").is_file():
-            return place
-    raise FileNotFoundError(f"topics.yaml is in none of: {', '.join(map(str, places))}")
+    folders = (REPOSITORY / "deploy" / "kafka", Path(__file__).parent / "deploy")
+    for folder in folders:
+        if (folder / "topics.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"topics.yaml is in none of: {', '.join(map(str, folders))}")
 
 
 def load_topics(path: Path | None = None) -> list[Topic]:

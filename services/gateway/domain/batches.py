@@ -230,10 +230,10 @@ def with_part(batch: Batch, part: Part) -> Batch:
     )
 
 
-def failure_of(refusal: MillraceError) -> BatchFailure:
+def failure_of(error: MillraceError) -> BatchFailure:
     """What ended the batch, in the words of its refusal."""
-    row = refusal.details.get("row")
-    return BatchFailure(code=refusal.code, reason=str(refusal), row=row if isinstance(row, int) else None)
+    row = error.details.get("row")
+    return BatchFailure(code=error.code, reason=str(error), row=row if isinstance(row, int) else None)
 
 
 def _moved(batch: Batch, status: BatchStatus) -> Batch:

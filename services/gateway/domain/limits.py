@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.contracts.access import KeyRole
-from services.kit.identity.auth import NO_LIMITS_SAID, Principal
+from services.kit.identity.auth import NO_KEY_LIMITS, Principal
 
 TOKEN_WINDOW_SECONDS: Final = 60.0
 TOLERANCE_SECONDS: Final = 1e-6
@@ -65,11 +65,11 @@ class LimitRules:
 
     def of(self, principal: Principal) -> Limits:
         """What the key's entry says comes first; a rate without a burst keeps the usual proportion of the two."""
-        usual, said = self.by_role()[principal.role], principal.limits
-        if principal.role is KeyRole.SERVICE or said == NO_LIMITS_SAID:
+        usual, key_limits = self.by_role()[principal.role], principal.limits
+        if principal.role is KeyRole.SERVICE or key_limits == NO_KEY_LIMITS:
             return usual
-        rate = usual.requests_per_second if said.requests_per_second is None else said.requests_per_second
-        burst = said.burst or 0
+        rate = usual.requests_per_second if key_limits.requests_per_second is None else key_limits.requests_per_second
+        burst = key_limits.burst or 0
         if not burst and rate:
             same_rate = rate == usual.requests_per_second
             proportion = usual.burst / usual.requests_per_second if usual.requests_per_second else 1.0
@@ -77,8 +77,10 @@ class LimitRules:
         return Limits(
             requests_per_second=rate,
             burst=burst,
-            concurrent=usual.concurrent if said.concurrent is None else said.concurrent,
-            tokens_per_minute=usual.tokens_per_minute if said.tokens_per_minute is None else said.tokens_per_minute,
+            concurrent=usual.concurrent if key_limits.concurrent is None else key_limits.concurrent,
+            tokens_per_minute=usual.tokens_per_minute
+            if key_limits.tokens_per_minute is None
+            else key_limits.tokens_per_minute,
         )
 
 
@@ -125,5 +127,5 @@ class Permit:
         """None where the key's rate has no limit."""
         self.tokens = 0
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Call it once, however the request ended."""

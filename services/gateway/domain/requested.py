@@ -19,30 +19,30 @@ _BESIDE_INPUT: Final = {"texts", "with_embeddings", "whole_texts"}
 """The fields of an event that stand beside `input`, and are the request where there is none."""
 
 
-def request_of(asked: Envelope[InferenceRequested]) -> str:
+def request_of(envelope: Envelope[InferenceRequested]) -> str:
     """The request's id: the caller's, or one that the event's id always gives."""
-    return asked.event.request or f"req-{_digest(asked)}"
+    return envelope.event.request or f"req-{_digest(envelope)}"
 
 
-def answer_id(asked: Envelope[InferenceRequested]) -> str:
+def answer_id(envelope: Envelope[InferenceRequested]) -> str:
     """The id of the answer's event, the same for every delivery of the request."""
-    return f"answer-{_digest(asked)}"
+    return f"answer-{_digest(envelope)}"
 
 
-def _digest(asked: Envelope[InferenceRequested]) -> str:
-    return hashlib.sha256(f"{asked.tenant}\0{asked.id}".encode()).hexdigest()[:_ID_DIGITS]
+def _digest(envelope: Envelope[InferenceRequested]) -> str:
+    return hashlib.sha256(f"{envelope.tenant}\0{envelope.id}".encode()).hexdigest()[:_ID_DIGITS]
 
 
-def command_of(asked: Envelope[InferenceRequested], task: AnyTask, *, deadline: float) -> Predict:
+def command_of(envelope: Envelope[InferenceRequested], task: AnyTask, *, deadline: float) -> Predict:
     """Raises BadField for what the task does not take."""
-    event = asked.event
+    event = envelope.event
     sent = event.input if event.input is not None else event.model_dump(include=_BESIDE_INPUT)
     return Predict(
-        tenant=asked.tenant,
+        tenant=envelope.tenant,
         deployment=event.deployment,
         task=task,
         request=task.read(sent),
-        request_id=request_of(asked),
+        request_id=request_of(envelope),
         deadline=deadline,
         sticky_key=event.sticky_key,
         version=event.version or 0,
@@ -50,9 +50,9 @@ def command_of(asked: Envelope[InferenceRequested], task: AnyTask, *, deadline: 
     )
 
 
-def answered(asked: Envelope[InferenceRequested], answer: Answer) -> InferenceCompleted:
+def answered(envelope: Envelope[InferenceRequested], answer: Answer) -> InferenceCompleted:
     return InferenceCompleted(
-        request=request_of(asked),
+        request=request_of(envelope),
         deployment=answer.deployment,
         model=answer.model,
         version=answer.version,
@@ -62,27 +62,27 @@ def answered(asked: Envelope[InferenceRequested], answer: Answer) -> InferenceCo
     )
 
 
-def refused(asked: Envelope[InferenceRequested], refusal: MillraceError) -> InferenceCompleted:
+def refused(envelope: Envelope[InferenceRequested], error: MillraceError) -> InferenceCompleted:
     return InferenceCompleted(
-        request=request_of(asked),
-        deployment=asked.event.deployment,
-        task=asked.event.task,
-        failure=RequestFailure.of(refusal),
+        request=request_of(envelope),
+        deployment=envelope.event.deployment,
+        task=envelope.event.task,
+        failure=RequestFailure.of(error),
     )
 
 
 def reply_to(
-    asked: Envelope[InferenceRequested], event: InferenceCompleted, *, at: datetime, trace: Mapping[str, str]
+    envelope: Envelope[InferenceRequested], event: InferenceCompleted, *, at: datetime, trace: Mapping[str, str]
 ) -> Envelope[InferenceCompleted]:
     """Under the key of the request's record, in the request's story; caused by the request."""
     return Envelope(
-        id=answer_id(asked),
+        id=answer_id(envelope),
         event=event,
         source=SOURCE,
         time=at,
-        tenant=asked.tenant,
-        causation=asked.id,
-        correlation=asked.story,
+        tenant=envelope.tenant,
+        causation=envelope.id,
+        correlation=envelope.correlation_id,
         trace=trace,
-        key=asked.key,
+        key=envelope.key,
     )

@@ -85,13 +85,13 @@ class Accepted:
     trace_id: str
 
 
-def moved(refusal: MillraceError, *, by: int) -> MillraceError:
+def moved(error: MillraceError, *, by: int) -> MillraceError:
     """The same refusal, where it names a text of a chunk that begins `by` texts into the request."""
-    body = refusal.body()
+    body = error.body()
     hit = re.fullmatch(r"texts\[(\d+)\]", body.field or "")
     if not by or hit is None:
-        return refusal
-    return Relayed(refusal.kind, body.model_copy(update={"field": f"texts[{int(hit[1]) + by}]"}))
+        return error
+    return Relayed(error.kind, body.model_copy(update={"field": f"texts[{int(hit[1]) + by}]"}))
 
 
 def check_sticky_key(key: str) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role, Target
-from services.contracts.names import place_of
+from services.contracts.names import qualified_name
 from services.gateway.errors import NothingServed, UnknownDeployment, VersionNotServed
 
 Trace = Mapping[str, str]
@@ -28,7 +28,7 @@ LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Plan:
     """Which versions may answer one request, the chosen one first."""
 
-    place: str
+    key: str
     model: str
     generation: int
     versions: tuple[int, ...]
@@ -43,7 +43,7 @@ class Replica:
     sequence: int
     capacity: int
     leaving: bool
-    heard_at: float
+    received_at: float
     ready: frozenset[ServedKey]
     unready: Mapping[ServedKey, str] = field(default_factory=dict, compare=False)
     """Of the versions that it has not ready, why."""
@@ -81,7 +81,7 @@ class RoutingTable:
         self._deployments: dict[tuple[str, str], _Deployment] = {}
         self._replicas: dict[str, Replica] = {}
         self._ready: dict[ServedKey, tuple[Replica, ...]] = {}
-        self._turn = 0
+        self._next_replica = 0
 
     # --- what the events say
 
@@ -129,7 +129,7 @@ class RoutingTable:
             sequence=event.sequence,
             capacity=event.capacity,
             leaving=event.leaving,
-            heard_at=at,
+            received_at=at,
             ready=ready,
             unready={
                 _key(part): part.reason or f"it is {part.state}" for part in event.versions if part.state != "ready"
@@ -156,27 +156,27 @@ class RoutingTable:
     def knows(self, tenant: str, deployment: str) -> bool:
         return (tenant, deployment) in self._deployments
 
-    def wish(self, tenant: str, deployment: str) -> DeploymentChanged:
+    def desired(self, tenant: str, deployment: str) -> DeploymentChanged:
         """What the registry wants served, as it said last. Raises UnknownDeployment."""
         return self._entry(tenant, deployment).event
 
-    def wishes(self, tenant: str) -> tuple[DeploymentChanged, ...]:
+    def all_desired(self, tenant: str) -> tuple[DeploymentChanged, ...]:
         """The same of each of the tenant's deployments, by name."""
         names = sorted(name for owner, name in self._deployments if owner == tenant)
         return tuple(self._deployments[tenant, name].event for name in names)
 
-    def why_unready(self, place: str, model: str, version: int) -> str:
+    def why_unready(self, key: str, model: str, version: int) -> str:
         """What a replica says of a version that it has not ready; empty where none says anything."""
-        said = (replica.unready.get((place, model, version)) for replica in self._replicas.values())
-        return next((reason for reason in said if reason), "")
+        reasons = (replica.unready.get((key, model, version)) for replica in self._replicas.values())
+        return next((reason for reason in reasons if reason), "")
 
     def served(self, tenant: str) -> tuple[Served, ...]:
         """What a tenant may ask, by name."""
-        found = [entry for (owner, _), entry in sorted(self._deployments.items()) if owner == tenant]
-        return tuple(_served(entry) for entry in found)
+        entries = [entry for (owner, _), entry in sorted(self._deployments.items()) if owner == tenant]
+        return tuple(_served(entry) for entry in entries)
 
     def is_stale(self, replica: Replica, *, at: float) -> bool:
-        return at - replica.heard_at > self._stale_after_seconds
+        return at - replica.received_at > self._stale_after_seconds
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every replica that has reported and was not forgotten, leaving ones too."""
@@ -199,7 +199,7 @@ class RoutingTable:
             chosen = next((version for limit, version in entry.shares if ticket < limit), entry.fallback)
             versions = [version for version in (chosen, entry.fallback) if version is not None]
         return Plan(
-            place=place_of(tenant, deployment),
+            key=qualified_name(tenant, deployment),
             model=entry.event.model,
             generation=entry.event.generation,
             versions=tuple(dict.fromkeys(versions)),
@@ -207,7 +207,7 @@ class RoutingTable:
 
     def pick(
         self,
-        place: str,
+        key: str,
         model: str,
         version: int,
         *,
@@ -220,12 +220,12 @@ class RoutingTable:
         `load` gives the requests waiting on a replica, or None for one that cannot be reached.
         Equally loaded replicas take turns.
         """
-        replicas = self._ready.get((place, model, version), ())
-        self._turn += 1
+        replicas = self._ready.get((key, model, version), ())
+        self._next_replica += 1
         best: Replica | None = None
         best_rank = (True, 0)
         for number in range(len(replicas)):
-            replica = replicas[(self._turn + number) % len(replicas)]
+            replica = replicas[(self._next_replica + number) % len(replicas)]
             waiting = load(replica.id)
             if waiting is None or replica.id in without:
                 continue
@@ -269,7 +269,7 @@ class RoutingTable:
 
 
 def _key(part: ReplicaVersion) -> ServedKey:
-    return place_of(part.tenant, part.deployment), part.model, part.version
+    return qualified_name(part.tenant, part.deployment), part.model, part.version
 
 
 def sticky_ticket(deployment: str, key: str) -> float:

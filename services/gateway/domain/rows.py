@@ -14,7 +14,7 @@ from services.contracts.tasks.task import RequestLimits
 from services.gateway.domain.batches import Batch, Part
 from services.gateway.domain.requests import Answer, Predict
 
-_PLACE = re.compile(r"texts\[\d+\]")
+_TEXT_FIELD = re.compile(r"texts\[\d+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class InputRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class OutputRow:
     """One line of the output."""
 
     row: int
@@ -41,8 +41,8 @@ def checked(row: InputRow, batch: Batch, task: AnyTask, limits: RequestLimits) -
     if row.problem is None:
         try:
             task.check(task.from_texts([row.text], batch.spec.options), limits)
-        except MillraceError as refusal:
-            return InputRow(row.number, row.text, refusal)
+        except MillraceError as error:
+            return InputRow(row.number, row.text, error)
     return row
 
 
@@ -68,22 +68,22 @@ def command_of(batch: Batch, task: AnyTask, rows: Sequence[InputRow], *, deadlin
     )
 
 
-def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[Line]:
+def answer_lines(rows: Sequence[InputRow], answer: Answer) -> list[OutputRow]:
     lines = []
     for row, line in zip(rows, answer.task.lines(answer.result()), strict=True):
         content = _line({"row": row.number, **line, "version": answer.version})
-        lines.append(Line(row.number, content, answer.version))
+        lines.append(OutputRow(row.number, content, answer.version))
     return lines
 
 
-def error_line(row: InputRow, problem: MillraceError) -> Line:
+def error_line(row: InputRow, problem: MillraceError) -> OutputRow:
     """A row is asked about with others, so its place among them says nothing."""
-    message = _PLACE.sub("text", str(problem))
+    message = _TEXT_FIELD.sub("text", str(problem))
     fields = {"row": row.number, "error": {"code": problem.code, "message": message}}
-    return Line(row.number, _line(fields), 0)
+    return OutputRow(row.number, _line(fields), 0)
 
 
-def part_of(batch: Batch, lines: Sequence[Line], *, fence: int, read_bytes: int) -> tuple[Part, bytes]:
+def part_of(batch: Batch, lines: Sequence[OutputRow], *, fence: int, read_bytes: int) -> tuple[Part, bytes]:
     """The next part of the batch, and its content. Its name holds the fence: a late worker writes beside it."""
     ordered = sorted(lines, key=lambda line: line.row)
     content = b"".join(line.content for line in ordered)

@@ -47,24 +47,24 @@ class Uploaded:
     already_there: bool
 
 
-def check_upload(asked: NewContent, *, limit_bytes: int) -> None:
+def check_upload(announced: NewContent, *, limit_bytes: int) -> None:
     """Raises Malformed, BadField or BodyTooLarge before anything has come."""
-    check_name(asked.dataset, "dataset")
-    if asked.format not in FORMATS:
+    check_name(announced.dataset, "dataset")
+    if announced.format not in FORMATS:
         raise BadField(name="format", problem=f"it must be one of {', '.join(FORMATS)}", field="format")
-    if asked.sha256 and not _SHA256.fullmatch(asked.sha256):
+    if announced.sha256 and not _SHA256.fullmatch(announced.sha256):
         raise BadField(name="sha256", problem="it must be 64 hexadecimal digits in lower case", field="sha256")
-    if asked.size_bytes > limit_bytes:
+    if announced.size_bytes > limit_bytes:
         raise BodyTooLarge(limit=limit_bytes, field="size_bytes")
 
 
-def check_content(asked: NewContent, came: Content) -> None:
+def check_content(announced: NewContent, came: Content) -> None:
     """Raises EmptyUpload, or WrongContent when it is not what was announced."""
     if not came.size_bytes:
         raise EmptyUpload
-    if asked.size_bytes and asked.size_bytes != came.size_bytes:
-        raise WrongContent(what=f"{came.size_bytes} bytes came, not {asked.size_bytes}", field="size_bytes")
-    if asked.sha256 and asked.sha256 != came.sha256:
+    if announced.size_bytes and announced.size_bytes != came.size_bytes:
+        raise WrongContent(what=f"{came.size_bytes} bytes came, not {announced.size_bytes}", field="size_bytes")
+    if announced.sha256 and announced.sha256 != came.sha256:
         raise WrongContent(what=f"its SHA-256 is {came.sha256}", field="sha256")
 
 
@@ -87,17 +87,17 @@ class TextCheck:
         before, self.received_bytes = self.received_bytes, self.received_bytes + len(chunk)
         if self.received_bytes > self._limit_bytes:
             raise BodyTooLarge(limit=self._limit_bytes, field="body")
-        if (place := chunk.find(b"\0")) >= 0:
-            raise NotText(place=before + place, problem="a NUL byte")
+        if (index := chunk.find(b"\0")) >= 0:
+            raise NotText(index=before + index, problem="a NUL byte")
         held = len(self._decoder.getstate()[0])
         try:
             self._decoder.decode(chunk)
         except UnicodeDecodeError as error:
-            raise NotText(place=before - held + error.start, problem="what is not UTF-8") from error
+            raise NotText(index=before - held + error.start, problem="what is not UTF-8") from error
 
     def end(self) -> None:
         """Raises NotText when the last character is cut short."""
         try:
             self._decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
-            raise NotText(place=self.received_bytes, problem="a character that is cut short") from error
+            raise NotText(index=self.received_bytes, problem="a character that is cut short") from error

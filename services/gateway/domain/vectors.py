@@ -17,6 +17,6 @@ def shortened(embedding: Embedding, dimensions: int) -> Embedding:
         raise TooManyDimensions(most=len(embedding), asked=dimensions)
     if dimensions == len(embedding):
         return embedding
-    kept = embedding[:dimensions]
-    length = math.sqrt(math.fsum(value * value for value in kept))
-    return array("f", (value / length for value in kept)) if length else kept
+    shortened = embedding[:dimensions]
+    length = math.sqrt(math.fsum(value * value for value in shortened))
+    return array("f", (value / length for value in shortened)) if length else shortened

@@ -28,7 +28,7 @@ from services.gateway.domain.batches import (
 from services.gateway.domain.requests import Caller, check_name
 from services.gateway.domain.rows import (
     InputRow,
-    Line,
+    OutputRow,
     answer_lines,
     checked,
     command_of,
@@ -58,9 +58,9 @@ UNSAMPLED: Final = "00"
 async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
     """Queues a batch. Raises UnknownTask, BadField, UnknownDeployment, VersionNotServed, a kind of UnusableData,
     TooManyBatches or KeyReused."""
-    asked = bind_key(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
+    idempotency_key = bind_key(caller.tenant, caller.idempotency_key, b"CreateBatch", spec.model_dump_json().encode())
     async with ports.store.transaction() as tx:
-        if (earlier := await _answered_before(tx, asked)) is not None:
+        if (earlier := await _find_idempotent(tx, idempotency_key)) is not None:
             return earlier
         await _check(spec, caller, ports)
         queued = await tx.open_batches(caller.tenant)
@@ -76,8 +76,8 @@ async def create_batch(spec: BatchSpec, caller: Caller, ports: Ports) -> Batch:
         )
         await tx.save_batch(batch, (BatchQueued(spec=spec),), actor=caller.actor, reason="asked for")
         await tx.enqueue_job(JobRequest(batch.id, BATCH_JOB, {"batch": batch.id}, batch.tenant))
-        if asked is not None:
-            await tx.save_idempotent_response(asked, batch.id)
+        if idempotency_key is not None:
+            await tx.save_idempotent_response(idempotency_key, batch.id)
     ports.batching.wake()
     return batch
 
@@ -98,30 +98,34 @@ async def _check(spec: BatchSpec, caller: Caller, ports: Ports) -> None:
 
 async def cancel_batch(name: str, caller: Caller, ports: Ports, *, reason: str) -> Batch:
     """Ends the batch and its job; a worker that has it notices at its next part. Raises UnknownBatch, BatchHasEnded."""
-    asked = bind_key(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
+    idempotency_key = bind_key(caller.tenant, caller.idempotency_key, b"CancelBatch", name.encode(), reason.encode())
     async with ports.store.transaction() as tx:
-        if (earlier := await _answered_before(tx, asked)) is not None:
+        if (earlier := await _find_idempotent(tx, idempotency_key)) is not None:
             return earlier
-        batch = await _present(tx, caller.tenant, name)
+        batch = await _current(tx, caller.tenant, name)
         batch = await _follow(tx, batch, Cancel(), ports, reason=reason, actor=caller.actor)
         await tx.cancel_job(batch.id)
-        if asked is not None:
-            await tx.save_idempotent_response(asked, batch.id)
+        if idempotency_key is not None:
+            await tx.save_idempotent_response(idempotency_key, batch.id)
     BATCHES_ENDED.add(1, tenant=batch.tenant, status=batch.status)
     await ports.batching.results.tidy(batch)
     return batch
 
 
-async def _answered_before(tx: Tx, asked: IdempotencyKey | None) -> Batch | None:
+async def _find_idempotent(tx: Tx, idempotency_key: IdempotencyKey | None) -> Batch | None:
     """The batch that the key's first request was about, as it stands now."""
-    earlier = await tx.find_idempotent_response(asked) if asked is not None else None
-    return await _present(tx, asked.tenant, earlier) if asked is not None and earlier is not None else None
+    earlier = await tx.find_idempotent_response(idempotency_key) if idempotency_key is not None else None
+    return (
+        await _current(tx, idempotency_key.tenant, earlier)
+        if idempotency_key is not None and earlier is not None
+        else None
+    )
 
 
 async def get_batch(tenant: str, name: str, ports: Ports) -> Batch:
     """Raises UnknownBatch."""
     async with ports.store.reading() as tx:
-        return await _present(tx, tenant, name)
+        return await _current(tx, tenant, name)
 
 
 async def list_batches(
@@ -139,7 +143,7 @@ async def read_output(tenant: str, name: str, ports: Ports) -> tuple[Outcome, As
     return batch.outcome, ports.batching.results.read(batch.outcome)
 
 
-async def _present(tx: Tx, tenant: str, name: str) -> Batch:
+async def _current(tx: Tx, tenant: str, name: str) -> Batch:
     batch = await tx.batch(tenant, name)
     if batch is None:
         raise UnknownBatch(batch=name[:200])
@@ -165,13 +169,13 @@ async def _ended(job: Job, client: RetryingClient, ports: Ports) -> Outcome | Ba
     try:
         return await _run(job, client, ports)
     except BatchStopped as stopped:
-        return failure_of(stopped.refusal)
+        return failure_of(stopped.error)
     except LostLease:
         raise
-    except MillraceError as refusal:
-        if refusal.retryable:  # another attempt follows when the lease has run out
+    except MillraceError as error:
+        if error.retryable:  # another attempt follows when the lease has run out
             raise
-        return failure_of(refusal)
+        return failure_of(error)
     except Exception:  # noqa: BLE001 - another attempt would end like this one
         logger.exception("batch %s failed inside", job.id)
         return failure_of(InternalError())
@@ -180,20 +184,20 @@ async def _ended(job: Job, client: RetryingClient, ports: Ports) -> Outcome | Ba
 class BatchStopped(Exception):
     """The deployment answers no row of the batch."""
 
-    def __init__(self, refusal: MillraceError) -> None:
-        self.refusal = refusal
-        super().__init__(str(refusal))
+    def __init__(self, error: MillraceError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 async def _run(job: Job, client: RetryingClient, ports: Ports) -> Outcome | BatchFailure:
     async with ports.store.reading() as tx:
-        spec = (await _present(tx, job.tenant, job.payload["batch"])).spec
+        spec = (await _current(tx, job.tenant, job.payload["batch"])).spec
     async with ports.batching.inputs.open(spec, job.tenant) as rows:
-        batch = await _take_up(job, rows, ports)
+        batch = await _start_attempt(job, rows, ports)
         if batch.failure is not None:
             return batch.failure
-        while found := await rows.take(ports.batching.policy.part_rows):
-            if fresh := [row for row in found if row.number > batch.last_row]:
+        while read := await rows.take(ports.batching.policy.part_rows):
+            if fresh := [row for row in read if row.number > batch.last_row]:
                 lines = await _answer(batch, fresh, client, ports)
                 part, content = part_of(batch, lines, fence=job.fence, read_bytes=rows.read_bytes)
                 await ports.batching.results.write_part(batch, part, content)
@@ -203,24 +207,24 @@ async def _run(job: Job, client: RetryingClient, ports: Ports) -> Outcome | Batc
     return await ports.batching.results.join(batch, parts, job.fence)
 
 
-async def _take_up(job: Job, rows: OpenInput, ports: Ports) -> Batch:
+async def _start_attempt(job: Job, rows: OpenInput, ports: Ports) -> Batch:
     """The batch as it runs, or as it failed for a changed input. Raises LostLease when it has ended before."""
     async with ports.store.transaction() as tx:
-        batch = await _present(tx, job.tenant, job.payload["batch"])
+        batch = await _current(tx, job.tenant, job.payload["batch"])
         if batch.ended:
             raise LostLease(job=job.id)
         command = StartAttempt(job.attempt, rows.stamp, rows.size_bytes)
         return await _follow(tx, batch, command, ports, reason=f"attempt {job.attempt}")
 
 
-async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient, ports: Ports) -> list[Line]:
+async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient, ports: Ports) -> list[OutputRow]:
     """A line for each row, in no order. Raises BatchStopped."""
     task, limits = ports.tasks.named(batch.spec.task), RequestLimits(characters=ports.policy.text_limit_chars)
     rows = [checked(row, batch, task, limits) for row in rows]
     lines = [error_line(row, row.problem) for row in rows if row.problem is not None]
     semaphore = asyncio.Semaphore(ports.batching.policy.requests)
 
-    async def predict_group(group: Sequence[InputRow]) -> list[Line]:
+    async def predict_group(group: Sequence[InputRow]) -> list[OutputRow]:
         async with semaphore:
             return await _predict(batch, task, group, client)
 
@@ -237,34 +241,34 @@ async def _answer(batch: Batch, rows: Sequence[InputRow], client: RetryingClient
     return lines
 
 
-async def _predict(batch: Batch, task: AnyTask, rows: Sequence[InputRow], client: RetryingClient) -> list[Line]:
+async def _predict(batch: Batch, task: AnyTask, rows: Sequence[InputRow], client: RetryingClient) -> list[OutputRow]:
     """A text that the model refuses takes the others with it: then each is asked about alone."""
     command = command_of(batch, task, rows, deadline=FOREVER)
     try:
         with telemetry.following(_unsampled()):
             return answer_lines(rows, await client.predict(command))
-    except MillraceError as refusal:
-        if refusal.kind in PASSING or refusal.kind is Kind.NOT_FOUND:
-            raise BatchStopped(refusal) from refusal
+    except MillraceError as error:
+        if error.kind in PASSING or error.kind is Kind.NOT_FOUND:
+            raise BatchStopped(error) from error
         if len(rows) == 1:
-            return [error_line(rows[0], refusal)]
+            return [error_line(rows[0], error)]
     return [line for row in rows for line in await _predict(batch, task, [row], client)]
 
 
 def _unsampled() -> str:
     """The batch's trace, without a span for each of its thousands of requests."""
-    present = telemetry.current_traceparent()
-    return f"{present[:-2]}{UNSAMPLED}" if present else ""
+    current = telemetry.current_traceparent()
+    return f"{current[:-2]}{UNSAMPLED}" if current else ""
 
 
 async def _keep_part(job: Job, batch: Batch, part: Part, ports: Ports) -> Batch:
     """Counts the part, if the lease still holds. Raises LostLease."""
     async with ports.store.transaction() as tx:
-        present = await _present(tx, batch.tenant, batch.id)
-        if present.ended:
+        current = await _current(tx, batch.tenant, batch.id)
+        if current.ended:
             raise LostLease(job=job.id)
         await tx.renew_job(job, ports.clock.now(), ports.batching.policy.lease_seconds)
-        grown = with_part(present, part)
+        grown = with_part(current, part)
         await tx.save_part(grown, part)
         return grown
 
@@ -272,7 +276,7 @@ async def _keep_part(job: Job, batch: Batch, part: Part, ports: Ports) -> Batch:
 async def _keep_end(job: Job, ended: Outcome | BatchFailure, ports: Ports) -> None:
     """The batch's end and the job's are kept together, or not at all."""
     async with ports.store.transaction() as tx:
-        batch = await _present(tx, job.tenant, job.payload["batch"])
+        batch = await _current(tx, job.tenant, job.payload["batch"])
         if not batch.ended:
             command = Succeed(ended) if isinstance(ended, Outcome) else Fail(ended)
             reason = "every row has its line" if isinstance(ended, Outcome) else ended.reason

@@ -23,12 +23,12 @@ async def embed_all(command: Predict, ports: Ports) -> Embedded:
     command.task.check(command.request, RequestLimits(texts=texts, characters=ports.policy.text_limit_chars))
     chunks = _chunks(command)
     finished: list[Answer] = []
-    answers = await _ask_chunks(dict(enumerate(chunks)), finished, ports)
+    answers = await _embed_chunks(dict(enumerate(chunks)), finished, ports)
     latest = finished[-1].version
     others = {index: answer for index, answer in answers.items() if answer.version != latest}
     if others:  # the version they went to first has gone meanwhile, or its weight has
         again = {index: replace(chunks[index], version=latest) for index in others}
-        answers |= await _ask_chunks(again, finished, ports)
+        answers |= await _embed_chunks(again, finished, ports)
     results = [answers[index].result() for index in range(len(chunks))]
     return Embedded(
         deployment=command.deployment,
@@ -55,16 +55,16 @@ def _chunks(command: Predict) -> list[Predict]:
     ]
 
 
-async def _ask_chunks(chunks: Mapping[int, Predict], finished: list[Answer], ports: Ports) -> dict[int, Answer]:
+async def _embed_chunks(chunks: Mapping[int, Predict], finished: list[Answer], ports: Ports) -> dict[int, Answer]:
     """The answers by place; adds them to `finished` as they come. The first refusal ends the others."""
-    turns = asyncio.Semaphore(ports.policy.chunks_at_once)
+    semaphore = asyncio.Semaphore(ports.policy.chunks_at_once)
 
     async def embed_chunk(index: int, chunk: Predict) -> Answer:
-        async with turns:
+        async with semaphore:
             try:
                 answered = await answer(chunk, ports)
-            except MillraceError as refusal:
-                raise moved(refusal, by=index * MAX_TEXTS) from refusal
+            except MillraceError as error:
+                raise moved(error, by=index * MAX_TEXTS) from error
         finished.append(answered)
         return answered
 

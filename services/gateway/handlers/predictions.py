@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from services.contracts.errors import InternalError, Kind, MillraceError
-from services.contracts.names import place_of
+from services.contracts.names import qualified_name
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import PredictEvent, Result
 from services.contracts.tasks.task import RequestLimits
@@ -22,7 +22,7 @@ from services.kit.core import telemetry
 ELSEWHERE: Final = frozenset({Kind.UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL, Kind.NOT_FOUND})
 """Failures of one replica that another may not share."""
 
-PATIENT: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
+PASSING: Final = frozenset({Kind.UNAVAILABLE, Kind.NOT_FOUND})
 """Of those, the ones that pass by themselves: a replica restarts, or has not loaded the version yet."""
 
 FAULTS: Final = frozenset({Kind.INTERNAL, Kind.UNAVAILABLE})
@@ -40,10 +40,10 @@ class _Attempts:
     hard_failures: int = 0
     last: MillraceError | None = None
 
-    def note(self, replica: Replica, version: int, refusal: MillraceError) -> None:
+    def record(self, replica: Replica, version: int, error: MillraceError) -> None:
         self.failed.add((replica.id, version))
-        self.hard_failures += refusal.kind not in PATIENT
-        self.last = refusal
+        self.hard_failures += error.kind not in PASSING
+        self.last = error
 
 
 async def answer(command: Predict, ports: Ports) -> Answer:
@@ -95,13 +95,13 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                             passed_on = True
                             yield event
                 return
-            except MillraceError as refusal:
-                if passed_on or not command.task.repeatable or refusal.kind not in ELSEWHERE:
+            except MillraceError as error:
+                if passed_on or not command.task.repeatable or error.kind not in ELSEWHERE:
                     raise
-                attempts.note(choice.replica, choice.version, refusal)
+                attempts.record(choice.replica, choice.version, error)
                 if attempts.hard_failures >= ports.policy.attempts:
                     raise
-                RETRIES.add(1, tenant=command.tenant, code=refusal.code)
+                RETRIES.add(1, tenant=command.tenant, code=error.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class _Counted:
 class _Attempt:
     """One replica that is asked; what comes of it is remembered of the version, and ends the story of its rollout."""
 
-    __slots__ = ("_answered", "_asked", "_began", "_brought_by", "_command", "_ports", "_request", "_served", "_span")
+    __slots__ = ("_answered", "_began", "_brought_by", "_command", "_ports", "_request", "_sent_at", "_served", "_span")
 
     def __init__(self, command: Predict, request: ReplicaRequest, ports: Ports, *, began: float) -> None:
         self._command = command
@@ -162,13 +162,13 @@ class _Attempt:
         self._ports.statistics.answered(
             self._served,
             texts=self._command.task.size(self._command.request),
-            waited_seconds=self._asked - self._began,
-            computed_seconds=clock.monotonic() - self._asked,
+            waited_seconds=self._sent_at - self._began,
+            computed_seconds=clock.monotonic() - self._sent_at,
             at=clock.now(),
         )
 
     def __enter__(self) -> Self:
-        self._asked = self._ports.clock.monotonic()
+        self._sent_at = self._ports.clock.monotonic()
         self._brought_by = self._ports.routes.claim_first(*self._served)
         if self._brought_by is not None:
             self._span = _first_request(self._brought_by, self._request)
@@ -181,7 +181,7 @@ class _Attempt:
         if self._span is not None:
             self._span.__exit__(kind, error, trace)
         if isinstance(error, MillraceError) and error.kind in FAULTS:
-            self._ports.statistics.failed(self._served, seconds=self._ports.clock.monotonic() - self._asked)
+            self._ports.statistics.failed(self._served, seconds=self._ports.clock.monotonic() - self._sent_at)
         if self._brought_by is not None and not self._answered:
             self._ports.routes.release_first(*self._served)
 
@@ -216,7 +216,7 @@ def least_waiting(command: Predict, ports: Ports) -> int | None:
     except MillraceError:
         return None
     now, load = ports.clock.monotonic(), ports.replicas.waiting
-    picked = (ports.routes.pick(plan.place, plan.model, version, at=now, load=load) for version in plan.versions)
+    picked = (ports.routes.pick(plan.key, plan.model, version, at=now, load=load) for version in plan.versions)
     waits = [wait for replica in picked if replica is not None and (wait := load(replica.id)) is not None]
     return min(waits, default=None)
 
@@ -240,7 +240,7 @@ def _choose(command: Predict, ticket: float, attempts: _Attempts, ports: Ports) 
     for version in plan.versions:
         without = {replica for replica, failed in attempts.failed if failed == version}
         load = ports.replicas.waiting
-        replica = ports.routes.pick(plan.place, plan.model, version, at=now, load=load, without=without)
+        replica = ports.routes.pick(plan.key, plan.model, version, at=now, load=load, without=without)
         if replica is not None:
             return _Choice(replica, plan.model, version)
     return None
@@ -295,8 +295,8 @@ def _mirror(command: Predict, payload: bytes, answered_by: int, ports: Ports) ->
     version = ports.routes.mirror_of(command.tenant, command.deployment, answered_by, ticket=ports.generator.random())
     if version is None:
         return
-    now, place = ports.clock.monotonic(), place_of(command.tenant, command.deployment)
-    model = ports.routes.wish(command.tenant, command.deployment).model
-    replica = ports.routes.pick(place, model, version, at=now, load=ports.replicas.waiting)
+    now, key = ports.clock.monotonic(), qualified_name(command.tenant, command.deployment)
+    model = ports.routes.desired(command.tenant, command.deployment).model
+    replica = ports.routes.pick(key, model, version, at=now, load=ports.replicas.waiting)
     if replica is not None:
         ports.mirrors.send(replica.id, _replica_request(command, payload, model, version, Source.MIRROR))

@@ -17,35 +17,35 @@ FOREVER: Final = float("inf")
 
 
 async def answer_request(
-    asked: Envelope[InferenceRequested], client: RetryingClient, ports: Ports
+    envelope: Envelope[InferenceRequested], client: RetryingClient, ports: Ports
 ) -> InferenceCompleted:
     """Always an answer: whoever asked waits for it and for nothing else."""
     try:
-        completed = await _answer(asked, client, ports)
+        completed = await _answer(envelope, client, ports)
         outcome = "ok"
-    except MillraceError as refusal:
-        completed, outcome = refused(asked, refusal), refusal.code
+    except MillraceError as error:
+        completed, outcome = refused(envelope, error), error.code
     except Exception:  # noqa: BLE001 - the caller waits, and learns nothing of the inside
         logger.exception("a request failed inside")
-        completed, outcome = refused(asked, InternalError()), "internal_error"
-    ASYNC_REQUESTS.add(1, tenant=asked.tenant, outcome=outcome)
-    ASYNC_SECONDS.record(max(0.0, (ports.clock.now() - asked.time).total_seconds()), tenant=asked.tenant)
+        completed, outcome = refused(envelope, InternalError()), "internal_error"
+    ASYNC_REQUESTS.add(1, tenant=envelope.tenant, outcome=outcome)
+    ASYNC_SECONDS.record(max(0.0, (ports.clock.now() - envelope.time).total_seconds()), tenant=envelope.tenant)
     return completed
 
 
-async def _answer(asked: Envelope[InferenceRequested], client: RetryingClient, ports: Ports) -> InferenceCompleted:
-    expires_at = asked.event.expires_at
+async def _answer(envelope: Envelope[InferenceRequested], client: RetryingClient, ports: Ports) -> InferenceCompleted:
+    expires_at = envelope.event.expires_at
     left = FOREVER if expires_at is None else (expires_at - ports.clock.now()) / timedelta(seconds=1)
     if expires_at is not None and left <= 0:
         raise RequestExpired(expires_at=expires_at.isoformat())
-    command = command_of(asked, ports.tasks.named(asked.event.task), deadline=ports.clock.monotonic() + left)
+    command = command_of(envelope, ports.tasks.named(envelope.event.task), deadline=ports.clock.monotonic() + left)
     try:
         answer = await client.predict(command)
-    except MillraceError as refusal:
-        if refusal.retryable and expires_at is not None and ports.clock.now() >= expires_at:
-            raise RequestExpired(expires_at=expires_at.isoformat()) from refusal  # whatever kept it waiting
+    except MillraceError as error:
+        if error.retryable and expires_at is not None and ports.clock.now() >= expires_at:
+            raise RequestExpired(expires_at=expires_at.isoformat()) from error  # whatever kept it waiting
         raise
-    completed = answered(asked, answer)
-    if len(completed.model_dump_json()) + len(asked.key or b"") > MAX_EVENT_BYTES:
+    completed = answered(envelope, answer)
+    if len(completed.model_dump_json()) + len(envelope.key or b"") > MAX_EVENT_BYTES:
         raise AnswerTooLarge(what="the answer", limit=f"{MAX_EVENT_BYTES} bytes")
     return completed

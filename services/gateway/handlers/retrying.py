@@ -60,22 +60,22 @@ class RetryingClient:
 
     async def predict(self, command: Predict) -> Answer:
         """`command.deadline` is when the whole of it is given up. Raises what `predict` does, in the end."""
-        place = (command.tenant, command.deployment)
+        key = (command.tenant, command.deployment)
         began, pause = self._ports.clock.monotonic(), FIRST_PAUSE_SECONDS
         while True:
             try:
-                answered = await self._once(command)
-            except MillraceError as refusal:
+                answered = await self._attempt(command)
+            except MillraceError as error:
                 now = self._ports.clock.monotonic()
-                if refusal.kind not in PASSING or now >= command.deadline or self._is_over(place, refusal, began, now):
+                if error.kind not in PASSING or now >= command.deadline or self._is_over(key, error, began, now):
                     raise
                 await self._ports.clock.sleep(min(pause, command.deadline - now))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
-                self._failing_since.pop(place, None)
+                self._failing_since.pop(key, None)
                 return answered
 
-    async def _once(self, command: Predict) -> Answer:
+    async def _attempt(self, command: Predict) -> Answer:
         if not somebody_is_ready(command, self._ports):  # waits outside the lanes: others may go
             raise DeploymentNotReady(
                 deployment=command.deployment, retry_after_seconds=self._ports.policy.retry_after_seconds
@@ -92,11 +92,11 @@ class RetryingClient:
         if limit is not None and waiting is not None and waiting >= limit:
             raise ReplicasBusy(queued=waiting, retry_after_seconds=self._ports.policy.retry_after_seconds)
 
-    def _is_over(self, place: tuple[str, str], refusal: MillraceError, began: float, now: float) -> bool:
+    def _is_over(self, key: tuple[str, str], error: MillraceError, began: float, now: float) -> bool:
         """Overload ends by itself; anything else does so for a limited time."""
-        if refusal.kind is Kind.OVERLOADED:
+        if error.kind is Kind.OVERLOADED:
             return False
         since = began
-        if self._ports.routes.knows(*place):
-            since = min(began, self._failing_since.setdefault(place, now))
+        if self._ports.routes.knows(*key):
+            since = min(began, self._failing_since.setdefault(key, now))
         return now - since >= self._limits.ready_wait_seconds

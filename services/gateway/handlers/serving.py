@@ -31,20 +31,20 @@ async def send_feedback(event: FeedbackReceived, caller: Caller, ports: Ports) -
 
 
 async def _accept(event: Event, caller: Caller, ports: Ports) -> Accepted:
-    """Event and receipt commit together, so a repeated key gives the first answer even after a crash."""
-    asked = bind_key(
+    """event and response commit together, so a repeated key gives the first answer even after a crash."""
+    idempotency_key = bind_key(
         caller.tenant, caller.idempotency_key, event.type_name().encode(), event.model_dump_json().encode()
     )
     async with ports.store.transaction() as tx:
-        if asked is not None and (earlier := await tx.find_idempotent_response(asked)) is not None:
+        if idempotency_key is not None and (earlier := await tx.find_idempotent_response(idempotency_key)) is not None:
             return Accepted(*earlier.split(" "))
         waiting = await tx.waiting_events()
         if waiting >= ports.policy.outbox_limit:
             raise OutboxFull(waiting=waiting, retry_after_seconds=ports.policy.outbox_retry_seconds)
         event_id = await tx.emit(event, tenant=caller.tenant)
         accepted = Accepted(event_id=event_id, trace_id=telemetry.current_trace_id())
-        if asked is not None:
-            await tx.save_idempotent_response(asked, f"{accepted.event_id} {accepted.trace_id}")
+        if idempotency_key is not None:
+            await tx.save_idempotent_response(idempotency_key, f"{accepted.event_id} {accepted.trace_id}")
         return accepted
 
 

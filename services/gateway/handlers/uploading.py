@@ -10,41 +10,41 @@ from services.gateway.ports import Ports
 from services.gateway.telemetry import UPLOADED_BYTES
 from services.kit.core.idempotency import bind_key
 
-Tell: TypeAlias = Callable[[int], Awaitable[None]]
+ReportProgress: TypeAlias = Callable[[int], Awaitable[None]]
 """Hears how many bytes have come."""
 
 
 async def upload_dataset(
-    asked: NewContent,
+    announced: NewContent,
     chunks: AsyncIterator[bytes],
     caller: Caller,
     ports: Ports,
-    tell: Callable[[int], Awaitable[None]],
+    report: Callable[[int], Awaitable[None]],
 ) -> Uploaded:
     """Keeps the content under its hash; `tell` hears after each part how much has come.
 
     An upload that breaks off or is refused leaves nothing. Raises what `check_upload`, `TextCheck` and `check_content`
     raise, KeyReused when the key came with another content, TooManyUploads, StoreFull and UploadStoreDown.
     """
-    check_upload(asked, limit_bytes=ports.policy.upload_limit_bytes)
+    check_upload(announced, limit_bytes=ports.policy.upload_limit_bytes)
     check = TextCheck(ports.policy.upload_limit_bytes)
     async with ports.uploads.begin() as upload:
         async for chunk in chunks:
             check.take(chunk)
             await upload.write(chunk)
-            await tell(check.received_bytes)
+            await report(check.received_bytes)
         check.end()
         content = await upload.content()
-        check_content(asked, content)
-        await _take_key(asked, content, caller, ports)
-        uri, there = await upload.keep(caller.tenant, asked.dataset, asked.format)
+        check_content(announced, content)
+        await _take_key(announced, content, caller, ports)
+        uri, there = await upload.keep(caller.tenant, announced.dataset, announced.format)
     UPLOADED_BYTES.add(content.size_bytes, tenant=caller.tenant)
-    return Uploaded(asked.dataset, asked.format, uri, content, already_there=there)
+    return Uploaded(announced.dataset, announced.format, uri, content, already_there=there)
 
 
-async def _take_key(asked: NewContent, content: Content, caller: Caller, ports: Ports) -> None:
+async def _take_key(announced: NewContent, content: Content, caller: Caller, ports: Ports) -> None:
     """A content's address follows from the content, so a repetition needs no answer from before: only the same key."""
-    sent = "UploadDataset", asked.dataset, asked.format, content.sha256
+    sent = "UploadDataset", announced.dataset, announced.format, content.sha256
     taken = bind_key(caller.tenant, caller.idempotency_key, *(part.encode() for part in sent))
     if taken is not None:
         async with ports.store.transaction() as tx:

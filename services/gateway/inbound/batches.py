@@ -59,7 +59,7 @@ async def list_all(request: wire.ListBatchesRequest, caller: Caller, ports: Port
         before=page.after,
         limit=page.limit,
     )
-    shown, following = page.cut(batches, lambda batch: batch.id)
+    shown, following = page.slice(batches, lambda batch: batch.id)
     return wire.ListBatchesResponse(batches=map(batch_message, shown), next_page_token=following)
 
 

@@ -19,7 +19,7 @@ async def list_all(request: wire.ListDeadLettersRequest, caller: Caller, ports: 
     listing = await handlers.list_dead_letters(_selection(request, waiting=request.waiting), caller.tenant, ports)
     cursor = _cursor(page.after)
     rest = [one for one in listing.dead_letters if cursor is None or one.order < cursor]
-    shown, token = page.cut(rest[: page.limit], lambda one: "|".join(one.order))
+    shown, token = page.slice(rest[: page.limit], lambda one: "|".join(one.order))
     return wire.ListDeadLettersResponse(
         dead_letters=map(dead_letter_message, shown),
         next_page_token=token,

@@ -73,8 +73,8 @@ class GatewayRpc(gateway_pb2_grpc.GatewayServiceServicer):
         try:
             with telemetry.span("UploadDataset", kind=SpanKind.SERVER, parent=_metadata(context)):
                 content, chunks = await self._header(requests), self._chunks(requests)
-                async with self._timeouts.whole():
-                    uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
+                async with self._timeouts.time_limit():
+                    uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.report)
         except MillraceError:
             await _discard(requests)
             raise

@@ -58,7 +58,7 @@ class InferenceRpc:
 
     async def _stream(self, frames: AsyncIterator[StreamRequestFrame], context: Any) -> None:
         principal = caller()
-        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+        slots = asyncio.Semaphore(STREAM_IN_FLIGHT)
         writing = asyncio.Lock()  # gRPC takes one write at a time
 
         async def write(frame: StreamResponseFrame) -> None:
@@ -70,11 +70,11 @@ class InferenceRpc:
                 async for response in self._answered(frame, principal):
                     await write(response)
             finally:
-                room.release()
+                slots.release()
 
         async with asyncio.TaskGroup() as group:
             async for frame in frames:
-                await room.acquire()
+                await slots.acquire()
                 group.create_task(serve(frame))
 
     async def _answered(self, frame: StreamRequestFrame, principal: Principal) -> AsyncIterator[StreamResponseFrame]:
@@ -88,9 +88,9 @@ class InferenceRpc:
                     async for response in self._events(frame, command):
                         yield response
             finally:
-                permit.leave()
-        except MillraceError as refusal:
-            yield StreamResponseFrame(id=frame.id, failure=to_failure(refusal))
+                permit.release()
+        except MillraceError as error:
+            yield StreamResponseFrame(id=frame.id, failure=to_failure(error))
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
             logger.exception("a request on a stream failed inside")
             yield StreamResponseFrame(id=frame.id, failure=to_failure(InternalError()))

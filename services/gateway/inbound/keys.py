@@ -15,25 +15,25 @@ from services.kit.transport.grpc_requests import page_size, timestamp
 async def answer_create(request: keys_pb2.CreateKeyRequest, caller: Caller, ports: Ports) -> keys_pb2.CreateKeyResponse:
     if request.role not in tuple(KeyRole):
         raise RoleNotGranted(role=request.role[:50])
-    said = {name: getattr(request.limits, name) for name in LIMIT_NAMES if request.limits.HasField(name)}
-    wanted = NewKey(
+    limits = {name: getattr(request.limits, name) for name in LIMIT_NAMES if request.limits.HasField(name)}
+    new_key = NewKey(
         role=KeyRole(request.role),
         tenant=request.tenant,
         name=request.name,
         valid=timedelta(seconds=request.valid_seconds) if request.valid_seconds else None,
-        limits=KeyLimits(**said),
+        limits=KeyLimits(**limits),
         idempotency_key=caller.idempotency_key,
     )
-    made, secret = await create_key(wanted, caller, ports)
+    made, secret = await create_key(new_key, caller, ports)
     return keys_pb2.CreateKeyResponse(key=_key(made), secret=secret)
 
 
 async def answer_list(request: keys_pb2.ListKeysRequest, caller: Caller, ports: Ports) -> keys_pb2.ListKeysResponse:
     size = page_size(request.page.page_size)
-    found, following = await list_keys(
+    records, following = await list_keys(
         caller, ports, after=request.page.page_token, limit=size, with_revoked=request.with_revoked
     )
-    return keys_pb2.ListKeysResponse(keys=map(_key, found), next_page_token=following)
+    return keys_pb2.ListKeysResponse(keys=map(_key, records), next_page_token=following)
 
 
 async def answer_revoke(request: keys_pb2.RevokeKeyRequest, caller: Caller, ports: Ports) -> keys_pb2.Key:
@@ -41,7 +41,7 @@ async def answer_revoke(request: keys_pb2.RevokeKeyRequest, caller: Caller, port
 
 
 def _key(record: KeyRecord) -> keys_pb2.Key:
-    said = {name: value for name in LIMIT_NAMES if (value := getattr(record.limits, name)) is not None}
+    limits = {name: value for name in LIMIT_NAMES if (value := getattr(record.limits, name)) is not None}
     return keys_pb2.Key(
         id=record.id,
         name=record.name,
@@ -51,7 +51,7 @@ def _key(record: KeyRecord) -> keys_pb2.Key:
         created_by=record.created_by,
         expires_at=timestamp(record.expires),
         last_used_at=timestamp(record.last_used),
-        limits=keys_pb2.KeyLimits(**said) if said else None,
+        limits=keys_pb2.KeyLimits(**limits) if limits else None,
         revoked_at=timestamp(record.revoked),
         revoked_by=record.revoked_by,
     )

@@ -27,33 +27,33 @@ def answering(
 ) -> Callable[[Envelope[Any]], Awaitable[None]]:
     """Each call returns once its answer is with the broker; raises TooLarge for a key that no answer fits beside."""
 
-    async def answer(asked: Envelope[Any], tracestate: Mapping[str, str]) -> None:
-        completed = await answer_request(asked, client, ports)
+    async def answer(envelope: Envelope[Any], tracestate: Mapping[str, str]) -> None:
+        completed = await answer_request(envelope, client, ports)
         trace = {**tracestate, "traceparent": telemetry.current_traceparent()}
-        message = encode(reply_to(asked, completed, at=ports.clock.now(), trace=trace))
+        message = encode(reply_to(envelope, completed, at=ports.clock.now(), trace=trace))
         while True:
             try:
                 await answers.send([message])
                 return
-            except MillraceError as refusal:
-                if not refusal.retryable:
+            except MillraceError as error:
+                if not error.retryable:
                     raise
-                logger.warning("an answer waits: %s", refusal)
+                logger.warning("an answer waits: %s", error)
                 await ports.clock.sleep(RETRY_SECONDS)
 
-    async def handle(asked: Envelope[Any]) -> None:
-        sampling = sampler.decide(asked.trace.get("traceparent"), asked.trace.get("tracestate"))
+    async def handle(envelope: Envelope[Any]) -> None:
+        sampling = sampler.decide(envelope.trace.get("traceparent"), envelope.trace.get("tracestate"))
         tracestate = {name: value for name, value in sampling.carrier.items() if name == "tracestate"}
-        with traced(sampling, partial(_span, asked, sampling)):
-            await answer(asked, tracestate)
+        with traced(sampling, partial(_span, envelope, sampling)):
+            await answer(envelope, tracestate)
 
     return handle
 
 
-def _span(asked: Envelope[Any], sampling: Sampling) -> AbstractContextManager[Span]:
-    topic = asked.event.topic
-    attributes = process_attributes(topic, asked.id) | {
-        "millrace.request": request_of(asked),
-        "millrace.deployment": asked.event.deployment,
+def _span(envelope: Envelope[Any], sampling: Sampling) -> AbstractContextManager[Span]:
+    topic = envelope.event.topic
+    attributes = process_attributes(topic, envelope.id) | {
+        "millrace.request": request_of(envelope),
+        "millrace.deployment": envelope.event.deployment,
     }
     return telemetry.span(f"process {topic}", kind=SpanKind.CONSUMER, parent=sampling.carrier, attributes=attributes)

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from services.gateway.errors import SlowBody, StalledUpload
 from services.kit.core.clock import Clock
 
-TOLD_EVERY_SECONDS: Final = 0.5
+REPORT_SECONDS: Final = 0.5
 T = TypeVar("T")
 
 
@@ -29,7 +29,7 @@ class UploadTimeouts:
             raise StalledUpload(seconds=self.chunk_seconds, field="body") from error
 
     @asynccontextmanager
-    async def whole(self) -> AsyncIterator[None]:
+    async def time_limit(self) -> AsyncIterator[None]:
         """Around the whole upload. Raises SlowBody."""
         try:
             async with asyncio.timeout(self.seconds):
@@ -41,13 +41,13 @@ class UploadTimeouts:
 class Pace:
     """Passes progress on twice a second, and not before half a second is over: short uploads need none."""
 
-    def __init__(self, clock: Clock, tell: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, clock: Clock, report: Callable[[int], Awaitable[None]]) -> None:
         self._clock = clock
-        self._tell = tell
-        self._due = clock.monotonic() + TOLD_EVERY_SECONDS
+        self._report = report
+        self._due = clock.monotonic() + REPORT_SECONDS
 
-    async def tell(self, received_bytes: int) -> None:
+    async def report(self, received_bytes: int) -> None:
         now = self._clock.monotonic()
         if now >= self._due:
-            self._due = now + TOLD_EVERY_SECONDS
-            await self._tell(received_bytes)
+            self._due = now + REPORT_SECONDS
+            await self._report(received_bytes)

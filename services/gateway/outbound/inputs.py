@@ -88,9 +88,9 @@ def _row(number: int, record: Record, spec: BatchSpec) -> InputRow:
         return InputRow(number, "", record)
     try:
         return InputRow(number, field_of(number, record, spec.text_column))
-    except MissingColumn as refusal:
+    except MissingColumn as error:
         if spec.format == "csv":
             raise
-        return InputRow(number, "", refusal)
-    except UnusableData as refusal:
-        return InputRow(number, "", refusal)
+        return InputRow(number, "", error)
+    except UnusableData as error:
+        return InputRow(number, "", error)

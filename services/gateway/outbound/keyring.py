@@ -11,8 +11,8 @@ class KeyringThread(Keys):
     def __init__(self, file: KeyringFile) -> None:
         self._file = file
 
-    async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
-        return await asyncio.to_thread(partial(self._file.create, wanted, by=by))
+    async def create(self, new_key: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+        return await asyncio.to_thread(partial(self._file.create, new_key, by=by))
 
     async def list(self, *, tenant: str, with_revoked: bool) -> list[KeyRecord]:
         return await asyncio.to_thread(partial(self._file.list, tenant=tenant, with_revoked=with_revoked))

@@ -28,12 +28,12 @@ FREE: Final = Permit()
 class _Meters:
     """One key's."""
 
-    __slots__ = ("limits", "places", "requests_empty_at", "said", "tokens_empty_at")
+    __slots__ = ("key_limits", "limits", "permits", "requests_empty_at", "tokens_empty_at")
 
-    def __init__(self, limits: Limits, said: KeyLimits) -> None:
+    def __init__(self, limits: Limits, key_limits: KeyLimits) -> None:
         self.limits = limits
-        self.said = said
-        self.places = 0
+        self.key_limits = key_limits
+        self.permits = 0
         self.requests_empty_at = 0.0
         self.tokens_empty_at = 0.0
 
@@ -46,9 +46,9 @@ class _MemoryPermit(Permit):
         self._meters = meters
         self._clock = clock
 
-    def leave(self) -> None:
+    def release(self) -> None:
         meters = self._meters
-        meters.places -= 1
+        meters.permits -= 1
         interval = meters.limits.token_seconds
         if self.tokens and interval:
             meters.tokens_empty_at = charge(meters.tokens_empty_at, self._clock.monotonic(), interval, self.tokens)
@@ -64,13 +64,13 @@ class MemoryLimits(Limiter):
 
     async def admit(self, principal: Principal) -> Permit:
         meters = self._meters.get(principal.key_id)
-        if meters is None or meters.said is not principal.limits:
+        if meters is None or meters.key_limits is not principal.limits:
             meters = self._renewed(principal, meters)
         limits = meters.limits
         if limits is NO_LIMITS:
             return free()
         now = self._clock.monotonic()
-        if limits.concurrent and meters.places >= limits.concurrent:
+        if limits.concurrent and meters.permits >= limits.concurrent:
             raise too_many_at_once(principal, limits)
         if limits.tokens_per_minute and (wait := debt(meters.tokens_empty_at, now)):
             raise too_many_tokens(principal, limits, wait)
@@ -83,7 +83,7 @@ class MemoryLimits(Limiter):
             meters.requests_empty_at = moved
             left = left_over(moved, now, interval, limits.burst)
             quota = Quota(limits.burst, limits.burst * interval, left, moved - now)
-        meters.places += 1
+        meters.permits += 1
         permit = _MemoryPermit(quota, meters, self._clock)
         current_permit.set(permit)
         return permit
@@ -92,17 +92,17 @@ class MemoryLimits(Limiter):
         """The key's meters with the limits that hold now; what is on them stays."""
         limits = self._rules.of(principal)
         if known is not None:
-            known.limits, known.said = limits, principal.limits
+            known.limits, known.key_limits = limits, principal.limits
             return known
         if len(self._meters) >= MAX_METERS:
-            self._make_room()
+            self._evict()
         meters = self._meters[principal.key_id] = _Meters(limits, principal.limits)
         return meters
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         now = self._clock.monotonic()
         for key_id, meters in list(self._meters.items()):
-            if not meters.places and max(meters.requests_empty_at, meters.tokens_empty_at) <= now:
+            if not meters.permits and max(meters.requests_empty_at, meters.tokens_empty_at) <= now:
                 del self._meters[key_id]
         if len(self._meters) >= MAX_METERS:
             del self._meters[next(iter(self._meters))]

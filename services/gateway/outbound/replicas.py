@@ -61,13 +61,13 @@ class _Events:
         return await self._queue.get()
 
 
-class _Line:
+class _ReplicaConnection:
     """The stream to one replica."""
 
     def __init__(self, replica: Replica, *, key: str, clock: Clock, attempt_seconds: float) -> None:
         self.address = replica.address
         self.capacity = replica.capacity
-        self.told_queued = 0
+        self.reported_queue = 0
         self._id = replica.id
         self._key = key
         self._clock = clock
@@ -77,7 +77,7 @@ class _Line:
         self._outgoing: asyncio.Queue[pb.ReplicaRequest] = asyncio.Queue()
         self._is_open = False
         self._retired = False
-        self._heard_at = 0.0
+        self._received_at = 0.0
         self._has_answered = False
         self._conversation: asyncio.Task[None] | None = None
         # A context of its own: the event that named the replica is not the cause of all that follows.
@@ -86,7 +86,7 @@ class _Line:
     def waiting(self) -> int | None:
         if not self._is_open or self._retired:
             return None
-        return len(self._pending) + self.told_queued
+        return len(self._pending) + self.reported_queue
 
     def retire(self) -> None:
         """Takes nothing new, and ends with the last answer that is under way."""
@@ -132,7 +132,7 @@ class _Line:
 
     def _suspect(self) -> None:
         """A stream on which nothing at all was heard for so long is given up and opened anew."""
-        if self._conversation is not None and self._clock.monotonic() - self._heard_at >= self._attempt_seconds:
+        if self._conversation is not None and self._clock.monotonic() - self._received_at >= self._attempt_seconds:
             self._conversation.cancel()
 
     def _end_when_retired(self) -> None:
@@ -184,8 +184,8 @@ class _Line:
 
     def _open(self) -> None:
         self._outgoing = asyncio.Queue()
-        self.told_queued = 0
-        self._heard_at = self._clock.monotonic()
+        self.reported_queue = 0
+        self._received_at = self._clock.monotonic()
         self._has_answered = False
         self._is_open = True
         STREAMS.add(1)
@@ -200,10 +200,10 @@ class _Line:
             events.put(ReplicaLost(retry_after_seconds=RETRY_AFTER_SECONDS))
 
     def _take(self, message: pb.ReplicaEvent) -> None:
-        self._heard_at = self._clock.monotonic()
+        self._received_at = self._clock.monotonic()
         self._has_answered = True
         if message.WhichOneof("event") == "load":
-            self.told_queued = message.load.queued
+            self.reported_queue = message.load.queued
             self.capacity = message.load.capacity or self.capacity
             return
         events = self._pending.get(message.id)
@@ -218,20 +218,20 @@ class ReplicaConnections(Replicas):
         self._key = key
         self._clock = clock
         self._attempt_seconds = attempt_seconds
-        self._lines: dict[str, _Line] = {}
-        self._retired: set[_Line] = set()
+        self._lines: dict[str, _ReplicaConnection] = {}
+        self._retired: set[_ReplicaConnection] = set()
 
     def keep(self, replicas: Iterable[Replica]) -> None:
-        wanted = {replica.id: replica for replica in replicas if not replica.leaving}
+        desired = {replica.id: replica for replica in replicas if not replica.leaving}
         for name, line in list(self._lines.items()):
-            replica = wanted.get(name)
+            replica = desired.get(name)
             if replica is None or replica.address != line.address:
                 self._retire(self._lines.pop(name))
             else:
                 line.capacity = replica.capacity
-        for name, replica in wanted.items():
+        for name, replica in desired.items():
             if name not in self._lines:
-                self._lines[name] = _Line(
+                self._lines[name] = _ReplicaConnection(
                     replica, key=self._key, clock=self._clock, attempt_seconds=self._attempt_seconds
                 )
 
@@ -251,7 +251,7 @@ class ReplicaConnections(Replicas):
             line.task.cancel()
         await asyncio.gather(*(line.task for line in lines), return_exceptions=True)
 
-    def _retire(self, line: _Line) -> None:
+    def _retire(self, line: _ReplicaConnection) -> None:
         self._retired.add(line)
         line.task.add_done_callback(lambda _: self._retired.discard(line))
         line.retire()
@@ -269,7 +269,7 @@ class ShadowTraffic:
         if len(self._tasks) >= self._limit:
             MIRRORS.add(1, tenant=request.tenant, outcome="dropped")
             return
-        task = asyncio.create_task(self._ask(replica, request))
+        task = asyncio.create_task(self._send_shadow(replica, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -278,7 +278,7 @@ class ShadowTraffic:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _ask(self, replica: str, request: ReplicaRequest) -> None:
+    async def _send_shadow(self, replica: str, request: ReplicaRequest) -> None:
         try:
             async with aclosing(self._replicas.predict(replica, request)) as events:
                 async for _ in events:

@@ -93,17 +93,17 @@ class StoredResults:
             raise ResultsDown(what="the store of the results") from error
 
     def _tidy(self, batch: Batch) -> None:
-        kept = batch.outcome.output_uri.removesuffix(f"/{OUTPUT}").rpartition("/")[2] if batch.outcome else ""
+        output_folder = batch.outcome.output_uri.removesuffix(f"/{OUTPUT}").rpartition("/")[2] if batch.outcome else ""
         try:
             store, folder = fsspec.core.url_to_fs(self._folder(batch))
             if not store.exists(folder):
                 return
-            if not kept:
+            if not output_folder:
                 store.rm(folder, recursive=True)
                 return
-            for found in store.ls(folder, detail=False):
-                if found.rpartition("/")[2] != kept:
-                    store.rm(found, recursive=True)
+            for path in store.ls(folder, detail=False):
+                if path.rpartition("/")[2] != output_folder:
+                    store.rm(path, recursive=True)
         except OSError as error:
             logger.warning("parts of %s are left behind: %s", batch.id, error)
 

@@ -99,7 +99,7 @@ class Times:
 
     stall_seconds: float = 0.05
     probe_seconds: float = 0.5
-    place_seconds: float = 30.0
+    permit_seconds: float = 30.0
     renew_seconds: float = 10.0
 
 
@@ -111,22 +111,22 @@ class _Unsettled:
     """What Redis has not been told of one key yet."""
 
     limits: Limits
-    places: list[str] = field(default_factory=list)
+    permit_ids: list[str] = field(default_factory=list)
     tokens: int = 0
 
 
 class _SharedPermit(Permit):
-    __slots__ = ("_limits", "_of", "_owner", "place", "since")
+    __slots__ = ("_limits", "_of", "_owner", "permit_id", "since")
 
-    def __init__(self, owner: "RedisLimits", key_id: str, limits: Limits, place: str, since: float) -> None:
+    def __init__(self, owner: "RedisLimits", key_id: str, limits: Limits, permit_id: str, since: float) -> None:
         super().__init__()
         self._owner = owner
         self._of = key_id
         self._limits = limits
-        self.place = place
+        self.permit_id = permit_id
         self.since = since
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._owner.left(self, self._of, self._limits)
 
 
@@ -165,35 +165,35 @@ class RedisLimits(Limiter):
             return free()
         if self._away:
             return await self._local.admit(principal)
-        place = f"{self._owner}.{next(self._numbers)}"
+        permit_id = f"{self._owner}.{next(self._numbers)}"
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._times.stall_seconds):
-                reply = await self._ask(principal.key_id, limits, place)
+                reply = await self._query(principal.key_id, limits, permit_id)
         except (TimeoutError, RedisError, OSError) as error:
             self._leave_redis(error)
             return await self._local.admit(principal)
         LIMIT_SECONDS.record(self._clock.monotonic() - began)
-        return self._judge(principal, limits, place, reply)
+        return self._judge(principal, limits, permit_id, reply)
 
     def left(self, permit: _SharedPermit, key_id: str, limits: Limits) -> None:
         """Called by a pass when its request has ended."""
         held = self._held.get(key_id)
         if held is not None:
-            held.pop(permit.place, None)
+            held.pop(permit.permit_id, None)
             if not held:
                 del self._held[key_id]
         if not limits.concurrent and not (permit.tokens and limits.tokens_per_minute):
             return
-        kept = self._unsettled.get(key_id)
-        if kept is None:
+        debt = self._unsettled.get(key_id)
+        if debt is None:
             if len(self._unsettled) >= MAX_UNSETTLED:
                 return
-            kept = self._unsettled[key_id] = _Unsettled(limits)
-        kept.tokens += permit.tokens
+            debt = self._unsettled[key_id] = _Unsettled(limits)
+        debt.tokens += permit.tokens
         if limits.concurrent:
-            kept.places.append(permit.place)
-            del kept.places[:-MAX_LEFT]
+            debt.permit_ids.append(permit.permit_id)
+            del debt.permit_ids[:-MAX_LEFT]
         self._wake.set()
 
     async def run(self) -> None:
@@ -220,7 +220,7 @@ class RedisLimits(Limiter):
     async def close(self) -> None:
         await self._redis.connection_pool.disconnect(inuse_connections=True)
 
-    async def _ask(self, key_id: str, limits: Limits, place: str) -> list[bytes]:
+    async def _query(self, key_id: str, limits: Limits, permit_id: str) -> list[bytes]:
         """One call of the script; what the key left since goes along, and is kept where the call fails."""
         unsettled = self._unsettled.pop(key_id, None) or _Unsettled(limits)
         name = KEY % key_id
@@ -230,10 +230,10 @@ class RedisLimits(Limiter):
             limits.concurrent,
             limits.token_seconds * MICRO,
             TOKEN_WINDOW_SECONDS * MICRO,
-            place,
-            self._times.place_seconds * MICRO,
+            permit_id,
+            self._times.permit_seconds * MICRO,
             unsettled.tokens,
-            *unsettled.places,
+            *unsettled.permit_ids,
         )
         try:
             return cast("list[bytes]", await self._admit(keys=[f"{name}meters", f"{name}places"], args=arguments))
@@ -243,13 +243,13 @@ class RedisLimits(Limiter):
 
     def _keep(self, key_id: str, unsettled: _Unsettled) -> None:
         """Tokens may be charged twice where only the answer was lost; places may be given back twice."""
-        if unsettled.tokens or unsettled.places:
+        if unsettled.tokens or unsettled.permit_ids:
             now = self._unsettled.setdefault(key_id, _Unsettled(unsettled.limits))
             now.tokens += unsettled.tokens
-            now.places[:0] = unsettled.places
-            del now.places[:-MAX_LEFT]
+            now.permit_ids[:0] = unsettled.permit_ids
+            del now.permit_ids[:-MAX_LEFT]
 
-    def _judge(self, principal: Principal, limits: Limits, place: str, reply: list[bytes]) -> Permit:
+    def _judge(self, principal: Principal, limits: Limits, permit_id: str, reply: list[bytes]) -> Permit:
         verdict, wait, ahead = reply[0].decode(), int(reply[1]) / MICRO, int(reply[2]) / MICRO
         if verdict == "concurrent":
             raise too_many_at_once(principal, limits)
@@ -257,13 +257,13 @@ class RedisLimits(Limiter):
             raise too_many_tokens(principal, limits, wait)
         if verdict == "requests":
             raise too_many_requests(principal, limits, wait)
-        permit = _SharedPermit(self, principal.key_id, limits, place, self._clock.monotonic())
+        permit = _SharedPermit(self, principal.key_id, limits, permit_id, self._clock.monotonic())
         interval = limits.request_seconds
         if interval:
             left = max(0, int(limits.burst - ahead / interval))
             permit.quota = Quota(limits.burst, limits.burst * interval, left, ahead)
         if limits.concurrent:
-            self._held.setdefault(principal.key_id, {})[place] = permit
+            self._held.setdefault(principal.key_id, {})[permit_id] = permit
         current_permit.set(permit)
         return permit
 
@@ -287,14 +287,14 @@ class RedisLimits(Limiter):
         for key_id in list(self._unsettled):
             if (unsettled := self._unsettled.get(key_id)) is not None:
                 async with asyncio.timeout(self._times.probe_seconds):
-                    await self._ask(key_id, unsettled.limits, "")
+                    await self._query(key_id, unsettled.limits, "")
 
     async def _renew_held(self, now: float) -> None:
         for key_id, held in list(self._held.items()):
-            long = [place for place, permit in held.items() if now - permit.since >= self._times.renew_seconds]
+            long = [permit_id for permit_id, permit in held.items() if now - permit.since >= self._times.renew_seconds]
             if long:
                 name = KEY % key_id
                 async with asyncio.timeout(self._times.probe_seconds):
                     await self._renew(
-                        keys=[f"{name}places"], args=(self._times.place_seconds * MICRO, *long[:MAX_LEFT])
+                        keys=[f"{name}places"], args=(self._times.permit_seconds * MICRO, *long[:MAX_LEFT])
                     )

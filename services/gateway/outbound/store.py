@@ -1,4 +1,4 @@
-"""The gateway's database: the kit's outbox and receipts, and batches."""
+"""The gateway's database: the kit's outbox and idempotency keys, and batches."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from services.contracts.artifact import Device
 from services.contracts.events import DeploymentChanged, ReplicaReported, ReplicaVersion, Role
-from services.contracts.names import DEFAULT_TENANT, place_of
+from services.contracts.names import DEFAULT_TENANT, qualified_name
 from services.inference.domain.peers import Peers
 from services.inference.domain.versions import (
     COMING_UP,
@@ -64,10 +64,10 @@ def decide(desired: Iterable[DesiredVersion], actual: Iterable[ActualVersion]) -
 
     A version whose role is draining is wanted only as long as it is loaded: it is never brought up for that.
     """
-    present = {entry.key: entry for entry in actual}
+    entries = {entry.key: entry for entry in actual}
     needed = {item.key: item for item in desired if item.role is not Role.DRAINING}
     actions: list[Action] = []
-    for key, entry in present.items():
+    for key, entry in entries.items():
         if key in needed:
             if entry.state is State.DRAINING:
                 actions.append(Undrain(key))
@@ -77,7 +77,7 @@ def decide(desired: Iterable[DesiredVersion], actual: Iterable[ActualVersion]) -
             actions.append(CancelLoad(key))
         elif entry.state is State.FAILED:
             actions.append(Forget(key))
-    missing = [item for key, item in needed.items() if key not in present or _may_try_again(present[key])]
+    missing = [item for key, item in needed.items() if key not in entries or _may_try_again(entries[key])]
     missing.sort(key=lambda item: item.role is not Role.PRIMARY)
     return actions + [BringUp(item) for item in missing]
 
@@ -165,11 +165,11 @@ class LoadedModels:
         Raises UnknownDeployment, or VersionNotServed when the deployment is known but that version is not
         ready here. A draining version still answers: requests routed to it just before the change are on their way.
         """
-        qualified_name = place_of(tenant, deployment)
-        desired = self.deployments.get(qualified_name)
+        name = qualified_name(tenant, deployment)
+        desired = self.deployments.get(name)
         if desired is None:
             raise UnknownDeployment(deployment=deployment)
-        named = (qualified_name, model or desired.changed.model, version or _primary(desired.changed))
+        named = (name, model or desired.changed.model, version or _primary(desired.changed))
         serving = [
             entry
             for entry in self.actual.values()
@@ -183,7 +183,7 @@ class LoadedModels:
         """A request begins on this version."""
         self.in_flight[key] = self.in_flight.get(key, 0) + 1
 
-    def leave(self, key: VersionKey, now: float) -> None:
+    def exit(self, key: VersionKey, now: float) -> None:
         """A request ended on this version."""
         left = self.in_flight[key] - 1
         if left:

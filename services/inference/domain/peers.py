@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from services.contracts.artifact import Device
 from services.contracts.events import ReplicaReported
-from services.contracts.names import place_of
+from services.contracts.names import qualified_name
 
 Ready: TypeAlias = frozenset[tuple[str, str, int]]
 """What a replica has ready: qualified deployment, model, version."""
@@ -35,7 +35,7 @@ class Peers:
         if report.leaving:
             return self._known.pop(report.replica, None) is not None
         ready = frozenset(
-            (place_of(part.tenant, part.deployment), part.model, part.version)
+            (qualified_name(part.tenant, part.deployment), part.model, part.version)
             for part in report.versions
             if part.state == "ready"
         )

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from services.contracts.artifact import ArtifactRef, Device, Precision, best_variant
 from services.contracts.events import DeploymentChanged, Role, Target
-from services.contracts.names import DEFAULT_TENANT, place_of
+from services.contracts.names import DEFAULT_TENANT, qualified_name
 from services.inference.errors import IllegalMove
 
 
@@ -53,7 +53,7 @@ class VersionKey:
 
     @property
     def qualified_name(self) -> str:
-        return place_of(self.tenant, self.deployment)
+        return qualified_name(self.tenant, self.deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class DesiredDeployment:
 
     @property
     def qualified_name(self) -> str:
-        return place_of(self.tenant, self.changed.deployment)
+        return qualified_name(self.tenant, self.changed.deployment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
         served_by.refused(error)
         raise
     finally:
-        ports.models.leave(actual.key, ports.clock.monotonic())
+        ports.models.exit(actual.key, ports.clock.monotonic())
 
 
 class _Serving:

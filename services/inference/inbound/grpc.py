@@ -46,7 +46,7 @@ class ReplicaRpc(replica_pb2_grpc.ReplicaServiceServicer):
     async def close(self) -> None:
         """Asks every stream to end once it has been quiet for a moment; waits for that at most eight seconds."""
         for conversation in self._streams:
-            conversation.leave()
+            conversation.drain()
         deadline = self._ports.clock.monotonic() + LEAVE_SECONDS
         while self._streams and self._ports.clock.monotonic() < deadline:
             await self._ports.clock.sleep(0.05)
@@ -74,7 +74,7 @@ class _Conversation:
         while (event := await self._outgoing.get()) is not None:
             yield event
 
-    def leave(self) -> None:
+    def drain(self) -> None:
         self._others.append(asyncio.create_task(self._end_when_quiet()))
 
     async def end(self) -> None:

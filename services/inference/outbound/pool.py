@@ -218,9 +218,9 @@ class WorkerPool:
             return
         self._run_rows(engine, rows)
         oldest = min(row.payload.arrived for row in rows)
-        kept = Batch(batch.batch_key, rows)
+        computed = Batch(batch.batch_key, rows)
         tokens = sum(row.length for row in rows)
-        facts = BatchFacts(len(rows), tokens, kept.padding, self._monotonic() - started, started - oldest)
+        facts = BatchFacts(len(rows), tokens, computed.padding, self._monotonic() - started, started - oldest)
         self._observe(batch.batch_key.tenant, facts)
 
     def _run_rows(self, engine: Engine, rows: list[_Row]) -> None:

@@ -70,7 +70,7 @@ class ReplicaReporter:
         self._trace, self._cause = {}, None
         return taken
 
-    async def leave(self) -> None:
+    async def report_leaving(self) -> None:
         """The last report: nothing should be routed here any more. Gives up after two seconds."""
         try:
             async with asyncio.timeout(SHUTDOWN_REPORT_SECONDS):
@@ -86,7 +86,7 @@ class ReplicaReporter:
             source=SOURCE,
             time=self._with.clock.now(),
             causation=cause.id if cause else "",
-            correlation=cause.story if cause else "",
+            correlation=cause.correlation_id if cause else "",
             trace=trace,
         )
         await self._with.writer.send([encode(envelope)])

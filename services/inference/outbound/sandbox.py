@@ -14,7 +14,7 @@ from services.inference.errors import ArtifactRefused, CheckBroken
 from services.kit.core.log import logger
 
 ANSWER_BYTES: Final = 64 * 1024
-_KEPT: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_PASSED_ON: Final = ("PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
 
 
 class Sandbox:
@@ -39,33 +39,33 @@ class Sandbox:
         )
         try:
             async with asyncio.timeout(self._seconds):
-                said, complained = await process.communicate()
+                output, errors = await process.communicate()
         except TimeoutError as error:
             raise ArtifactRefused("too_slow", f"its checks did not end within {self._seconds:g} seconds") from error
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        _judge(process.returncode or 0, said, complained)
+        _judge(process.returncode or 0, output, errors)
 
 
 def _environment() -> dict[str, str]:
     """No secret of the service reaches a process that opens a stranger's file."""
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     root = str(Path(services.__file__).parents[1])
-    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))}
 
 
-def _judge(exit_code: int, said: bytes, complained: bytes) -> None:
-    lines = said.decode("utf-8", "replace").splitlines()
+def _judge(exit_code: int, output: bytes, errors: bytes) -> None:
+    lines = output.decode("utf-8", "replace").splitlines()
     if exit_code == 0 and len(lines) == 2:
         answer = json.loads(lines[1])
         if not answer["ok"]:
             raise ArtifactRefused(answer["code"], answer["reason"])
         return
-    logger.warning("the artifact check ended with %s: %s", exit_code, complained[-2000:].decode("utf-8", "replace"))
+    logger.warning("the artifact check ended with %s: %s", exit_code, errors[-2000:].decode("utf-8", "replace"))
     if not lines:  # it never began: that says nothing of the artifact
         raise CheckBroken
-    if b"MemoryError" in complained or b"bad_alloc" in complained:
+    if b"MemoryError" in errors or b"bad_alloc" in errors:
         raise ArtifactRefused("too_much_memory", "it needs more memory than its size allows")
     raise ArtifactRefused("crashed", f"checking it ended with {exit_code}")

@@ -27,12 +27,12 @@ def first_likes(texts: Sequence[str], threshold: float = NEAR) -> list[int | Non
     A text without any word repeats nothing.
     """
     terms = [_terms(text) for text in texts]
-    rarity = Counter(term for found in terms for term in found)
-    ordered = [sorted(found, key=lambda term: (rarity[term], term)) for found in terms]
+    rarity = Counter(term for document in terms for term in document)
+    ordered = [sorted(document, key=lambda term: (rarity[term], term)) for document in terms]
     postings: defaultdict[str, list[int]] = defaultdict(list)
     likes: list[int | None] = []
-    for index, found in enumerate(ordered):
-        prefix = found[: _prefix_length(len(found), threshold)]
+    for index, document in enumerate(ordered):
+        prefix = document[: _prefix_length(len(document), threshold)]
         candidates = sorted({earlier for term in prefix for earlier in postings[term]})
         like = next((other for other in candidates if _cosine(terms[index], terms[other]) >= threshold), None)
         likes.append(like)

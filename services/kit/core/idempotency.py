@@ -1,6 +1,6 @@
 """Idempotency keys: a writing call that is repeated with its key has its effect once.
 
-The receipt commits with the effect, in one transaction, so a repetition after a crash finds both or neither.
+The response commits with the effect, in one transaction, so a repetition after a crash finds both or neither.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class IdempotencyKey:
     fingerprint: str
 
 
-def bind_key(tenant: str, key: str, *asked: bytes) -> IdempotencyKey | None:
+def bind_key(tenant: str, key: str, *request: bytes) -> IdempotencyKey | None:
     """None without a key: then each call counts. Raises BadKey.
 
     `asked` is what has to be equal for a repetition: names, which hold no line break, and last the request itself. The
@@ -51,4 +51,4 @@ def bind_key(tenant: str, key: str, *asked: bytes) -> IdempotencyKey | None:
         raise BadKey(problem=f"it has more than {MAX_KEY_CHARS} characters")
     if not key.isprintable():
         raise BadKey(problem="it holds control characters")
-    return IdempotencyKey(tenant, key, hashlib.sha256(b"\n".join(asked)).hexdigest())
+    return IdempotencyKey(tenant, key, hashlib.sha256(b"\n".join(request)).hexdigest())

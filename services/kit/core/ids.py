@@ -19,7 +19,7 @@ class Ids(Protocol):
 
 
 def _base32(value: int, digits: int) -> str:
-    return "".join(_ALPHABET[(value >> (5 * place)) & 31] for place in reversed(range(digits)))
+    return "".join(_ALPHABET[(value >> (5 * digit)) & 31] for digit in reversed(range(digits)))
 
 
 class SystemIds:

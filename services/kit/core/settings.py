@@ -80,7 +80,7 @@ class ServiceSettings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.data_folder / 'state.db'}"
 
     @model_validator(mode="after")
-    def _no_open_door(self) -> Self:
+    def _no_open_endpoint(self) -> Self:
         if self.environment == "production" and not (self.keys_folder / "keyring.json").exists():
             problem = "production needs MILLRACE_HOME/keys/keyring.json; make keys before the first start"
             raise BadSettings(key="MILLRACE_ENVIRONMENT", problem=problem)

@@ -20,7 +20,7 @@ from services.contracts.content import Content
 from services.contracts.errors import Invalid
 
 Format = Literal["jsonl", "csv"]
-_COLUMNS_TOLD: Final = 20
+_COLUMNS_SHOWN: Final = 20
 _THIS_MACHINE: Final = ("", "localhost")
 
 
@@ -144,16 +144,16 @@ def locate(uri: str, roots: Sequence[Path]) -> Path:
 
 def content_of(path: Path, limits: RowLimits) -> Content:
     """What fixes the file. Raises MissingFile, NoRegularFile, TooLargeData."""
-    opened, found = _open(path, limits)
+    opened, stat_result = _open(path, limits)
     with opened:
-        return Content(hashlib.file_digest(opened, "sha256").hexdigest(), found.st_size)  # type: ignore[arg-type]
+        return Content(hashlib.file_digest(opened, "sha256").hexdigest(), stat_result.st_size)  # type: ignore[arg-type]
 
 
 def field_of(number: int, record: Mapping[str, object], column: str) -> str:
     """A column's text; nothing for a null. Raises MissingColumn or BadRow."""
     if column not in record:
-        found = ", ".join(sorted(map(str, record))[:_COLUMNS_TOLD])
-        raise MissingColumn(column=column, found=found, row=number)
+        names = ", ".join(sorted(map(str, record))[:_COLUMNS_SHOWN])
+        raise MissingColumn(column=column, found=names, row=number)
     value = record[column]
     if value is None:
         return ""
@@ -172,9 +172,9 @@ class Records:
     def __init__(self, path: Path, form: Format, limits: RowLimits) -> None:
         self._form = form
         self._limits = limits
-        self._file, found = _open(path, limits)
-        self.size_bytes = found.st_size
-        self.stamp = f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+        self._file, stat_result = _open(path, limits)
+        self.size_bytes = stat_result.st_size
+        self.stamp = f"{stat_result.st_ino}-{stat_result.st_size}-{stat_result.st_mtime_ns}"
         """Another one means that the file is another, or has changed."""
         self.read_bytes = 0
         self.digest = hashlib.sha256()
@@ -217,8 +217,8 @@ class Records:
                     yield number, _object(number, text)
             except TruncatedFile:
                 raise
-            except UnusableData as refusal:
-                yield number, refusal
+            except UnusableData as error:
+                yield number, error
 
     def _csv(self) -> Iterator[tuple[int, Record]]:
         csv.field_size_limit(4 * self._limits.max_text_characters + 4096)
@@ -255,14 +255,14 @@ def _open(path: Path, limits: RowLimits) -> tuple[BinaryIO, os.stat_result]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:  # missing, forbidden, or a link put in its place
         raise MissingFile from error
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    stat_result = os.fstat(descriptor)
+    if not stat.S_ISREG(stat_result.st_mode):
         os.close(descriptor)
         raise NoRegularFile
-    if found.st_size > limits.max_bytes:
+    if stat_result.st_size > limits.max_bytes:
         os.close(descriptor)
         raise TooLargeData(limit_bytes=limits.max_bytes)
-    return os.fdopen(descriptor, "rb"), found
+    return os.fdopen(descriptor, "rb"), stat_result
 
 
 def _decoded(number: int, line: bytes) -> str:

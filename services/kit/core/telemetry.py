@@ -74,10 +74,10 @@ class LocalSpans(SpanExporter):
 
 
 def _as_json(span: ReadableSpan) -> dict[str, Any]:
-    told = span.get_span_context()
+    context = span.get_span_context()
     return {
-        "trace_id": f"{told.trace_id:032x}" if told else "",
-        "span_id": f"{told.span_id:016x}" if told else "",
+        "trace_id": f"{context.trace_id:032x}" if context else "",
+        "span_id": f"{context.span_id:016x}" if context else "",
         "parent_id": f"{span.parent.span_id:016x}" if span.parent else None,
         "name": span.name,
         "kind": span.kind.name.lower(),
@@ -148,8 +148,8 @@ def current_traceparent() -> str:
 
 def current_trace_id() -> str:
     """32 hex digits, or nothing outside a trace."""
-    told = trace.get_current_span().get_span_context()
-    return f"{told.trace_id:032x}" if told.is_valid else ""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
 
 
 def current_span_context() -> SpanContext:
@@ -172,9 +172,9 @@ def span(
     ) as opened:
         try:
             yield opened
-        except MillraceError as refusal:
-            opened.set_attribute("error.type", refusal.code)
-            opened.set_status(Status(StatusCode.ERROR, str(refusal)))
+        except MillraceError as error:
+            opened.set_attribute("error.type", error.code)
+            opened.set_status(Status(StatusCode.ERROR, str(error)))
             raise
         except Exception as error:
             opened.set_attribute("error.type", type(error).__name__)

@@ -38,7 +38,7 @@ KEYRING_FILE: Final = "keyring.json"
 SIGNING_KEY_FILE: Final = "signing.pem"
 VERIFYING_KEY_FILE: Final = "signing.pub.pem"
 USED_FOLDER: Final = "used"
-REMEMBERED: Final = 1_000
+CACHED_KEYS: Final = 1_000
 RELOAD_SECONDS: Final = 1.0
 MARK_SECONDS: Final = 60.0
 """How coarse the time of a key's last use is."""
@@ -54,7 +54,7 @@ class KeyLimits:
     tokens_per_minute: int | None = None
 
 
-NO_LIMITS_SAID: Final = KeyLimits()
+NO_KEY_LIMITS: Final = KeyLimits()
 LIMIT_NAMES: Final = ("requests_per_second", "burst", "concurrent", "tokens_per_minute")
 
 
@@ -65,7 +65,7 @@ class Principal:
     key_id: str
     role: KeyRole
     tenant: str
-    limits: KeyLimits = NO_LIMITS_SAID
+    limits: KeyLimits = NO_KEY_LIMITS
 
     @property
     def actor(self) -> str:
@@ -155,7 +155,7 @@ class Keyring:
         self._pepper = read_pepper(folder)
         self._clock = clock
         self._by_id: dict[str, _Stored] = {}
-        self._remembered: OrderedDict[str, _Stored] = OrderedDict()
+        self._cached: OrderedDict[str, _Stored] = OrderedDict()
         self._stamp = (0, 0, 0)
         self._look_again = 0.0
         self._read_file()
@@ -168,7 +168,7 @@ class Keyring:
             raise Unauthenticated
         now = self._clock.monotonic()
         self._follow_file(now)
-        known = self._remembered.get(key) or self._recognise(key)
+        known = self._cached.get(key) or self._recognise(key)
         if known.expires is not None and self._clock.now() >= known.expires:
             raise KeyExpired
         if now >= known.mark_at:
@@ -190,9 +190,9 @@ class Keyring:
         expected = stored.hash if stored is not None else ""
         if not hmac.compare_digest(expected, hash_of(self._pepper, key)) or stored is None:
             raise Unauthenticated
-        self._remembered[key] = stored
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._cached[key] = stored
+        if len(self._cached) > CACHED_KEYS:
+            self._cached.popitem(last=False)
         return stored
 
     def _mark_use(self, key_id: str) -> None:
@@ -213,19 +213,19 @@ class Keyring:
             logger.error("the keyring cannot be read, its former keys hold: %s", error)
 
     def _read_file(self) -> None:
-        told = self._file.stat()
-        stamp = (told.st_mtime_ns, told.st_ino, told.st_size)
+        status = self._file.stat()
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp == self._stamp:
             return
         self._by_id = {entry["id"]: _stored(entry) for entry in orjson.loads(self._file.read_bytes())["keys"]}
         self._stamp = stamp
-        self._remembered.clear()
+        self._cached.clear()
 
 
 def _stored(entry: Mapping[str, Any]) -> _Stored:
     """From an entry of the file; one of a file that knew no names, limits and ends too."""
-    said = entry.get("limits", {})
-    limits = KeyLimits(**{name: said[name] for name in LIMIT_NAMES if name in said})
+    stored_limits = entry.get("limits", {})
+    limits = KeyLimits(**{name: stored_limits[name] for name in LIMIT_NAMES if name in stored_limits})
     expires = datetime.fromisoformat(entry["expires"]) if entry.get("expires") else None
     return _Stored(entry["hash"], Principal(entry["id"], KeyRole(entry["role"]), entry["tenant"], limits), expires)
 

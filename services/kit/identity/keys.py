@@ -28,7 +28,7 @@ from services.kit.core.idempotency import RETENTION, KeyReused, bind_key
 from services.kit.identity.auth import (
     KEYRING_FILE,
     LIMIT_NAMES,
-    NO_LIMITS_SAID,
+    NO_KEY_LIMITS,
     USED_FOLDER,
     KeyLimits,
     hash_of,
@@ -88,7 +88,7 @@ class LastAdmin(Conflict):
     hint = "make another one first; or ask again and say that you mean it: --yes, 'even_if_last'"
 
 
-class ServiceKeyKept(Conflict):
+class ServiceKeyIsPermanent(Conflict):
     """The services call each other with this key."""
 
     field = "key"
@@ -115,13 +115,13 @@ class NewKey:
     tenant: str
     name: str = ""
     valid: timedelta | None = None
-    limits: KeyLimits = NO_LIMITS_SAID
+    limits: KeyLimits = NO_KEY_LIMITS
     idempotency_key: str = ""
 
     def fingerprint(self) -> str:
         """Equal for equal requests."""
-        said = [self.role, self.tenant, self.name, self.valid and self.valid.total_seconds(), asdict(self.limits)]
-        return hashlib.sha256(orjson.dumps(said)).hexdigest()
+        parts = [self.role, self.tenant, self.name, self.valid and self.valid.total_seconds(), asdict(self.limits)]
+        return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class KeyRecord:
     created_by: str = ""
     expires: datetime | None = None
     last_used: datetime | None = None
-    limits: KeyLimits = field(default=NO_LIMITS_SAID)
+    limits: KeyLimits = field(default=NO_KEY_LIMITS)
     revoked: datetime | None = None
     revoked_by: str = ""
 
@@ -149,18 +149,18 @@ class KeyringFile:
         self._clock = clock
         self._lock_seconds = lock_seconds
 
-    def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+    def create(self, spec: NewKey, *, by: str) -> tuple[KeyRecord, str]:
         """The key and its secret; the secret is empty where an earlier call with the same idempotency key made it.
 
         Raises RoleNotGranted, BadTenant, BadKeyName, BadKeyLimit, KeyReused, BadKey, TooManyKeys or KeyringBusy.
         """
-        _check(wanted)
-        return self._change(lambda ring, now: self._create(ring, wanted, by, now))
+        _check(spec)
+        return self._change(lambda ring, now: self._create(ring, spec, by, now))
 
     def revoke(self, key_id: str, *, tenant: str, by: str, even_if_last: bool = False) -> KeyRecord:
         """Takes the key away; once more changes nothing. An empty tenant is every tenant.
 
-        Raises UnknownKey (also for another tenant's key), LastAdmin, ServiceKeyKept or KeyringBusy.
+        Raises UnknownKey (also for another tenant's key), LastAdmin, ServiceKeyIsPermanent or KeyringBusy.
         """
         return self._change(lambda ring, now: self._revoke(ring, key_id, tenant, by, even_if_last, now))
 
@@ -168,14 +168,14 @@ class KeyringFile:
         """The tenant's keys (an empty tenant is every tenant), the oldest first."""
         ring = self._read()
         entries = ring["keys"] + (ring.get("revoked", []) if with_revoked else [])
-        found = [self._record(entry) for entry in entries if tenant in ("", entry["tenant"])]
-        return sorted(found, key=lambda one: (one.created.timestamp() if one.created else 0.0, one.id))
+        records = [self._record(entry) for entry in entries if tenant in ("", entry["tenant"])]
+        return sorted(records, key=lambda one: (one.created.timestamp() if one.created else 0.0, one.id))
 
-    def _create(self, ring: dict[str, Any], wanted: NewKey, by: str, now: datetime) -> tuple[KeyRecord, str]:
+    def _create(self, ring: dict[str, Any], spec: NewKey, by: str, now: datetime) -> tuple[KeyRecord, str]:
         pepper = read_pepper(self._folder)
-        asked = hash_of(pepper, f"{wanted.tenant}\n{wanted.idempotency_key}") if wanted.idempotency_key else ""
-        if asked and (earlier := _asked_before(ring, asked, now)) is not None:
-            if earlier["asked"]["for"] != wanted.fingerprint():
+        idempotency_hash = hash_of(pepper, f"{spec.tenant}\n{spec.idempotency_key}") if spec.idempotency_key else ""
+        if idempotency_hash and (earlier := _find_idempotent(ring, idempotency_hash, now)) is not None:
+            if earlier["asked"]["for"] != spec.fingerprint():
                 raise KeyReused
             return self._record(earlier), ""
         if len(ring["keys"]) >= MAX_KEYS:
@@ -184,22 +184,22 @@ class KeyringFile:
         key_id, secret = new_key()
         while key_id in known:
             key_id, secret = new_key()
-        limits = {name: value for name in LIMIT_NAMES if (value := getattr(wanted.limits, name)) is not None}
+        limits = {name: value for name in LIMIT_NAMES if (value := getattr(spec.limits, name)) is not None}
         entry: dict[str, Any] = {
             "id": key_id,
             "hash": hash_of(pepper, secret),
-            "role": wanted.role,
-            "tenant": wanted.tenant,
-            "name": wanted.name,
+            "role": spec.role,
+            "tenant": spec.tenant,
+            "name": spec.name,
             "created": now.isoformat(),
             "created_by": by,
         }
-        if wanted.valid is not None:
-            entry["expires"] = (now + wanted.valid).isoformat()
+        if spec.valid is not None:
+            entry["expires"] = (now + spec.valid).isoformat()
         if limits:
             entry["limits"] = limits
-        if asked:
-            entry["asked"] = {"by": asked, "for": wanted.fingerprint()}
+        if idempotency_hash:
+            entry["asked"] = {"by": idempotency_hash, "for": spec.fingerprint()}
         ring["keys"].append(entry)
         return self._record(entry), secret
 
@@ -213,14 +213,14 @@ class KeyringFile:
                 raise UnknownKey(key=key_id[:50])
             return self._record(gone)
         if entry["role"] == KeyRole.SERVICE:
-            raise ServiceKeyKept
+            raise ServiceKeyIsPermanent
         if not even_if_last and _is_last_admin(ring, entry, now):
             raise LastAdmin(tenant=entry["tenant"])
         ring["keys"].remove(entry)
-        told = {name: value for name, value in entry.items() if name != "hash"}
-        told |= {"revoked": now.isoformat(), "revoked_by": by}
-        ring.setdefault("revoked", []).append(told)
-        return self._record(told)
+        revoked = {name: value for name, value in entry.items() if name != "hash"}
+        revoked |= {"revoked": now.isoformat(), "revoked_by": by}
+        ring.setdefault("revoked", []).append(revoked)
+        return self._record(revoked)
 
     def _record(self, entry: dict[str, Any]) -> KeyRecord:
         limits = {name: value for name, value in entry.get("limits", {}).items() if name in LIMIT_NAMES}
@@ -229,12 +229,12 @@ class KeyringFile:
             role=KeyRole(entry["role"]),
             tenant=entry["tenant"],
             name=entry.get("name", ""),
-            created=_moment(entry.get("created")),
+            created=_timestamp(entry.get("created")),
             created_by=entry.get("created_by", MACHINE),
-            expires=_moment(entry.get("expires")),
+            expires=_timestamp(entry.get("expires")),
             last_used=self._last_use(entry["id"]),
             limits=KeyLimits(**limits),
-            revoked=_moment(entry.get("revoked")),
+            revoked=_timestamp(entry.get("revoked")),
             revoked_by=entry.get("revoked_by", ""),
         )
 
@@ -263,16 +263,16 @@ class KeyringFile:
             return answer
 
 
-def _check(wanted: NewKey) -> None:
-    bind_key(wanted.tenant, wanted.idempotency_key)  # its shape is the same for every door and effect
-    if wanted.role not in GRANTED:
-        raise RoleNotGranted(role=wanted.role)
-    if re.fullmatch(NAME_PATTERN, wanted.tenant) is None:
+def _check(spec: NewKey) -> None:
+    bind_key(spec.tenant, spec.idempotency_key)  # its shape is the same for every door and effect
+    if spec.role not in GRANTED:
+        raise RoleNotGranted(role=spec.role)
+    if re.fullmatch(NAME_PATTERN, spec.tenant) is None:
         raise BadTenant
-    if len(wanted.name) > MAX_NAME_CHARS or not wanted.name.isprintable():
+    if len(spec.name) > MAX_NAME_CHARS or not spec.name.isprintable():
         raise BadKeyName(limit=MAX_NAME_CHARS)
     for name in LIMIT_NAMES:
-        value = getattr(wanted.limits, name)
+        value = getattr(spec.limits, name)
         if value is not None and not 0 <= value <= MOST[name]:
             raise BadKeyLimit(limit=name, most=MOST[name], field=f"limits.{name}")
 
@@ -286,13 +286,13 @@ MOST: Final = {
 """The largest that a key's entry may say of each limit."""
 
 
-def _asked_before(ring: dict[str, Any], asked: str, now: datetime) -> dict[str, Any] | None:
+def _find_idempotent(ring: dict[str, Any], idempotency_hash: str, now: datetime) -> dict[str, Any] | None:
     """The entry that this idempotency key made in the last 48 hours, be it revoked by now."""
     for entry in (*ring["keys"], *ring.get("revoked", [])):
-        created = _moment(entry.get("created"))
-        if entry.get("asked", {}).get("by") == asked and created is not None and now - created < RETENTION:
-            found: dict[str, Any] = entry
-            return found
+        created = _timestamp(entry.get("created"))
+        if entry.get("asked", {}).get("by") == idempotency_hash and created is not None and now - created < RETENTION:
+            records: dict[str, Any] = entry
+            return records
     return None
 
 
@@ -302,7 +302,7 @@ def _is_last_admin(ring: dict[str, Any], entry: dict[str, Any], now: datetime) -
         return False
     others = (other for other in ring["keys"] if other is not entry and other["tenant"] == entry["tenant"])
     return not any(
-        other["role"] == KeyRole.ADMIN and ((ends := _moment(other.get("expires"))) is None or ends > now)
+        other["role"] == KeyRole.ADMIN and ((ends := _timestamp(other.get("expires"))) is None or ends > now)
         for other in others
     )
 
@@ -311,13 +311,13 @@ def _forget(ring: dict[str, Any], now: datetime) -> list[str]:
     """Drops what was revoked or has expired more than 30 days ago; the ids of what it dropped."""
     gone: list[str] = []
     for part, ended in (("keys", "expires"), ("revoked", "revoked")):
-        kept = []
+        remaining = []
         for entry in ring.get(part, []):
-            moment = _moment(entry.get(ended))
-            old = moment is not None and now - moment > REVOKED_KEY_RETENTION
-            gone.append(entry["id"]) if old else kept.append(entry)
+            ended_at = _timestamp(entry.get(ended))
+            old = ended_at is not None and now - ended_at > REVOKED_KEY_RETENTION
+            gone.append(entry["id"]) if old else remaining.append(entry)
         if part in ring:
-            ring[part] = kept
+            ring[part] = remaining
     return gone
 
 
@@ -325,7 +325,7 @@ def _find(entries: list[dict[str, Any]], key_id: str, tenant: str) -> dict[str, 
     return next((one for one in entries if one["id"] == key_id and tenant in ("", one["tenant"])), None)
 
 
-def _moment(text: str | None) -> datetime | None:
+def _timestamp(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 

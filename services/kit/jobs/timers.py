@@ -34,8 +34,8 @@ class TimerLoop:
         while True:
             try:
                 await self.run_due()
-            except MillraceError as refusal:
-                logger.warning("the timers wait: %s", refusal)
+            except MillraceError as error:
+                logger.warning("the timers wait: %s", error)
             await self._clock.sleep(POLL_SECONDS)
 
     async def run_due(self) -> int:
@@ -49,6 +49,6 @@ class TimerLoop:
             ):
                 try:
                     await self._handlers[timer.kind](timer)
-                except MillraceError as refusal:
-                    logger.warning("timer %s is tried again: %s", timer.key, refusal)
+                except MillraceError as error:
+                    logger.warning("timer %s is tried again: %s", timer.key, error)
         return len(due)

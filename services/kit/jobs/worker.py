@@ -49,8 +49,8 @@ class Worker:
             self.wake.clear()
             try:
                 worked = await self.run_one()
-            except MillraceError as refusal:
-                logger.warning("the worker for %s pauses: %s", self._kind, refusal)
+            except MillraceError as error:
+                logger.warning("the worker for %s pauses: %s", self._kind, error)
                 await self._clock.sleep(IDLE_SECONDS)
                 continue
             if not worked:
@@ -92,5 +92,5 @@ class Worker:
                     await tx.renew_job(job, self._clock.now(), self._lease_seconds)
             except LostLease:
                 return
-            except MillraceError as refusal:
-                logger.warning("the lease on %s could not be renewed: %s", job.id, refusal)
+            except MillraceError as error:
+                logger.warning("the lease on %s could not be renewed: %s", job.id, error)

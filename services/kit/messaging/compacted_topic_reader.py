@@ -72,5 +72,5 @@ class CompactedTopicReader:
             envelope = decode(message, self._clock.now())
             with telemetry.attached(envelope.trace):
                 await self._by_topic[message.topic](envelope)
-        except MillraceError as refusal:
-            logger.warning("a message on %s is skipped: %s", message.topic, refusal)
+        except MillraceError as error:
+            logger.warning("a message on %s is skipped: %s", message.topic, error)

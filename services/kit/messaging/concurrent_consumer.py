@@ -161,8 +161,8 @@ class ConcurrentConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aio
             try:
                 tenant = await self._deliver(message)
                 break
-            except MillraceError as refusal:  # its dead letter cannot be sent
-                logger.warning("%s waits: %s", self._event.topic, refusal)
+            except MillraceError as error:  # its dead letter cannot be sent
+                logger.warning("%s waits: %s", self._event.topic, error)
                 await self._clock.sleep(RETRY_SECONDS)
         telemetry.EVENT_SECONDS.record(self._clock.monotonic() - began, tenant=tenant, topic=self._event.topic)
         telemetry.EVENTS_HANDLED.add(1, tenant=tenant, topic=self._event.topic)

@@ -62,7 +62,7 @@ class ConsumerLoop:
             await self._stops.stop(consumer.stop, partial(cut_connections, consumer))
 
 
-Cut = Callable[[], Awaitable[None]]
+Disconnect = Callable[[], Awaitable[None]]
 
 
 class Stops:
@@ -70,12 +70,12 @@ class Stops:
 
     def __init__(self, limit_seconds: float = STOP_SECONDS) -> None:
         self._limit_seconds = limit_seconds
-        self._cuts: dict[asyncio.Task[None], Cut] = {}
+        self._cuts: dict[asyncio.Task[None], Disconnect] = {}
 
-    async def stop(self, stop: Callable[[], Awaitable[Any]], cut: Cut) -> None:
+    async def stop(self, stop: Callable[[], Awaitable[Any]], disconnect: Disconnect) -> None:
         """`cut` closes the client's connections when it has to be given up."""
         task = asyncio.create_task(_quietly(stop))
-        self._cuts[task] = cut
+        self._cuts[task] = disconnect
         task.add_done_callback(self._ended)
         await asyncio.wait([task], timeout=self._limit_seconds)
 
@@ -86,13 +86,13 @@ class Stops:
 
     async def cancel(self) -> None:
         """Gives up on those that still stop, and closes their connections: half stopped they would stay open."""
-        cuts = dict(self._cuts)
-        for task in cuts:
+        disconnects = dict(self._cuts)
+        for task in disconnects:
             task.cancel()
-        await asyncio.gather(*cuts, return_exceptions=True)
-        for task, cut in cuts.items():
+        await asyncio.gather(*disconnects, return_exceptions=True)
+        for task, disconnect in disconnects.items():
             if task.cancelled():
-                await _quietly(cut)
+                await _quietly(disconnect)
 
 
 async def cut_connections(*consumers: AIOKafkaConsumer) -> None:

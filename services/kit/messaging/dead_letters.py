@@ -82,10 +82,12 @@ class DeadLetterQueue:
 
     async def send_to_dlq(self, message: Message, error: Exception, *, tries: int) -> None:
         """Returns once the broker has the dead letter; raises Unavailable. What no broker would take is truncated."""
-        letter = DeadLetter(message, error, tries, self._clock.now(), self._service)
-        logger.error("dead letter on %s: %s: %s", message.topic, letter.code, error, exc_info=error if tries else None)
+        dead_letter = DeadLetter(message, error, tries, self._clock.now(), self._service)
+        logger.error(
+            "dead letter on %s: %s: %s", message.topic, dead_letter.code, error, exc_info=error if tries else None
+        )
         try:
-            await self._sender.send([letter.encode()])
+            await self._sender.send([dead_letter.encode()])
         except TooLarge:
-            await self._sender.send([letter.encode_truncated()])
-        telemetry.DEAD_LETTERS.add(1, tenant=letter.tenant, topic=message.topic, code=letter.code)
+            await self._sender.send([dead_letter.encode_truncated()])
+        telemetry.DEAD_LETTERS.add(1, tenant=dead_letter.tenant, topic=message.topic, code=dead_letter.code)

@@ -26,8 +26,8 @@ class Delivery:
         """None for a message that is no event: its dead letter is sent. Raises as `attempt` does."""
         try:
             return decode(message, self._clock.now())
-        except MillraceError as refusal:
-            await self._dead_letters.send_to_dlq(message, refusal, tries=0)
+        except MillraceError as error:
+            await self._dead_letters.send_to_dlq(message, error, tries=0)
             return None
 
     async def attempt(self, messages: Sequence[Message], handle: Callable[[], Awaitable[object]]) -> None:

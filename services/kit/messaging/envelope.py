@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.contracts.errors import Invalid
 from services.contracts.events import BY_TOPIC, Event
-from services.contracts.names import DEFAULT_TENANT, EventId, Tenant, place_of
+from services.contracts.names import DEFAULT_TENANT, EventId, Tenant, qualified_name
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -47,7 +47,7 @@ class EventRef(Protocol):
     @property
     def id(self) -> str: ...
     @property
-    def story(self) -> str: ...
+    def correlation_id(self) -> str: ...
     @property
     def tenant(self) -> str: ...
 
@@ -57,7 +57,7 @@ class StoredEventRef:
     """An event remembered by a timer or a job, without its content."""
 
     id: str
-    story: str
+    correlation_id: str
     tenant: str = DEFAULT_TENANT
 
 
@@ -77,7 +77,7 @@ class Envelope(Generic[E_co]):
     """The record's key, byte for byte, of events whose key is the asker's choice; None leaves it to the event."""
 
     @property
-    def story(self) -> str:
+    def correlation_id(self) -> str:
         """The correlation; an event from outside opens a story of its own."""
         return self.correlation or self.id
 
@@ -107,13 +107,13 @@ def encode(envelope: Envelope[Event]) -> Message:
         "ce_time": envelope.time.isoformat(),
         "ce_tenant": envelope.tenant,
         "ce_causationid": envelope.causation,
-        "ce_correlationid": envelope.story,
+        "ce_correlationid": envelope.correlation_id,
         "content-type": "application/json",
         **envelope.trace,
     }
     return Message(
         topic=event.topic,
-        key=place_of(envelope.tenant, event.key).encode() if envelope.key is None else envelope.key,
+        key=qualified_name(envelope.tenant, event.key).encode() if envelope.key is None else envelope.key,
         value=event.model_dump_json().encode(),
         headers=tuple((name, value) for name, value in headers.items() if value),
     )
@@ -206,8 +206,8 @@ def _event(expected: type[Event], data: object) -> Event:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        told = f"{where}: {first['msg']}" if where else first["msg"]
-        raise MalformedEvent(topic=expected.topic, problem=told[:500], field=where or None) from error
+        problem = f"{where}: {first['msg']}" if where else first["msg"]
+        raise MalformedEvent(topic=expected.topic, problem=problem[:500], field=where or None) from error
 
 
 def _event_id(attributes: Mapping[str, str], message: Message) -> str:
@@ -241,5 +241,5 @@ def _time(text: str | None, received_at: datetime) -> datetime:
 
 
 def _trace(message: Message, attributes: Mapping[str, str]) -> dict[str, str]:
-    found = {name: message.header(name) or attributes.get(name, "") for name in TRACE_HEADERS}
-    return {name: value for name, value in found.items() if value}
+    headers = {name: message.header(name) or attributes.get(name, "") for name in TRACE_HEADERS}
+    return {name: value for name, value in headers.items() if value}

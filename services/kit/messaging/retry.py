@@ -38,12 +38,12 @@ class RetryPolicy:
             try:
                 await work()
                 return None
-            except MillraceError as refusal:
-                if isinstance(refusal, Undecodable):
-                    return Failure(refusal, tries)  # it was never handled
-                if not refusal.retryable:
-                    return Failure(refusal, tries + 1)
-                logger.warning("%s waits: %s", topic, refusal)
+            except MillraceError as error:
+                if isinstance(error, Undecodable):
+                    return Failure(error, tries)  # it was never handled
+                if not error.retryable:
+                    return Failure(error, tries + 1)
+                logger.warning("%s waits: %s", topic, error)
                 await self._clock.sleep(UNAVAILABLE_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, it ends as a dead letter
                 tries += 1

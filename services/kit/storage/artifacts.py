@@ -190,10 +190,10 @@ def _check_files(folder: Path, ref: ArtifactRef) -> None:
     except OSError as error:
         raise ArtifactRefused(digest=ref.digest[:12], problem="its manifest is missing") from error
     listed = {file.name: file for file in manifest.files}
-    present = {path.name: path for path in folder.iterdir()}
-    if set(present) != {*listed, MANIFEST_FILE, SIGNATURE_FILE}:
+    files = {path.name: path for path in folder.iterdir()}
+    if set(files) != {*listed, MANIFEST_FILE, SIGNATURE_FILE}:
         raise ArtifactRefused(digest=ref.digest[:12], problem="its files are not those of the manifest")
-    for name, path in present.items():
+    for name, path in files.items():
         if path.is_symlink() or not path.is_file():
             raise ArtifactRefused(digest=ref.digest[:12], problem=f"{name} is not a plain file")
         expected = listed.get(name)
@@ -216,7 +216,7 @@ async def _sign_or_verify(act: str, folder: Path, key: Path) -> None:
     )
     try:
         async with asyncio.timeout(SIGNING_SECONDS):
-            _, said = await process.communicate()
+            _, output = await process.communicate()
     except TimeoutError as error:
         raise ArtifactStoreDown from error
     finally:
@@ -227,4 +227,4 @@ async def _sign_or_verify(act: str, folder: Path, key: Path) -> None:
     if code < 0:
         raise ArtifactStoreDown  # killed from outside: that says nothing of the artifact
     if code:
-        raise ValueError(said.decode("utf-8", "replace").strip())
+        raise ValueError(output.decode("utf-8", "replace").strip())

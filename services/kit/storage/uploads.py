@@ -202,8 +202,8 @@ class UploadStore:
             try:
                 if swept := await self.sweep():
                     logger.info("%d partial uploads were left by a crash, and are gone", swept)
-            except (UploadStoreDown, StoreFull) as refusal:
-                logger.warning("partial uploads are swept up later: %s", refusal)
+            except (UploadStoreDown, StoreFull) as error:
+                logger.warning("partial uploads are swept up later: %s", error)
             await self._clock.sleep(SWEEP_EVERY_SECONDS)
 
     async def close(self) -> None:
@@ -227,11 +227,11 @@ class UploadStore:
     async def on_thread(self, work: Callable[[], T]) -> T:
         """Raises StoreFull or UploadStoreDown for what the store raised."""
 
-        def told() -> T:
+        def call() -> T:
             with _store_errors():
                 return work()
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, told)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _fetch(self, uri: str, target: Path) -> None:
         store, path = fsspec.core.url_to_fs(uri)

@@ -40,9 +40,9 @@ def caller() -> Principal:
     return principal
 
 
-def page_size(asked: int) -> int:
+def page_size(requested: int) -> int:
     """What was asked for, within the limit; 0 asks for the default."""
-    return min(asked or DEFAULT_PAGE, LARGEST_PAGE)
+    return min(requested or DEFAULT_PAGE, LARGEST_PAGE)
 
 
 def read_reason(text: str) -> str:
@@ -98,23 +98,23 @@ def read_timestamp(request: Message, name: str) -> datetime | None:
     if not request.HasField(name):
         return None
     try:
-        moment: datetime = getattr(request, name).ToDatetime(UTC)
+        timestamp_utc: datetime = getattr(request, name).ToDatetime(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidTimestamp(name=name, field=name) from error
-    return moment
+    return timestamp_utc
 
 
 def read_idempotency_key(method: str, request: Message, context: Any) -> IdempotencyKey | None:
     """The idempotency key in the call's metadata, bound to this method and request; None without one. Raises BadKey."""
     sent = {str(name): value for name, value in context.invocation_metadata() or ()}
-    asked = method.encode(), request.SerializeToString(deterministic=True)
-    return bind_key(caller().tenant, str(sent.get(FIELD, "")), *asked)
+    requested = method.encode(), request.SerializeToString(deterministic=True)
+    return bind_key(caller().tenant, str(sent.get(FIELD, "")), *requested)
 
 
-def timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(timestamp_utc: datetime | None) -> Timestamp | None:
     """The moment as the wire has it; an unset field for none."""
-    if moment is None:
+    if timestamp_utc is None:
         return None
     made = Timestamp()
-    made.FromDatetime(moment)
+    made.FromDatetime(timestamp_utc)
     return made

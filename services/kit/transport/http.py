@@ -52,17 +52,17 @@ class PortTaken(Unavailable):
     hint = "another process has it; choose another one, or 0 for any free one"
 
 
-def problem(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
+def problem(error: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers of a refusal, in the one shape `{"error": {...}}`."""
-    body = refusal.body()
+    body = error.body()
     headers = [JSON]
-    if refusal.kind is Kind.UNAUTHENTICATED:
+    if error.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
-    if refusal.retryable:
-        headers.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after or 1))).encode()))
-    if refusal.kind in (Kind.CONFLICT, Kind.STALE):
+    if error.retryable:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after or 1))).encode()))
+    if error.kind in (Kind.CONFLICT, Kind.STALE):
         headers.append((b"x-should-retry", b"false"))
-    return STATUS[refusal.kind], orjson.dumps({"error": body.model_dump(exclude_none=True)}), headers
+    return STATUS[error.kind], orjson.dumps({"error": body.model_dump(exclude_none=True)}), headers
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = (JSON,)) -> None:
@@ -95,9 +95,9 @@ class Operations:
             if path == "/healthz" and method in ("GET", "HEAD"):
                 await respond(send, 200, b'{"status":"alive"}')
             elif path == "/readyz" and method in ("GET", "HEAD"):
-                told = {name: check() for name, check in self._checks.items()}
-                ready = all(told.values())
-                body = orjson.dumps({"status": "ready" if ready else "not ready", "checks": told})
+                states = {name: check() for name, check in self._checks.items()}
+                ready = all(states.values())
+                body = orjson.dumps({"status": "ready" if ready else "not ready", "checks": states})
                 await respond(send, 200 if ready else 503, body)
             elif path == "/metrics" and method == "GET":
                 require(self._keyring.authenticate(header(scope, b"authorization")), METRICS_ROLE)
@@ -108,8 +108,8 @@ class Operations:
             else:
                 self._keyring.authenticate(header(scope, b"authorization"))
                 raise NoSuchRoute
-        except MillraceError as refusal:
-            await respond(send, *problem(refusal))
+        except MillraceError as error:
+            await respond(send, *problem(error))
 
 
 class _Server(uvicorn.Server):

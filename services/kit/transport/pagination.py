@@ -51,12 +51,12 @@ class PageRequest:
             raise BadPageToken
         return within_column(int(self.after))
 
-    def cut(self, rows: Sequence[T], mark: Callable[[T], object]) -> tuple[Sequence[T], str]:
+    def slice(self, rows: Sequence[T], cursor_of: Callable[[T], object]) -> tuple[Sequence[T], str]:
         """The page, and the token of the next one; empty on the last page. `rows` are at most `limit`."""
         if len(rows) <= self.size:
             return rows, ""
         page = rows[: self.size]
-        return page, self._token(str(mark(page[-1])))
+        return page, self._token(str(cursor_of(page[-1])))
 
     def _token(self, after: str) -> str:
         return base64.urlsafe_b64encode(_check(self.listing, after) + after.encode()).decode().rstrip("=")
@@ -64,14 +64,14 @@ class PageRequest:
 
 def paging(method: str, request: Message) -> PageRequest:
     """From a request that has `page`, or `page_size` and `page_token`, itself. Raises BadPageToken."""
-    asked: Any = getattr(request, "page", request)
+    page: Any = getattr(request, "page", request)
     filters = type(request)()
     filters.CopyFrom(request)
     for name in _PAGING:
         if name in request.DESCRIPTOR.fields_by_name:
             filters.ClearField(name)
     listing = method.encode() + b"\n" + filters.SerializeToString(deterministic=True)
-    return PageRequest(page_size(asked.page_size), _read(asked.page_token, listing), listing)
+    return PageRequest(page_size(page.page_size), _read(page.page_token, listing), listing)
 
 
 def _read(token: str, listing: bytes) -> str:

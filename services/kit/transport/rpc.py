@@ -56,17 +56,17 @@ GRACE_SECONDS: Final = 10.0
 _OPTIONS: Final = (("grpc.max_send_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0))
 
 
-def rich_status(refusal: MillraceError) -> status_pb2.Status:
+def rich_status(error: MillraceError) -> status_pb2.Status:
     """`google.rpc.Status` with ErrorInfo, and BadRequest, Help-like hint and RetryInfo where they apply."""
-    body = refusal.body()
-    info = error_details_pb2.ErrorInfo(reason=body.code, domain=ERROR_DOMAIN, metadata={"kind": refusal.kind.value})
+    body = error.body()
+    info = error_details_pb2.ErrorInfo(reason=body.code, domain=ERROR_DOMAIN, metadata={"kind": error.kind.value})
     if body.hint:
         info.metadata["hint"] = body.hint
     details: list[Any] = [info]
     if body.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=body.field, description=body.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if (seconds := refusal.retry_after) is not None:
+    if (seconds := error.retry_after) is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(math.ceil(seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
@@ -75,19 +75,19 @@ def rich_status(refusal: MillraceError) -> status_pb2.Status:
         wrapped = any_pb2.Any()
         wrapped.Pack(detail)
         packed.append(wrapped)
-    return status_pb2.Status(code=STATUS[refusal.kind].value[0], message=body.message, details=packed)
+    return status_pb2.Status(code=STATUS[error.kind].value[0], message=body.message, details=packed)
 
 
-async def abort(context: Any, refusal: MillraceError) -> None:
+async def abort(context: Any, error: MillraceError) -> None:
     """Ends the call with the refusal. Raises grpc's AbortError, always."""
-    details = (("grpc-status-details-bin", rich_status(refusal).SerializeToString()),)
-    await context.abort(STATUS[refusal.kind], str(refusal), trailing_metadata=details)
+    details = (("grpc-status-details-bin", rich_status(error).SerializeToString()),)
+    await context.abort(STATUS[error.kind], str(error), trailing_metadata=details)
 
 
-class Pass(Protocol):
+class Permit(Protocol):
     """One request that was let in."""
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The request has ended, however it ended."""
         ...
 
@@ -95,7 +95,7 @@ class Pass(Protocol):
 class Gate(Protocol):
     """How much one key may ask."""
 
-    async def admit(self, principal: Principal) -> Pass:
+    async def admit(self, principal: Principal) -> Permit:
         """Lets one request of this caller in. Raises Overloaded where its key is past a limit."""
         ...
 
@@ -131,7 +131,7 @@ class _OpenStreams:
                     scope.reschedule(loop.time())
 
 
-class _Doorkeeper(grpc.aio.ServerInterceptor):
+class _AuthInterceptor(grpc.aio.ServerInterceptor):
     """Asks for a key and its role, opens the span, turns refusals into statuses; for every method, reflection too."""
 
     def __init__(
@@ -177,9 +177,9 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                         return await behaviour(request, context)
                 finally:
                     if passed is not None:
-                        passed.leave()
-            except MillraceError as refusal:
-                await abort(context, refusal)
+                        passed.release()
+            except MillraceError as error:
+                await abort(context, error)
             except grpc.aio.AbortError:
                 raise
             except Exception:  # noqa: BLE001 - it ends the call, and tells nothing of the inside
@@ -196,15 +196,15 @@ class _Doorkeeper(grpc.aio.ServerInterceptor):
                 principal, _ = self._admit(method, context)
                 passed = await self._gate.admit(principal) if self._gate is not None else None
                 if passed is not None and streams_in:
-                    passed.leave()  # opening counts as one; then each of its messages asks for itself
+                    passed.release()  # opening counts as one; then each of its messages asks for itself
                 try:
                     async with self._streams.watched(principal):
                         await _answer_all(behaviour(request, context), context)
                 finally:
                     if passed is not None and not streams_in:
-                        passed.leave()
-            except MillraceError as refusal:
-                await abort(context, refusal)
+                        passed.release()
+            except MillraceError as error:
+                await abort(context, error)
             except grpc.aio.AbortError:
                 raise
             except Exception:  # noqa: BLE001 - as above
@@ -263,7 +263,7 @@ class RpcServer:
         self._streams = _OpenStreams(keyring)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=[_Doorkeeper(keyring, self._streams, gate=gate, services_only=services_only)],
+            interceptors=[_AuthInterceptor(keyring, self._streams, gate=gate, services_only=services_only)],
             options=(*_OPTIONS, ("grpc.max_receive_message_length", receive_bytes)),
         )
         self._health = health.aio.HealthServicer()
@@ -318,9 +318,9 @@ class RpcServer:
 
 def channel(address: str) -> grpc.aio.Channel:
     """To another service; reconnects by itself within two seconds."""
-    patience = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
+    backoff = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
     received = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
-    return grpc.aio.insecure_channel(address, options=(*_OPTIONS, received, *patience))
+    return grpc.aio.insecure_channel(address, options=(*_OPTIONS, received, *backoff))
 
 
 def metadata(key: str, tenant: str = DEFAULT_TENANT) -> tuple[tuple[str, str], ...]:
@@ -344,8 +344,8 @@ def _relayed(status: status_pb2.Status, kind: Kind) -> Relayed:
         info, bad, again = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             code, hint = info.reason, info.metadata.get("hint")
-            said = info.metadata.get("kind", "")
-            kind = Kind(said) if said in set(Kind) else kind
+            name = info.metadata.get("kind", "")
+            kind = Kind(name) if name in set(Kind) else kind
         elif detail.Unpack(bad) and bad.field_violations:
             field = bad.field_violations[0].field
         elif detail.Unpack(again):

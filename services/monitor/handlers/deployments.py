@@ -15,7 +15,7 @@ async def on_deployment_changed(envelope: Envelope[DeploymentChanged], ports: Po
     When a deployment has moved to another model, so does everything else: its versions have the same numbers.
     """
     event, key = envelope.event, DeploymentKey(envelope.tenant, envelope.event.deployment)
-    context = EventContext(envelope.id, envelope.story, telemetry.current_carrier() or dict(envelope.trace))
+    context = EventContext(envelope.id, envelope.correlation_id, telemetry.current_carrier() or dict(envelope.trace))
     async with ports.store.transaction() as tx:
         if not await tx.mark_processed(envelope):
             return

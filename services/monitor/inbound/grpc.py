@@ -43,7 +43,7 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
             version=within_column(request.version),
             verdict=one_of(WindowVerdict, request.verdict, "verdict"),
         )
-        shown, following = page.cut(windows, lambda window: window.number)
+        shown, following = page.slice(windows, lambda window: window.number)
         return monitor_pb2.ListWindowsResponse(windows=[to_window(one) for one in shown], next_page_token=following)
 
     async def GetWindow(self, request: monitor_pb2.GetWindowRequest, context: Any) -> monitor_pb2.DriftWindow:
@@ -62,7 +62,7 @@ class MonitorRpc(monitor_pb2_grpc.MonitorServiceServicer):
             verdict=one_of(Verdict, request.verdict, "verdict"),
             rollout=read_filter(request.rollout, "rollout"),
         )
-        shown, following = page.cut(verdicts, lambda pair: pair[0])
+        shown, following = page.slice(verdicts, lambda pair: pair[0])
         messages = [to_verdict(verdict) for _, verdict in shown]
         return monitor_pb2.ListVerdictsResponse(verdicts=messages, next_page_token=following)
 

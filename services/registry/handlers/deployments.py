@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from services.contracts.events import ReplicaReported, RolloutJudged, SloBreached
-from services.contracts.names import place_of
+from services.contracts.names import qualified_name
 from services.kit.messaging.envelope import Envelope, StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
 from services.registry.domain import desired, elapsed, replicas_missing
@@ -84,7 +84,7 @@ async def _execute(
     ports: Ports,
     options: WriteOptions,
 ) -> DeploymentView:
-    """The receipt of the key commits with the effect; a refused command leaves the key unused.
+    """The response by the key commits with the effect; a refused command leaves the key unused.
 
     What an alias names is looked up only when the command counts: a repetition's alias may have moved.
     """
@@ -96,7 +96,7 @@ async def _execute(
         require_generation(state, options.expected_generation)
         if options.dry_run:
             return await preview_deployment(tx, state, command(current), tenant, ports)
-        cause = StoredEventRef(id="", story="", tenant=tenant)
+        cause = StoredEventRef(id="", correlation_id="", tenant=tenant)
         return await change_deployment(tx, state, command(current), ports, cause=cause)
 
 
@@ -133,9 +133,9 @@ async def on_replica_reported(envelope: Envelope[ReplicaReported], ports: Ports)
         # All are locked before the first is changed: a change waits for the history's end, which others may hold.
         for state, owner in [(await tx.deployment(owner, name), owner) for owner, name in names]:
             reports = [of_tenant(other, owner) for other in live]
-            missing = replicas_missing(state, reports, qualified_name=place_of(owner, state.name))
+            missing = replicas_missing(state, reports, qualified_name=qualified_name(owner, state.name))
             command = ApplyReport(state.name, of_tenant(report, owner), missing)
-            cause = StoredEventRef(envelope.id, envelope.story, owner)
+            cause = StoredEventRef(envelope.id, envelope.correlation_id, owner)
             await change_deployment(tx, state, command, ports, cause=cause)
 
 
@@ -144,7 +144,7 @@ async def _republish_if_behind(tx: Tx, report: ReplicaReported, ports: Ports) ->
     settled = ports.clock.now() - ports.settle
     behind: dict[str, list[str]] = {}
     for tenant, known in await tx.known_deployments():
-        seen = report.generations.get(place_of(tenant, known.name), known.generation if known.deleted else 0)
+        seen = report.generations.get(qualified_name(tenant, known.name), known.generation if known.deleted else 0)
         if seen < known.generation and known.changed_at < settled and not report.leaving:
             behind.setdefault(tenant, []).append(known.name)
     await _publish(tx, behind)
@@ -159,7 +159,7 @@ async def timer_due(timer: Timer, ports: Ports) -> None:
         if not await tx.take_timer(timer):
             return
         state = await tx.deployment(timer.tenant, str(timer.payload["deployment"]))
-        cause = timer.cause or StoredEventRef(id="", story="", tenant=timer.tenant)
+        cause = timer.cause or StoredEventRef(id="", correlation_id="", tenant=timer.tenant)
         await change_deployment(tx, state, elapsed(timer.kind, dict(timer.payload)), ports, cause=cause)
 
 

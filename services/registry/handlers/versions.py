@@ -76,7 +76,7 @@ async def set_alias(
     async with ports.store.transaction() as tx:
         state, key = await tx.model(tenant, model), options.idempotency_key
         if key is None or await tx.find_idempotent_response(key) is None:
-            cause = StoredEventRef(id="", story="", tenant=tenant)
+            cause = StoredEventRef(id="", correlation_id="", tenant=tenant)
             state = await change_model(tx, state, command, ports, cause=cause)
         return await _view(tx, tenant, state)
 

@@ -34,7 +34,7 @@ from services.registry.domain.commands import (
     UpdateDeployment,
 )
 from services.registry.domain.state import VersionStatus
-from services.registry.errors import ChainIsWhole
+from services.registry.errors import ChainIsIntact
 from services.registry.handlers import deployments, history, versions
 from services.registry.handlers.changes import WriteOptions
 from services.registry.handlers.deployments import PersonsCommand
@@ -67,7 +67,7 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
     async def ListModels(self, request: wire.ListModelsRequest, context: Any) -> wire.ListModelsResponse:
         page = paging("ListModels", request)
         matches = await versions.list_models(caller().tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(matches, lambda view: view.state.model)
+        shown, following = page.slice(matches, lambda view: view.state.model)
         return wire.ListModelsResponse(models=[converters.model(view) for view in shown], next_page_token=following)
 
     async def GetModel(self, request: wire.GetModelRequest, context: Any) -> wire.Model:
@@ -83,7 +83,7 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         view, matches = await versions.list_versions(
             caller().tenant, model, self._ports, status=status, before=page.number, limit=page.limit
         )
-        shown, following = page.cut(matches, lambda version: version.number)
+        shown, following = page.slice(matches, lambda version: version.number)
         made = [converters.version(view, version) for version in shown]
         return wire.ListVersionsResponse(versions=made, next_page_token=following)
 
@@ -104,7 +104,7 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
     async def ListDeployments(self, request: wire.ListDeploymentsRequest, context: Any) -> wire.ListDeploymentsResponse:
         page = paging("ListDeployments", request)
         matches = await deployments.list_deployments(caller().tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(matches, lambda view: view.state.name)
+        shown, following = page.slice(matches, lambda view: view.state.name)
         made = [converters.deployment(view) for view in shown]
         return wire.ListDeploymentsResponse(deployments=made, next_page_token=following)
 
@@ -176,15 +176,15 @@ class RegistryRpc(registry_pb2_grpc.RegistryServiceServicer):
         lines = await history.list_history(
             caller().tenant, self._ports, chosen, after=after, before=before, limit=page.limit
         )
-        shown, following = page.cut(lines, lambda line: line.sequence)
+        shown, following = page.slice(lines, lambda line: line.sequence)
         entries = [converters.history_entry(line) for line in shown]
         return wire.ListHistoryResponse(entries=entries, next_page_token=following)
 
     async def _chain(self, chosen: HistoryFilter, page: PageRequest) -> wire.ListHistoryResponse:
         if chosen != HistoryFilter():
-            raise ChainIsWhole
+            raise ChainIsIntact
         lines = await history.list_chain(caller().tenant, self._ports, after=page.number, limit=page.limit)
-        shown, following = page.cut(lines, lambda line: line.sequence)
+        shown, following = page.slice(lines, lambda line: line.sequence)
         entries = [converters.history_entry(line) for line in shown]
         return wire.ListHistoryResponse(entries=entries, next_page_token=following)
 

@@ -80,14 +80,14 @@ class StartRun:
     model: str = ""
     recipe: Mapping[str, object] = field(default_factory=dict)
     """What differs from the announcement's."""
-    hold_back: bool = False
+    deploy: bool = True
 
     def over(self, announced: DatasetReady) -> DatasetReady:
         """The announcement with what was asked for instead. Raises BadRecipe or BadModelName."""
         if self.model and not re.fullmatch(NAME_PATTERN, self.model):
             raise BadModelName
         recipe, model = self._recipe(announced.recipe), self.model or announced.model
-        return announced.model_copy(update={"deploy": not self.hold_back, "recipe": recipe, "model": model})
+        return announced.model_copy(update={"deploy": self.deploy, "recipe": recipe, "model": model})
 
     def _recipe(self, announced: Recipe) -> Recipe:
         for name in self.recipe:

@@ -214,7 +214,7 @@ class Run:
     announced_hash: str | None = None
     content: DataContent | None = None
     recipe: Recipe | None = None
-    hold_back: bool = False
+    deploy: bool = True
     started_by: str = ""
     start_reason: str = ""
     cancelled_by: str = ""

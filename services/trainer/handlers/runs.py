@@ -135,7 +135,7 @@ async def _queue(
         trace_id=tracing.current_trace_id(),
         announced_hash=dataset.content_hash,
         recipe=dataset.recipe,
-        hold_back=not dataset.deploy,
+        deploy=dataset.deploy,
         started_by=actor,
         start_reason=reason,
     )

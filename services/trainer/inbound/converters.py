@@ -59,7 +59,7 @@ def run_message(run: Run) -> wire.Run:
         start_reason=run.start_reason,
         cancelled_by=run.cancelled_by,
         cancel_reason=run.cancel_reason,
-        hold_back=run.hold_back,
+        hold_back=not run.deploy,
     )
     if run.failure is not None:
         message.failure_code, message.failure_reason = run.failure.code, run.failure.reason

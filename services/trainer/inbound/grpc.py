@@ -42,7 +42,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
     async def ListDatasets(self, request: wire.ListDatasetsRequest, context: Any) -> wire.ListDatasetsResponse:
         who, page = asker(request), paging("ListDatasets", request)
         matches = await lookup.list_datasets(who.tenant, self._ports, after=page.after, limit=page.limit)
-        shown, following = page.cut(matches, lambda dataset: dataset.announced.dataset)
+        shown, following = page.slice(matches, lambda dataset: dataset.announced.dataset)
         return wire.ListDatasetsResponse(datasets=map(dataset_message, shown), next_page_token=following)
 
     async def GetDataset(self, request: wire.GetDatasetRequest, context: Any) -> wire.Dataset:
@@ -55,7 +55,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
         matches = await lookup.list_versions(
             who.tenant, request.dataset, self._ports, after=page.after, limit=page.limit
         )
-        shown, following = page.cut(matches, lambda version: version.content_hash)
+        shown, following = page.slice(matches, lambda version: version.content_hash)
         return wire.ListDatasetVersionsResponse(versions=map(version_message, shown), next_page_token=following)
 
     async def GetDatasetVersion(self, request: wire.GetDatasetVersionRequest, context: Any) -> wire.DatasetVersion:
@@ -68,7 +68,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
             raise UnknownStatus(status=request.status[:50])
         run_filter = RunFilter(request.model, request.status, request.dataset, read_timestamp(request, "since"))
         matches = await lookup.list_runs(who.tenant, self._ports, run_filter, before=page.after, limit=page.limit)
-        shown, following = page.cut(matches, lambda run: run.id)
+        shown, following = page.slice(matches, lambda run: run.id)
         return wire.ListRunsResponse(runs=map(run_message, shown), next_page_token=following)
 
     async def GetRun(self, request: wire.GetRunRequest, context: Any) -> wire.Run:
@@ -84,7 +84,7 @@ class TrainerRpc(trainer_pb2_grpc.TrainerServiceServicer):
             content_hash=request.content_hash,
             model=request.model,
             recipe=_recipe(request.recipe_json),
-            hold_back=request.hold_back,
+            deploy=not request.hold_back,
         )
         return run_message(
             await runs.start_run(command, read_idempotency_key("StartRun", request, context), self._ports)

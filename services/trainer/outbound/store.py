@@ -242,7 +242,7 @@ def _run(row: Any) -> Run:
         announced_hash=row.announced_hash,
         content=DataContent.model_validate(row.content) if row.content else None,
         recipe=Recipe.model_validate(row.recipe) if row.recipe else None,
-        hold_back=row.hold_back,
+        deploy=row.deploy,
         started_by=row.started_by,
         start_reason=row.start_reason,
         cancelled_by=row.cancelled_by,

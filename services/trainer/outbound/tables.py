@@ -65,7 +65,7 @@ class RunRow(SQLModel, table=True):
     announced_hash: str | None = None
     content: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     recipe: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
-    hold_back: bool = False
+    deploy: bool = True
     started_by: str = ""
     start_reason: str = ""
     cancelled_by: str = ""

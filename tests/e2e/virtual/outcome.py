@@ -79,7 +79,7 @@ def _plain(message: Message) -> bytes:
 def _renamed(text: str, names: dict[str, str]) -> str:
     """`run-000004.2` becomes `the 2nd run` and so on, whichever numbers were drawn."""
     return re.sub(
-        r"run-[0-9a-z]{10}(\.\d+)?", lambda found: names.setdefault(found[0][:14], f"run {len(names) + 1}"), text
+        r"run-[0-9a-z]{10}(\.\d+)?", lambda match: names.setdefault(match[0][:14], f"run {len(names) + 1}"), text
     )
 
 

@@ -204,10 +204,10 @@ class RegistryChampions:
 
     async def champion(self, tenant: str, model: str) -> ChampionRef | None:
         try:
-            found = (await versions.get_model(self._tenant, model, self._ports())).resolve("@champion")
+            match = (await versions.get_model(self._tenant, model, self._ports())).resolve("@champion")
         except (UnknownModel, UnknownAlias):
             return None
-        return ChampionRef(version=found.number, artifact=found.artifact, precision=found.precision)
+        return ChampionRef(version=match.number, artifact=match.artifact, precision=match.precision)
 
 
 def _rows(path: Path) -> list[tuple[Text, str]]:

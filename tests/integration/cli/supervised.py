@@ -14,8 +14,8 @@ from services.kit.core.clock import SystemClock
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
-def command_of(room: ServicePorts) -> list[str]:
-    return [sys.executable, STAND_IN, "broken" if room.name in sys.argv[2:] else str(room.http_port)]
+def command_of(service: ServicePorts) -> list[str]:
+    return [sys.executable, STAND_IN, "broken" if service.name in sys.argv[2:] else str(service.http_port)]
 
 
 async def main() -> int:

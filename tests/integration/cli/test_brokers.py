@@ -68,7 +68,7 @@ def test_a_group_goes_on_where_it_committed(bootstrap_servers: str) -> None:
     assert consume(bootstrap_servers, TOPIC, "group", 1) == [5]
 
 
-def test_the_embedded_broker_says_where_it_is_and_ends_when_told(tmp_path: Path) -> None:
+def test_the_embedded_broker_says_where_it_is_and_ends_on_a_signal(tmp_path: Path) -> None:
     ready_file = tmp_path / "run" / "broker.json"
     process = start_embedded_process(ready_file)
     until(lambda: read_ready(ready_file) is not None, "the ready file is there")
@@ -89,5 +89,5 @@ def test_the_embedded_broker_is_small(tmp_path: Path) -> None:
         "embedded.EmbeddedBroker(embedded.load_topics()).close()\n"
         "print(sorted({'confluent_kafka', 'pydantic', 'asyncio'} & set(sys.modules)))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "[]"

@@ -30,7 +30,7 @@ from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.producer import EventProducer
 from services.trainer.domain.runs import Run, RunFilter
 from services.trainer.handlers.runs import on_dataset_ready
-from tests.integration.gateway.place import Place, open_place
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway
 from tests.integration.trainer.service import TrainerFixture, opened
 from tests.waiting import LIMIT_SECONDS
 
@@ -75,17 +75,19 @@ class Trainer:
 
 
 @pytest.fixture
-async def gateway(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+async def gateway(
+    bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[GatewayUnderTest]:
     """The one that the command calls."""
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap_servers)
-    async with open_place(tmp_path / "gateway", bootstrap_servers) as harness:
+    async with open_gateway(tmp_path / "gateway", bootstrap_servers) as harness:
         monkeypatch.setenv("MILLRACE_URL", f"http://{harness.rest}")
         monkeypatch.setenv("MILLRACE_API_KEY_FILE", str(harness.home / "keys" / API_KEY_FILE))
         yield harness
 
 
 @pytest.fixture
-async def trainer(gateway: Place, bootstrap_servers: str, tmp_path: Path) -> AsyncIterator[Trainer]:
+async def trainer(gateway: GatewayUnderTest, bootstrap_servers: str, tmp_path: Path) -> AsyncIterator[Trainer]:
     writer = EventProducer(bootstrap_servers, "test")
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", tmp_path) as trainer:
         made = Trainer(trainer, bootstrap_servers, writer)
@@ -118,7 +120,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def letters(count: int) -> list[dict[str, Any]]:
+async def dead_letters(count: int) -> list[dict[str, Any]]:
     """The dead letters of the topic once there are so many."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while True:
@@ -128,24 +130,24 @@ async def letters(count: int) -> list[dict[str, Any]]:
         assert time.monotonic() < deadline, matches
 
 
-async def told_plainly(servers: str) -> None:
+async def announced_by_kafka(servers: str) -> None:
     """As a person with kcat does: no header, no id."""
     producer = Producer({"bootstrap.servers": servers, "log_level": 0})
     producer.produce(TOPIC, json.dumps(BODY).encode(), key=b"docs")
     assert await asyncio.to_thread(producer.flush, 20) == 0
 
 
-async def told_by_command(_: str) -> None:
+async def announced_by_command(_: str) -> None:
     fields = [part for name, value in BODY.items() for part in ("--field", f"{name}={value}")]
     await millrace("events", "send", TOPIC, *fields, "--id", "evt-mine")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tell", [told_plainly, told_by_command], ids=["plain", "with an id"])
-async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(trainer: Trainer, tell: Any) -> None:
-    await tell(trainer.servers)
-    [letter] = await letters(1)
-    assert (letter["status"], letter["code"], letter["by"], letter["tries"]) == (
+@pytest.mark.parametrize("announce", [announced_by_kafka, announced_by_command], ids=["plain", "with an id"])
+async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(trainer: Trainer, announce: Any) -> None:
+    await announce(trainer.servers)
+    [dead_letter] = await dead_letters(1)
+    assert (dead_letter["status"], dead_letter["code"], dead_letter["by"], dead_letter["tries"]) == (
         "waiting",
         "no_capacity_yet",
         "trainer",
@@ -154,18 +156,18 @@ async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(traine
     assert await trainer.runs() == []
 
     # Not mended yet: it becomes a letter again, which remembers the first.
-    assert (await millrace("dlq", "redeliver", letter["address"], "--yes"))["sent"] == 1
-    first, second = await letters(2)
+    assert (await millrace("dlq", "redeliver", dead_letter["address"], "--yes"))["sent"] == 1
+    first, second = await dead_letters(2)
     assert (first["status"], first["failed_again"]) == ("failed_again", second["address"])
-    assert (second["redelivery_of"], second["event_id"]) == (letter["address"], letter["event_id"])
+    assert (second["redelivery_of"], second["event_id"]) == (dead_letter["address"], dead_letter["event_id"])
 
     trainer.mended = True
     assert (await millrace("dlq", "redeliver", second["address"], "--yes"))["sent"] == 1
     assert (await millrace("dlq", "redeliver", first["address"], "--again", "--yes"))["sent"] == 1
     await until(lambda: len(trainer.calls) == 4, f"both redeliveries arrived: {trainer.calls}")
-    assert set(trainer.calls) == {letter["event_id"]}
+    assert set(trainer.calls) == {dead_letter["event_id"]}
     assert [run.dataset for run in await trainer.runs()] == ["docs"]
-    assert [one["status"] for one in await letters(2)] == ["failed_again", "redelivered"]
+    assert [one["status"] for one in await dead_letters(2)] == ["failed_again", "redelivered"]
     assert (await millrace("dlq", "redeliver", "--all", "--yes"))["sent"] == 0
 
 
@@ -173,17 +175,17 @@ async def test_a_refused_data_set_sent_again_twice_once_mended_is_one_run(traine
 async def test_a_malformed_data_set_is_corrected_under_an_id_of_its_own(trainer: Trainer, tmp_path: Path) -> None:
     trainer.mended = True
     await trainer.writer.send([Message(TOPIC, b"docs", b'{"dataset": "docs"}')])
-    [letter] = await letters(1)
+    [dead_letter] = await dead_letters(1)
     [left_out] = (await millrace("dlq", "redeliver", "--all", "--yes"))["redeliveries"]
     assert left_out["skipped"] == "malformed"
 
     file = tmp_path / "corrected.json"
     file.write_text(json.dumps(BODY))
     for _ in range(2):
-        await millrace("dlq", "redeliver", letter["address"], "--body", str(file), "--yes")
+        await millrace("dlq", "redeliver", dead_letter["address"], "--body", str(file), "--yes")
     await until(lambda: len(trainer.calls) == 2, f"both corrections were delivered: {trainer.calls}")
     assert len(await trainer.runs()) == 1
-    shown = await millrace("dlq", "show", letter["address"])
+    shown = await millrace("dlq", "show", dead_letter["address"])
     assert (shown["status"], shown["redelivered_as"]) == ("redelivered", trainer.calls[0])
     assert shown["redelivered_as"] != shown["event_id"]
 

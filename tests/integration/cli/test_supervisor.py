@@ -22,7 +22,7 @@ from tests.waiting import LIMIT_SECONDS, until
 
 CHILD = Path(__file__).parents[1] / "trainer" / "child.py"
 SUPERVISED = str(Path(__file__).with_name("supervised.py"))
-ROOMS = {"gateway", "trainer", "registry", "inference", "monitor"}
+SERVICE_NAMES = {"gateway", "trainer", "registry", "inference", "monitor"}
 
 
 class Fleet:
@@ -40,8 +40,8 @@ class Fleet:
         return state
 
     def reaches(self, state: str) -> bool:
-        told = FleetState.read(self.home.endpoints_file)
-        return told is not None and told.state == state
+        response = FleetState.read(self.home.endpoints_file)
+        return response is not None and response.state == state
 
     def pids(self) -> list[int]:
         return [part.pid for part in self.state.parts]
@@ -60,7 +60,7 @@ def test_it_tells_where_everything_is_once_everything_answers(fleet: Fleet) -> N
     state = fleet.state
     broker = read_ready(fleet.home.broker_file)
     assert broker is not None
-    assert {part.name for part in state.parts} == ROOMS | {"broker"}
+    assert {part.name for part in state.parts} == SERVICE_NAMES | {"broker"}
     assert {part.state for part in state.parts} == {"ready"}
     assert state.endpoints["kafka"] == broker.bootstrap
     assert state.endpoints["rest"] == f"http://{state.part('gateway').http}"
@@ -85,7 +85,7 @@ def test_services_follow_a_broker_that_came_back_elsewhere(fleet: Fleet) -> None
     until(lambda: {part.state for part in fleet.state.parts} == {"ready"}, "everything is ready again")
 
 
-def test_when_told_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
+def test_on_a_signal_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
     pids = fleet.pids()
     fleet.process.terminate()
     assert fleet.process.wait(LIMIT_SECONDS) == 0
@@ -95,7 +95,7 @@ def test_when_told_it_ends_all_and_forgets_them(fleet: Fleet) -> None:
     assert not (fleet.home.root / "end-runs").exists()
 
 
-def test_a_trainer_that_did_not_end_by_itself_is_asked_to_end_the_runs_it_left(fleet: Fleet) -> None:
+def test_a_trainer_that_did_not_end_by_itself_gets_a_signal_to_end_the_runs_it_left(fleet: Fleet) -> None:
     os.kill(fleet.state.part("trainer").pid, signal.SIGKILL)
     fleet.process.terminate()
     assert fleet.process.wait(30) == 0
@@ -111,7 +111,7 @@ def test_a_killed_supervisor_leaves_no_orphan(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-def test_a_service_that_cannot_start_ends_the_whole_and_is_named(tmp_path: Path) -> None:
+def test_a_service_that_cannot_start_ends_the_fleet_and_is_named(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "monitor")
     assert fleet.process.wait(LIMIT_SECONDS) == 1
     assert fleet.state.state == "failed"
@@ -121,8 +121,8 @@ def test_a_service_that_cannot_start_ends_the_whole_and_is_named(tmp_path: Path)
 
 
 async def test_down_stops_a_fleet_and_says_whether_there_was_one(fleet: Fleet) -> None:
-    told: list[str] = []
-    assert await launch.stop(fleet.home, SystemClock(), lambda state: told.append(state.state))
+    response: list[str] = []
+    assert await launch.stop(fleet.home, SystemClock(), lambda state: response.append(state.state))
     assert not launch.is_running(fleet.home)
     assert not await launch.stop(fleet.home, SystemClock(), lambda _: None)
 

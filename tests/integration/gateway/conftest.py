@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.gateway.place import Place, open_place
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway
 
 
 @pytest.fixture
-async def place(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
-    async with open_place(tmp_path, embedded_bootstrap) as opened:
+async def gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[GatewayUnderTest]:
+    async with open_gateway(tmp_path, embedded_bootstrap) as opened:
         yield opened

@@ -5,31 +5,31 @@ from typing import Any
 from services.contracts.rpc import open_inference_pb2 as pb
 from services.gateway.inbound.oip.grpc import SERVICE
 from services.gateway.inbound.oip.tensors import pack_strings
-from tests.integration.gateway.place import Place, target
+from tests.integration.gateway.gateway import GatewayUnderTest, target
 
 INFER = "/v2/models/news/infer"
 
 
-def asked(*texts: str, **more: Any) -> dict[str, Any]:
+def infer_request(*texts: str, **more: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [len(texts)], "data": list(texts)}], **more}
 
 
 def in_grpc(*texts: str, outputs: tuple[str, ...] = (), **more: Any) -> pb.ModelInferRequest:
-    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs]
+    requested_outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs]
     given = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[len(texts)])
     fields = {"model_name": "news", "inputs": [given], "raw_input_contents": [pack_strings(texts)], **more}
-    return pb.ModelInferRequest(outputs=wanted, **fields)
+    return pb.ModelInferRequest(outputs=requested_outputs, **fields)
 
 
-def call(place: Place, method: str, **options: Any) -> Any:
+def call(gateway: GatewayUnderTest, method: str, **options: Any) -> Any:
     """A unary method of the service, called with its request's fields."""
-    ask = place.rpc_method(SERVICE, method)
+    send_request = gateway.rpc_method(SERVICE, method)
     kind = getattr(pb, SERVICE.methods_by_name[method].input_type.name)
-    return lambda **fields: ask(kind(**fields), **options)
+    return lambda **fields: send_request(kind(**fields), **options)
 
 
-async def serving(place: Place, *versions: int) -> Any:
-    replica = await place.replica("replica-1", *(versions or (1,)))
-    await place.deploy(target(1))
-    await place.serves(1)
+async def serving(gateway: GatewayUnderTest, *versions: int) -> Any:
+    replica = await gateway.replica("replica-1", *(versions or (1,)))
+    await gateway.deploy(target(1))
+    await gateway.serves(1)
     return replica

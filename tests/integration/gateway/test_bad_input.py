@@ -15,7 +15,7 @@ import pytest
 from services.contracts.rpc import gateway_pb2, inference_pb2
 from services.gateway.inbound.grpc_services import BATCHES, GATEWAY, INFERENCE, MONITOR, REGISTRY, TRAINER
 from tests.fixtures.rest_routes import CONTROL_ROUTES, verb_of
-from tests.integration.gateway.place import Place, open_place
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway
 from tests.waiting import LIMIT_SECONDS
 
 CLASSIFY = "/api/v1/deployments/news/classify"
@@ -36,7 +36,7 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
     return error
 
 
-async def test_every_route_and_method_asks_for_a_key(place: Place) -> None:
+async def test_every_route_and_method_asks_for_a_key(gateway: GatewayUnderTest) -> None:
     endpoints = [(verb_of(route), example(route.path)) for route in CONTROL_ROUTES] + [
         ("GET", "/openapi.json"),
         ("GET", "/metrics"),
@@ -44,34 +44,34 @@ async def test_every_route_and_method_asks_for_a_key(place: Place) -> None:
     for verb, path in [*endpoints, ("GET", "/nothing"), ("DELETE", "/api/v1/models")]:
         for key in (None, "Bearer wrong", "Basic abc", "Bearer mr_00000000_x"):
             headers = {"authorization": key} if key else {}
-            reply = await _bare(place, verb, path, headers=headers)
+            reply = await _bare(gateway, verb, path, headers=headers)
             assert (reply.status_code, error_of(reply)["code"]) == (401, "unauthenticated"), (verb, path, key)
     for path in ("/healthz", "/readyz"):
-        assert (await _bare(place, "GET", path)).status_code == 200
+        assert (await _bare(gateway, "GET", path)).status_code == 200
 
 
-async def _bare(place: Place, verb: str, path: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://{place.rest}") as client:
+async def _bare(gateway: GatewayUnderTest, verb: str, path: str, **options: Any) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://{gateway.rest}") as client:
         return await client.request(verb, path, **options)
 
 
-async def test_every_grpc_method_asks_for_a_key(place: Place) -> None:
+async def test_every_grpc_method_asks_for_a_key(gateway: GatewayUnderTest) -> None:
     for service in (GATEWAY, BATCHES, INFERENCE, REGISTRY, TRAINER, MONITOR):
         for method in service.methods:
-            call: Any = place.channel.unary_unary(f"/{service.full_name}/{method.name}")
+            call: Any = gateway.channel.unary_unary(f"/{service.full_name}/{method.name}")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call(b"")
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_unknown_paths_and_methods_are_told_apart(place: Place) -> None:
-    unknown = await place.client.get("/api/v1/nothing")
+async def test_unknown_paths_and_methods_are_distinct_errors(gateway: GatewayUnderTest) -> None:
+    unknown = await gateway.client.get("/api/v1/nothing")
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_route")
-    wrong = await place.client.delete("/api/v1/models")
+    wrong = await gateway.client.delete("/api/v1/models")
     assert (wrong.status_code, error_of(wrong)["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET")
-    assert (await place.client.get(CLASSIFY)).status_code == 405
+    assert (await gateway.client.get(CLASSIFY)).status_code == 405
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
-        wrong = await place.client.post(path)
+        wrong = await gateway.client.post(path)
         assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
         assert wrong.headers["allow"].startswith("GET")
 
@@ -106,14 +106,14 @@ BAD_CLASSIFICATIONS: Final = [
 ]
 
 
-async def test_a_bad_classification_names_its_field(place: Place) -> None:
+async def test_a_bad_classification_names_its_field(gateway: GatewayUnderTest) -> None:
     for body, status, field in BAD_CLASSIFICATIONS:
-        reply = await place.client.post(CLASSIFY, content=body, headers={"content-type": "application/json"})
+        reply = await gateway.client.post(CLASSIFY, content=body, headers={"content-type": "application/json"})
         assert (reply.status_code, error_of(reply)["field"]) == (status, field), body[:80]
 
 
-async def test_size_media_and_compression_are_limited(place: Place) -> None:
-    huge = await place.client.post(CLASSIFY, content=b"x" * 1_048_577, headers={"content-type": "application/json"})
+async def test_size_media_and_compression_are_limited(gateway: GatewayUnderTest) -> None:
+    huge = await gateway.client.post(CLASSIFY, content=b"x" * 1_048_577, headers={"content-type": "application/json"})
     assert huge.status_code == 413
     assert error_of(huge)["code"] == "body_too_large"
 
@@ -121,19 +121,19 @@ async def test_size_media_and_compression_are_limited(place: Place) -> None:
         for _ in range(40):
             yield b"x" * 65_536
 
-    chunked = await place.client.post(CLASSIFY, content=endless(), headers={"content-type": "application/json"})
+    chunked = await gateway.client.post(CLASSIFY, content=endless(), headers={"content-type": "application/json"})
     assert chunked.status_code == 413
     packed = {"content-type": "application/json", "content-encoding": "gzip"}
     bomb = gzip.compress(b'{"texts": ["' + b" " * 200_000_000 + b'"]}', 9)
-    assert (await place.client.post(CLASSIFY, content=bomb, headers=packed)).status_code == 413
-    cut = gzip.compress(b'{"texts": ["a"]}')[:-5]
-    assert (await place.client.post(CLASSIFY, content=cut, headers=packed)).status_code == 400
-    fine = await place.client.post(CLASSIFY, content=gzip.compress(b'{"texts": ["a"]}'), headers=packed)
+    assert (await gateway.client.post(CLASSIFY, content=bomb, headers=packed)).status_code == 413
+    truncated = gzip.compress(b'{"texts": ["a"]}')[:-5]
+    assert (await gateway.client.post(CLASSIFY, content=truncated, headers=packed)).status_code == 400
+    fine = await gateway.client.post(CLASSIFY, content=gzip.compress(b'{"texts": ["a"]}'), headers=packed)
     assert error_of(fine)["code"] == "unknown_deployment"
     for media in ("application/octet-stream", "application/x-pickle", "text/plain", "application/vnd.ms-tensor"):
-        reply = await place.client.post(CLASSIFY, content=b"x", headers={"content-type": media})
+        reply = await gateway.client.post(CLASSIFY, content=b"x", headers={"content-type": media})
         assert (reply.status_code, error_of(reply)["field"]) == (415, "content-type")
-    reply = await place.client.post(CLASSIFY, content=b"x", headers={**packed, "content-encoding": "br"})
+    reply = await gateway.client.post(CLASSIFY, content=b"x", headers={**packed, "content-encoding": "br"})
     assert (reply.status_code, error_of(reply)["field"]) == (415, "content-encoding")
 
 
@@ -154,37 +154,39 @@ CLIMBING: Final = (
 )
 
 
-async def test_names_that_climb_or_hide_something_are_400(place: Place) -> None:
+async def test_names_that_climb_or_hide_something_are_400(gateway: GatewayUnderTest) -> None:
     for name in CLIMBING:
         for verb, path in (("GET", f"/api/v1/models/{name}"), ("POST", f"/api/v1/deployments/{name}/classify")):
-            status, body = await _raw(place, verb, path)
+            status, body = await _raw(gateway, verb, path)
             assert status == 400, (path, body)
 
 
-async def _raw(place: Place, verb: str, path: str, *, extra: str = "", body: bytes = b"") -> tuple[int, bytes]:
+async def _raw(
+    gateway: GatewayUnderTest, verb: str, path: str, *, extra: str = "", body: bytes = b""
+) -> tuple[int, bytes]:
     """Past any client that would tidy the request up."""
-    host, _, port = place.rest.partition(":")
+    host, _, port = gateway.rest.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"{verb} {path} HTTP/1.1\r\nhost: {place.rest}\r\n{extra}"
-    head += f"authorization: {place.metadata[0][1]}\r\nconnection: close\r\n\r\n"
+    head = f"{verb} {path} HTTP/1.1\r\nhost: {gateway.rest}\r\n{extra}"
+    head += f"authorization: {gateway.metadata[0][1]}\r\nconnection: close\r\n\r\n"
     writer.write(head.encode("latin-1") + body)
     answer = await asyncio.wait_for(reader.read(), LIMIT_SECONDS)
     writer.close()
     return int(answer.split(b" ", 2)[1]) if answer else 0, answer
 
 
-async def test_conflicting_lengths_are_400(place: Place) -> None:
+async def test_conflicting_lengths_are_400(gateway: GatewayUnderTest) -> None:
     for extra in (
         "content-length: 3\r\ncontent-length: 5\r\n",
         "content-length: 3\r\ntransfer-encoding: chunked\r\n",
         "content-length: -1\r\n",
         "content-length: 1e3\r\n",
     ):
-        status, _ = await _raw(place, "POST", CLASSIFY, extra=extra, body=b"abc")
+        status, _ = await _raw(gateway, "POST", CLASSIFY, extra=extra, body=b"abc")
         assert status == 400, extra
 
 
-async def test_foreign_hosts_and_origins_are_403(place: Place) -> None:
+async def test_foreign_hosts_and_origins_are_403(gateway: GatewayUnderTest) -> None:
     for headers in (
         {"host": "evil.example"},
         {"host": "127.0.0.1.evil.example"},
@@ -195,16 +197,16 @@ async def test_foreign_hosts_and_origins_are_403(place: Place) -> None:
         {"origin": "http://localhost.evil.example"},
     ):
         for path in ("/api/v1/models/news", "/openapi.json"):
-            reply = await place.client.get(path, headers=headers)
+            reply = await gateway.client.get(path, headers=headers)
             assert reply.status_code == 403, headers
             assert error_of(reply)["field"] in ("host", "origin")
-    assert (await place.client.get("/openapi.json", headers={"origin": "http://localhost:3000"})).status_code == 200
+    assert (await gateway.client.get("/openapi.json", headers={"origin": "http://localhost:3000"})).status_code == 200
 
 
 async def test_a_slow_body_is_408(tmp_path: Path, embedded_bootstrap: str) -> None:
-    async with open_place(tmp_path, embedded_bootstrap, body_seconds=0.2) as place:
+    async with open_gateway(tmp_path, embedded_bootstrap, body_seconds=0.2) as gateway:
         extra = "content-type: application/json\r\ncontent-length: 100\r\n"
-        status, body = await _raw(place, "POST", CLASSIFY, extra=extra, body=b'{"texts"')
+        status, body = await _raw(gateway, "POST", CLASSIFY, extra=extra, body=b'{"texts"')
         assert status == 408
         assert b"slow_body" in body
 
@@ -238,14 +240,14 @@ BAD_REQUESTS: Final[list[tuple[str, str, dict[str, Any] | None, str]]] = [
 ]
 
 
-async def test_a_bad_control_request_is_422_and_names_its_field(place: Place) -> None:
+async def test_a_bad_control_request_is_422_and_names_its_field(gateway: GatewayUnderTest) -> None:
     for verb, path, body, field in BAD_REQUESTS:
-        reply = await place.client.request(verb, path, json=body)
+        reply = await gateway.client.request(verb, path, json=body)
         assert (reply.status_code, error_of(reply)["field"]) == (422, field), (path, body)
 
 
-async def test_grpc_refusals_carry_the_field_and_are_no_internal_errors(place: Place) -> None:
-    classify = place.rpc_method(INFERENCE, "Classify")
+async def test_grpc_refusals_carry_the_field_and_are_no_internal_errors(gateway: GatewayUnderTest) -> None:
+    classify = gateway.rpc_method(INFERENCE, "Classify")
     for request, code in [
         (inference_pb2.ClassifyRequest(deployment="none", texts=["a"]), grpc.StatusCode.NOT_FOUND),
         (inference_pb2.ClassifyRequest(deployment="../x", texts=["a"]), grpc.StatusCode.INVALID_ARGUMENT),
@@ -259,7 +261,7 @@ async def test_grpc_refusals_carry_the_field_and_are_no_internal_errors(place: P
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await classify(request)
         assert refused.value.code() is code
-    announce = place.rpc_method(GATEWAY, "AnnounceDataset")
+    announce = gateway.rpc_method(GATEWAY, "AnnounceDataset")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await announce(gateway_pb2.AnnounceDatasetRequest(dataset="d", uri="file:///d\0", model="news"))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -12,7 +12,7 @@ import pytest
 
 from services.contracts.rpc import batches_pb2, inference_pb2, replica_pb2
 from services.gateway.inbound.grpc_services import BATCHES
-from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target
+from tests.integration.gateway.gateway import GatewayUnderTest, ReplicaCall, answer_at_once, open_gateway, target
 from tests.waiting import LIMIT_SECONDS
 
 BATCHES_PATH = "/api/v1/batches"
@@ -21,14 +21,14 @@ BATCHES_PATH = "/api/v1/batches"
 @asynccontextmanager
 async def serving(
     home: Path, bootstrap: str, database: str, replica: str = "r-1", **knobs: Any
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[GatewayUnderTest]:
     """A gateway whose deployment is served by one replica, and which keeps small parts."""
     settings = {"database_url": database, "batch_part_rows": 8, "batch_texts": 4, "batch_lease_seconds": 1.0, **knobs}
-    async with open_place(home, bootstrap, **settings) as place:
-        await place.deploy(target(2))
-        await place.replica(replica, 2)
-        await place.serves(2)
-        yield place
+    async with open_gateway(home, bootstrap, **settings) as gateway:
+        await gateway.deploy(target(2))
+        await gateway.replica(replica, 2)
+        await gateway.serves(2)
+        yield gateway
 
 
 def write(home: Path, name: str, content: str | bytes) -> str:
@@ -47,25 +47,25 @@ def file_at(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-async def create(place: Place, uri: str, key: str = "", **more: Any) -> dict[str, Any]:
+async def create(gateway: GatewayUnderTest, uri: str, key: str = "", **more: Any) -> dict[str, Any]:
     headers = {"idempotency-key": key} if key else {}
-    reply = await place.client.post(BATCHES_PATH, json={"deployment": "news", "uri": uri, **more}, headers=headers)
+    reply = await gateway.client.post(BATCHES_PATH, json={"deployment": "news", "uri": uri, **more}, headers=headers)
     assert reply.status_code == 202, reply.text
-    told: dict[str, Any] = reply.json()
-    return told
+    response: dict[str, Any] = reply.json()
+    return response
 
 
-async def ended(place: Place, batch: str) -> dict[str, Any]:
+async def ended(gateway: GatewayUnderTest, batch: str) -> dict[str, Any]:
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
-            told: dict[str, Any] = (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()
-            if told["status"] not in ("queued", "running"):
-                return told
+            response: dict[str, Any] = (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()
+            if response["status"] not in ("queued", "running"):
+                return response
             await asyncio.sleep(0.02)
 
 
-async def output(place: Place, batch: str) -> list[dict[str, Any]]:
-    reply = await place.client.get(f"{BATCHES_PATH}/{batch}/output")
+async def output(gateway: GatewayUnderTest, batch: str) -> list[dict[str, Any]]:
+    reply = await gateway.client.get(f"{BATCHES_PATH}/{batch}/output")
     assert reply.status_code == 200, reply.text
     return [json.loads(line) for line in reply.text.splitlines()]
 
@@ -74,29 +74,34 @@ async def test_every_row_has_its_line_in_order_and_the_manifest_tells_what_they_
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
     uri = write(tmp_path, "texts.jsonl", rows(30))
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        batch = (await create(place, uri, with_embeddings=True))["batch"]
-        told = await ended(place, batch)
-        assert (told["status"], told["rows"], told["failed_rows"], told["versions"]) == ("succeeded", 30, 0, [2])
-        assert told["progress"] == 1.0
-        reply = await place.client.get(f"{BATCHES_PATH}/{batch}/output")
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        batch = (await create(gateway, uri, with_embeddings=True))["batch"]
+        response = await ended(gateway, batch)
+        assert (response["status"], response["rows"], response["failed_rows"], response["versions"]) == (
+            "succeeded",
+            30,
+            0,
+            [2],
+        )
+        assert response["progress"] == 1.0
+        reply = await gateway.client.get(f"{BATCHES_PATH}/{batch}/output")
         lines = [json.loads(line) for line in reply.text.splitlines()]
         assert [line["row"] for line in lines] == list(range(1, 31))
         assert {(line["label"], line["version"]) for line in lines} == {("dev", 2)}
         assert all(line["embedding"] for line in lines)
         digest = hashlib.sha256(reply.content).hexdigest()
-        assert (reply.headers["etag"], told["output_sha256"]) == (f'"{digest}"', digest)
-        known = await place.client.get(
+        assert (reply.headers["etag"], response["output_sha256"]) == (f'"{digest}"', digest)
+        known = await gateway.client.get(
             f"{BATCHES_PATH}/{batch}/output", headers={"if-none-match": reply.headers["etag"]}
         )
         assert (known.status_code, known.content) == (304, b"")
-        manifest = json.loads(file_at(told["manifest_uri"]).read_bytes())
+        manifest = json.loads(file_at(response["manifest_uri"]).read_bytes())
         assert (manifest["rows"], manifest["versions"], manifest["output"]["sha256"]) == (30, [2], digest)
-        folder = file_at(told["output_uri"]).parents[1]
+        folder = file_at(response["output_uri"]).parents[1]
         assert len(list(folder.iterdir())) == 1  # the parts are gone
 
 
-async def test_a_bad_row_is_told_in_its_place_and_costs_no_other(
+async def test_a_bad_row_is_reported_at_its_index_and_costs_no_other(
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
     content = b'{"text": "good"}\n{"text": " "}\nnot json\n\n{"body": "x"}\n{"text": 1.5}\n'
@@ -109,12 +114,12 @@ async def test_a_bad_row_is_told_in_its_place_and_costs_no_other(
             return replica_pb2.ReplicaEvent(id=request.id, failure=failure)
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        place.replicas[0].behaviours[2] = picky
-        batch = (await create(place, uri))["batch"]
-        told = await ended(place, batch)
-        assert (told["status"], told["rows"], told["failed_rows"]) == ("succeeded", 9, 7)
-        lines = await output(place, batch)
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        gateway.replicas[0].behaviours[2] = picky
+        batch = (await create(gateway, uri))["batch"]
+        response = await ended(gateway, batch)
+        assert (response["status"], response["rows"], response["failed_rows"]) == ("succeeded", 9, 7)
+        lines = await output(gateway, batch)
         assert [line["row"] for line in lines] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
         codes = {line["row"]: line["error"]["code"] for line in lines if "error" in line}
         assert codes == {
@@ -141,17 +146,19 @@ UNREADABLE: Mapping[str, tuple[str, bytes, dict[str, Any], str, int]] = {
 async def test_a_file_that_cannot_be_read_on_fails_the_batch_with_its_row(
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
-    async with serving(tmp_path, embedded_bootstrap, database_url, batch_rows=40, text_limit_chars=1_000) as place:
+    async with serving(tmp_path, embedded_bootstrap, database_url, batch_rows=40, text_limit_chars=1_000) as gateway:
         for name, (form, content, more, code, row) in UNREADABLE.items():
-            batch = (await create(place, write(tmp_path, f"{name}.{form}", content), **more))["batch"]
-            told = await ended(place, batch)
-            assert (told["status"], told["failure_code"], told["failure_row"]) == ("failed", code, row), name
-            refused = await place.client.get(f"{BATCHES_PATH}/{batch}/output")
+            batch = (await create(gateway, write(tmp_path, f"{name}.{form}", content), **more))["batch"]
+            response = await ended(gateway, batch)
+            assert (response["status"], response["failure_code"], response["failure_row"]) == ("failed", code, row), (
+                name
+            )
+            refused = await gateway.client.get(f"{BATCHES_PATH}/{batch}/output")
             assert (refused.status_code, refused.json()["error"]["code"]) == (409, "batch_has_no_output")
         assert not list((tmp_path / "results").glob("*/*/part-*"))
 
 
-async def test_a_gateway_that_stops_in_mid_batch_goes_on_from_its_last_whole_part(
+async def test_a_gateway_that_stops_in_mid_batch_goes_on_from_its_last_complete_part(
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
     uri = write(tmp_path, "texts.jsonl", rows(64))
@@ -164,19 +171,19 @@ async def test_a_gateway_that_stops_in_mid_batch_goes_on_from_its_last_whole_par
         seen.extend(request.texts)
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        place.replicas[0].behaviours[2] = held
-        batch = (await create(place, uri))["batch"]
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        batch = (await create(gateway, uri))["batch"]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
+            while (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     counted = list(seen)
     hold.set()
-    async with serving(tmp_path, embedded_bootstrap, database_url, "r-2") as place:
-        place.replicas[0].behaviours[2] = held
-        told = await ended(place, batch)
-        assert (told["status"], told["rows"], told["attempt"]) == ("succeeded", 64, 2)
-        assert [line["row"] for line in await output(place, batch)] == list(range(1, 65))
+    async with serving(tmp_path, embedded_bootstrap, database_url, "r-2") as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        response = await ended(gateway, batch)
+        assert (response["status"], response["rows"], response["attempt"]) == ("succeeded", 64, 2)
+        assert [line["row"] for line in await output(gateway, batch)] == list(range(1, 65))
         again = set(seen[len(counted) :])
         assert {f"text {number}" for number in range(1, 33)} & again == set()
 
@@ -192,16 +199,16 @@ async def test_an_input_that_changes_under_the_batch_fails_it(
             await hold.wait()
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        place.replicas[0].behaviours[2] = held
-        batch = (await create(place, uri))["batch"]
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        batch = (await create(gateway, uri))["batch"]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
+            while (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     hold.set()
     write(tmp_path, "texts.jsonl", rows(65))
-    async with serving(tmp_path, embedded_bootstrap, database_url, "r-2") as place:
-        assert (await ended(place, batch))["failure_code"] == "input_changed"
+    async with serving(tmp_path, embedded_bootstrap, database_url, "r-2") as gateway:
+        assert (await ended(gateway, batch))["failure_code"] == "input_changed"
 
 
 async def test_a_part_that_was_changed_on_disk_fails_the_batch(
@@ -215,16 +222,16 @@ async def test_a_part_that_was_changed_on_disk_fails_the_batch(
             await hold.wait()
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        place.replicas[0].behaviours[2] = held
-        batch = (await create(place, uri))["batch"]
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        batch = (await create(gateway, uri))["batch"]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
+            while (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] < 32:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         folder = tmp_path / "results" / "default" / batch
         next(folder.glob("part-000002-*.jsonl")).write_text("{}\n")
         hold.set()
-        assert (await ended(place, batch))["failure_code"] == "results_damaged"
+        assert (await ended(gateway, batch))["failure_code"] == "results_damaged"
 
 
 async def test_a_cancelled_batch_stops_and_leaves_nothing(
@@ -236,66 +243,66 @@ async def test_a_cancelled_batch_stops_and_leaves_nothing(
         await asyncio.sleep(0.05)
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        place.replicas[0].behaviours[2] = slow
-        batch = (await create(place, uri))["batch"]
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        gateway.replicas[0].behaviours[2] = slow
+        batch = (await create(gateway, uri))["batch"]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] == 0:  # noqa: ASYNC110
+            while (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()["rows"] == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         for _ in range(2):
-            reply = await place.client.post(
+            reply = await gateway.client.post(
                 f"{BATCHES_PATH}/{batch}:cancel", json={"reason": "test"}, headers={"idempotency-key": "once"}
             )
             assert (reply.status_code, reply.json()["status"]) == (200, "cancelled")
-        again = await place.client.post(f"{BATCHES_PATH}/{batch}:cancel", json={})
+        again = await gateway.client.post(f"{BATCHES_PATH}/{batch}:cancel", json={})
         assert (again.status_code, again.json()["error"]["code"]) == (409, "batch_has_ended")
         folder = tmp_path / "results" / "default" / batch
         async with asyncio.timeout(LIMIT_SECONDS):
             await asyncio.sleep(1.5)
             while folder.exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        asked = len(place.replicas[0].seen)
+        seen = len(gateway.replicas[0].seen)
         await asyncio.sleep(0.3)
-        assert len(place.replicas[0].seen) == asked
+        assert len(gateway.replicas[0].seen) == seen
 
 
 async def test_one_key_makes_one_batch_and_another_tenant_sees_none_of_it(
     tmp_path: Path, embedded_bootstrap: str, database_url: str
 ) -> None:
     uri = write(tmp_path, "texts.jsonl", rows(3))
-    async with serving(tmp_path, embedded_bootstrap, database_url) as place:
-        first = await create(place, uri, key="k-1")
-        await ended(place, first["batch"])
+    async with serving(tmp_path, embedded_bootstrap, database_url) as gateway:
+        first = await create(gateway, uri, key="k-1")
+        await ended(gateway, first["batch"])
         (tmp_path / "datasets" / "texts.jsonl").unlink()
-        assert (await create(place, uri, key="k-1"))["batch"] == first["batch"]
-        reused = await place.client.post(
+        assert (await create(gateway, uri, key="k-1"))["batch"] == first["batch"]
+        reused = await gateway.client.post(
             BATCHES_PATH,
             json={"deployment": "news", "uri": uri, "version": 2},
             headers={"idempotency-key": "k-1"},
         )
         assert (reused.status_code, reused.json()["error"]["code"]) == (422, "key_reused")
-        listed = (await place.client.get(BATCHES_PATH, params={"status": "succeeded"})).json()
+        listed = (await gateway.client.get(BATCHES_PATH, params={"status": "succeeded"})).json()
         assert [one["batch"] for one in listed["batches"]] == [first["batch"]]
-        unknown = await place.client.get(f"{BATCHES_PATH}/batch-none")
+        unknown = await gateway.client.get(f"{BATCHES_PATH}/batch-none")
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_batch")
 
 
 async def test_grpc_tells_the_same(tmp_path: Path, embedded_bootstrap: str) -> None:
     uri = write(tmp_path, "texts.csv", "text,other\none,1\n,2\nthree,3\n")
     database = f"sqlite+aiosqlite:///{tmp_path / 'state.db'}"
-    async with serving(tmp_path, embedded_bootstrap, database) as place:
-        asked = batches_pb2.CreateBatchRequest(deployment="news", uri=uri, format="csv")
-        made = await place.rpc_method(BATCHES, "CreateBatch")(asked)
-        told = await ended(place, made.batch)
-        batch = await place.rpc_method(BATCHES, "GetBatch")(batches_pb2.GetBatchRequest(batch=made.batch))
-        assert (batch.status, batch.rows, batch.failed_rows) == (told["status"], 3, 1)
-        stream: Any = place.channel.unary_stream(
+    async with serving(tmp_path, embedded_bootstrap, database) as gateway:
+        create_request = batches_pb2.CreateBatchRequest(deployment="news", uri=uri, format="csv")
+        made = await gateway.rpc_method(BATCHES, "CreateBatch")(create_request)
+        response = await ended(gateway, made.batch)
+        batch = await gateway.rpc_method(BATCHES, "GetBatch")(batches_pb2.GetBatchRequest(batch=made.batch))
+        assert (batch.status, batch.rows, batch.failed_rows) == (response["status"], 3, 1)
+        stream: Any = gateway.channel.unary_stream(
             "/millrace.v1.BatchService/GetBatchOutput",
             request_serializer=batches_pb2.GetBatchOutputRequest.SerializeToString,
             response_deserializer=batches_pb2.BatchRow.FromString,
         )
         request = batches_pb2.GetBatchOutputRequest(batch=made.batch)
-        lines = [line async for line in stream(request, metadata=place.metadata)]
+        lines = [line async for line in stream(request, metadata=gateway.metadata)]
         assert [(line.row, line.label, line.error.code) for line in lines] == [
             (1, "dev", ""),
             (2, "", "bad_field"),
@@ -329,14 +336,14 @@ async def test_a_bad_batch_is_refused_and_names_its_field(tmp_path: Path, embedd
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "link.jsonl").symlink_to("/etc/passwd")
     link = (tmp_path / "datasets" / "link.jsonl").as_uri()
-    async with serving(tmp_path, embedded_bootstrap, database) as place:
+    async with serving(tmp_path, embedded_bootstrap, database) as gateway:
         for body, status, field in [*BAD_BATCHES, ({"deployment": "news", "uri": link}, 422, "uri")]:
-            reply = await place.client.post(BATCHES_PATH, json=body)
+            reply = await gateway.client.post(BATCHES_PATH, json=body)
             assert (reply.status_code, reply.json()["error"]["field"]) == (status, field), (body, reply.text)
             assert "passwd" not in reply.text
         for path in ("batch%2f..%2fx", "..", "a%00b"):
-            assert (await place.client.get(f"{BATCHES_PATH}/{path}/output")).status_code in (400, 404)
-        assert (await place.client.get(BATCHES_PATH, params={"status": "lost"})).status_code == 422
+            assert (await gateway.client.get(f"{BATCHES_PATH}/{path}/output")).status_code in (400, 404)
+        assert (await gateway.client.get(BATCHES_PATH, params={"status": "lost"})).status_code == 422
 
 
 async def test_no_more_batches_than_the_limit_are_open(tmp_path: Path, embedded_bootstrap: str) -> None:
@@ -348,15 +355,15 @@ async def test_no_more_batches_than_the_limit_are_open(tmp_path: Path, embedded_
         await hold.wait()
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database, batch_limit=2) as place:
-        place.replicas[0].behaviours[2] = held
-        made = [await create(place, uri) for _ in range(2)]
-        full = await place.client.post(BATCHES_PATH, json={"deployment": "news", "uri": uri})
+    async with serving(tmp_path, embedded_bootstrap, database, batch_limit=2) as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        made = [await create(gateway, uri) for _ in range(2)]
+        full = await gateway.client.post(BATCHES_PATH, json={"deployment": "news", "uri": uri})
         assert (full.status_code, full.json()["error"]["code"]) == (429, "too_many_batches")
         assert "retry-after" in full.headers
         hold.set()
         for one in made:
-            assert (await ended(place, one["batch"]))["status"] == "succeeded"
+            assert (await ended(gateway, one["batch"]))["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("waiting", [0, 20])
@@ -371,18 +378,18 @@ async def test_a_batch_gives_way_to_those_who_wait(tmp_path: Path, embedded_boot
             await hold.wait()
         return await answer_at_once(request)
 
-    async with serving(tmp_path, embedded_bootstrap, database, batch_yields_at=10) as place:
-        place.replicas[0].behaviours[2] = held
-        live = [asyncio.create_task(place.classify("live")) for _ in range(waiting)]
+    async with serving(tmp_path, embedded_bootstrap, database, batch_yields_at=10) as gateway:
+        gateway.replicas[0].behaviours[2] = held
+        live = [asyncio.create_task(gateway.classify("live")) for _ in range(waiting)]
         async with asyncio.timeout(LIMIT_SECONDS):
-            while sum(one.texts[0] == "live" for one in place.replicas[0].seen) < waiting:  # noqa: ASYNC110
+            while sum(one.texts[0] == "live" for one in gateway.replicas[0].seen) < waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        batch = (await create(place, uri))["batch"]
+        batch = (await create(gateway, uri))["batch"]
         if waiting:
             await asyncio.sleep(1.0)
-            assert (await place.client.get(f"{BATCHES_PATH}/{batch}")).json()["status"] == "running"
+            assert (await gateway.client.get(f"{BATCHES_PATH}/{batch}")).json()["status"] == "running"
         else:
-            assert (await ended(place, batch))["status"] == "succeeded"
+            assert (await ended(gateway, batch))["status"] == "succeeded"
         hold.set()
         await asyncio.gather(*live)
-        assert (await ended(place, batch))["status"] == "succeeded"
+        assert (await ended(gateway, batch))["status"] == "succeeded"

@@ -19,7 +19,7 @@ from services.kit.core.clock import SystemClock
 from services.kit.messaging.dead_letters import DeadLetterQueue
 from services.kit.messaging.envelope import Envelope, Message, encode
 from services.kit.messaging.producer import EventProducer
-from tests.integration.gateway.place import Place, open_place
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway
 
 PATH = "/api/v1/dead-letters"
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")
@@ -30,8 +30,8 @@ class TooBusy(Invalid):
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, bootstrap_servers: str) -> AsyncIterator[Place]:
-    async with open_place(tmp_path, bootstrap_servers) as opened:
+async def gateway(tmp_path: Path, bootstrap_servers: str) -> AsyncIterator[GatewayUnderTest]:
+    async with open_gateway(tmp_path, bootstrap_servers) as opened:
         yield opened
 
 
@@ -39,20 +39,20 @@ def message(name: str, tenant: str = "default", event: Event = DATASET) -> Messa
     return encode(Envelope(id=name, event=event, source="test", time=SystemClock().now(), tenant=tenant))
 
 
-async def give_up(gateway: Place, *messages: Message) -> None:
+async def give_up(gateway: GatewayUnderTest, *messages: Message) -> None:
     dead_letters = DeadLetterQueue(gateway.writer, SystemClock(), service="trainer")
     for one in messages:
         await dead_letters.send_to_dlq(one, TooBusy(), tries=1)
 
 
-async def listed(gateway: Place, **query: Any) -> dict[str, Any]:
+async def listed(gateway: GatewayUnderTest, **query: Any) -> dict[str, Any]:
     reply = await gateway.client.get(PATH, params=query)
     assert reply.status_code == 200, reply.text
     page: dict[str, Any] = reply.json()
     return page
 
 
-async def test_letters_are_listed_shown_and_sent_again(gateway: Place) -> None:
+async def test_letters_are_listed_shown_and_sent_again(gateway: GatewayUnderTest) -> None:
     await give_up(gateway, *(message(f"evt-{number}") for number in range(3)))
     page = await listed(gateway, page_size=2)
     assert ([one["event_id"] for one in page["dead_letters"]], page["total"]) == (["evt-2", "evt-1"], 3)
@@ -77,7 +77,7 @@ async def test_letters_are_listed_shown_and_sent_again(gateway: Place) -> None:
     assert rest["sent"] == 2
 
 
-async def test_grpc_does_the_same(gateway: Place) -> None:
+async def test_grpc_does_the_same(gateway: GatewayUnderTest) -> None:
     await give_up(gateway, message("evt-1"))
     page = await gateway.rpc_method(DEAD_LETTERS, "ListDeadLetters")(wire.ListDeadLettersRequest(code="too_busy"))
     [dead_letter] = page.dead_letters
@@ -113,7 +113,7 @@ async def test_grpc_does_the_same(gateway: Place) -> None:
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_its_code_and_field(
-    embedded_gateway: Place, verb: str, path: str, body: dict[str, Any], answer: tuple[int, str, str]
+    embedded_gateway: GatewayUnderTest, verb: str, path: str, body: dict[str, Any], answer: tuple[int, str, str]
 ) -> None:
     client = embedded_gateway.client
     reply = await (client.get(PATH + path, params=body) if verb == "GET" else client.post(PATH + path, json=body))
@@ -122,12 +122,12 @@ async def test_what_cannot_be_done_is_refused_with_its_code_and_field(
 
 
 @pytest.fixture
-async def embedded_gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
-    async with open_place(tmp_path, embedded_bootstrap) as opened:
+async def embedded_gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[GatewayUnderTest]:
+    async with open_gateway(tmp_path, embedded_bootstrap) as opened:
         yield opened
 
 
-async def test_a_page_goes_on_behind_a_letter_that_has_left_the_listing(embedded_gateway: Place) -> None:
+async def test_a_page_goes_on_behind_a_letter_that_has_left_the_listing(embedded_gateway: GatewayUnderTest) -> None:
     await give_up(embedded_gateway, message("evt-1"), message("evt-2"))
     page = await listed(embedded_gateway, page_size=1, waiting="true")
     [dead_letter] = page["dead_letters"]

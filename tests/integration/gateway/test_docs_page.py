@@ -13,23 +13,23 @@ import pytest
 from services.gateway.inbound.docs.page import FILES, ROOT
 from services.gateway.inbound.http.api import document
 from tests.fixtures.presence import left_out
-from tests.integration.gateway.place import Place
+from tests.integration.gateway.gateway import GatewayUnderTest
 
 PATHS: Final = (ROOT, f"{ROOT}/openapi.json", *FILES)
 BROWSER: Final = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
-def key_of(place: Place) -> str:
-    return place.metadata[0][1].removeprefix("Bearer ")
+def key_of(gateway: GatewayUnderTest) -> str:
+    return gateway.metadata[0][1].removeprefix("Bearer ")
 
 
-def browser(place: Place, password: str = "") -> httpx.AsyncClient:
+def browser(gateway: GatewayUnderTest, password: str = "") -> httpx.AsyncClient:
     """A client as a browser is one after its prompt: any name, and the key as the password."""
-    return httpx.AsyncClient(base_url=f"http://{place.rest}", auth=("anybody", password or key_of(place)))
+    return httpx.AsyncClient(base_url=f"http://{gateway.rest}", auth=("anybody", password or key_of(gateway)))
 
 
-async def test_every_path_of_the_page_asks_for_a_key_in_a_way_that_browsers_know(place: Place) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{place.rest}") as stranger, browser(place, "wrong") as guess:
+async def test_every_path_of_the_page_asks_for_a_key_in_a_way_that_browsers_know(gateway: GatewayUnderTest) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{gateway.rest}") as stranger, browser(gateway, "wrong") as guess:
         for path in (*PATHS, f"{ROOT}/nothing"):
             for client in (stranger, guess):
                 reply = await client.get(path)
@@ -39,17 +39,17 @@ async def test_every_path_of_the_page_asks_for_a_key_in_a_way_that_browsers_know
         assert odd.status_code == 401
 
 
-async def test_a_browsers_password_is_a_key_here_and_nowhere_else(place: Place) -> None:
-    async with browser(place) as client:
+async def test_a_browsers_password_is_a_key_here_and_nowhere_else(gateway: GatewayUnderTest) -> None:
+    async with browser(gateway) as client:
         for path in PATHS:
             assert (await client.get(path)).status_code == (308 if path == ROOT else 200)
         for path in ("/openapi.json", "/api/v1/models", "/v1/models", "/metrics", "/docsy", "/"):
             assert (await client.get(path)).status_code == 401, path
-    assert (await place.client.get(f"{ROOT}/")).status_code == 200
+    assert (await gateway.client.get(f"{ROOT}/")).status_code == 200
 
 
-async def test_the_page_may_load_nothing_but_its_own_files(place: Place) -> None:
-    page = await place.client.get(f"{ROOT}/")
+async def test_the_page_may_load_nothing_but_its_own_files(gateway: GatewayUnderTest) -> None:
+    page = await gateway.client.get(f"{ROOT}/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -59,42 +59,44 @@ async def test_the_page_may_load_nothing_but_its_own_files(place: Place) -> None
     named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert set(named) == {*FILES, "/openapi.json"} - {f"{ROOT}/"}
     for path in named:
-        reply = await place.client.get(path)
+        reply = await gateway.client.get(path)
         assert (reply.status_code, bool(reply.content)) == (200, True), path
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_the_document_of_the_page_is_the_one_of_the_door(place: Place) -> None:
-    assert (await place.client.get(f"{ROOT}/openapi.json")).json() == json.loads(json.dumps(document()))
+async def test_the_document_of_the_page_is_the_one_of_the_endpoint(gateway: GatewayUnderTest) -> None:
+    assert (await gateway.client.get(f"{ROOT}/openapi.json")).json() == json.loads(json.dumps(document()))
 
 
-async def test_files_are_sent_once_and_nothing_is_changed_here(place: Place) -> None:
+async def test_files_are_sent_once_and_nothing_is_changed_here(gateway: GatewayUnderTest) -> None:
     path = f"{ROOT}/swagger-ui-bundle.js"
-    first = await place.client.get(path)
-    again = await place.client.get(path, headers={"if-none-match": first.headers["etag"]})
+    first = await gateway.client.get(path)
+    again = await gateway.client.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert (await place.client.head(path)).status_code == 200
+    assert (await gateway.client.head(path)).status_code == 200
     for verb in ("POST", "PUT", "DELETE"):
-        reply = await place.client.request(verb, path)
+        reply = await gateway.client.request(verb, path)
         assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD")
     for other in ("/docs/../keys", "/docs/page.py", "/docs/static", "/docs//", "/docs/redoc.standalone.js"):
-        assert (await place.client.get(other)).status_code == 404, other
+        assert (await gateway.client.get(other)).status_code == 404, other
 
 
 @pytest.mark.slow
-async def test_a_browser_draws_every_operation_and_breaks_no_rule(place: Place, tmp_path: Path) -> None:
-    programs = [found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))]
+async def test_a_browser_draws_every_operation_and_breaks_no_rule(gateway: GatewayUnderTest, tmp_path: Path) -> None:
+    programs = [
+        program for name in ("chromium", "chromium-browser", "google-chrome") if (program := shutil.which(name))
+    ]
     if not programs:
         left_out("browser", "no Chromium is on the PATH")
     arguments = [*BROWSER, f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--enable-logging=stderr"]
-    address = f"http://anybody:{key_of(place)}@{place.rest}{ROOT}/"
+    address = f"http://anybody:{key_of(gateway)}@{gateway.rest}{ROOT}/"
     running = await asyncio.create_subprocess_exec(
         programs[0], *arguments, "--dump-dom", address, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    drawn, said = await asyncio.wait_for(running.communicate(), 60)
+    drawn, output = await asyncio.wait_for(running.communicate(), 60)
     page = drawn.decode()
     for verbs in document()["paths"].values():
         for operation in verbs.values():
             assert f'id="operations-{operation["tags"][0]}-{operation["operationId"]}"' in page
     assert "OAS 3.1" in page
-    assert b"CONSOLE" not in said, said.decode()[-2000:]
+    assert b"CONSOLE" not in output, output.decode()[-2000:]

@@ -10,7 +10,7 @@ import pytest
 
 from services.contracts.events import Role
 from services.gateway.inbound.http.api import document
-from tests.integration.gateway.place import Place, open_place, target
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway, target
 
 DOCUMENT: Final = document()
 LONG: Final = "/api/v1/runs/{run}/logs"
@@ -25,11 +25,11 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 def resolved(part: dict[str, Any]) -> dict[str, Any]:
     if "$ref" not in part:
         return part
-    found: Any = DOCUMENT
+    node: Any = DOCUMENT
     for name in part["$ref"].removeprefix("#/").split("/"):
-        found = found[name]
-    told: dict[str, Any] = found
-    return told
+        node = node[name]
+    example: dict[str, Any] = node
+    return example
 
 
 def example(parameter: dict[str, Any]) -> str:
@@ -40,13 +40,13 @@ def requests(verb: str, path: str, operation: dict[str, Any]) -> Iterator[tuple[
     """The operation with each example of its body: about `news`, which is served, and about what nobody knows."""
     examples = {part["name"]: example(part) for part in operation["parameters"] if part["in"] == "path"}
     media = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    named = [told["value"] for told in media.get("examples", {}).values()]
+    named = [one["value"] for one in media.get("examples", {}).values()]
     bodies = named or resolved(media.get("schema", {})).get("examples") or [media.get("example")]
     for known in (True, False):
         names = examples | ({"deployment": "news", "model": "news"} if known else {})
         for body in bodies:
-            told = {**body, "model": "news"} if known and body and "input" in body else body
-            yield verb, re.sub(r"{(\w+)}", lambda hit: names[hit[1]], path), told  # noqa: B023 - used at once
+            sent = {**body, "model": "news"} if known and body and "input" in body else body
+            yield verb, re.sub(r"{(\w+)}", lambda hit: names[hit[1]], path), sent  # noqa: B023 - used at once
 
 
 def check(reply: Any, operation: dict[str, Any], where: str) -> None:
@@ -60,16 +60,16 @@ def check(reply: Any, operation: dict[str, Any], where: str) -> None:
 
 
 @pytest.fixture
-async def brief(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
+async def brief(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[GatewayUnderTest]:
     """A gateway that waits for nothing longer than two seconds, and serves `news`."""
-    async with open_place(tmp_path, embedded_bootstrap, request_seconds=2.0) as opened:
+    async with open_gateway(tmp_path, embedded_bootstrap, request_seconds=2.0) as opened:
         await opened.replica("replica-1", 1)
         await opened.deploy(target(1), target(2, Role.CANARY, 0))
         await opened.serves(1)
         yield opened
 
 
-async def test_every_answer_to_a_documented_request_is_documented(brief: Place) -> None:
+async def test_every_answer_to_a_documented_request_is_documented(brief: GatewayUnderTest) -> None:
     seen: dict[str, set[int]] = {}
     for verb, path, operation in operations():
         if path == LONG:
@@ -94,10 +94,12 @@ async def test_every_answer_to_a_documented_request_is_documented(brief: Place) 
         ({"content": b"x" * 9_000_000, "headers": {"content-type": "application/json"}}, 413),
     ],
 )
-async def test_what_any_json_may_be_refused_for_is_documented(place: Place, changes: Any, status: int) -> None:
+async def test_what_any_json_may_be_refused_for_is_documented(
+    gateway: GatewayUnderTest, changes: Any, status: int
+) -> None:
     for verb, path, operation in operations():
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             named = re.sub(r"{(\w+)}", "news", path)
-            reply = await place.client.request(verb, named, **changes)
+            reply = await gateway.client.request(verb, named, **changes)
             assert reply.status_code == status, (path, reply.text[:200])
             check(reply, operation, f"{verb} {path}")

@@ -40,8 +40,10 @@ def caller(name: str = "", role: KeyRole = KeyRole.CLIENT, limits: KeyLimits | N
 @asynccontextmanager
 async def running(url: str, limits: Limits, times: Times | None = None) -> AsyncIterator[RedisLimits]:
     clock = SystemClock()
-    told = rules(limits)
-    made = RedisLimits(url, told, MemoryLimits(told, clock), clock, owner=SystemIds().new("gw"), times=times or Times())
+    response = rules(limits)
+    made = RedisLimits(
+        url, response, MemoryLimits(response, clock), clock, owner=SystemIds().new("gw"), times=times or Times()
+    )
     task = asyncio.create_task(made.run())
     try:
         yield made
@@ -61,8 +63,10 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     opened: list[Any] = []
 
     def build(limits: Limits) -> Limiter:
-        clock, told = SystemClock(), rules(limits)
-        made = RedisLimits(url, told, MemoryLimits(told, clock), clock, owner=SystemIds().new("gw"), times=PATIENT)
+        clock, response = SystemClock(), rules(limits)
+        made = RedisLimits(
+            url, response, MemoryLimits(response, clock), clock, owner=SystemIds().new("gw"), times=SLOW_TIMES
+        )
         opened.append((made, asyncio.create_task(made.run())))
         return made
 
@@ -74,7 +78,7 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
         await made.close()
 
 
-PATIENT = Times(stall_seconds=5.0, probe_seconds=5.0)
+SLOW_TIMES = Times(stall_seconds=5.0, probe_seconds=5.0)
 """A loaded machine must not open the breaker where a test is about Redis itself."""
 
 
@@ -82,17 +86,17 @@ async def use(limiter: Limiter, who: Principal, tokens: int = 0) -> None:
     """One request from its beginning to its end."""
     passed = await limiter.admit(who)
     spend(tokens)
-    passed.leave()
+    passed.release()
 
 
-async def test_a_burst_is_let_in_and_the_next_one_told_how_long_to_wait(make: Make) -> None:
+async def test_a_burst_is_let_in_and_the_next_request_learns_how_long_to_wait(make: Make) -> None:
     limiter, who = make(Limits(requests_per_second=1.0, burst=3)), caller()
     for left in (2, 1, 0):
         passed = await limiter.admit(who)
         assert passed.quota is not None
         assert (passed.quota.burst, passed.quota.left) == (3, left)
         assert passed.quota.window_seconds == pytest.approx(3.0)
-        passed.leave()
+        passed.release()
     with pytest.raises(RateLimitExceeded) as refused:
         await limiter.admit(who)
     wait = refused.value.retry_after
@@ -108,13 +112,13 @@ async def test_keys_do_not_share_their_meters(make: Make) -> None:
         await limiter.admit(caller())
 
 
-async def test_no_more_are_under_way_than_the_limit_and_a_place_left_is_free_at_once(make: Make) -> None:
+async def test_no_more_are_under_way_than_the_limit_and_a_released_permit_is_free_at_once(make: Make) -> None:
     limiter, who = make(Limits(concurrent=2)), caller()
     first, _ = await limiter.admit(who), await limiter.admit(who)
     with pytest.raises(ConcurrencyLimitExceeded) as refused:
         await limiter.admit(who)
     assert refused.value.retry_after == 1.0
-    first.leave()
+    first.release()
     for _ in range(50):
         await use(limiter, who)
 
@@ -125,7 +129,7 @@ async def test_a_refusal_for_any_reason_costs_nothing(make: Make) -> None:
     for _ in range(10):
         with pytest.raises(ConcurrencyLimitExceeded):
             await limiter.admit(who)
-    held.leave()
+    held.release()
     await use(limiter, who)
     with pytest.raises(RateLimitExceeded):
         await limiter.admit(who)
@@ -193,22 +197,22 @@ async def test_a_key_whose_limits_change_keeps_what_is_on_its_meters() -> None:
 
 async def test_gateways_share_a_keys_limits(redis_server: str) -> None:
     limits, who = Limits(requests_per_second=0.01, burst=4, concurrent=3), caller()
-    async with running(redis_server, limits, PATIENT) as one, running(redis_server, limits, PATIENT) as other:
+    async with running(redis_server, limits, SLOW_TIMES) as one, running(redis_server, limits, SLOW_TIMES) as other:
         held = [await one.admit(who), await other.admit(who), await one.admit(who)]
         with pytest.raises(ConcurrencyLimitExceeded):
             await other.admit(who)
-        held[0].leave()
+        held[0].release()
         await until(lambda: one._unsettled == {})
         await other.admit(who)
-        held[1].leave()
+        held[1].release()
         await until(lambda: other._unsettled == {})
         with pytest.raises(RateLimitExceeded):
             await one.admit(who)
 
 
-async def test_a_gateway_that_dies_gives_its_places_back_and_one_that_lives_keeps_them(redis_server: str) -> None:
+async def test_a_gateway_that_dies_gives_its_permits_back_and_one_that_lives_keeps_them(redis_server: str) -> None:
     limits, who = Limits(concurrent=2), caller()
-    short = Times(stall_seconds=5.0, probe_seconds=0.1, place_seconds=0.8, renew_seconds=0.2)
+    short = Times(stall_seconds=5.0, probe_seconds=0.1, permit_seconds=0.8, renew_seconds=0.2)
     async with running(redis_server, limits, short) as living:
         await living.admit(who)
         async with running(redis_server, limits, short) as dying:
@@ -256,15 +260,15 @@ async def test_a_redis_that_is_away_at_the_start_is_no_reason_not_to_serve(tmp_p
 
 async def test_a_flushed_or_restarted_redis_begins_the_limits_anew(own_redis: RunningRedis, tmp_path: Path) -> None:
     who, limits = caller(), Limits(requests_per_second=0.01, burst=1, concurrent=1)
-    async with running(own_redis.url, limits, PATIENT) as limiter:
+    async with running(own_redis.url, limits, SLOW_TIMES) as limiter:
         held = await limiter.admit(who)
         with pytest.raises(ConcurrencyLimitExceeded):
             await limiter.admit(who)
         await limiter._redis.flushall()
         await limiter._redis.script_flush()
         again = await limiter.admit(who)
-        held.leave()
-        again.leave()
+        held.release()
+        again.release()
         with pytest.raises(RateLimitExceeded):
             await limiter.admit(who)
         own_redis.process.kill()
@@ -279,7 +283,7 @@ async def test_a_flushed_or_restarted_redis_begins_the_limits_anew(own_redis: Ru
 
 
 async def test_nothing_stays_in_redis_for_ever(own_redis: RunningRedis) -> None:
-    async with running(own_redis.url, Limits(requests_per_second=5.0, burst=2, concurrent=2), PATIENT) as limiter:
+    async with running(own_redis.url, Limits(requests_per_second=5.0, burst=2, concurrent=2), SLOW_TIMES) as limiter:
         await limiter.admit(caller())
         names = await limiter._redis.keys("*")
         assert len(names) == 2

@@ -12,19 +12,27 @@ import pytest
 
 from services.contracts.events import Role
 from services.contracts.rpc import replica_pb2
-from tests.integration.gateway.place import EMBEDDING, Place, ReplicaCall, answered, open_place, refuse_with, target
+from tests.integration.gateway.gateway import (
+    EMBEDDING,
+    GatewayUnderTest,
+    ReplicaCall,
+    answered,
+    open_gateway,
+    refuse_with,
+    target,
+)
 
 EMBEDDINGS: Final = "/v1/embeddings"
 
 
-async def serving(place: Place) -> None:
-    await place.replica("replica-1", 1, 2)
-    await place.deploy(target(1), target(2, Role.CANARY, 0))
-    await place.serves(1)
+async def serving(gateway: GatewayUnderTest) -> None:
+    await gateway.replica("replica-1", 1, 2)
+    await gateway.deploy(target(1), target(2, Role.CANARY, 0))
+    await gateway.serves(1)
 
 
-async def embed(place: Place, **body: Any) -> httpx.Response:
-    return await place.client.post(EMBEDDINGS, json={"model": "news", "input": "a text", **body})
+async def embed(gateway: GatewayUnderTest, **body: Any) -> httpx.Response:
+    return await gateway.client.post(EMBEDDINGS, json={"model": "news", "input": "a text", **body})
 
 
 def error_of(reply: httpx.Response) -> dict[str, Any]:
@@ -37,52 +45,52 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
     return error
 
 
-async def test_models_are_deployments_and_their_versions(place: Place) -> None:
-    await serving(place)
-    listed = (await place.client.get("/v1/models")).json()
+async def test_models_are_deployments_and_their_versions(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
+    listed = (await gateway.client.get("/v1/models")).json()
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["news", "news@1", "news@2"]
     assert {(model["object"], model["owned_by"]) for model in listed["data"]} == {("model", "millrace")}
     assert all(model["created"] > 1_700_000_000 for model in listed["data"])
     for path in ("news", "news@2", "news%402"):
-        reply = await place.client.get(f"/v1/models/{path}")
+        reply = await gateway.client.get(f"/v1/models/{path}")
         assert reply.json() == listed["data"][0 if path == "news" else 2]
     for path in ("other", "news@7", "news@0", "news@x", "News", "news@1@2"):
-        reply = await place.client.get(f"/v1/models/{path}")
+        reply = await gateway.client.get(f"/v1/models/{path}")
         assert (reply.status_code, error_of(reply)["code"]) == (404, "model_not_found"), path
         assert reply.headers["x-should-retry"] == "false"
 
 
-async def test_embeddings_come_as_floats_or_as_base64_of_little_endian_float32(place: Place) -> None:
-    await serving(place)
-    told = (await embed(place)).json()
-    assert told["data"] == [{"object": "embedding", "index": 0, "embedding": pytest.approx(list(EMBEDDING))}]
-    assert (told["object"], told["model"]) == ("list", "news@1")
-    assert told["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
-    reply = await embed(place, input=["a", "b"], encoding_format="base64", user="someone", dimensions=None)
+async def test_embeddings_come_as_floats_or_as_base64_of_little_endian_float32(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
+    response = (await embed(gateway)).json()
+    assert response["data"] == [{"object": "embedding", "index": 0, "embedding": pytest.approx(list(EMBEDDING))}]
+    assert (response["object"], response["model"]) == ("list", "news@1")
+    assert response["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    reply = await embed(gateway, input=["a", "b"], encoding_format="base64", user="someone", dimensions=None)
     unpacked = [array("f", base64.b64decode(part["embedding"])) for part in reply.json()["data"]]
     assert [list(values) for values in unpacked] == [pytest.approx(list(EMBEDDING))] * 2
     assert reply.headers["x-millrace-version"] == "1"
     assert reply.headers["x-request-id"].startswith("req-")
-    pinned = await embed(place, model="news@2", dimensions=2)
+    pinned = await embed(gateway, model="news@2", dimensions=2)
     assert pinned.json()["model"] == "news@2"
     assert pinned.json()["data"][0]["embedding"] == [0.0, 1.0]
-    seen = place.replicas[0].seen
+    seen = gateway.replicas[0].seen
     assert all(request.message.whole_texts for request in seen if request.task == "embedding")
 
 
-async def test_a_batch_of_the_largest_size_is_answered_in_order(place: Place) -> None:
-    await serving(place)
+async def test_a_batch_of_the_largest_size_is_answered_in_order(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
     random.seed(7)
 
     async def number(request: ReplicaCall) -> replica_pb2.ReplicaEvent:
         return answered(request, [[float(text), 1.0] for text in request.texts], tokens=len(request.texts))
 
-    place.replicas[0].behaviours[1] = number
-    told = (await embed(place, input=[str(place) for place in range(2048)])).json()
-    assert [part["embedding"][0] for part in told["data"]] == list(range(2048))
-    assert [part["index"] for part in told["data"]] == list(range(2048))
-    assert told["usage"]["total_tokens"] == 2048
+    gateway.replicas[0].behaviours[1] = number
+    response = (await embed(gateway, input=[str(gateway) for gateway in range(2048)])).json()
+    assert [part["embedding"][0] for part in response["data"]] == list(range(2048))
+    assert [part["index"] for part in response["data"]] == list(range(2048))
+    assert response["usage"]["total_tokens"] == 2048
 
 
 BAD: Final[list[tuple[dict[str, Any], str | None, str]]] = [
@@ -114,50 +122,50 @@ BAD: Final[list[tuple[dict[str, Any], str | None, str]]] = [
 ]
 
 
-async def test_a_bad_request_is_400_and_names_its_parameter(place: Place) -> None:
-    await serving(place)
+async def test_a_bad_request_is_400_and_names_its_parameter(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
     for body, param, code in BAD:
-        reply = await embed(place, **body)
+        reply = await embed(gateway, **body)
         error = error_of(reply)
-        told = (reply.status_code, error["type"], error["param"], error["code"])
-        assert told == (400, "invalid_request_error", param, code), body
+        response = (reply.status_code, error["type"], error["param"], error["code"])
+        assert response == (400, "invalid_request_error", param, code), body
         assert reply.headers["x-should-retry"] == "false"
-    tokens = error_of(await embed(place, input=[[1, 2]]))
+    tokens = error_of(await embed(gateway, input=[[1, 2]]))
     assert "check_embedding_ctx_length=False" in tokens["message"]
     for content in (b"{", b"[]", b"\xff", b"[" * 100_000):
-        reply = await place.client.post(EMBEDDINGS, content=content, headers={"content-type": "application/json"})
+        reply = await gateway.client.post(EMBEDDINGS, content=content, headers={"content-type": "application/json"})
         assert (reply.status_code, error_of(reply)["param"]) == (400, None)
 
 
-async def test_every_path_asks_for_a_key(place: Place) -> None:
+async def test_every_path_asks_for_a_key(gateway: GatewayUnderTest) -> None:
     for verb in ("GET", "POST", "DELETE"):
         for path in ("/v1/models", "/v1/models/news", EMBEDDINGS, "/v1/nothing", "/v1"):
             for key in ("", "Bearer sk-wrong", "Basic abc"):
-                reply = await place.client.request(verb, path, headers={"authorization": key})
+                reply = await gateway.client.request(verb, path, headers={"authorization": key})
                 assert (reply.status_code, error_of(reply)["code"]) == (401, "invalid_api_key"), (verb, path)
 
 
-async def test_every_refusal_has_the_status_and_the_code_that_clients_know(place: Place) -> None:
-    await serving(place)
-    stranger = await place.client.get("/v1/models", headers={"authorization": "Bearer sk-wrong"})
+async def test_every_refusal_has_the_status_and_the_code_that_clients_know(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
+    stranger = await gateway.client.get("/v1/models", headers={"authorization": "Bearer sk-wrong"})
     assert (stranger.status_code, error_of(stranger)["code"]) == (401, "invalid_api_key")
     assert "Incorrect API key provided" in error_of(stranger)["message"]  # LiteLLM knows it by that
-    unknown = await embed(place, model="text-embedding-3-small")
+    unknown = await embed(gateway, model="text-embedding-3-small")
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
     assert "'text-embedding-3-small' does not exist" in error_of(unknown)["message"]
-    replica = place.replicas[0]
+    replica = gateway.replicas[0]
     replica.behaviours[1] = refuse_with("overloaded", "queue_full")
-    full = await embed(place)
+    full = await embed(gateway)
     assert (full.status_code, error_of(full)["code"], full.headers["retry-after"]) == (429, "rate_limit_exceeded", "1")
     assert "x-should-retry" not in full.headers
     replica.behaviours[1] = refuse_with("too_large", "context_length_exceeded")
-    long = await embed(place)
+    long = await embed(gateway)
     assert (long.status_code, error_of(long)["code"]) == (400, "context_length_exceeded")
     assert error_of(long)["param"] == "input"
     replica.behaviours[1] = refuse_with("conflict")
-    conflict = await embed(place)
+    conflict = await embed(gateway)
     assert (conflict.status_code, conflict.headers["x-should-retry"]) == (409, "false")
-    foreign = await place.client.get("/v1/models", headers={"host": "evil.example"})
+    foreign = await gateway.client.get("/v1/models", headers={"host": "evil.example"})
     assert (foreign.status_code, error_of(foreign)["param"]) == (403, None)
 
 
@@ -174,55 +182,57 @@ async def test_every_refusal_has_the_status_and_the_code_that_clients_know(place
         ("POST", "/v1/embeddings/"),
     ],
 )
-async def test_a_path_that_is_not_built_is_404_in_the_same_shape(place: Place, verb: str, path: str) -> None:
-    reply = await place.client.request(verb, path)
+async def test_a_path_that_is_not_built_is_404_in_the_same_shape(
+    gateway: GatewayUnderTest, verb: str, path: str
+) -> None:
+    reply = await gateway.client.request(verb, path)
     assert (reply.status_code, error_of(reply)["code"]) == (404, "unknown_url")
     assert reply.headers["x-should-retry"] == "false"
 
 
-async def test_a_wrong_method_is_405_and_says_which_is_right(place: Place) -> None:
+async def test_a_wrong_method_is_405_and_says_which_is_right(gateway: GatewayUnderTest) -> None:
     for verb, path, allowed in (
         ("GET", EMBEDDINGS, "POST"),
         ("DELETE", "/v1/models/news", "GET"),
         ("POST", "/v1/models", "GET"),
     ):
-        reply = await place.client.request(verb, path)
+        reply = await gateway.client.request(verb, path)
         assert (reply.status_code, error_of(reply)["code"]) == (405, "method_not_supported")
         assert reply.headers["allow"] == allowed
 
 
-async def test_a_body_has_the_batches_limit_and_the_clients_patience_is_known(
+async def test_a_body_has_the_batches_limit_and_the_clients_timeout_is_known(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
-    async with open_place(tmp_path, embedded_bootstrap, batch_body_limit_bytes=2_000_000) as place:
-        await serving(place)
+    async with open_gateway(tmp_path, embedded_bootstrap, batch_body_limit_bytes=2_000_000) as gateway:
+        await serving(gateway)
         large = json.dumps({"model": "news", "input": ["x" * 6_000] * 250})
         kind = {"content-type": "application/json"}
-        assert (await place.client.post(EMBEDDINGS, content=large, headers=kind)).status_code == 200
-        larger = await place.client.post(EMBEDDINGS, content=large + " " * 1_000_000, headers=kind)
+        assert (await gateway.client.post(EMBEDDINGS, content=large, headers=kind)).status_code == 200
+        larger = await gateway.client.post(EMBEDDINGS, content=large + " " * 1_000_000, headers=kind)
         assert (larger.status_code, error_of(larger)["code"]) == (413, "body_too_large")
-        for told, least, most in (
+        for response, least, most in (
             ("5", 4000, 5000),
             ("600", 20_000, 30_000),
             ("nan", 20_000, 30_000),
             ("", 20_000, 30_000),
         ):
-            await place.client.post(
-                EMBEDDINGS, json={"model": "news", "input": "a"}, headers={"x-stainless-read-timeout": told}
+            await gateway.client.post(
+                EMBEDDINGS, json={"model": "news", "input": "a"}, headers={"x-stainless-read-timeout": response}
             )
-            assert least < place.replicas[0].seen[-1].deadline_ms <= most, told
+            assert least < gateway.replicas[0].seen[-1].deadline_ms <= most, response
 
 
-async def test_a_traced_caller_gets_a_span_and_others_only_their_share(place: Place) -> None:
-    await serving(place)
+async def test_a_traced_caller_gets_a_span_and_others_only_their_share(gateway: GatewayUnderTest) -> None:
+    await serving(gateway)
     trace = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
     body = {"model": "news", "input": "a"}
-    reply = await place.client.post(EMBEDDINGS, json=body, headers={"traceparent": trace})
-    (span,) = place.ended_spans("POST /v1/embeddings")
+    reply = await gateway.client.post(EMBEDDINGS, json=body, headers={"traceparent": trace})
+    (span,) = gateway.ended_spans("POST /v1/embeddings")
     assert (span.attributes or {})["http.response.status_code"] == 200
     assert reply.headers["traceparent"].startswith("00-" + "ab" * 16)
-    assert place.replicas[0].seen[-1].traceparent == reply.headers["traceparent"]
-    bad = await place.client.post(EMBEDDINGS, json={**body, "input": ""}, headers={"traceparent": trace})
+    assert gateway.replicas[0].seen[-1].traceparent == reply.headers["traceparent"]
+    bad = await gateway.client.post(EMBEDDINGS, json={**body, "input": ""}, headers={"traceparent": trace})
     assert bad.status_code == 400
-    refused = place.ended_spans("POST /v1/embeddings")[-1]
+    refused = gateway.ended_spans("POST /v1/embeddings")[-1]
     assert (refused.attributes or {})["http.response.status_code"] == 400

@@ -10,18 +10,18 @@ import pytest
 from services.contracts.events import FeedbackReceived
 from services.contracts.rpc import inference_pb2, replica_pb2
 from services.gateway.inbound.grpc_services import INFERENCE
-from tests.integration.gateway.place import Place, ReplicaCall, answer_at_once, open_place, target, until
+from tests.integration.gateway.gateway import GatewayUnderTest, ReplicaCall, answer_at_once, open_gateway, target, until
 from tests.integration.gateway.test_control import read_topic
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Place]:
-    async with open_place(tmp_path, embedded_bootstrap) as opened:
+async def gateway(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[GatewayUnderTest]:
+    async with open_gateway(tmp_path, embedded_bootstrap) as opened:
         yield opened
 
 
 async def test_a_message_of_a_client_and_its_answer_are_passed_on_byte_for_byte(
-    gateway: Place,
+    gateway: GatewayUnderTest,
 ) -> None:
     replica = await gateway.replica("replica-1", 1)
     await gateway.deploy(target(1))
@@ -48,7 +48,7 @@ async def test_a_message_of_a_client_and_its_answer_are_passed_on_byte_for_byte(
     assert reply.endswith(unknown_field)
 
 
-async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(gateway: Place) -> None:
+async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(gateway: GatewayUnderTest) -> None:
     replica = await gateway.replica("replica-1", 1)
     await gateway.deploy(target(1))
     await gateway.serves(1)
@@ -71,7 +71,7 @@ async def test_a_client_that_hangs_up_cancels_its_request_at_the_replica(gateway
 @pytest.mark.parametrize(
     "judgement", [{"rating": 5}, {"score": 0.0}, {"reference": "no"}, {"label": "data", "item": 3}], ids=str
 )
-async def test_feedback_is_one_judgement_of_one_item(gateway: Place, judgement: dict[str, Any]) -> None:
+async def test_feedback_is_one_judgement_of_one_item(gateway: GatewayUnderTest, judgement: dict[str, Any]) -> None:
     await gateway.replica("replica-1", 1)
     await gateway.deploy(target(1))
     await gateway.serves(1)

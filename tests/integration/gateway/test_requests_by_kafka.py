@@ -10,71 +10,71 @@ from typing import Any
 import pytest
 
 from services.contracts.rpc import replica_pb2
-from tests.integration.gateway.asking import COMPLETED, DEAD, Told, asking
-from tests.integration.gateway.place import (
+from tests.integration.gateway.gateway import (
     EMBEDDING,
     ReplicaCall,
     answer_at_once,
-    open_place,
+    open_gateway,
     refuse_with,
     target,
     until,
 )
+from tests.integration.gateway.kafka_client import COMPLETED, DEAD, Received, kafka_client
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def failure_of(told: Told) -> dict[str, object]:
-    failure: dict[str, object] = told.body["failure"]
+def failure_of(received: Received) -> dict[str, object]:
+    failure: dict[str, object] = received.body["failure"]
     return failure
 
 
 async def test_an_answer_has_the_key_and_the_correlation_of_its_request_and_goes_on_with_its_trace(
     tmp_path: Path, bootstrap_servers: str
 ) -> None:
-    async with open_place(tmp_path, bootstrap_servers) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        await place.replica("r-1", 2)
+    async with open_gateway(tmp_path, bootstrap_servers) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        await gateway.replica("r-1", 2)
         body = {"deployment": "news", "texts": ["a", "b"], "request": "mine-1", "with_embeddings": True}
         key = b"\x00\xff caller's own"
-        await asker.ask(body, "evt-1", key, ce_correlationid="story-9", ce_tenant="default", traceparent=TRACE)
-        (told,) = await asker.told(1)
-        assert (told.topic, told.key) == (COMPLETED, key)
-        assert (told.body["request"], told.body["model"], told.body["version"]) == ("mine-1", "news", 2)
-        assert [one["label"] for one in told.body["predictions"]] == ["dev", "dev"]
-        vector = array.array("f", base64.b64decode(told.body["embeddings"][1]))
+        await asker.send_request(body, "evt-1", key, ce_correlationid="story-9", ce_tenant="default", traceparent=TRACE)
+        (received,) = await asker.received(1)
+        assert (received.topic, received.key) == (COMPLETED, key)
+        assert (received.body["request"], received.body["model"], received.body["version"]) == ("mine-1", "news", 2)
+        assert [one["label"] for one in received.body["predictions"]] == ["dev", "dev"]
+        vector = array.array("f", base64.b64decode(received.body["embeddings"][1]))
         assert vector.tolist() == pytest.approx(EMBEDDING)
-        assert told.body["failure"] is None
-        assert told.headers["ce_correlationid"] == "story-9"
-        assert told.headers["ce_causationid"] == "evt-1"
-        assert told.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+        assert received.body["failure"] is None
+        assert received.headers["ce_correlationid"] == "story-9"
+        assert received.headers["ce_causationid"] == "evt-1"
+        assert received.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
         name = "process inference.requested"
-        await until(lambda: bool(place.ended_spans(name)), "the span ends, a moment after its answer was told")
-        (span,) = place.ended_spans(name)
+        await until(lambda: bool(gateway.ended_spans(name)), "the span ends, a moment after its answer was told")
+        (span,) = gateway.ended_spans(name)
         assert f"{span.parent.span_id:016x}" == TRACE.split("-")[2]  # type: ignore[union-attr]
 
 
 async def test_plain_json_without_key_or_headers_is_a_request_too(tmp_path: Path, bootstrap_servers: str) -> None:
-    async with open_place(tmp_path, bootstrap_servers) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        await place.replica("r-1", 2)
+    async with open_gateway(tmp_path, bootstrap_servers) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        await gateway.replica("r-1", 2)
         await asker.send({"deployment": "news", "texts": ["a"]})
-        (told,) = await asker.told(1)
-        assert told.body["version"] == 2
-        assert told.key == told.body["request"].encode()
-        assert told.headers["ce_correlationid"] == told.headers["ce_causationid"]
+        (received,) = await asker.received(1)
+        assert received.body["version"] == 2
+        assert received.key == received.body["request"].encode()
+        assert received.headers["ce_correlationid"] == received.headers["ce_causationid"]
 
 
 async def test_a_request_that_comes_twice_is_answered_under_one_id(tmp_path: Path, bootstrap_servers: str) -> None:
-    async with open_place(tmp_path, bootstrap_servers) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        await place.replica("r-1", 2)
+    async with open_gateway(tmp_path, bootstrap_servers) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        await gateway.replica("r-1", 2)
         for _ in range(2):
-            await asker.ask({"deployment": "news", "texts": ["a"]}, "evt-same", b"k")
-        await asker.ask({"deployment": "news", "texts": ["a"]}, "evt-other", b"k")
-        told = await asker.told(3)
-        assert len({one.id for one in told}) == 2
-        assert len({one.body["request"] for one in told}) == 2
+            await asker.send_request({"deployment": "news", "texts": ["a"]}, "evt-same", b"k")
+        await asker.send_request({"deployment": "news", "texts": ["a"]}, "evt-other", b"k")
+        received = await asker.received(3)
+        assert len({one.id for one in received}) == 2
+        assert len({one.body["request"] for one in received}) == 2
         await asker.nothing_more()
 
 
@@ -103,19 +103,19 @@ async def test_what_is_refused_is_answered_and_what_cannot_be_read_is_a_dead_let
         "no zone": b'{"deployment": "news", "texts": ["a"], "expires_at": "2026-01-01T00:00:00"}',
         "id that climbs": b'{"deployment": "news", "texts": ["a"], "request": "../x"}',
     }
-    async with open_place(tmp_path, bootstrap_servers) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        await place.replica("r-1", 2)
+    async with open_gateway(tmp_path, bootstrap_servers) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        await gateway.replica("r-1", 2)
         for name, (body, _) in refusals.items():
-            await asker.ask(body, f"evt-{name}", name.encode())
+            await asker.send_request(body, f"evt-{name}", name.encode())
         for name, value in unreadable.items():
             await asker.send(value, key=name.encode())
-        told = await asker.told(len(refusals) + len(unreadable))
-        answered = {one.key.decode(): failure_of(one)["code"] for one in told if one.key and one.topic == COMPLETED}
+        received = await asker.received(len(refusals) + len(unreadable))
+        answered = {one.key.decode(): failure_of(one)["code"] for one in received if one.key and one.topic == COMPLETED}
         assert answered == {name: code for name, (_, code) in refusals.items()}
-        assert {one.key.decode() for one in told if one.key and one.topic == DEAD} == set(unreadable)
-        assert all(one.headers["dlq-reason"] for one in told if one.topic == DEAD)
-        blank = next(failure_of(one) for one in told if one.key == b"blank")
+        assert {one.key.decode() for one in received if one.key and one.topic == DEAD} == set(unreadable)
+        assert all(one.headers["dlq-reason"] for one in received if one.topic == DEAD)
+        blank = next(failure_of(one) for one in received if one.key == b"blank")
         assert (blank["field"], blank["retryable"]) == ("texts[1]", False)
 
 
@@ -123,33 +123,33 @@ async def test_a_deployment_that_is_not_ready_is_waited_for_and_keeps_no_other_w
     tmp_path: Path, bootstrap_servers: str
 ) -> None:
     knobs = {"async_ready_wait_seconds": 3.0, "async_concurrency": 2, "async_held": 8}
-    async with open_place(tmp_path, bootstrap_servers, **knobs) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
+    async with open_gateway(tmp_path, bootstrap_servers, **knobs) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
         for number in range(4):
-            await asker.ask({"deployment": "news", "texts": ["a"]}, f"evt-early-{number}", b"early")
-        await asker.ask({"deployment": "nobody", "texts": ["a"]}, "evt-unknown", b"unknown")
-        (first,) = await asker.told(1)
+            await asker.send_request({"deployment": "news", "texts": ["a"]}, f"evt-early-{number}", b"early")
+        await asker.send_request({"deployment": "nobody", "texts": ["a"]}, "evt-unknown", b"unknown")
+        (first,) = await asker.received(1)
         assert first.key == b"unknown"
-        await place.replica("r-1", 2)
-        assert [one.body["version"] for one in await asker.told(4)] == [2, 2, 2, 2]
-        await place.replicas[0].kill()
+        await gateway.replica("r-1", 2)
+        assert [one.body["version"] for one in await asker.received(4)] == [2, 2, 2, 2]
+        await gateway.replicas[0].kill()
         for number in range(20):
-            await asker.ask({"deployment": "news", "texts": ["a"]}, f"evt-late-{number}", b"late")
-        gone = await asker.told(20)
+            await asker.send_request({"deployment": "news", "texts": ["a"]}, f"evt-late-{number}", b"late")
+        gone = await asker.received(20)
         assert {failure_of(one)["code"] for one in gone} <= {"deployment_not_ready", "replica_lost"}
         assert all(failure_of(one)["retryable"] for one in gone)
 
 
 async def test_overload_is_waited_out(tmp_path: Path, bootstrap_servers: str) -> None:
-    async with open_place(tmp_path, bootstrap_servers) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        replica = await place.replica("r-1", 2)
+    async with open_gateway(tmp_path, bootstrap_servers) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        replica = await gateway.replica("r-1", 2)
         replica.behaviours[2] = refuse_with("overloaded", "queue_full")
-        await asker.ask({"deployment": "news", "texts": ["a"]}, "evt-1", b"k")
+        await asker.send_request({"deployment": "news", "texts": ["a"]}, "evt-1", b"k")
         await asker.nothing_more()
         del replica.behaviours[2]
-        (told,) = await asker.told(1)
-        assert told.body["failure"] is None
+        (received,) = await asker.received(1)
+        assert received.body["failure"] is None
 
 
 async def test_no_more_than_the_bound_is_with_the_replicas_at_once(tmp_path: Path, bootstrap_servers: str) -> None:
@@ -164,15 +164,17 @@ async def test_no_more_than_the_bound_is_with_the_replicas_at_once(tmp_path: Pat
         return await answer_at_once(request)
 
     knobs = {"async_concurrency": 5, "async_tenant_concurrency": 5, "async_held": 16}
-    async with open_place(tmp_path, bootstrap_servers, **knobs) as place, asking(bootstrap_servers) as asker:
-        await place.deploy(target(2))
-        (await place.replica("r-1", 2)).behaviours[2] = slow
-        await place.serves(2)
+    async with open_gateway(tmp_path, bootstrap_servers, **knobs) as gateway, kafka_client(bootstrap_servers) as asker:
+        await gateway.deploy(target(2))
+        (await gateway.replica("r-1", 2)).behaviours[2] = slow
+        await gateway.serves(2)
         most = 0
         for number in range(200):
-            await asker.ask({"deployment": "news", "texts": [f"text {number}"]}, f"evt-{number}", str(number).encode())
-        told = await asker.told(200)
-        assert sorted(int(one.key or b"") for one in told) == list(range(200))
+            await asker.send_request(
+                {"deployment": "news", "texts": [f"text {number}"]}, f"evt-{number}", str(number).encode()
+            )
+        received = await asker.received(200)
+        assert sorted(int(one.key or b"") for one in received) == list(range(200))
         assert most == 5
 
 
@@ -186,15 +188,15 @@ async def test_two_gateways_share_the_work_and_one_that_leaves_forgets_nothing(
 
     bootstrap, count = apache_kafka_bootstrap, 300
     knobs = {"async_concurrency": 4, "async_tenant_concurrency": 4}
-    async with open_place(tmp_path / "a", bootstrap, **knobs) as first, asking(bootstrap) as asker:
+    async with open_gateway(tmp_path / "a", bootstrap, **knobs) as first, kafka_client(bootstrap) as asker:
         await first.deploy(target(2))
         (await first.replica("r-1", 2)).behaviours[2] = slow
-        async with open_place(tmp_path / "b", bootstrap, **knobs) as second:
+        async with open_gateway(tmp_path / "b", bootstrap, **knobs) as second:
             (await second.replica("r-2", 2)).behaviours[2] = slow
             for number in range(count):
-                await asker.ask({"deployment": "news", "texts": ["a"]}, f"evt-{number}", str(number).encode())
-            told = await asker.told(count // 3)
-        while {one.key for one in told} != {str(number).encode() for number in range(count)}:
-            told += await asker.told(1)
-        assert all(one.body["failure"] is None for one in told)
-        assert len({one.id for one in told}) == count
+                await asker.send_request({"deployment": "news", "texts": ["a"]}, f"evt-{number}", str(number).encode())
+            received = await asker.received(count // 3)
+        while {one.key for one in received} != {str(number).encode() for number in range(count)}:
+            received += await asker.received(1)
+        assert all(one.body["failure"] is None for one in received)
+        assert len({one.id for one in received}) == count

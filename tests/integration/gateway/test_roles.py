@@ -1,4 +1,4 @@
-"""Every door of the gateway with every kind of key: REST routes and methods, documents, and gRPC methods."""
+"""Every endpoint of the gateway with every kind of key: REST routes and methods, documents, and gRPC methods."""
 
 import re
 from collections.abc import AsyncIterator
@@ -22,8 +22,8 @@ from tests.fixtures.rest_routes import (
     role_of,
     verb_of,
 )
-from tests.integration.gateway.place import Place, open_place, target
-from tests.integration.kit.test_roles_at_the_door import SERVED, Door
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway, target
+from tests.integration.kit.test_roles_of_endpoints import SERVED, Endpoint
 from tests.waiting import LIMIT_SECONDS
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
@@ -32,7 +32,7 @@ NOT_OFFERED = {f"/inference.GRPCInferenceService/{name}" for name in OIP_NOT_OFF
 
 
 @dataclass(frozen=True)
-class RestApp:
+class RoutedMethod:
     """One method of one path, and the role it needs."""
 
     verb: str
@@ -44,20 +44,24 @@ REPLICAS_OWN = "/millrace.v1.ReplicaService/Predict"
 """The one method that no client may reach: replicas serve it, to services alone."""
 
 
-def rest_doors() -> list[RestApp]:
+def methods() -> list[RoutedMethod]:
     """From the routes that FastAPI serves and describes."""
     routes = [one for one in (*CONTROL_ROUTES, *OPENAI_ROUTES, *OPEN_INFERENCE_ROUTES) if not is_keyless(one)]
     endpoints = [
-        RestApp(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
+        RoutedMethod(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
         for one in routes
     ]
-    endpoints += [RestApp("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
-    return [*endpoints, RestApp("GET", "/openapi.json", KeyRole.VIEWER), RestApp("GET", "/metrics", METRICS_ROLE)]
+    endpoints += [RoutedMethod("GET", path, KeyRole.VIEWER) for path in (page.ROOT, page.DOCUMENT, *page.FILES)]
+    return [
+        *endpoints,
+        RoutedMethod("GET", "/openapi.json", KeyRole.VIEWER),
+        RoutedMethod("GET", "/metrics", METRICS_ROLE),
+    ]
 
 
 @dataclass
 class Knocking:
-    place: Place
+    gateway: GatewayUnderTest
     callers: Callers
     client: httpx.AsyncClient
 
@@ -69,14 +73,14 @@ class Knocking:
 @pytest.fixture
 async def knocking(tmp_path: Path, embedded_bootstrap: str) -> AsyncIterator[Knocking]:
     callers = make_callers(tmp_path / "keys")
-    async with open_place(tmp_path, embedded_bootstrap) as place:
-        async with httpx.AsyncClient(base_url=f"http://{place.rest}", timeout=LIMIT_SECONDS) as client:
-            yield Knocking(place, callers, client)
+    async with open_gateway(tmp_path, embedded_bootstrap) as gateway:
+        async with httpx.AsyncClient(base_url=f"http://{gateway.rest}", timeout=LIMIT_SECONDS) as client:
+            yield Knocking(gateway, callers, client)
 
 
 async def test_every_path_and_method_refuses_every_stranger(knocking: Knocking) -> None:
     """Whether or not there is such a door: a stranger learns no paths."""
-    for path in sorted({door.path for door in rest_doors()} | {"/", "/nothing", "/v1", "/v2"}):
+    for path in sorted({method.path for method in methods()} | {"/", "/nothing", "/v1", "/v2"}):
         for verb in METHODS:
             for name, key in knocking.callers.strangers.items():
                 reply = await knocking.knock(verb, path, key)
@@ -86,29 +90,29 @@ async def test_every_path_and_method_refuses_every_stranger(knocking: Knocking) 
 
 
 async def test_every_route_lets_in_the_roles_that_suffice_and_no_other(knocking: Knocking) -> None:
-    asked = 0
-    for door in rest_doors():
+    calls = 0
+    for method in methods():
         for role, key in knocking.callers.by_role.items():
-            reply = await knocking.knock(door.verb, door.path, key)
-            if suffices(role, door.needed):
-                assert reply.status_code not in REFUSED, (door, role, reply.text)
+            reply = await knocking.knock(method.verb, method.path, key)
+            if suffices(role, method.needed):
+                assert reply.status_code not in REFUSED, (method, role, reply.text)
             else:
-                assert reply.status_code == 403, (door, role, reply.text)
+                assert reply.status_code == 403, (method, role, reply.text)
                 assert f"the role '{role}' may not do that" in reply.text
-            asked += 1
-    assert asked > 100
+            calls += 1
+    assert calls > 100
 
 
 async def test_every_grpc_method_refuses_strangers_and_roles_that_are_too_weak(knocking: Knocking) -> None:
-    door = Door(knocking.place.home / "keys", knocking.callers, knocking.place.channel)
+    endpoint = Endpoint(knocking.gateway.home / "keys", knocking.callers, knocking.gateway.channel)
     refused = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
     offered = {path: role for path, role in METHOD_ROLES.items() if path in SERVED or path in NOT_OFFERED}
     del offered[REPLICAS_OWN]
     for path, needed in offered.items():
         for name, key in knocking.callers.strangers.items():
-            assert await door.code(path, key) is grpc.StatusCode.UNAUTHENTICATED, (path, name)
+            assert await endpoint.code(path, key) is grpc.StatusCode.UNAUTHENTICATED, (path, name)
         for role, key in knocking.callers.by_role.items():
-            code = await door.code(path, key)
+            code = await endpoint.code(path, key)
             if suffices(role, needed):
                 assert code not in refused, (path, role)
             else:
@@ -116,10 +120,10 @@ async def test_every_grpc_method_refuses_strangers_and_roles_that_are_too_weak(k
 
 
 async def test_what_another_tenant_has_is_404(knocking: Knocking) -> None:
-    place, stranger = knocking.place, knocking.callers.elsewhere
-    await place.replica("replica-1", 1)
-    await place.deploy(target(1))
-    await place.serves(1)
+    gateway, stranger = knocking.gateway, knocking.callers.elsewhere
+    await gateway.replica("replica-1", 1)
+    await gateway.deploy(target(1))
+    await gateway.serves(1)
     headers = {"authorization": f"Bearer {stranger}"}
     for path, body in (
         ("classify", {"texts": ["a"]}),
@@ -128,9 +132,9 @@ async def test_what_another_tenant_has_is_404(knocking: Knocking) -> None:
     ):
         reply = await knocking.client.post(f"/api/v1/deployments/news/{path}", json=body, headers=headers)
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_deployment"), path
-    place.metadata = (("authorization", f"Bearer {stranger}"),)
+    gateway.metadata = (("authorization", f"Bearer {stranger}"),)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await place.rpc_method(INFERENCE, "Classify")(inference_pb2.ClassifyRequest(deployment="news", texts=["a"]))
+        await gateway.rpc_method(INFERENCE, "Classify")(inference_pb2.ClassifyRequest(deployment="news", texts=["a"]))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
     mine = (await knocking.knock("GET", "/api/v1/keys", knocking.callers.by_role[KeyRole.ADMIN])).json()["keys"]
     for one in mine:

@@ -17,7 +17,7 @@ import pytest
 
 from services.contracts.access import METHOD_ROLES, KeyRole
 from services.contracts.rpc import gateway_pb2, gateway_pb2_grpc
-from tests.integration.gateway.place import Place, open_place, until
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway, until
 from tests.integration.gateway.test_bad_input import CLIMBING, _raw, error_of
 
 PATH: Final = "/api/v1/datasets/texts/content"
@@ -34,8 +34,8 @@ def zipped() -> bytes:
     return packed.getvalue()
 
 
-def kept(place: Place) -> list[str]:
-    root = place.home / "uploads"
+def stored(gateway: GatewayUnderTest) -> list[str]:
+    root = gateway.home / "uploads"
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
@@ -52,20 +52,20 @@ async def pieces(content: bytes = CONTENT, size: int = 10_000, pause: float = 0.
 # --- REST --------------------------------------------------------------------------------------
 
 
-async def test_a_body_of_unknown_length_is_kept_under_its_hash(place: Place) -> None:
-    reply = await place.client.post(PATH, content=pieces(), headers=NDJSON)
+async def test_a_body_of_unknown_length_is_stored_under_its_hash(gateway: GatewayUnderTest) -> None:
+    reply = await gateway.client.post(PATH, content=pieces(), headers=NDJSON)
     assert reply.status_code == 201, reply.text
-    told = reply.json()
-    assert file_of(told.pop("uri")).read_bytes() == CONTENT
-    assert told == {
+    response = reply.json()
+    assert file_of(response.pop("uri")).read_bytes() == CONTENT
+    assert response == {
         "dataset": "texts", "format": "jsonl", "content_hash": HASH, "size_bytes": len(CONTENT), "already_there": False,
     }  # fmt: skip
-    again = await place.client.post(f"{PATH}?sha256={HASH}&size_bytes={len(CONTENT)}", content=CONTENT)
+    again = await gateway.client.post(f"{PATH}?sha256={HASH}&size_bytes={len(CONTENT)}", content=CONTENT)
     assert again.json()["already_there"] is True
-    assert kept(place) == [f"default/texts/{HASH}.jsonl"]
+    assert stored(gateway) == [f"default/texts/{HASH}.jsonl"]
 
 
-async def test_the_media_type_or_the_query_names_the_format(place: Place) -> None:
+async def test_the_media_type_or_the_query_names_the_format(gateway: GatewayUnderTest) -> None:
     for query, media, form in (
         ("", "text/csv; charset=utf-8", "csv"),
         ("?format=csv", "application/octet-stream", "csv"),
@@ -73,52 +73,52 @@ async def test_the_media_type_or_the_query_names_the_format(place: Place) -> Non
         ("", "application/octet-stream", "jsonl"),
         ("?format=jsonl", "application/jsonl", "jsonl"),
     ):
-        reply = await place.client.post(PATH + query, content=b"text,label\n", headers={"content-type": media})
+        reply = await gateway.client.post(PATH + query, content=b"text,label\n", headers={"content-type": media})
         assert (reply.status_code, reply.json()["format"]) == (201, form)
     for query, media in (("?format=jsonl", "text/csv"), ("", "application/json"), ("", "application/x-pickle")):
-        reply = await place.client.post(PATH + query, content=b"x", headers={"content-type": media})
+        reply = await gateway.client.post(PATH + query, content=b"x", headers={"content-type": media})
         assert (reply.status_code, error_of(reply)["field"]) == (415, "content-type")
 
 
-async def test_a_body_in_gzip_is_kept_inflated_and_a_bomb_is_not(tmp_path: Path, embedded_bootstrap: str) -> None:
-    async with open_place(tmp_path, embedded_bootstrap, upload_limit_bytes=1_000_000) as place:
+async def test_a_body_in_gzip_is_stored_inflated_and_a_bomb_is_not(tmp_path: Path, embedded_bootstrap: str) -> None:
+    async with open_gateway(tmp_path, embedded_bootstrap, upload_limit_bytes=1_000_000) as gateway:
         packed = NDJSON | {"content-encoding": "gzip"}
-        fine = await place.client.post(PATH, content=gzip.compress(CONTENT), headers=packed)
+        fine = await gateway.client.post(PATH, content=gzip.compress(CONTENT), headers=packed)
         assert fine.json()["content_hash"] == HASH
-        bomb = await place.client.post(PATH, content=gzip.compress(b" " * 300_000_000, 9), headers=packed)
+        bomb = await gateway.client.post(PATH, content=gzip.compress(b" " * 300_000_000, 9), headers=packed)
         assert (bomb.status_code, error_of(bomb)["code"]) == (413, "body_too_large")
         for broken in (gzip.compress(CONTENT)[:-9], b"\x1f\x8b", b"plain"):
-            reply = await place.client.post(PATH, content=broken, headers=packed)
+            reply = await gateway.client.post(PATH, content=broken, headers=packed)
             assert (reply.status_code, error_of(reply)["field"]) == (400, "body")
-        other = await place.client.post(PATH, content=CONTENT, headers=NDJSON | {"content-encoding": "br"})
+        other = await gateway.client.post(PATH, content=CONTENT, headers=NDJSON | {"content-encoding": "br"})
         assert (other.status_code, error_of(other)["field"]) == (415, "content-encoding")
-        assert kept(place) == [f"default/texts/{HASH}.jsonl"]
+        assert stored(gateway) == [f"default/texts/{HASH}.jsonl"]
 
 
 async def test_a_body_past_the_limit_is_refused_by_its_length_or_when_it_gets_there(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
-    async with open_place(tmp_path, embedded_bootstrap, upload_limit_bytes=100_000) as place:
+    async with open_gateway(tmp_path, embedded_bootstrap, upload_limit_bytes=100_000) as gateway:
         for content in (CONTENT, pieces()):
-            reply = await place.client.post(PATH, content=content, headers=NDJSON)
+            reply = await gateway.client.post(PATH, content=content, headers=NDJSON)
             assert (reply.status_code, error_of(reply)["code"]) == (413, "body_too_large")
-        status, _ = await _raw(place, "POST", PATH, extra="content-length: 99999999999\r\n")
+        status, _ = await _raw(gateway, "POST", PATH, extra="content-length: 99999999999\r\n")
         assert status == 413
-        assert kept(place) == []
+        assert stored(gateway) == []
 
 
-async def test_progress_comes_as_lines_to_who_accepts_them(place: Place) -> None:
+async def test_progress_comes_as_lines_to_who_accepts_them(gateway: GatewayUnderTest) -> None:
     headers = NDJSON | {"accept": "application/x-ndjson"}
-    reply = await place.client.post(PATH, content=pieces(pause=0.06), headers=headers)
+    reply = await gateway.client.post(PATH, content=pieces(pause=0.06), headers=headers)
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/x-ndjson")
     lines = [json.loads(line) for line in reply.text.splitlines()]
     counts = [line["progress"]["received_bytes"] for line in lines[:-1]]
     assert counts == sorted(counts)
     assert 1 <= len(counts) <= 4
     assert lines[-1]["uploaded"]["content_hash"] == HASH
-    broken = await place.client.post(PATH, content=pieces(CONTENT + b"\xff", pause=0.06), headers=headers)
+    broken = await gateway.client.post(PATH, content=pieces(CONTENT + b"\xff", pause=0.06), headers=headers)
     assert json.loads(broken.text.splitlines()[-1])["error"]["code"] == "not_text"
-    at_once = await place.client.post(PATH, content=b"\xff", headers=headers)
+    at_once = await gateway.client.post(PATH, content=b"\xff", headers=headers)
     assert (at_once.status_code, error_of(at_once)["code"]) == (422, "not_text")
 
 
@@ -143,31 +143,31 @@ BAD_UPLOADS: Final[list[tuple[str, bytes, int, str, str]]] = [
 ]
 
 
-async def test_a_bad_upload_names_its_field_and_leaves_nothing(place: Place) -> None:
+async def test_a_bad_upload_names_its_field_and_leaves_nothing(gateway: GatewayUnderTest) -> None:
     for query, content, status, code, field in BAD_UPLOADS:
-        reply = await place.client.post(PATH + query, content=content)
+        reply = await gateway.client.post(PATH + query, content=content)
         error = error_of(reply)
         assert (reply.status_code, error["code"], error["field"]) == (status, code, field), (query, content[:20])
     for name in CLIMBING:
-        status, body = await _raw(place, "POST", f"/api/v1/datasets/{name}/content", extra="content-length: 0\r\n")
+        status, body = await _raw(gateway, "POST", f"/api/v1/datasets/{name}/content", extra="content-length: 0\r\n")
         assert status == 400, (name, body)
-    assert kept(place) == []
+    assert stored(gateway) == []
 
 
-async def test_a_client_that_is_still_sending_hears_why_it_was_refused(place: Place) -> None:
+async def test_a_client_that_is_still_sending_hears_why_it_was_refused(gateway: GatewayUnderTest) -> None:
     for query, content in (("?format=parquet", CONTENT * 150), ("", b"\xff" + CONTENT * 150)):
-        reply = await place.client.post(PATH + query, content=content)
+        reply = await gateway.client.post(PATH + query, content=content)
         assert (reply.status_code, reply.headers["connection"]) == (422, "close")
         assert error_of(reply)["code"] in ("bad_field", "not_text")
     extra = "expect: 100-continue\r\ncontent-length: 30000000\r\n"
-    for query, said in (
+    for query, status_line in (
         ("?format=parquet", (b"HTTP/1.1 422", b"bad_field")),
         ("", (b"HTTP/1.1 100", b"not_text")),
     ):
-        _, answer = await _raw(place, "POST", PATH + query, extra=extra, body=b"\xff" * 100_000)
-        assert answer.startswith(said[0])
-        assert said[1] in answer
-    assert kept(place) == []
+        _, answer = await _raw(gateway, "POST", PATH + query, extra=extra, body=b"\xff" * 100_000)
+        assert answer.startswith(status_line[0])
+        assert status_line[1] in answer
+    assert stored(gateway) == []
 
 
 async def test_an_upload_that_pauses_too_long_or_takes_too_long_is_408(tmp_path: Path, embedded_bootstrap: str) -> None:
@@ -175,27 +175,27 @@ async def test_an_upload_that_pauses_too_long_or_takes_too_long_is_408(tmp_path:
         ("a", {"upload_chunk_seconds": 0.2}, b"stalled_upload"),
         ("b", {"upload_seconds": 0.2}, b"slow_body"),
     ):
-        async with open_place(tmp_path / name, embedded_bootstrap, **knobs) as place:
-            status, said = await _raw(place, "POST", PATH, extra="content-length: 100\r\n", body=b"half of it")
-            assert (status, code in said) == (408, True)
-            assert kept(place) == []
+        async with open_gateway(tmp_path / name, embedded_bootstrap, **knobs) as gateway:
+            status, status_line = await _raw(gateway, "POST", PATH, extra="content-length: 100\r\n", body=b"half of it")
+            assert (status, code in status_line) == (408, True)
+            assert stored(gateway) == []
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing(place: Place) -> None:
-    host, _, port = place.rest.partition(":")
+async def test_a_client_that_leaves_in_the_middle_leaves_nothing(gateway: GatewayUnderTest) -> None:
+    host, _, port = gateway.rest.partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST {PATH} HTTP/1.1\r\nhost: {place.rest}\r\ncontent-length: {len(CONTENT)}\r\n"
-    writer.write(f"{head}authorization: {place.metadata[0][1]}\r\n\r\n".encode() + CONTENT[:-1])
-    await until(lambda: kept(place) != [], "the upload is under way")
+    head = f"POST {PATH} HTTP/1.1\r\nhost: {gateway.rest}\r\ncontent-length: {len(CONTENT)}\r\n"
+    writer.write(f"{head}authorization: {gateway.metadata[0][1]}\r\n\r\n".encode() + CONTENT[:-1])
+    await until(lambda: stored(gateway) != [], "the upload is under way")
     writer.close()
-    await until(lambda: kept(place) == [], "nothing is left of it")
+    await until(lambda: stored(gateway) == [], "nothing is left of it")
 
 
 async def test_more_uploads_than_the_limit_are_429(tmp_path: Path, embedded_bootstrap: str) -> None:
-    async with open_place(tmp_path, embedded_bootstrap, upload_limit=1) as place:
-        slow = asyncio.create_task(place.client.post(PATH, content=pieces(pause=0.05), headers=NDJSON))
-        await until(lambda: kept(place) != [], "the first one is under way")
-        reply = await place.client.post(PATH, content=CONTENT)
+    async with open_gateway(tmp_path, embedded_bootstrap, upload_limit=1) as gateway:
+        slow = asyncio.create_task(gateway.client.post(PATH, content=pieces(pause=0.05), headers=NDJSON))
+        await until(lambda: stored(gateway) != [], "the first one is under way")
+        reply = await gateway.client.post(PATH, content=CONTENT)
         assert (reply.status_code, error_of(reply)["code"]) == (429, "too_many_uploads")
         assert int(reply.headers["retry-after"]) >= 1
         assert (await slow).status_code == 201
@@ -208,23 +208,23 @@ async def test_a_full_store_is_507_and_one_that_does_not_answer_503(
         ("a", full_store, 507, "store_full"),
         ("b", "file:///dev/null", 503, "upload_store_down"),
     ):
-        async with open_place(tmp_path / name, embedded_bootstrap, MILLRACE_UPLOAD_STORE=store) as place:
-            reply = await place.client.post(PATH, content=CONTENT)
+        async with open_gateway(tmp_path / name, embedded_bootstrap, MILLRACE_UPLOAD_STORE=store) as gateway:
+            reply = await gateway.client.post(PATH, content=CONTENT)
             assert (reply.status_code, error_of(reply)["code"]) == (status, code)
             assert ("retry-after" in reply.headers) == (status == 503)
 
 
-async def test_one_key_stands_for_one_content_by_either_door(place: Place) -> None:
+async def test_one_key_stands_for_one_content_by_either_transport(gateway: GatewayUnderTest) -> None:
     key = {"idempotency-key": "key-1"}
-    first = await place.client.post(PATH, content=CONTENT, headers=key)
-    by_grpc = await upload(place, {"dataset": "texts"}, [CONTENT], more=(("idempotency-key", "key-1"),))
+    first = await gateway.client.post(PATH, content=CONTENT, headers=key)
+    by_grpc = await upload(gateway, {"dataset": "texts"}, [CONTENT], more=(("idempotency-key", "key-1"),))
     assert by_grpc[-1].uploaded.uri == first.json()["uri"]
-    other = await place.client.post(PATH, content=CONTENT * 2, headers=key)
+    other = await gateway.client.post(PATH, content=CONTENT * 2, headers=key)
     assert (other.status_code, error_of(other)["code"]) == (422, "key_reused")
-    assert kept(place) == [f"default/texts/{HASH}.jsonl"]
+    assert stored(gateway) == [f"default/texts/{HASH}.jsonl"]
 
 
-async def test_bad_requests_about_versions_and_runs_name_their_field(place: Place) -> None:
+async def test_bad_requests_about_versions_and_runs_name_their_field(gateway: GatewayUnderTest) -> None:
     for verb, path, body, status, field in (
         ("GET", "/api/v1/datasets/texts/versions/abc", None, 400, "content_hash"),
         ("GET", f"/api/v1/datasets/texts/versions/{'A' * 64}", None, 400, "content_hash"),
@@ -241,7 +241,7 @@ async def test_bad_requests_about_versions_and_runs_name_their_field(place: Plac
         ("POST", "/api/v1/datasets", ANNOUNCED | {"content_hash": HASH.upper()}, 422, "content_hash"),
         ("POST", "/api/v1/datasets", ANNOUNCED | {"content_hash": 5}, 422, "content_hash"),
     ):
-        reply = await place.client.request(verb, path, json=body)
+        reply = await gateway.client.request(verb, path, json=body)
         assert (reply.status_code, error_of(reply)["field"]) == (status, field), (path, body)
 
 
@@ -249,7 +249,12 @@ async def test_bad_requests_about_versions_and_runs_name_their_field(place: Plac
 
 
 async def upload(
-    place: Place, header: dict[str, Any] | None, chunks: Iterable[bytes], *, pause: float = 0.0, more: Any = ()
+    gateway: GatewayUnderTest,
+    header: dict[str, Any] | None,
+    chunks: Iterable[bytes],
+    *,
+    pause: float = 0.0,
+    more: Any = (),
 ) -> list[gateway_pb2.UploadDatasetResponse]:
     async def requests() -> AsyncIterator[gateway_pb2.UploadDatasetRequest]:
         if header is not None:
@@ -258,27 +263,27 @@ async def upload(
             await asyncio.sleep(pause)
             yield gateway_pb2.UploadDatasetRequest(chunk=chunk)
 
-    stub: Any = gateway_pb2_grpc.GatewayServiceStub(place.channel)
-    return [told async for told in stub.UploadDataset(requests(), metadata=(*place.metadata, *more))]
+    stub: Any = gateway_pb2_grpc.GatewayServiceStub(gateway.channel)
+    return [response async for response in stub.UploadDataset(requests(), metadata=(*gateway.metadata, *more))]
 
 
-def cut(content: bytes = CONTENT, size: int = 10_000) -> list[bytes]:
+def chunks(content: bytes = CONTENT, size: int = 10_000) -> list[bytes]:
     return [content[start : start + size] for start in range(0, len(content), size)]
 
 
-async def test_a_stream_of_chunks_is_kept_and_its_progress_told(place: Place) -> None:
+async def test_a_stream_of_chunks_is_stored_and_its_progress_reported(gateway: GatewayUnderTest) -> None:
     header = {"dataset": "texts", "format": "csv", "size_bytes": len(CONTENT), "sha256": HASH}
-    told = await upload(place, header, cut(), pause=0.06)
-    assert 1 <= len(told[:-1]) < len(cut())
-    assert all(0 < one.progress.received_bytes < len(CONTENT) for one in told[:-1])
-    uploaded = told[-1].uploaded
+    response = await upload(gateway, header, chunks(), pause=0.06)
+    assert 1 <= len(response[:-1]) < len(chunks())
+    assert all(0 < one.progress.received_bytes < len(CONTENT) for one in response[:-1])
+    uploaded = response[-1].uploaded
     assert file_of(uploaded.uri).read_bytes() == CONTENT
     assert (uploaded.content_hash, uploaded.size_bytes, uploaded.format) == (HASH, len(CONTENT), "csv")
 
 
-async def test_a_bad_stream_is_refused_with_its_status_and_leaves_nothing(place: Place) -> None:
+async def test_a_bad_stream_is_refused_with_its_status_and_leaves_nothing(gateway: GatewayUnderTest) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
-    for header, chunks, code in (
+    for header, parts, code in (
         (None, [CONTENT], invalid),
         (None, [], invalid),
         ({"dataset": "../texts"}, [CONTENT], invalid),
@@ -293,32 +298,32 @@ async def test_a_bad_stream_is_refused_with_its_status_and_leaves_nothing(place:
         ({"dataset": "texts"}, [b"a" * 5_000_000], grpc.StatusCode.RESOURCE_EXHAUSTED),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await upload(place, header, chunks)
+            await upload(gateway, header, parts)
         assert refused.value.code() is code, (header, refused.value.details())
-    assert kept(place) == []
+    assert stored(gateway) == []
 
 
 async def test_a_stream_that_pauses_breaks_off_or_grows_too_long_leaves_nothing(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
     knobs = {"upload_chunk_seconds": 1.0, "upload_limit_bytes": 100_000}
-    async with open_place(tmp_path, embedded_bootstrap, **knobs) as place:
-        for chunks, pause, code in (
-            (cut()[:2], 2.0, grpc.StatusCode.DEADLINE_EXCEEDED),
-            (cut(), 0.0, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    async with open_gateway(tmp_path, embedded_bootstrap, **knobs) as gateway:
+        for parts, pause, code in (
+            (chunks()[:2], 2.0, grpc.StatusCode.DEADLINE_EXCEEDED),
+            (chunks(), 0.0, grpc.StatusCode.RESOURCE_EXHAUSTED),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await upload(place, {"dataset": "texts"}, chunks, pause=pause)
+                await upload(gateway, {"dataset": "texts"}, parts, pause=pause)
             assert refused.value.code() is code
-        going = asyncio.create_task(upload(place, {"dataset": "texts"}, cut(), pause=0.1))
-        await until(lambda: kept(place) != [], "the upload is under way")
+        going = asyncio.create_task(upload(gateway, {"dataset": "texts"}, chunks(), pause=0.1))
+        await until(lambda: stored(gateway) != [], "the upload is under way")
         going.cancel()
         await asyncio.gather(going, return_exceptions=True)
-        await until(lambda: kept(place) == [], "nothing is left of it")
+        await until(lambda: stored(gateway) == [], "nothing is left of it")
 
 
-async def test_a_viewer_may_not_upload(place: Place) -> None:
+async def test_a_viewer_may_not_upload(gateway: GatewayUnderTest) -> None:
     assert METHOD_ROLES["/millrace.v1.GatewayService/UploadDataset"] is KeyRole.OPERATOR
-    async with httpx.AsyncClient(base_url=f"http://{place.rest}") as stranger:
+    async with httpx.AsyncClient(base_url=f"http://{gateway.rest}") as stranger:
         assert (await stranger.post(PATH, content=CONTENT)).status_code == 401
-    assert kept(place) == []
+    assert stored(gateway) == []

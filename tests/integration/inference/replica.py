@@ -86,10 +86,10 @@ class Replica:
         envelope = Envelope(f"e{self.generation}", changed, "registry", now, trace={"traceparent": TRACE})
         await self.writer.send([encode(envelope)])
 
-    async def ask(self, text: str = "read the file", version: int = 0, request: str = "r-1") -> pb.Result:
+    async def send(self, text: str = "read the file", version: int = 0, request: str = "r-1") -> pb.Result:
         """Raises what the replica refuses."""
         call = self.stub.Predict(
-            iter([asked(1, text, version=version, request=request)]),
+            iter([replica_request(1, text, version=version, request=request)]),
             metadata=self.key,
             wait_for_ready=True,
             timeout=LIMIT_SECONDS,
@@ -107,7 +107,7 @@ class Replica:
         async with asyncio.timeout(LIMIT_SECONDS):
             while True:
                 with suppress(Exception):
-                    if (await self.ask(version=version)).version == version:
+                    if (await self.send(version=version)).version == version:
                         return
                 await asyncio.sleep(0.05)
 
@@ -119,14 +119,14 @@ class Replica:
             numbers = await self._partitions(consumer, topic)
             consumer.assign([TopicPartition(topic, number) for number in numbers])
             await consumer.seek_to_beginning()
-            found: list[dict[str, Any]] = []
+            matches: list[dict[str, Any]] = []
             async with asyncio.timeout(LIMIT_SECONDS):
-                while not enough(found):
+                while not enough(matches):
                     for records in (await consumer.getmany(timeout_ms=100)).values():
                         for record in records:
                             headers = {name: value.decode() for name, value in record.headers}
-                            found.append(orjson.loads(record.value) | {"headers": headers})
-            return found
+                            matches.append(orjson.loads(record.value) | {"headers": headers})
+            return matches
         finally:
             await consumer.stop()
 
@@ -137,7 +137,7 @@ class Replica:
         return sorted(numbers)
 
 
-def asked(number: int, text: str, *, version: int = 0, request: str = "") -> pb.ReplicaRequest:
+def replica_request(number: int, text: str, *, version: int = 0, request: str = "") -> pb.ReplicaRequest:
     payload = CLASSIFICATION.encode(ClassificationRequest([text]))
     return pb.ReplicaRequest(
         id=number,
@@ -201,7 +201,7 @@ class Traffic:
             number = self._number
             answer = self._waiting[number] = asyncio.get_running_loop().create_future()
             async with one_at_a_time:
-                await call.write(asked(number, "close the socket", version=self.version))
+                await call.write(replica_request(number, "close the socket", version=self.version))
             self.answered.append(await answer)  # the reader may have taken it from the table by now
 
     async def _read(self, call: Any) -> None:

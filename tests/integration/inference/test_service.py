@@ -27,9 +27,9 @@ async def test_a_desired_version_becomes_answers_reports_and_a_log_in_one_trace(
         await replica.deployment(target(1, ref))
         replica.start()
         await replica.answers(1)
-        answer = await replica.ask("read the file and close the socket", request="mine")
+        answer = await replica.send("read the file and close the socket", request="mine")
         reports = await replica.reports(
-            "replica.reported", lambda found: any(states(one) == {1: "ready"} for one in found)
+            "replica.reported", lambda matches: any(states(one) == {1: "ready"} for one in matches)
         )
         ready = next(report for report in reports if states(report) == {1: "ready"})
         assert TRACE[3:35] in ready["headers"]["traceparent"]
@@ -37,7 +37,7 @@ async def test_a_desired_version_becomes_answers_reports_and_a_log_in_one_trace(
         assert [report["sequence"] for report in reports] == sorted({report["sequence"] for report in reports})
         logged = await replica.reports(
             "inference.logged",
-            lambda found: "mine" in [record["request"] for one in found for record in one["records"]],
+            lambda matches: "mine" in [record["request"] for one in matches for record in one["records"]],
         )
         record = next(record for one in logged for record in one["records"] if record["request"] == "mine")
         label = CLASSIFICATION.decode_result(answer.payload).predictions[0].label
@@ -56,7 +56,9 @@ async def test_versions_change_under_traffic_without_a_failed_request(tmp_path: 
             await replica.deployment(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
             await replica.answers(2)
             await replica.deployment(target(1, first, Role.DRAINING, 0), target(2, second))
-            await replica.reports("replica.reported", lambda found: bool(found) and states(found[-1]) == {2: "ready"})
+            await replica.reports(
+                "replica.reported", lambda matches: bool(matches) and states(matches[-1]) == {2: "ready"}
+            )
         assert traffic.failed == []
         assert {answer.result.version for answer in traffic.answered} == {1, 2}
         assert traffic.answered[-1].result.version == 2
@@ -73,7 +75,7 @@ async def test_a_killed_replica_serves_again_without_broker_and_registry(
         replica.bootstrap = "127.0.0.1:9"  # nobody answers there
         replica.start()
         await replica.answers(1)
-        assert (await replica.ask()).version == 1
+        assert (await replica.send()).version == 1
 
 
 async def test_a_flipped_bit_is_refused_and_the_old_version_serves_on(tmp_path: Path, embedded_bootstrap: str) -> None:
@@ -88,14 +90,14 @@ async def test_a_flipped_bit_is_refused_and_the_old_version_serves_on(tmp_path: 
         await replica.answers(1)
         await replica.deployment(target(1, first, weight=90), target(2, second, Role.CANARY, 10))
         reports = await replica.reports(
-            "replica.reported", lambda found: bool(found) and states(found[-1]) == {1: "ready", 2: "failed"}
+            "replica.reported", lambda matches: bool(matches) and states(matches[-1]) == {1: "ready", 2: "failed"}
         )
         reason = next(entry["reason"] for entry in reports[-1]["versions"] if entry["version"] == 2)
         assert reason.startswith("artifact_refused:")
         assert str(tmp_path) not in reason
-        assert (await replica.ask()).version == 1
+        assert (await replica.send()).version == 1
         with pytest.raises(MillraceError) as refused:
-            await replica.ask(version=2)
+            await replica.send(version=2)
         assert refused.value.code == "version_not_served"
 
 
@@ -117,7 +119,7 @@ async def test_a_stop_under_load_answers_every_request_that_was_read_and_says_go
             traffic.stop()
         assert traffic.failed == []
         assert await asyncio.to_thread(replica.process.wait, LIMIT_SECONDS) == 0
-        reports = await replica.reports("replica.reported", lambda found: bool(found) and found[-1]["leaving"])
+        reports = await replica.reports("replica.reported", lambda matches: bool(matches) and matches[-1]["leaving"])
         assert reports[-1]["leaving"] is True
         expected = len(traffic.answered)
         logged = await replica.reports(

@@ -18,13 +18,13 @@ from services.kit.messaging.event_consumer import EventConsumer
 from services.kit.messaging.in_memory import InMemoryBroker, InMemorySubscribers
 from services.kit.messaging.producer import EventProducer
 from services.kit.messaging.records import to_message
-from tests.integration.kit.rooms import NOON, feedback
+from tests.integration.kit.services import NOON, feedback
 
 LIMIT = 60.0
 
 
 @dataclass
-class Place:
+class MessagingUnderTest:
     """A service on this broker: its writer, and a handler that does as it is told by the request's name."""
 
     servers: str
@@ -80,9 +80,9 @@ class Place:
 class InMemoryRun:
     """`EventConsumer` over the in-memory broker."""
 
-    def __init__(self, place: "InMemoryPlace") -> None:
-        self._broker = place.broker
-        self._subscribers = InMemorySubscribers(place.subscribe, place.delivery(), SystemClock())
+    def __init__(self, messaging: "InMemoryMessaging") -> None:
+        self._broker = messaging.broker
+        self._subscribers = InMemorySubscribers(messaging.subscribe, messaging.delivery(), SystemClock())
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ class InMemoryRun:
 
 
 @dataclass
-class InMemoryPlace(Place):
+class InMemoryMessaging(MessagingUnderTest):
     """The same without a broker."""
 
     broker: InMemoryBroker = field(default_factory=InMemoryBroker)
@@ -118,9 +118,9 @@ class InMemoryPlace(Place):
             self.broker.append([to_message(record)])
 
     async def dead(self, count: int) -> list[Message]:
-        letters = [sent for sent in self.broker.sent if sent.topic == "feedback.received.dlq"]
-        assert len(letters) >= count
-        return letters[:count]
+        dead_letters = [sent for sent in self.broker.sent if sent.topic == "feedback.received.dlq"]
+        assert len(dead_letters) >= count
+        return dead_letters[:count]
 
 
 def message(event: Event, name: str, **trace: str) -> Message:

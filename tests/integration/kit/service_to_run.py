@@ -18,7 +18,7 @@ def build(settings: TestedSettings) -> Service[None]:
     service: Service[None] = Service(settings)
     how = sys.argv[1]
 
-    def tell(name: str) -> None:
+    def report(name: str) -> None:
         async def opened() -> None:
             print("open", name, flush=True)
             if how == f"stuck:{name}":
@@ -36,11 +36,11 @@ def build(settings: TestedSettings) -> Service[None]:
             raise RuntimeError("the runner broke")
         await service.clock.sleep(600)
 
-    tell("first")
+    report("first")
     service.runs("runner", run)
-    tell("second")
+    report("second")
     service.http()
-    tell("last")
+    report("last")
     return service
 
 

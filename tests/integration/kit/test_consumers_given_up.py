@@ -14,7 +14,7 @@ from services.kit.core.clock import SystemClock
 from services.kit.messaging import consumer_loop
 from services.kit.messaging.batch_consumer import BatchConsumer
 from services.kit.messaging.producer import EventProducer
-from tests.integration.kit.consumers import Place
+from tests.integration.kit.consumers import MessagingUnderTest
 from tests.integration.kit.test_messaging import running, until
 
 Run = Callable[[], Coroutine[Any, Any, None]]
@@ -36,16 +36,16 @@ async def test_consumers_that_still_join_are_cut(
     kind: str, slow_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer_loop.Stops.__init__, "__defaults__", (0.2,))
-    place = Place(slow_broker.bootstrap, EventProducer(slow_broker.bootstrap, "test"))
+    messaging = MessagingUnderTest(slow_broker.bootstrap, EventProducer(slow_broker.bootstrap, "test"))
     batches = BatchConsumer(
         FeedbackReceived,
-        place.handle_many,
+        messaging.handle_many,
         bootstrap_servers=slow_broker.bootstrap,
-        service=place.service,
-        delivery=place.delivery(),
+        service=messaging.service,
+        delivery=messaging.delivery(),
         clock=SystemClock(),
     )
-    run: Run = place.bus().run if kind == "subscribers" else batches.run
+    run: Run = messaging.bus().run if kind == "subscribers" else batches.run
     async with running(run):
         await until(lambda: joining() and connections_to(slow_broker) > 0, "a consumer joins its group")
     assert connections_to(slow_broker) == 0

@@ -13,13 +13,13 @@ from services.kit.persistence.sql.database import Database, DatabaseDown
 from services.kit.persistence.sql.migrate import check
 from services.kit.persistence.sql.tables import InboxRow
 from tests.fixtures.databases import PostgresServer
-from tests.integration.kit.rooms import MIGRATIONS, SERVICES, Room, envelope, room_at
+from tests.integration.kit.services import MIGRATIONS, SERVICES, KitService, envelope, service_at
 from tests.waiting import LIMIT_SECONDS
 
-ROOMS = sorted(path.parents[1].name for path in SERVICES.glob("*/outbound/migrations"))
+SERVICES_WITH_TABLES = sorted(path.parents[1].name for path in SERVICES.glob("*/outbound/migrations"))
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", SERVICES_WITH_TABLES)
 async def test_the_migrations_make_the_tables_that_the_code_has(name: str, database_url: str) -> None:
     migrations = SERVICES / name / "outbound" / "migrations"
     database = Database(database_url, migrations)
@@ -33,25 +33,25 @@ async def test_the_migrations_make_the_tables_that_the_code_has(name: str, datab
 
 
 async def test_services_that_start_at_once_migrate_once(database_url: str) -> None:
-    rooms = [room_at(database_url) for _ in range(3)]
-    await asyncio.gather(*(room.database.open() for room in rooms))
-    async with rooms[0].store.transaction() as tx:
+    services = [service_at(database_url) for _ in range(3)]
+    await asyncio.gather(*(service.database.open() for service in services))
+    async with services[0].store.transaction() as tx:
         assert await tx.mark_processed(envelope("e-1"))
-    for room in rooms:
-        assert len(await room.rows(InboxRow)) == 1
-        await room.database.close()
+    for service in services:
+        assert len(await service.rows(InboxRow)) == 1
+        await service.database.close()
 
 
 async def test_a_database_that_was_never_opened_is_down(database_url: str) -> None:
     with pytest.raises(DatabaseDown):
-        async with room_at(database_url).store.transaction():
+        async with service_at(database_url).store.transaction():
             pass
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("mine"), TimeoutError("mine"), ValueError("mine")], ids=repr)
-async def test_an_error_of_the_block_itself_stays_what_it_is(room: Room, error: Exception) -> None:
+async def test_an_error_of_the_block_itself_stays_what_it_is(service: KitService, error: Exception) -> None:
     with pytest.raises(type(error), match="mine"):
-        async with room.store.transaction():
+        async with service.store.transaction():
             raise error
 
 
@@ -71,9 +71,9 @@ async def test_nobody_at_the_address_is_a_database_that_is_down(postgres_url: st
         await Database(postgres_url + "_that_is_not_there", MIGRATIONS).open()
 
 
-async def test_more_transactions_than_connections_wait_for_their_turn(room: Room) -> None:
+async def test_more_transactions_than_connections_wait_for_their_turn(service: KitService) -> None:
     async def look() -> None:
-        async with room.store.reading() as tx:
+        async with service.store.reading() as tx:
             await tx.execute(sa.text("SELECT 1"))
             await asyncio.sleep(0.01)
 
@@ -81,26 +81,26 @@ async def test_more_transactions_than_connections_wait_for_their_turn(room: Room
 
 
 async def test_a_pool_that_stays_exhausted_is_a_database_that_is_down(database_url: str) -> None:
-    room = room_at(database_url, pool_wait_seconds=0.1)
-    exhausted, leave = asyncio.Event(), asyncio.Event()
-    await room.database.open()
+    service = service_at(database_url, pool_wait_seconds=0.1)
+    exhausted, release = asyncio.Event(), asyncio.Event()
+    await service.database.open()
 
     async def sit() -> None:
         try:
-            async with room.store.reading() as tx:
+            async with service.store.reading() as tx:
                 await tx.execute(sa.text("SELECT 1"))
-                await leave.wait()
+                await release.wait()
         except DatabaseDown:
             exhausted.set()
 
     sitting = [asyncio.create_task(sit()) for _ in range(30)]
     await exhausted.wait()
     with pytest.raises(DatabaseDown):
-        async with room.store.reading():
+        async with service.store.reading():
             pass
-    leave.set()
+    release.set()
     await asyncio.gather(*sitting, return_exceptions=True)
-    await room.database.close()
+    await service.database.close()
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def stoppable(postgres_server: PostgresServer, postgres_url: str) -> Iterator[Po
     """The server, which the test may stop; it runs again afterwards."""
     yield postgres_server
     if not (postgres_server.folder / "data" / "postmaster.pid").exists():
-        turn(postgres_server, "start")
+        switch(postgres_server, "start")
 
 
-def turn(server: PostgresServer, how: str) -> None:
+def switch(server: PostgresServer, how: str) -> None:
     """Starts it with the options it was first started with, or stops it at once."""
     data = server.folder / "data"
     if how == "start":
@@ -127,30 +127,30 @@ def turn(server: PostgresServer, how: str) -> None:
 async def test_a_restart_of_postgresql_is_a_time_of_refusals_after_which_the_pool_heals(
     stoppable: PostgresServer, postgres_url: str
 ) -> None:
-    room = room_at(postgres_url)
-    await room.database.open()
-    kept, refused = list[str](), 0
+    service = service_at(postgres_url)
+    await service.database.open()
+    stored, refused = list[str](), 0
 
     async def write() -> None:
         nonlocal refused
         deadline = time.monotonic() + LIMIT_SECONDS
-        while len(kept) < 20 or refused == 0:
+        while len(stored) < 20 or refused == 0:
             assert time.monotonic() < deadline
-            name = f"e-{len(kept) + refused}"
+            name = f"e-{len(stored) + refused}"
             try:
-                async with room.store.transaction() as tx:
+                async with service.store.transaction() as tx:
                     await tx.mark_processed(envelope(name))
                     await asyncio.sleep(0.02)
             except DatabaseDown:
                 refused += 1
                 await asyncio.sleep(0.02)
             else:
-                kept.append(name)
+                stored.append(name)
 
     writing = asyncio.create_task(write())
     await asyncio.sleep(0.2)
-    await asyncio.to_thread(turn, stoppable, "stop")
-    await asyncio.to_thread(turn, stoppable, "start")
+    await asyncio.to_thread(switch, stoppable, "stop")
+    await asyncio.to_thread(switch, stoppable, "start")
     await writing
-    assert set(kept) <= {row.event for row in await room.rows(InboxRow)}
-    await room.database.close()
+    assert set(stored) <= {row.event for row in await service.rows(InboxRow)}
+    await service.database.close()

@@ -109,10 +109,10 @@ def collector() -> Iterator[Collector]:
 
 def run(folder: Path, *, seconds: float = 0, **variables: str) -> str:
     """What the probe wrote to standard error."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    stored = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     command = [sys.executable, "-c", SERVICE, str(folder), str(seconds)]
     done = subprocess.run(
-        command, env=kept | variables, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS
+        command, env=stored | variables, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     return done.stderr
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.kit.rooms import SERVICES
+from tests.integration.kit.services import SERVICES
 
 Start = Callable[[str], "subprocess.Popen[str]"]
 
@@ -55,19 +55,19 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, list[str], str]:
     return process.returncode, out.split("\n")[:-1], errors
 
 
-def test_parts_open_in_order_and_close_in_reverse_when_told_to_stop(start: Start) -> None:
+def test_parts_open_in_order_and_close_in_reverse_on_shutdown(start: Start) -> None:
     process = start("well")
     assert read_until(process, "open last") == ["open first", "open second", "open last"]
     process.terminate()
-    code, told, errors = ended(process)
-    assert (code, told) == (0, ["close last", "close second", "close first"])
+    code, output, errors = ended(process)
+    assert (code, output) == (0, ["close last", "close second", "close first"])
     assert "tested has stopped" in errors
 
 
 def test_a_runner_that_ends_by_itself_stops_the_service_with_an_error(start: Start) -> None:
-    code, told, errors = ended(start("ends"))
+    code, output, errors = ended(start("ends"))
     assert code == 1
-    assert told[-1] == "close first"
+    assert output[-1] == "close first"
     assert "the runner broke" in errors
 
 
@@ -75,8 +75,8 @@ def test_a_part_that_does_not_close_keeps_no_other_open(start: Start) -> None:
     process = start("raises:second")
     read_until(process, "open last")
     process.terminate()
-    code, told, errors = ended(process)
-    assert (code, told) == (0, ["close last", "close first"])
+    code, output, errors = ended(process)
+    assert (code, output) == (0, ["close last", "close first"])
     assert "second did not close" in errors
 
 
@@ -84,15 +84,15 @@ def test_a_service_that_still_waits_for_a_part_can_be_stopped(start: Start) -> N
     process = start("stuck:second")
     read_until(process, "open second")
     process.terminate()
-    code, told, _ = ended(process)
-    assert (code, told) == (0, ["close first"])
+    code, output, _ = ended(process)
+    assert (code, output) == (0, ["close first"])
 
 
 def test_a_bad_setting_ends_the_start_with_one_line_that_names_it(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MILLRACE_TESTED_PORT", "1")
-    code, told, errors = ended(start("well"))
-    assert (code, told) == (2, [])
+    code, output, errors = ended(start("well"))
+    assert (code, output) == (2, [])
     assert "MILLRACE_TESTED_PORT" in errors
     assert "Traceback" not in errors

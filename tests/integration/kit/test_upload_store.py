@@ -44,7 +44,7 @@ async def put(store: UploadStore, content: bytes = CONTENT, dataset: str = "text
         return await upload.keep("acme", dataset, "jsonl")
 
 
-async def test_the_same_content_twice_is_kept_once(root: str) -> None:
+async def test_the_same_content_twice_is_stored_once(root: str) -> None:
     store = store_at(root)
     uri, there = await put(store)
     assert (await put(store)) == (uri, True)
@@ -137,7 +137,7 @@ async def test_a_store_that_nothing_here_speaks_to_does_not_answer(root: str) ->
         await store_at(root).sweep()
 
 
-async def test_a_disk_that_fills_up_on_the_way_says_so_and_has_its_room_again(small_disk: Path) -> None:
+async def test_a_disk_that_fills_up_on_the_way_says_so_and_has_its_free_bytes_again(small_disk: Path) -> None:
     store = store_at(f"file://{small_disk}")
     with pytest.raises(StoreFull):
         await put(store, CONTENT * 4)

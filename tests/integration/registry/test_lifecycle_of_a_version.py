@@ -39,7 +39,7 @@ async def test_a_first_version_serves_everything_once_it_is_loaded_and_every_fac
     assert {fact.event.stream for fact in published} == {f"model/{MODEL}", f"deployment/{MODEL}"}
     changes = await registry.published(DeploymentChanged)
     assert [change.event.generation for change in changes] == [2, 3]
-    assert (changes[0].causation, changes[0].story) == (cause.id, cause.id)
+    assert (changes[0].causation, changes[0].correlation_id) == (cause.id, cause.id)
 
 
 async def test_an_event_that_comes_again_has_no_second_effect(registry: Registry) -> None:

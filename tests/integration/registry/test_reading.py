@@ -126,4 +126,4 @@ async def test_of_other_tenants_the_chain_tells_numbers_and_hashes_and_nothing_e
     assert {(fact.tenant, fact.stream, fact.actor, fact.reason, fact.detail_json) for fact in links} == {("",) * 5}
     assert not any(fact.HasField("at") for fact in links)
     filtered = wire.ListHistoryRequest(whole_chain=True, actor="trainer")
-    assert (await client.refused(client.call("ListHistory", filtered)))[1] == "chain_is_whole"
+    assert (await client.refused(client.call("ListHistory", filtered)))[1] == "chain_is_intact"

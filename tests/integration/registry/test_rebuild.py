@@ -13,7 +13,7 @@ from services.kit.persistence.sql.unit_of_work import columns
 from services.registry.domain.commands import StopDeployment
 from services.registry.handlers import deployments
 from services.registry.outbound.tables import DeploymentRow, ModelRow
-from tests.integration.kit.rooms import SERVICES
+from tests.integration.kit.services import SERVICES
 from tests.integration.registry.fixture import Registry
 from tests.unit.registry.scenario import MODEL
 

@@ -24,7 +24,7 @@ from services.kit.transport.rpc import RpcServer
 from services.monitor.app import Adapters
 from services.monitor.app import build as build_monitor
 from services.monitor.settings import MonitorSettings
-from tests.integration.gateway.place import Place, open_place, target, until
+from tests.integration.gateway.gateway import GatewayUnderTest, open_gateway, target, until
 from tests.integration.tasks.counting import WITH_COUNTING, CountingEngines
 from tests.unit.inference.fakes import ReplicaUnderTest
 from tests.waiting import LIMIT_SECONDS
@@ -37,7 +37,7 @@ REPLICA: Final = "counter-1"
 class Fleet:
     """The services, and the deployment as the registry would have it."""
 
-    gateway: Place
+    gateway: GatewayUnderTest
     replica: Ports
     bootstrap: str
     port: int
@@ -115,7 +115,7 @@ class Fleet:
 @asynccontextmanager
 async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
     settings = {"database_url": f"sqlite+aiosqlite:///{home / 'gateway.db'}", "batch_part_rows": 4, "batch_texts": 2}
-    async with open_place(home, bootstrap, tasks=WITH_COUNTING, **settings) as gateway:
+    async with open_gateway(home, bootstrap, tasks=WITH_COUNTING, **settings) as gateway:
         parts = ReplicaUnderTest(clock=SystemClock())
         log = LogWriter(
             Logging(REPLICA, gateway.writer, SystemClock(), SystemIds(), seconds=0.05, records=100, capacity=1_000)

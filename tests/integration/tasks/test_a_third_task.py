@@ -8,7 +8,7 @@ import pytest
 
 from services.contracts.rpc import inference_pb2 as pb
 from services.contracts.tasks import CLASSIFICATION, Tasks
-from tests.integration.gateway.asking import asking
+from tests.integration.gateway.kafka_client import kafka_client
 from tests.integration.gateway.test_batches import create, ended, output, write
 from tests.integration.tasks.counting import COUNTING, MISCOUNTING, Texts
 from tests.integration.tasks.fleet import Fleet, fleet
@@ -35,21 +35,21 @@ async def streamed(serving: Fleet, *requests: pb.StreamRequest) -> list[pb.Strea
 async def test_it_answers_by_rest_by_grpc_in_chunks_by_kafka_and_in_batches(
     tmp_path: Path, embedded_bootstrap: str
 ) -> None:
-    async with fleet(tmp_path, embedded_bootstrap) as serving, asking(embedded_bootstrap) as asker:
+    async with fleet(tmp_path, embedded_bootstrap) as serving, kafka_client(embedded_bootstrap) as asker:
         await serving.serve()
         reply_body = await serving.count("one two three", "one", request_id="by-rest")
         assert (reply_body["counts"], reply_body["tokens"], reply_body["version"]) == ([3, 1], 4, 1)
 
         payload = COUNTING.encode(Texts(["one two", "one"]))
-        asked = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=payload, request_id="by-grpc")
-        first, second, last = await streamed(serving, pb.StreamRequest(id=5, predict=asked))
+        request = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=payload, request_id="by-grpc")
+        first, second, last = await streamed(serving, pb.StreamRequest(id=5, predict=request))
         assert [COUNTING.decode_chunk(one.delta.payload) for one in (first, second)] == [2, 1]
         assert COUNTING.decode_result(last.result.payload).counts == [2, 1]
         assert (last.id, last.result.request_id, last.result.version) == (5, "by-grpc", 1)
 
         body = {"deployment": "news", "task": COUNTING.name, "input": {"texts": ["one two"]}, "request": "by-kafka"}
-        await asker.ask(body, "evt-1", b"key")
-        (completed,) = await asker.told(1)
+        await asker.send_request(body, "evt-1", b"key")
+        (completed,) = await asker.received(1)
         assert (completed.body["task"], completed.body["result"]) == (COUNTING.name, {"counts": [2]})
 
         rows = "".join(f'{{"text": "{"word " * number}"}}\n' for number in range(1, 8))
@@ -80,8 +80,8 @@ async def test_what_its_model_does_not_do_and_what_it_does_not_take_is_refused(
         for sent in wrong:
             reply = await serving.gateway.client.post("/api/v1/deployments/news/count", json=sent)
             assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_field")
-        asked = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=b"{")
-        (reply_body,) = await streamed(serving, pb.StreamRequest(id=1, predict=asked))
+        request = pb.PredictRequest(deployment="news", task=COUNTING.name, payload=b"{")
+        (reply_body,) = await streamed(serving, pb.StreamRequest(id=1, predict=request))
         assert (reply_body.failure.code, reply_body.failure.field) == ("malformed", "payload")
         uri = write(tmp_path, "texts.jsonl", '{"text": "a"}\n')
         body = {"deployment": "news", "uri": uri, "task": COUNTING.name, "options_json": '{"with_embeddings": true}'}

@@ -136,9 +136,9 @@ async def test_a_version_is_found_by_the_beginning_of_its_hash(trainer: TrainerF
 async def test_somebody_starts_a_run_on_the_data_set_as_it_was_last_announced(trainer: TrainerFixture) -> None:
     await announce(trainer, "1")
     await trainer.work()
-    run = await runs.start_run(start(recipe={"epochs": 7}, hold_back=True, model="other"), None, trainer.ports)
+    run = await runs.start_run(start(recipe={"epochs": 7}, deploy=False, model="other"), None, trainer.ports)
     assert (run.status, run.started_by, run.start_reason) == (RunStatus.QUEUED, "operator:1", "again")
-    assert (run.model, run.content_hash, run.hold_back, run.recipe and run.recipe.epochs) == ("other", FIRST, True, 7)
+    assert (run.model, run.content_hash, run.deploy, run.recipe and run.recipe.epochs) == ("other", FIRST, False, 7)
     await trainer.work()
     spec = trainer.executor.specs[-1]
     assert (spec.content_hash, spec.recipe.epochs, spec.model) == (FIRST, 7, "other")

@@ -31,11 +31,11 @@ def test_a_local_file_is_uploaded_first(gateway: Gateway, tmp_path: Path) -> Non
     gateway.answers["POST", "/api/v1/batches"] = (202, {**BATCH, "status": "queued"})
     done = run("batches", "create", str(file), "-d", "topics", "--json")
     assert done.exit_code == Exit.DONE, done.output
-    uploaded, asked = gateway.asked
+    uploaded, requested = gateway.requested
     assert uploaded.content == file.read_bytes()
-    sent = json.loads(asked.content)
+    sent = json.loads(requested.content)
     assert (sent["uri"], sent["deployment"], sent["format"]) == (UPLOADED["uri"], "topics", "jsonl")
-    assert asked.headers["idempotency-key"]
+    assert requested.headers["idempotency-key"]
     assert "next: millrace batches show batch-1" in done.stderr
 
 
@@ -43,13 +43,13 @@ def test_a_dry_run_asks_nobody(gateway: Gateway, tmp_path: Path) -> None:  # noq
     file = tmp_path / "texts.csv"
     file.write_text("text\na\n")
     done = run("batches", "create", str(file), "-d", "topics", "--dry-run")
-    assert (done.exit_code, gateway.asked) == (Exit.DONE, [])
+    assert (done.exit_code, gateway.requested) == (Exit.DONE, [])
 
 
 @pytest.mark.parametrize("file", ["missing.jsonl", "texts.parquet"])
 def test_a_file_that_cannot_be_a_batch_is_wrong_usage(gateway: Gateway, file: str) -> None:  # noqa: F811
     assert run("batches", "create", file, "-d", "topics").exit_code == Exit.USAGE
-    assert gateway.asked == []
+    assert gateway.requested == []
 
 
 def test_waiting_ends_with_the_batch_and_a_failed_one_is_a_failure(gateway: Gateway) -> None:  # noqa: F811

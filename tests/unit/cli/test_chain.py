@@ -25,16 +25,16 @@ def chain(length: int, *, others: frozenset[int] = frozenset()) -> tuple[list[En
         payload = {"version": number, "value": 1 / number, "text": "ü"}
         fact = {"tenant": "t", "stream": "model/m", "kind": "k", "actor": "a", "reason": "r"}
         made = entry_hash(previous, number, {**fact, "payload": payload, "at": at})
-        told = {**fact, "detail_json": orjson.dumps(payload).decode(), "at": at.isoformat(timespec="milliseconds")}
+        response = {**fact, "detail_json": orjson.dumps(payload).decode(), "at": at.isoformat(timespec="milliseconds")}
         if number in others:
-            told = {**dict.fromkeys(fact, ""), "detail_json": ""}
-        entries.append({"sequence": number, "previous_hash": previous, "hash": made, **told})
+            response = {**dict.fromkeys(fact, ""), "detail_json": ""}
+        entries.append({"sequence": number, "previous_hash": previous, "hash": made, **response})
         previous = made
     return entries, {"sequence": length, "hash": previous}
 
 
 @given(st.integers(0, 12), st.frozensets(st.integers(1, 12)))
-def test_a_whole_chain_is_whole_whosever_facts_are_in_it(length: int, others: frozenset[int]) -> None:
+def test_a_complete_chain_holds_whosever_facts_are_in_it(length: int, others: frozenset[int]) -> None:
     checked = check_chain(*chain(length, others=others))
     assert (checked.broken_at, checked.facts + checked.links) == (None, length)
     assert checked.links == len([number for number in others if number <= length])
@@ -57,7 +57,7 @@ def test_what_is_missing_or_there_twice_is_found(number: int, twice: bool, other
     assert check_chain(entries, head).broken_at == number + twice
 
 
-def test_facts_written_after_the_head_was_asked_for_are_left_for_the_next_time() -> None:
+def test_facts_written_after_the_head_was_read_are_left_for_the_next_time() -> None:
     entries, _ = chain(8)
     assert check_chain(entries, {"sequence": 5, "hash": entries[4]["hash"]}).facts == 5
 

@@ -37,8 +37,8 @@ DEPLOYMENT: dict[str, Any] = {
 MODEL: dict[str, Any] = {"name": "topics", "versions": [], "aliases": {}}
 
 
-def node(place: str, kind: str, label: str, **facts: str) -> dict[str, Any]:
-    return {"id": place, "kind": kind, "label": label, "facts": facts}
+def node(node_id: str, kind: str, label: str, **facts: str) -> dict[str, Any]:
+    return {"id": node_id, "kind": kind, "label": label, "facts": facts}
 
 
 LINEAGE: dict[str, Any] = {
@@ -79,7 +79,7 @@ class Gateway:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
         self.pages: dict[str, dict[str, Any]] = {}
-        self.asked: list[Request] = []
+        self.requested: list[Request] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -95,7 +95,7 @@ class Gateway:
             def answer(self) -> None:
                 content = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                gateway.asked.append(Request(self.command, self.path, headers, content))
+                gateway.requested.append(Request(self.command, self.path, headers, content))
                 path, _, query = self.path.partition("?")
                 status, body = gateway.answers.get((self.command, path), (404, {"error": NOT_FOUND}))
                 if path in gateway.pages:
@@ -120,17 +120,17 @@ NOT_FOUND = {"code": "unknown_model", "message": "There is no such thing.", "hin
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway]:
     """A fleet that runs as far as the commands can see: a held lock, an endpoints file, a key, and a gateway."""
-    told, home = Gateway(), Home(tmp_path)
+    response, home = Gateway(), Home(tmp_path)
     monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
     home.api_key_file.parent.mkdir()
     home.api_key_file.write_text("key")
-    state = FleetState(str(tmp_path), "embedded", str(home.api_key_file), 0, READY, endpoints={"rest": told.url})
+    state = FleetState(str(tmp_path), "embedded", str(home.api_key_file), 0, READY, endpoints={"rest": response.url})
     state.write(home.endpoints_file)
     lock = Lock(home.lock_file)
     assert lock.take()
-    yield told
+    yield response
     lock.close()
-    told.close()
+    response.close()
 
 
 def run(*arguments: str) -> Any:
@@ -154,10 +154,10 @@ def test_people_get_a_table_without_colours_where_there_is_no_terminal(gateway: 
 def test_every_request_carries_the_key(gateway: Gateway) -> None:
     gateway.answers["GET", "/api/v1/models"] = (200, {"models": []})
     run("models", "list")
-    assert gateway.asked[0].headers["authorization"] == "Bearer key"
+    assert gateway.requested[0].headers["authorization"] == "Bearer key"
 
 
-def test_a_refusal_is_told_with_its_hint_and_its_own_exit_code(gateway: Gateway) -> None:
+def test_an_error_is_shown_with_its_hint_and_its_own_exit_code(gateway: Gateway) -> None:
     done = run("models", "show", "nope")
     assert done.exit_code == Exit.NOT_FOUND
     assert done.stdout == ""
@@ -174,7 +174,7 @@ def test_what_moves_traffic_asks_first(gateway: Gateway) -> None:
     done = run("deployments", "rollback", "topics")
     assert done.exit_code == Exit.FAILED
     assert "--yes" in done.stderr
-    assert gateway.asked == []
+    assert gateway.requested == []
 
 
 MOVES = {"rollback": ":rollback", "stop": ":stop", "pause": "/rollouts:pause", "resume": "/rollouts:resume"}
@@ -188,13 +188,13 @@ def test_a_dry_run_asks_the_registry_what_would_be_and_says_that_nothing_was_cha
     gateway.answers["POST", f"/api/v1/deployments/topics{MOVES[move]}"] = (200, {**DEPLOYMENT, "dry_run": True})
     done = run("deployments", move, "topics", "--dry-run", "--generation", "3")
     assert done.exit_code == Exit.DONE
-    sent = json.loads(gateway.asked[0].content)
+    sent = json.loads(gateway.requested[0].content)
     assert (sent["dry_run"], sent["expected_generation"]) == (True, 3)
     assert "nothing was changed" in done.stderr
     assert "next:" not in done.stderr
 
 
-def test_a_stopped_deployment_is_told_and_how_to_bring_it_back(gateway: Gateway) -> None:
+def test_a_stopped_deployment_is_shown_and_how_to_bring_it_back(gateway: Gateway) -> None:
     gateway.answers["POST", "/api/v1/deployments/topics:stop"] = (200, {**DEPLOYMENT, "targets": [], "stopped": True})
     done = run("deployments", "stop", "topics", "--yes")
     assert "stopped, nothing is served" in done.stdout
@@ -207,8 +207,8 @@ def test_every_change_carries_a_key_of_its_own(gateway: Gateway) -> None:
     for _ in range(2):
         run("deployments", "pause", "topics")
     assert run("models", "alias", "set", "topics", "stable", "1", "--yes").stdout == "topics: @stable version 1\n"
-    keys = {request.headers["idempotency-key"] for request in gateway.asked}
-    assert len(keys) == len(gateway.asked) == 3
+    keys = {request.headers["idempotency-key"] for request in gateway.requested}
+    assert len(keys) == len(gateway.requested) == 3
 
 
 def test_a_listing_is_read_page_after_page(gateway: Gateway) -> None:
@@ -230,10 +230,10 @@ def test_a_broken_history_ends_with_a_difference_and_its_number(gateway: Gateway
         "t": {"entries": entries[2:]},
     }
     done = run("audit", "verify", "--json")
-    told = json.loads(done.stdout)
-    assert (done.exit_code, told["whole"]) == ((Exit.DIFFERS, False) if touched else (Exit.DONE, True))
-    assert told["broken_at"] == (2 if touched else None)
-    assert "whole_chain=true" in gateway.asked[1].path
+    response = json.loads(done.stdout)
+    assert (done.exit_code, response["whole"]) == ((Exit.DIFFERS, False) if touched else (Exit.DONE, True))
+    assert response["broken_at"] == (2 if touched else None)
+    assert "whole_chain=true" in gateway.requested[1].path
 
 
 def test_a_lineage_is_drawn_as_a_tree_that_names_each_thing_once(gateway: Gateway) -> None:
@@ -255,14 +255,14 @@ def test_a_lineage_is_drawn_as_a_tree_that_names_each_thing_once(gateway: Gatewa
 def test_a_rollout_sends_version_reason_and_whether_the_gate_is_skipped(gateway: Gateway) -> None:
     gateway.answers["POST", "/api/v1/deployments/topics/rollouts"] = (200, DEPLOYMENT)
     run("deployments", "rollout", "topics", "3", "--skip-gate", "--yes", "--reason", "a test")
-    assert json.loads(gateway.asked[0].content) == {
+    assert json.loads(gateway.requested[0].content) == {
         "version": "3", "skip_gate": True, "reason": "a test", "dry_run": False,
     }  # fmt: skip
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(gateway: Gateway) -> None:
     assert run("datasets", "push", "nowhere.csv", "--model", "topics").exit_code == Exit.USAGE
-    assert gateway.asked == []
+    assert gateway.requested == []
 
 
 def test_where_nothing_runs_the_command_says_how_to_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_where_nothing_runs_the_command_says_how_to_start(monkeypatch: pytest.Mo
 def test_a_gateway_elsewhere_is_named_by_the_environment(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("secret\n")
-    told = {"MILLRACE_URL": "https://elsewhere", "MILLRACE_API_KEY_FILE": str(key_file)}
-    assert address_and_key(Home(tmp_path), told) == ("https://elsewhere", "secret")
+    response = {"MILLRACE_URL": "https://elsewhere", "MILLRACE_API_KEY_FILE": str(key_file)}
+    assert address_and_key(Home(tmp_path), response) == ("https://elsewhere", "secret")
     with pytest.raises(CliError, match="no API key"):
         address_and_key(Home(tmp_path), {"MILLRACE_URL": "https://elsewhere"})
 
@@ -303,17 +303,17 @@ def test_an_unknown_broker_is_refused() -> None:
         chosen_broker(None, {"MILLRACE_BROKER": "pigeon"})
 
 
-def test_every_service_is_told_its_ports_and_whom_it_calls(tmp_path: Path) -> None:
-    rooms = [fleet.ServicePorts(room.name, room.http_port, room.grpc_port) for room in fleet.SERVICES]
-    gateway = next(room for room in rooms if room.name == "gateway")
-    told = fleet.service_environment(
-        gateway, rooms, home=Home(tmp_path), bootstrap="127.0.0.1:9", outside={"OMP_NUM_THREADS": "2"}
+def test_every_service_gets_its_ports_and_the_addresses_it_calls(tmp_path: Path) -> None:
+    services = [fleet.ServicePorts(service.name, service.http_port, service.grpc_port) for service in fleet.SERVICES]
+    gateway = next(service for service in services if service.name == "gateway")
+    response = fleet.service_environment(
+        gateway, services, home=Home(tmp_path), bootstrap="127.0.0.1:9", outside={"OMP_NUM_THREADS": "2"}
     )
-    assert told["MILLRACE_GATEWAY_HTTP_PORT"] == "8080"
-    assert told["MILLRACE_GATEWAY_REGISTRY_ADDRESS"] == "127.0.0.1:8121"
-    assert told["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
-    assert told["OMP_NUM_THREADS"] == "2"
-    assert told["OMP_WAIT_POLICY"] == "passive"
+    assert response["MILLRACE_GATEWAY_HTTP_PORT"] == "8080"
+    assert response["MILLRACE_GATEWAY_REGISTRY_ADDRESS"] == "127.0.0.1:8121"
+    assert response["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"
+    assert response["OMP_NUM_THREADS"] == "2"
+    assert response["OMP_WAIT_POLICY"] == "passive"
 
 
 def test_loud_topics_are_followed_only_when_named() -> None:
@@ -349,5 +349,5 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'rich', 'httpx', 'grpc', 'confluent_kafka', 'pydantic', 'opentelemetry', 'yaml', 'torch'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert output.stdout == "[]\n"

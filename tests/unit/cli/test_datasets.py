@@ -51,7 +51,7 @@ def test_a_file_is_uploaded_and_then_announced_with_its_content_hash(gateway: Ga
     done = push(file, "--json", "--recipe", '{"epochs": 3}')
     assert json.loads(done.stdout)["content_hash"] == HASH
     assert "KiB" not in done.stderr
-    uploaded, announced = gateway.asked
+    uploaded, announced = gateway.requested
     assert (uploaded.content, uploaded.headers["content-length"]) == (CONTENT, str(len(CONTENT)))
     assert uploaded.path.partition("?")[2] == f"format=jsonl&sha256={HASH}&size_bytes={len(CONTENT)}"
     sent = json.loads(announced.content)
@@ -60,9 +60,9 @@ def test_a_file_is_uploaded_and_then_announced_with_its_content_hash(gateway: Ga
 
 def test_the_same_push_has_the_same_key_and_another_one_another(gateway: Gateway, file: Path) -> None:
     takes_uploads(gateway)
-    for more in ((), (), ("--hold-back",)):
+    for more in ((), (), ("--no-deploy",)):
         assert push(file, *more).exit_code == Exit.DONE
-    keys = [request.headers["idempotency-key"] for request in gateway.asked if "idempotency-key" in request.headers]
+    keys = [request.headers["idempotency-key"] for request in gateway.requested if "idempotency-key" in request.headers]
     assert len(keys) == 3
     assert keys[0] == keys[1] != keys[2]
 
@@ -89,7 +89,7 @@ def test_a_large_upload_says_a_line_now_and_then(capsys: pytest.CaptureFixture[s
 def test_a_dry_run_sends_nothing(gateway: Gateway, file: Path) -> None:
     done = push(file, "--dry-run")
     assert HASH in done.stdout
-    assert gateway.asked == []
+    assert gateway.requested == []
 
 
 def test_an_upload_that_is_refused_announces_nothing(gateway: Gateway, file: Path) -> None:
@@ -98,22 +98,22 @@ def test_an_upload_that_is_refused_announces_nothing(gateway: Gateway, file: Pat
     done = push(file)
     assert done.exit_code == Exit.FAILED
     assert "The upload store is full." in done.stderr
-    assert len(gateway.asked) == 1
+    assert len(gateway.requested) == 1
 
 
 def test_versions_are_listed_and_the_oldest_can_be_trained_on(gateway: Gateway) -> None:
-    told = {"versions": [VERSION], "next_page_token": HASH}
-    gateway.answers["GET", "/api/v1/datasets/my-data/versions"] = (200, told)
+    response = {"versions": [VERSION], "next_page_token": HASH}
+    gateway.answers["GET", "/api/v1/datasets/my-data/versions"] = (200, response)
     done = run("datasets", "versions", "my-data", "--limit", "1")
     assert HASH[:12] in done.stdout
     assert f"next: millrace datasets versions my-data --page {HASH}" in done.stderr
     assert f"next: millrace runs start my-data --version {HASH[:12]}" in done.stderr
-    assert gateway.asked[0].path.endswith("?page_size=1")
+    assert gateway.requested[0].path.endswith("?page_size=1")
 
 
 def test_a_data_set_and_one_version_of_it_are_shown(gateway: Gateway) -> None:
-    told = {**VERSION, "name": "my-data", "version": VERSION}
-    gateway.answers["GET", "/api/v1/datasets/my-data"] = (200, told)
+    response = {**VERSION, "name": "my-data", "version": VERSION}
+    gateway.answers["GET", "/api/v1/datasets/my-data"] = (200, response)
     gateway.answers["GET", f"/api/v1/datasets/my-data/versions/{HASH[:8]}"] = (200, VERSION)
     for arguments in (("my-data",), ("my-data", HASH[:8])):
         done = run("datasets", "show", *arguments)
@@ -124,29 +124,29 @@ def test_a_data_set_and_one_version_of_it_are_shown(gateway: Gateway) -> None:
 
 def test_a_run_is_started_on_an_older_version_with_a_key(gateway: Gateway) -> None:
     gateway.answers["POST", "/api/v1/runs"] = (201, RUN)
-    done = run("runs", "start", "my-data", "--version", HASH[:8], "--recipe", '{"epochs": 1}', "--hold-back")
+    done = run("runs", "start", "my-data", "--version", HASH[:8], "--recipe", '{"epochs": 1}', "--no-deploy")
     assert "run-2" in done.stdout
     assert "next: millrace runs logs run-2 --follow" in done.stderr
-    assert json.loads(gateway.asked[0].content) == {
+    assert json.loads(gateway.requested[0].content) == {
         "dataset": "my-data", "content_hash": HASH[:8], "model": "", "recipe_json": '{"epochs": 1}', "hold_back": True,
         "reason": "asked for on the command line",
     }  # fmt: skip
-    assert gateway.asked[0].headers["idempotency-key"]
+    assert gateway.requested[0].headers["idempotency-key"]
     run("runs", "start", "my-data", "--key", "mine")
-    assert gateway.asked[1].headers["idempotency-key"] == "mine"
+    assert gateway.requested[1].headers["idempotency-key"] == "mine"
 
 
 def test_a_dry_run_of_a_start_only_looks(gateway: Gateway) -> None:
     gateway.answers["GET", f"/api/v1/datasets/my-data/versions/{HASH[:8]}"] = (200, VERSION)
     done = run("runs", "start", "my-data", "--version", HASH[:8], "--dry-run")
     assert f"would train topics on my-data, content {HASH}" in done.stdout
-    assert [request.method for request in gateway.asked] == ["GET"]
+    assert [request.method for request in gateway.requested] == ["GET"]
 
 
 def test_runs_are_listed_by_filters_page_by_page(gateway: Gateway) -> None:
     gateway.answers["GET", "/api/v1/runs"] = (200, {"runs": [RUN], "next_page_token": "run-2"})
     done = run("runs", "list", "--dataset", "my-data", "--since", "2026-01-01T00:00:00Z", "--limit", "1")
-    query = gateway.asked[0].path.partition("?")[2]
+    query = gateway.requested[0].path.partition("?")[2]
     assert query == "dataset=my-data&since=2026-01-01T00%3A00%3A00Z&page_size=1"
     expected = "next: millrace runs list --dataset my-data --since 2026-01-01T00:00:00Z --page run-2"
     assert expected in done.stderr

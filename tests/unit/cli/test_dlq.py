@@ -41,7 +41,7 @@ def test_a_large_body_is_cut_and_says_so() -> None:
     assert readable(b"[" * 100_000, 4000)[0] == "text"
 
 
-def test_an_age_is_told_in_its_largest_unit() -> None:
+def test_an_age_is_shown_in_its_largest_unit() -> None:
     assert [age(seconds) for seconds in (-1, 59, 150, 8000, 200_000)] == ["0 s", "59 s", "2 min", "2 h", "2 d"]
 
 

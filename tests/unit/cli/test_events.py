@@ -64,10 +64,10 @@ def test_every_topic_can_be_explained_and_its_example_checked(topic: str, tmp_pa
 
 
 def test_every_topic_is_listed_with_owner_consumers_key_and_partitions() -> None:
-    told = {one["topic"]: one for one in json.loads(run("events", "topics", "--json").stdout)["topics"]}
-    assert list(told) == list(BY_TOPIC)
-    assert told["training.failed"]["consumers"] == list(CONSUMERS["training.failed"])
-    assert (told["dataset.ready"]["key"], told["dataset.ready"]["partitions"]) == ("dataset", 3)
+    response = {one["topic"]: one for one in json.loads(run("events", "topics", "--json").stdout)["topics"]}
+    assert list(response) == list(BY_TOPIC)
+    assert response["training.failed"]["consumers"] == list(CONSUMERS["training.failed"])
+    assert (response["dataset.ready"]["key"], response["dataset.ready"]["partitions"]) == ("dataset", 3)
 
 
 def test_an_unknown_topic_is_wrong_usage_and_names_those_there_are() -> None:
@@ -79,17 +79,17 @@ def test_an_unknown_topic_is_wrong_usage_and_names_those_there_are() -> None:
 # --- checking ----------------------------------------------------------------------------------
 
 
-def test_every_field_that_is_wrong_is_told_with_a_hint() -> None:
+def test_every_field_that_is_wrong_is_named_with_a_hint() -> None:
     body = {"dataset": "Docs", "model": "topics", "recipe": {"epochs": 0}, "format": "xml"}
-    found = {problem.field: problem for problem in check(json.dumps(body).encode(), "dataset.ready").problems}
-    assert set(found) == {"dataset", "uri", "recipe.epochs", "format"}
-    assert "lower-case letters" in found["dataset"].hint
-    assert found["uri"].message == "Field required"
-    assert found["recipe.epochs"].hint == "a whole number, >= 1, <= 100"
-    assert found["format"].hint == "one of jsonl, csv"
+    match = {problem.field: problem for problem in check(json.dumps(body).encode(), "dataset.ready").problems}
+    assert set(match) == {"dataset", "uri", "recipe.epochs", "format"}
+    assert "lower-case letters" in match["dataset"].hint
+    assert match["uri"].message == "Field required"
+    assert match["recipe.epochs"].hint == "a whole number, >= 1, <= 100"
+    assert match["format"].hint == "one of jsonl, csv"
 
 
-def test_what_only_the_schema_refuses_is_told_as_such() -> None:
+def test_what_only_the_schema_refuses_is_reported_as_such() -> None:
     [problem] = check(json.dumps({**READY, "recipe": {"epochs": "3"}}).encode(), "dataset.ready").problems
     assert (problem.field, problem.by) == ("recipe.epochs", "schema")
 
@@ -125,8 +125,8 @@ def test_one_event_a_line_is_checked_line_by_line() -> None:
     good, bad = json.dumps(READY), json.dumps({"dataset": "docs"})
     done = run("events", "validate", "-", "--topic", "dataset.ready", "--json", given=f"{good}\n\n{bad}\n")
     assert done.exit_code == Exit.FAILED
-    told = json.loads(done.stdout)
-    assert [(one["line"], one["valid"]) for one in told["events"]] == [(1, True), (3, False)]
+    response = json.loads(done.stdout)
+    assert [(one["line"], one["valid"]) for one in response["events"]] == [(1, True), (3, False)]
     assert list(events_in(b'{\n"a": 1\n}')) == [(1, b'{\n"a": 1\n}')]
 
 
@@ -149,17 +149,17 @@ def test_fields_are_json_where_they_read_as_json_and_go_inside_by_dots(tmp_path:
 
 def test_a_composed_event_has_an_id_a_key_and_a_trace_of_its_own() -> None:
     first, second = (message_of("dataset.ready", READY, {}) for _ in range(2))
-    told = decode(first, VirtualClock().now())
-    assert (first.key, told.source, told.event.key) == (b"docs", "millrace/cli", "docs")
-    assert told.trace["traceparent"].startswith("00-")
+    response = decode(first, VirtualClock().now())
+    assert (first.key, response.source, response.event.key) == (b"docs", "millrace/cli", "docs")
+    assert response.trace["traceparent"].startswith("00-")
     assert dict(first.headers)["ce_id"] != dict(second.headers)["ce_id"]
 
 
-def test_what_is_told_of_an_event_is_kept() -> None:
-    told = {"id": "mine", "source": "/me", "tenant": "acme", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    headers = dict(message_of("dataset.ready", READY, told).headers)
+def test_what_is_logged_of_an_event_is_stored() -> None:
+    response = {"id": "mine", "source": "/me", "tenant": "acme", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    headers = dict(message_of("dataset.ready", READY, response).headers)
     assert {headers[f"ce_{name}"] for name in ("id", "source", "tenant")} == {"mine", "/me", "acme"}
-    assert headers["traceparent"] == told["traceparent"]
+    assert headers["traceparent"] == response["traceparent"]
 
 
 def test_what_is_no_event_is_not_composed_and_says_what_is_expected() -> None:
@@ -174,8 +174,8 @@ def test_a_dry_run_prints_the_record_and_needs_no_broker(tmp_path: Path, monkeyp
     monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
     fields = [part for name, value in READY.items() for part in ("--field", f"{name}={value}")]
     done = run("events", "send", "dataset.ready", *fields, "--id", "mine", "--dry-run", "--json")
-    told = json.loads(done.stdout)
-    assert (told["topic"], told["key"], told["id"], told["event"]["model"]) == (
+    response = json.loads(done.stdout)
+    assert (response["topic"], response["key"], response["id"], response["event"]["model"]) == (
         "dataset.ready",
         "docs",
         "mine",
@@ -184,7 +184,7 @@ def test_a_dry_run_prints_the_record_and_needs_no_broker(tmp_path: Path, monkeyp
     assert run("events", "send", "dataset.ready", *fields).exit_code == Exit.NOT_RUNNING
 
 
-def test_what_only_a_service_tells_is_sent_after_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_a_service_says_is_sent_after_a_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     made = json.dumps(example(BY_TOPIC["slo.breached"]))
     done = run("events", "send", "slo.breached", "-", given=made)
@@ -218,7 +218,7 @@ def test_events_are_chosen_by_key_field_and_header() -> None:
         event_filter("", ["no sign"])
 
 
-def test_a_moment_is_a_while_ago_or_a_time() -> None:
+def test_a_timestamp_is_a_while_ago_or_a_time() -> None:
     assert read_time("10m", NOW) == datetime(2026, 11, 3, 11, 50, tzinfo=UTC)
     assert read_time("2026-11-03T11:00:00+00:00", NOW) == datetime(2026, 11, 3, 11, tzinfo=UTC)
     for wrong in ("yesterday", "10", "-5m", "999999999d"):

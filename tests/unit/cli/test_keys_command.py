@@ -31,8 +31,8 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Home:
 
 
 def listed(*arguments: str) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = json.loads(run("keys", "list", "--json", *arguments).stdout)["keys"]
-    return told
+    response: list[dict[str, Any]] = json.loads(run("keys", "list", "--json", *arguments).stdout)["keys"]
+    return response
 
 
 def test_keys_can_be_made_before_the_first_start_and_production_then_starts(
@@ -54,12 +54,12 @@ def test_keys_can_be_made_before_the_first_start_and_production_then_starts(
 def test_a_key_can_go_to_a_file_for_its_owner_alone_and_is_not_shown(home: Home, tmp_path: Path) -> None:
     out = tmp_path / "key"
     done = run("keys", "create", "--role", "client", "--out", str(out), "--json")
-    told = json.loads(done.stdout)
-    assert (told["secret"], told["file"]) == ("", str(out))
+    response = json.loads(done.stdout)
+    assert (response["secret"], response["file"]) == ("", str(out))
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     secret = out.read_text().strip()
     assert secret not in done.output
-    assert Keyring(home.keys, SystemClock()).authenticate(f"Bearer {secret}").key_id == told["key"]["id"]
+    assert Keyring(home.keys, SystemClock()).authenticate(f"Bearer {secret}").key_id == response["key"]["id"]
 
 
 def test_a_file_that_is_there_is_not_overwritten_and_no_key_is_made(home: Home, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_people_see_the_key_once_on_standard_output(home: Home) -> None:
     assert "hash" not in json.dumps(listed())
 
 
-def test_where_a_gateway_runs_it_is_asked(gateway: Gateway, tmp_path: Path) -> None:
+def test_where_a_gateway_runs_it_answers(gateway: Gateway, tmp_path: Path) -> None:
     key = {"id": "k1", "name": "n", "role": "client", "tenant": "default"}
     gateway.answers["POST", "/api/v1/keys"] = (201, {"key": key, "secret": "mr_k1_x"})
     gateway.answers["GET", "/api/v1/keys"] = (200, {"keys": [key], "next_page_token": ""})
@@ -108,26 +108,26 @@ def test_where_a_gateway_runs_it_is_asked(gateway: Gateway, tmp_path: Path) -> N
     assert "mr_k1_x" in done.stdout
     assert [one["id"] for one in listed()] == ["k1"]
     assert run("keys", "revoke", "k1", "--yes").exit_code == Exit.DONE
-    sent = json.loads(gateway.asked[0].content)
+    sent = json.loads(gateway.requested[0].content)
     assert sent == {
         "role": "client", "name": "", "tenant": "", "valid_seconds": 3600,
         "limits": {"requests_per_second": 2.5, "concurrent": 0},
     }  # fmt: skip
-    assert gateway.asked[0].headers["idempotency-key"] == "again"
-    assert json.loads(gateway.asked[-1].content) == {"even_if_last": True}
+    assert gateway.requested[0].headers["idempotency-key"] == "again"
+    assert json.loads(gateway.requested[-1].content) == {"even_if_last": True}
     assert not (Home(tmp_path).keys / "keyring.json").exists()
 
 
 def test_the_keyring_itself_can_be_used_while_services_run(gateway: Gateway, tmp_path: Path) -> None:
     made = json.loads(run("keys", "create", "--role", "client", "--tenant", "acme", "--file", "--json").stdout)
     assert made["secret"]
-    assert gateway.asked == []
+    assert gateway.requested == []
     assert made["key"]["id"] in [one["id"] for one in listed("--file")]
 
 
-@pytest.mark.parametrize(("text", "told"), [("", 0), ("30m", 1_800), ("12h", 43_200), ("90d", 7_776_000)])
-def test_times_are_read(text: str, told: int) -> None:
-    assert seconds(text) == told
+@pytest.mark.parametrize(("text", "response"), [("", 0), ("30m", 1_800), ("12h", 43_200), ("90d", 7_776_000)])
+def test_times_are_read(text: str, response: int) -> None:
+    assert seconds(text) == response
 
 
 @pytest.mark.parametrize("text", ["90", "d", "0d", "-1d", "1.5h", "99999999d", "9999999d", "1w"])

@@ -22,7 +22,7 @@ def start(script: str, log: Path) -> "subprocess.Popen[bytes]":
     return child
 
 
-def test_a_child_that_obeys_is_asked_only(tmp_path: Path) -> None:
+def test_a_child_that_obeys_gets_one_signal_only(tmp_path: Path) -> None:
     child = start(SLEEPER, tmp_path / "log")
     assert stop(child, limit_seconds=LIMIT_SECONDS)
     assert child.returncode == -signal.SIGTERM

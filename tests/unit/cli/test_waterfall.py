@@ -77,5 +77,10 @@ def test_nothing_is_drawn_of_nothing() -> None:
 
 def test_a_summary_names_the_first_span_and_every_service() -> None:
     spans = [span("child", 5, 12, mark="2", parent="1", service="two"), span("root", 0, 10, mark="1")]
-    (told,) = summarise(spans)
-    assert (told.name, told.services, told.spans, told.seconds) == ("root", ("millrace-one", "millrace-two"), 2, 12.0)
+    (response,) = summarise(spans)
+    assert (response.name, response.services, response.spans, response.seconds) == (
+        "root",
+        ("millrace-one", "millrace-two"),
+        2,
+        12.0,
+    )

@@ -33,23 +33,23 @@ def test_the_code_is_the_classs_name_in_snake_case() -> None:
     assert TooLarge(what="it", limit=1).code == "too_large"
 
 
-def test_one_refusal_may_name_another_field_and_give_other_advice() -> None:
-    refusal = UnknownModel(model="chapters", tenant="default", field="dataset.model", hint="announce {model} first")
-    assert refusal.body().field == "dataset.model"
-    assert refusal.body().hint == "announce chapters first"
+def test_one_error_may_name_another_field_and_give_another_hint() -> None:
+    error = UnknownModel(model="chapters", tenant="default", field="dataset.model", hint="announce {model} first")
+    assert error.body().field == "dataset.model"
+    assert error.body().hint == "announce chapters first"
 
 
-def test_a_wait_that_is_a_fact_is_told() -> None:
+def test_a_wait_that_is_a_fact_is_shown() -> None:
     assert Overloaded(queued=512, retry_after_seconds=2).body().retry_after_seconds == 2.0
     assert Overloaded(queued=512).body().retry_after_seconds is None
     assert Overloaded(queued=512).retryable
 
 
-@pytest.mark.parametrize("refusal", kinds(), ids=lambda refusal: refusal.__name__)
-def test_each_first_level_refusal_has_a_kind_and_a_sentence(refusal: type[MillraceError]) -> None:
-    assert (refusal.__doc__ or "").strip()
-    if refusal.__name__ not in {"Relayed", "InternalError"}:
-        assert refusal.kind is not Kind.INTERNAL
+@pytest.mark.parametrize("error", kinds(), ids=lambda error: error.__name__)
+def test_each_first_level_refusal_has_a_kind_and_a_sentence(error: type[MillraceError]) -> None:
+    assert (error.__doc__ or "").strip()
+    if error.__name__ not in {"Relayed", "InternalError"}:
+        assert error.kind is not Kind.INTERNAL
 
 
 def test_a_missing_fact_is_a_mistake_of_ours_and_shows_at_once() -> None:

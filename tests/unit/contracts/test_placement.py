@@ -32,7 +32,7 @@ def test_the_order_in_which_replicas_are_seen_decides_nothing(
 
 
 @given(PLACEMENTS, REPLICAS, st.text(min_size=1, max_size=8), st.sampled_from(Device))
-def test_a_replica_that_joins_takes_at_most_one_place_and_moves_nothing_else(
+def test_a_replica_that_joins_takes_over_from_at_most_one_and_moves_nothing_else(
     placement: Placement, devices: dict[str, Device], newcomer: str, device: Device
 ) -> None:
     devices.pop(newcomer, None)

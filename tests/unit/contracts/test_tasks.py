@@ -60,11 +60,11 @@ def test_a_text_that_is_far_longer_than_the_model_reads_is_refused_with_a_way_ou
     assert (body.code, body.field) == ("text_too_long", "texts[1]")
     assert "2049 characters" in body.message
     assert "first 64 tokens" in (body.hint or "")
-    whole = refusal_of(["x" * 2_049], MODEL, truncate=False)
-    assert isinstance(whole, ContextLengthExceeded)
-    assert "maximum context length is 64 tokens" in str(whole)
+    complete = refusal_of(["x" * 2_049], MODEL, truncate=False)
+    assert isinstance(complete, ContextLengthExceeded)
+    assert "maximum context length is 64 tokens" in str(complete)
     assert "is 10000 characters" in str(refusal_of(["x" * 10_001], truncate=False))
-    assert not isinstance(whole, TextTooLong)
+    assert not isinstance(complete, TextTooLong)
     CLASSIFICATION.check(ClassificationRequest(["x" * 2_048]), MODEL)
 
 
@@ -72,13 +72,13 @@ TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 
 
 @given(TEXTS, st.booleans(), st.booleans())
-def test_a_request_is_the_same_as_json_and_as_payload(texts: list[str], with_embeddings: bool, whole: bool) -> None:
-    sent = {"texts": texts, "with_embeddings": with_embeddings, "whole_texts": whole}
+def test_a_request_is_the_same_as_json_and_as_payload(texts: list[str], with_embeddings: bool, complete: bool) -> None:
+    sent = {"texts": texts, "with_embeddings": with_embeddings, "whole_texts": complete}
     request = CLASSIFICATION.read(sent)
     back = CLASSIFICATION.decode(CLASSIFICATION.encode(request))
-    assert (list(back.texts), back.with_embeddings, back.truncate) == (texts, with_embeddings, not whole)
+    assert (list(back.texts), back.with_embeddings, back.truncate) == (texts, with_embeddings, not complete)
     embedding = EMBEDDING.decode(EMBEDDING.encode(EMBEDDING.read(sent)))
-    assert (list(embedding.texts), embedding.truncate) == (texts, not whole)
+    assert (list(embedding.texts), embedding.truncate) == (texts, not complete)
 
 
 @pytest.mark.parametrize("sent", [{}, {"texts": "a"}, {"texts": [1]}, {"texts": ["a"], "whole_texts": "yes"}])
@@ -115,10 +115,10 @@ def test_of_very_many_labels_the_likeliest_are_shown() -> None:
 
 
 def test_a_closed_frame_has_the_bytes_of_the_open_message() -> None:
-    asked = pb.ClassifyRequest(deployment="news", texts=["a"])
-    request = pb.StreamRequest(id=7, classify=asked, traceparent="t", deadline_ms=5)
+    classify = pb.ClassifyRequest(deployment="news", texts=["a"])
+    request = pb.StreamRequest(id=7, classify=classify, traceparent="t", deadline_ms=5)
     frame = StreamRequestFrame.FromString(request.SerializeToString())
-    assert (frame.id, frame.classify, frame.HasField("embed")) == (7, asked.SerializeToString(), False)
+    assert (frame.id, frame.classify, frame.HasField("embed")) == (7, classify.SerializeToString(), False)
     answer = pb.ClassifyResponse(request_id="r")
     shown = StreamResponseFrame(id=7, response=answer.SerializeToString()).SerializeToString()
     assert pb.StreamResponse.FromString(shown) == pb.StreamResponse(id=7, response=answer)

@@ -27,13 +27,13 @@ def golden(topic: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("topic", [event.topic for event in EVENTS])
-def test_each_event_of_the_contracts_is_told_in_words(topic: str) -> None:
+def test_each_event_of_the_contracts_is_described_in_words(topic: str) -> None:
     words = in_words(seen(topic, golden(topic)))
     assert "not understood" not in words
     assert words != "key"
 
 
-def test_an_event_of_another_shape_is_told_by_its_key() -> None:
+def test_an_event_of_another_shape_is_shown_by_its_key() -> None:
     assert in_words(seen("drift.detected", {"surprise": 1})) == "key (not understood)"
 
 
@@ -45,7 +45,7 @@ def test_drift_names_the_variant_where_the_event_does() -> None:
     )
 
 
-def test_a_dead_letter_is_told_with_its_reason() -> None:
+def test_a_dead_letter_is_shown_with_its_reason() -> None:
     assert in_words(seen("dataset.ready.dlq", {}, **{"dlq-reason": "it is not JSON"})) == "dead letter: it is not JSON"
 
 
@@ -62,13 +62,13 @@ def test_a_line_names_time_event_service_and_version() -> None:
     assert (topic, service, version) == ("drift.detected", "registry", "v3")
 
 
-def test_a_heartbeat_without_a_change_is_no_news() -> None:
-    news = Filter()
+def test_a_heartbeat_without_a_change_changes_nothing() -> None:
+    changes = Filter()
     report = {"replica": "a", "versions": [{"version": 1, "state": "loading"}]}
     ready = {"replica": "a", "versions": [{"version": 1, "state": "ready"}]}
-    told = [news.is_change(seen("replica.reported", body)) for body in (report, report, ready)]
-    assert told == [True, False, True]
-    assert not news.is_change(seen("inference.logged", {}))
+    shown = [changes.is_change(seen("replica.reported", body)) for body in (report, report, ready)]
+    assert shown == [True, False, True]
+    assert not changes.is_change(seen("inference.logged", {}))
 
 
 def test_the_trace_of_an_event_is_its_header() -> None:

@@ -17,7 +17,7 @@ from services.kit.core.settings import ServiceSettings
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 DEPLOY: Final = ROOT / "deploy"
-ROOMS: Final = ("gateway", "inference", "monitor", "registry", "trainer")
+SERVICE_NAMES: Final = ("gateway", "inference", "monitor", "registry", "trainer")
 DOCKERFILES: Final = sorted((DEPLOY / "docker").glob("*.Dockerfile"))
 
 TARGET_LABELS: Final = {"service", "job", "instance"}
@@ -46,8 +46,8 @@ def manifests() -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield path, document
 
 
-def settings_of(room: str) -> type[ServiceSettings]:
-    module = importlib.import_module(f"services.{room}.settings")
+def settings_of(service: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"services.{service}.settings")
     return next(
         value
         for value in vars(module).values()
@@ -66,13 +66,13 @@ def variables_of(settings: type[ServiceSettings]) -> set[str]:
 
 
 def known_variables() -> set[str]:
-    return set().union(*(variables_of(settings_of(room)) for room in ROOMS)) | OTHERS
+    return set().union(*(variables_of(settings_of(service)) for service in SERVICE_NAMES)) | OTHERS
 
 
 @functools.cache
 def scraped() -> dict[str, set[str]]:
     """The labels of every series that a scrape of the services can show, by the series' name."""
-    script = [sys.executable, "-m", "tests.unit.deploy.scrape", *ROOMS]
+    script = [sys.executable, "-m", "tests.unit.deploy.scrape", *SERVICE_NAMES]
     shown = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
     return {name: set(labels) for name, labels in json.loads(shown.stdout).items()}
 

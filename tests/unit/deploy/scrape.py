@@ -45,4 +45,4 @@ if __name__ == "__main__":
     metrics.start(Resource.get_empty())
     for declared in metrics.DECLARED.values():
         measure(declared)
-    json.dump({name: sorted(found) for name, found in labels_by_series().items()}, sys.stdout)
+    json.dump({name: sorted(match) for name, match in labels_by_series().items()}, sys.stdout)

@@ -5,13 +5,22 @@ from typing import Any
 
 import pytest
 
-from tests.unit.deploy.files import OTHERS, ROOMS, ROOT, VARIABLE, compose, known_variables, settings_of, variables_of
+from tests.unit.deploy.files import (
+    OTHERS,
+    ROOT,
+    SERVICE_NAMES,
+    VARIABLE,
+    compose,
+    known_variables,
+    settings_of,
+    variables_of,
+)
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
-def room_of(service: dict[str, Any]) -> str:
+def service_of(service: dict[str, Any]) -> str:
     return str(service["build"]["dockerfile"].removeprefix("deploy/docker/").partition(".")[0])
 
 
@@ -21,9 +30,9 @@ def exposed(service: dict[str, Any]) -> set[str]:
 
 
 def test_it_has_the_real_parts_and_the_five_services() -> None:
-    assert {"kafka", "postgres", "redis", "jaeger", *ROOMS} <= set(SERVICES)
+    assert {"kafka", "postgres", "redis", "jaeger", *SERVICE_NAMES} <= set(SERVICES)
     plain = {name for name, service in SERVICES.items() if not service.get("profiles")}
-    assert {"kafka", "postgres", "redis", "jaeger", "topics", *ROOMS} == plain
+    assert {"kafka", "postgres", "redis", "jaeger", "topics", *SERVICE_NAMES} == plain
     assert [name for name, service in SERVICES.items() if service.get("profiles") == ["gpu"]] == ["inference-gpu"]
 
 
@@ -34,15 +43,15 @@ def test_what_is_built_has_a_dockerfile() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_services_settings_exist(name: str) -> None:
-    room = room_of(OURS[name])
+    service = service_of(OURS[name])
     given = set(OURS[name].get("environment", {}))
-    if room == "cli":
+    if service == "cli":
         assert not given
         return
-    known = variables_of(settings_of(room)) | OTHERS
+    known = variables_of(settings_of(service)) | OTHERS
     assert given - known == set()
     prefixed = {variable for variable in given if variable.startswith("MILLRACE_")}
-    assert all(variable.startswith(f"MILLRACE_{room.upper()}_") for variable in prefixed)
+    assert all(variable.startswith(f"MILLRACE_{service.upper()}_") for variable in prefixed)
 
 
 def test_addresses_name_a_service_and_a_port_that_it_has() -> None:
@@ -65,15 +74,15 @@ def test_published_ports_are_listened_on_and_stay_on_this_machine() -> None:
                 assert inner in exposed(service)
 
 
-def test_databases_are_created_for_the_rooms_that_keep_state() -> None:
+def test_databases_are_created_for_the_services_that_keep_state() -> None:
     created = set(re.findall(r"CREATE DATABASE (\w+);", (ROOT / "deploy/docker/postgres.sql").read_text()))
-    asked = {
+    requested = {
         value.rpartition("/")[2]
         for service in OURS.values()
         for name, value in service.get("environment", {}).items()
         if name.endswith("_DATABASE_URL")
     }
-    assert created == asked
+    assert created == requested
     assert "--dbname=registry" in " ".join(SERVICES["postgres"]["healthcheck"]["test"])
 
 
@@ -114,8 +123,8 @@ def test_every_setting_named_in_its_comments_exists() -> None:
 
 
 def test_the_trainer_reads_what_the_gateway_writes() -> None:
-    roots = {settings_of(room).model_construct().upload_root() for room in ("gateway", "trainer")}
+    roots = {settings_of(service).model_construct().upload_root() for service in ("gateway", "trainer")}
     assert len(roots) == 1
-    mounted = [set(SERVICES[room]["volumes"]) for room in ("gateway", "trainer")]
+    mounted = [set(SERVICES[service]["volumes"]) for service in ("gateway", "trainer")]
     assert "home:/var/lib/millrace" in mounted[0] & mounted[1]
-    assert not any("MILLRACE_UPLOAD_STORE" in SERVICES[room]["environment"] for room in ("gateway", "trainer"))
+    assert not any("MILLRACE_UPLOAD_STORE" in SERVICES[service]["environment"] for service in ("gateway", "trainer"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.deploy.files import DOCKERFILES, ROOMS, ROOT, settings_of, variables_of
+from tests.unit.deploy.files import DOCKERFILES, ROOT, SERVICE_NAMES, settings_of, variables_of
 
 each = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
-def room_of(path: Path) -> str:
+def service_of(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
@@ -30,8 +30,8 @@ def is_sent(name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
 
 
-def test_each_room_has_one() -> None:
-    assert {*ROOMS, "cli"} == {room_of(path) for path in DOCKERFILES}
+def test_each_service_has_one() -> None:
+    assert {*SERVICE_NAMES, "cli"} == {service_of(path) for path in DOCKERFILES}
 
 
 @each
@@ -42,13 +42,13 @@ def test_what_it_copies_exists_and_is_sent_to_the_builder(path: Path) -> None:
 
 
 @each
-def test_it_installs_its_rooms_extras_by_hash_from_a_lock_that_has_them(path: Path) -> None:
+def test_it_installs_its_services_extras_by_hash_from_a_lock_that_has_them(path: Path) -> None:
     text = path.read_text()
     extras = set(re.findall(r"--extra (\S+)", text))
-    room = room_of(path)
+    service = service_of(path)
     assert extras <= set(EXTRAS)
-    assert extras & ({"gpu"} if ".gpu." in path.name else {room})
-    assert not extras & (set(EXTRAS) - {room, "gpu", "postgres"})
+    assert extras & ({"gpu"} if ".gpu." in path.name else {service})
+    assert not extras & (set(EXTRAS) - {service, "gpu", "postgres"})
     assert text.count("--require-hashes") == 2
     lock = re.search(r"-c (\S+\.lock)", text)
     assert lock is not None
@@ -65,23 +65,25 @@ def test_it_starts_a_module_that_exists_and_copies_all_that_it_may_import(path: 
     module = re.search(r'"-m", "(services\.\w+)"\]', text)
     assert module is not None
     assert importlib.util.find_spec(f"{module.group(1)}.__main__") is not None
-    assert {"services/__init__.py", "services/contracts", "services/kit", f"services/{room_of(path)}"} <= copied(text)
+    assert {"services/__init__.py", "services/contracts", "services/kit", f"services/{service_of(path)}"} <= copied(
+        text
+    )
 
 
 @each
 def test_its_settings_exist_and_its_ports_are_the_ones_it_listens_on(path: Path) -> None:
     text = path.read_text()
     given = dict(re.findall(r"\b(MILLRACE_\w+)=(\S+)", text))
-    room = room_of(path)
-    if room == "cli":
+    service = service_of(path)
+    if service == "cli":
         assert set(given) == {"MILLRACE_HOME"}
         return
-    assert set(given) - variables_of(settings_of(room)) == set()
+    assert set(given) - variables_of(settings_of(service)) == set()
     exposed = re.search(r"^EXPOSE (.*)$", text, re.MULTILINE)
     assert exposed is not None
-    ports = {given[f"MILLRACE_{room.upper()}_HTTP_PORT"], given[f"MILLRACE_{room.upper()}_GRPC_PORT"]}
+    ports = {given[f"MILLRACE_{service.upper()}_HTTP_PORT"], given[f"MILLRACE_{service.upper()}_GRPC_PORT"]}
     assert set(exposed.group(1).split()) == ports
-    assert f"http://127.0.0.1:{given[f'MILLRACE_{room.upper()}_HTTP_PORT']}/readyz" in text
+    assert f"http://127.0.0.1:{given[f'MILLRACE_{service.upper()}_HTTP_PORT']}/readyz" in text
 
 
 @each

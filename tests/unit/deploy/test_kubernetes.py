@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.deploy.files import DEPLOY, ROOMS, ROOT, known_variables, manifests, settings_of, variables_of
+from tests.unit.deploy.files import DEPLOY, ROOT, SERVICE_NAMES, known_variables, manifests, settings_of, variables_of
 
 OBJECTS = list(manifests())
 WORKLOADS = [(path, item) for path, item in OBJECTS if item["kind"] in ("Deployment", "Job")]
@@ -17,8 +17,8 @@ def of_kind(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def container(item: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = item["spec"]["template"]["spec"]["containers"][0]
-    return found
+    match: dict[str, Any] = item["spec"]["template"]["spec"]["containers"][0]
+    return match
 
 
 def test_kustomization_lists_every_manifest() -> None:
@@ -26,8 +26,8 @@ def test_kustomization_lists_every_manifest() -> None:
     assert sorted(listed) == sorted({path.name for path, _ in OBJECTS})
 
 
-def test_each_room_has_a_deployment_and_a_service() -> None:
-    assert set(of_kind("Deployment")) == set(of_kind("Service")) == set(ROOMS)
+def test_each_service_has_a_deployment_and_a_service() -> None:
+    assert set(of_kind("Deployment")) == set(of_kind("Service")) == set(SERVICE_NAMES)
 
 
 def test_the_shared_settings_exist_and_addresses_name_services() -> None:
@@ -39,27 +39,27 @@ def test_the_shared_settings_exist_and_addresses_name_services() -> None:
             assert int(port) in {entry["port"] for entry in of_kind("Service")[host]["spec"]["ports"]}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_rooms_own_settings_exist(room: str) -> None:
-    given = {entry["name"] for entry in container(of_kind("Deployment")[room]).get("env") or ()}
-    assert given - variables_of(settings_of(room)) == set()
+@pytest.mark.parametrize("service", SERVICE_NAMES)
+def test_a_services_own_settings_exist(service: str) -> None:
+    given = {entry["name"] for entry in container(of_kind("Deployment")[service]).get("env") or ()}
+    assert given - variables_of(settings_of(service)) == set()
 
 
-def test_a_room_is_not_given_a_setting_of_another_that_it_would_refuse() -> None:
+def test_a_service_is_not_given_a_setting_of_another_that_it_would_refuse() -> None:
     """One map for all is fine: a room refuses unknown names of its own prefix alone."""
     for name in of_kind("ConfigMap")["millrace"]["data"]:
-        for room in ROOMS:
-            if name.startswith(f"MILLRACE_{room.upper()}_"):
-                assert name in variables_of(settings_of(room))
+        for service in SERVICE_NAMES:
+            if name.startswith(f"MILLRACE_{service.upper()}_"):
+                assert name in variables_of(settings_of(service))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_ports_are_those_of_the_image(room: str) -> None:
-    text = (DEPLOY / f"docker/{room}.Dockerfile").read_text()
-    ports = {entry["name"]: entry["containerPort"] for entry in container(of_kind("Deployment")[room])["ports"]}
-    assert f"MILLRACE_{room.upper()}_HTTP_PORT={ports['http']}" in text
-    assert f"MILLRACE_{room.upper()}_GRPC_PORT={ports['grpc']}" in text
-    assert {entry["targetPort"] for entry in of_kind("Service")[room]["spec"]["ports"]} == set(ports)
+@pytest.mark.parametrize("service", SERVICE_NAMES)
+def test_ports_are_those_of_the_image(service: str) -> None:
+    text = (DEPLOY / f"docker/{service}.Dockerfile").read_text()
+    ports = {entry["name"]: entry["containerPort"] for entry in container(of_kind("Deployment")[service])["ports"]}
+    assert f"MILLRACE_{service.upper()}_HTTP_PORT={ports['http']}" in text
+    assert f"MILLRACE_{service.upper()}_GRPC_PORT={ports['grpc']}" in text
+    assert {entry["targetPort"] for entry in of_kind("Service")[service]["spec"]["ports"]} == set(ports)
 
 
 @pytest.mark.parametrize(("path", "item"), WORKLOADS, ids=lambda value: value.name if isinstance(value, Path) else "")
@@ -78,12 +78,12 @@ def test_commands_name_scripts_that_exist() -> None:
                 assert (ROOT / word).is_file()
 
 
-def test_databases_are_asked_for_by_the_rooms_that_keep_state() -> None:
-    asked = {
+def test_databases_are_requested_by_the_services_that_keep_state() -> None:
+    requested = {
         entry["valueFrom"]["secretKeyRef"]["key"]
-        for room in ROOMS
-        for entry in container(of_kind("Deployment")[room]).get("env") or ()
+        for service in SERVICE_NAMES
+        for entry in container(of_kind("Deployment")[service]).get("env") or ()
         if entry["name"].endswith("_DATABASE_URL")
     }
     created = (DEPLOY / "docker/postgres.sql").read_text()
-    assert asked == {room for room in ROOMS if f"DATABASE {room};" in created}
+    assert requested == {service for service in SERVICE_NAMES if f"DATABASE {service};" in created}

@@ -24,11 +24,11 @@ from services.kit.core.ids import SeededIds
 from services.kit.identity.keys import KeyRecord, NewKey
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
 
-NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
+ARTIFACT = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
 
 def target(version: int, role: Role = Role.PRIMARY, weight: int = 100) -> Target:
-    return Target(version=version, artifact=NEWS, precision=Precision.INT8, role=role, weight=weight)
+    return Target(version=version, artifact=ARTIFACT, precision=Precision.INT8, role=role, weight=weight)
 
 
 def deployment(*targets: Target, generation: int = 1, mirror: float = 0.0) -> DeploymentChanged:
@@ -90,17 +90,17 @@ class FakeReplicas:
 
     behaviour: Behaviour = field(default=lambda _, request: answered(request))
     loads: dict[str, int | None] = field(default_factory=dict)
-    asked: list[tuple[str, ReplicaRequest]] = field(default_factory=list)
-    kept: list[str] = field(default_factory=list)
+    requests: list[tuple[str, ReplicaRequest]] = field(default_factory=list)
+    stored: list[str] = field(default_factory=list)
 
     def keep(self, replicas: Iterable[Replica]) -> None:
-        self.kept = [replica.id for replica in replicas]
+        self.stored = [replica.id for replica in replicas]
 
     def waiting(self, replica: str) -> int | None:
         return self.loads.get(replica, 0)
 
     async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
-        self.asked.append((replica, request))
+        self.requests.append((replica, request))
         yield self.behaviour(replica, request)
 
 
@@ -117,15 +117,15 @@ class FakeStore:
     """One transaction at a time; what it held is kept only when it ends well."""
 
     events: list[tuple[str, Event]] = field(default_factory=list)
-    receipts: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    responses: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        events, receipts = list(self.events), dict(self.receipts)
+        events, responses = list(self.events), dict(self.responses)
         try:
             yield self
         except BaseException:
-            self.events, self.receipts = events, receipts
+            self.events, self.responses = events, responses
             raise
 
     async def emit(self, event: Event, *, tenant: str) -> str:
@@ -133,13 +133,13 @@ class FakeStore:
         return f"evt-{len(self.events)}"
 
     async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
-        kept = self.receipts.setdefault((key.tenant, key.key), (key.fingerprint, ""))
-        if kept[0] != key.fingerprint:
+        stored = self.responses.setdefault((key.tenant, key.key), (key.fingerprint, ""))
+        if stored[0] != key.fingerprint:
             raise KeyReused
-        return kept[1] or None
+        return stored[1] or None
 
     async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
-        self.receipts[key.tenant, key.key] = (key.fingerprint, answer)
+        self.responses[key.tenant, key.key] = (key.fingerprint, answer)
 
     async def waiting_events(self) -> int:
         return len(self.events)
@@ -149,7 +149,7 @@ class FakeStore:
 class FakeUpload:
     """Keeps its content in the shelf's dictionary."""
 
-    kept: dict[str, bytes]
+    stored: dict[str, bytes]
     written: bytes = b""
 
     async def write(self, chunk: bytes) -> None:
@@ -160,18 +160,18 @@ class FakeUpload:
 
     async def keep(self, tenant: str, dataset: str, form: str) -> tuple[str, bool]:
         uri = f"fake://{tenant}/{dataset}/{(await self.content()).sha256}.{form}"
-        there = uri in self.kept
-        self.kept[uri] = self.written
+        there = uri in self.stored
+        self.stored[uri] = self.written
         return uri, there
 
 
 @dataclass
 class FakeUploads:
-    kept: dict[str, bytes] = field(default_factory=dict)
+    stored: dict[str, bytes] = field(default_factory=dict)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[FakeUpload]:
-        yield FakeUpload(self.kept)
+        yield FakeUpload(self.stored)
 
 
 @dataclass
@@ -181,9 +181,9 @@ class FakeKeys:
     made: list[tuple[NewKey, str]] = field(default_factory=list)
     records: list[KeyRecord] = field(default_factory=list)
 
-    async def create(self, wanted: NewKey, *, by: str) -> tuple[KeyRecord, str]:
-        self.made.append((wanted, by))
-        self.records.append(KeyRecord(f"key{len(self.records)}", wanted.role, wanted.tenant, wanted.name))
+    async def create(self, new_key: NewKey, *, by: str) -> tuple[KeyRecord, str]:
+        self.made.append((new_key, by))
+        self.records.append(KeyRecord(f"key{len(self.records)}", new_key.role, new_key.tenant, new_key.name))
         return self.records[-1], "secret"
 
     async def list(self, *, tenant: str, with_revoked: bool) -> list[KeyRecord]:
@@ -194,7 +194,7 @@ class FakeKeys:
 
 
 @dataclass
-class World:
+class GatewayFleet:
     """The ports, and what stands behind them."""
 
     clock: VirtualClock = field(default_factory=VirtualClock)

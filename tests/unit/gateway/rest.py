@@ -8,8 +8,8 @@ from typing import Any
 from services.contracts.access import KeyRole
 from services.contracts.errors import MillraceError
 from services.gateway.inbound.http.api import GatewayApi, Parts
-from services.gateway.inbound.http.body import BodyLimits, read_headers
 from services.gateway.inbound.http.calls import Control
+from services.gateway.inbound.http.request_reader import BodyLimits, read_headers
 from services.gateway.inbound.http.responses import refused
 from services.gateway.inbound.http.rest_app import AdmittedRequest, ProtocolAdapter
 from services.gateway.inbound.oip.models import Models

@@ -106,14 +106,17 @@ def test_a_part_has_its_lines_in_order_and_only_the_next_one_is_counted() -> Non
         with_part(grown, part)
 
 
-def test_rows_without_a_text_are_not_asked_about_and_say_nothing_of_their_neighbours() -> None:
+def test_rows_without_a_text_are_not_sent_and_say_nothing_of_their_neighbours() -> None:
     limits = RequestLimits(characters=5)
     read = [InputRow(number, text) for number, text in enumerate(["a", " ", "b", "longer"], 1)]
     rows = [checked(row, RUNNING, CLASSIFICATION, limits) for row in read]
     assert [[row.number for row in group] for group in groups(rows, 1)] == [[1], [3]]
     assert isinstance(rows[1].problem, BadField)
-    told = orjson.loads(error_line(rows[1], rows[1].problem).content)
-    assert told == {"row": 2, "error": {"code": "bad_field", "message": "The field 'text' is not valid: it is empty."}}
+    response = orjson.loads(error_line(rows[1], rows[1].problem).content)
+    assert response == {
+        "row": 2,
+        "error": {"code": "bad_field", "message": "The field 'text' is not valid: it is empty."},
+    }
 
 
 def test_a_repeated_request_has_the_same_request_id() -> None:

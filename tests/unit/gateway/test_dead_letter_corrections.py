@@ -15,7 +15,7 @@ from services.gateway.handlers import dead_letters as handlers
 from services.gateway.handlers.dead_letters import RedeliverDeadLetters, redeliver_dead_letters
 from services.kit.messaging.envelope import MAX_EVENT_BYTES, Message, decode, id_of
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
-from tests.unit.gateway.fakes import World
+from tests.unit.gateway.fakes import GatewayFleet
 from tests.unit.gateway.test_dead_letters import (
     ADMIN,
     ALL,
@@ -49,7 +49,9 @@ STRUCTURED = (
     ],
     ids=["binary", "structured", "malformed", "truncated"],
 )
-async def test_another_tenants_letters_are_not_there(gateway: World, log: DeadLetterLog, message: Message) -> None:
+async def test_another_tenants_letters_are_not_there(
+    gateway: GatewayFleet, log: DeadLetterLog, message: Message
+) -> None:
     await give_up(log, message)
     theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
     name = "dataset.ready/0/0"
@@ -65,7 +67,7 @@ async def test_another_tenants_letters_are_not_there(gateway: World, log: DeadLe
     assert len((await redeliver(gateway, caller=theirs)).redeliveries) == 1
 
 
-async def test_a_correction_stays_in_the_tenant_of_its_letter(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_correction_stays_in_the_tenant_of_its_letter(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     dead_letter = await give_up(log, replace(encoded(DATASET, tenant="acme"), value=b"{}"))
     theirs = Caller(tenant="acme", idempotency_key="", actor="admin:2")
     foreign = STRUCTURED.replace(b'"acme"', b'"other"')
@@ -75,7 +77,9 @@ async def test_a_correction_stays_in_the_tenant_of_its_letter(gateway: World, lo
     assert decode(log.on_topic(TOPIC)[0], gateway.clock.now()).tenant == "acme"
 
 
-async def test_a_marker_or_an_origin_of_another_tenant_changes_nothing(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_marker_or_an_origin_of_another_tenant_changes_nothing(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     await give_up(log)
     forged = (("dlq-redelivered", "eve"), ("dlq-letter", "dataset.ready/0/0"), ("dlq-cut", "5"))
     for headers in (forged, (("redelivery-of", "dataset.ready/0/0"),)):
@@ -91,7 +95,7 @@ async def test_a_marker_or_an_origin_of_another_tenant_changes_nothing(gateway: 
 # --- corrections -------------------------------------------------------------------------------
 
 
-def corrected(gateway: World, dead_letter: DeadLetter, body: bytes | None, **options: Any) -> Redelivery:
+def corrected(gateway: GatewayFleet, dead_letter: DeadLetter, body: bytes | None, **options: Any) -> Redelivery:
     options.setdefault("again", False)
     return redeliver_corrected(dead_letter, b"{}", body or b"", gateway.clock.now(), **options)
 
@@ -99,7 +103,9 @@ def corrected(gateway: World, dead_letter: DeadLetter, body: bytes | None, **opt
 OTHER = DATASET.model_copy(update={"model": "others"}).model_dump_json().encode()
 
 
-async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     wrong = Message(TOPIC, b"wrong key", b'{"dataset": "docs"}', (("traceparent", "t"),))
     dead_letter = await give_up(log, wrong)
     await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
@@ -107,18 +113,18 @@ async def test_a_corrected_body_is_an_event_of_its_own_caused_by_the_first(gatew
     envelope = decode(sent, gateway.clock.now())
     first = dead_letter.record.event_id
     assert envelope.id != first == id_of(wrong)
-    assert (envelope.causation, envelope.story, sent.key) == (first, first, b"docs")
+    assert (envelope.causation, envelope.correlation_id, sent.key) == (first, first, b"docs")
     assert sent.header("redelivery-of") == dead_letter.address
 
 
-async def test_the_same_correction_twice_is_one_event(gateway: World, log: DeadLetterLog) -> None:
+async def test_the_same_correction_twice_is_one_event(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
     first, same, other = [corrected(gateway, dead_letter, body).event_id for body in (PLAIN.value, PLAIN.value, OTHER)]
     assert first == same != other
 
 
-async def test_a_second_correction_that_differs_is_refused_unless_it_is_asked_for(
-    gateway: World, log: DeadLetterLog
+async def test_a_second_correction_that_differs_is_refused_unless_it_is_requested(
+    gateway: GatewayFleet, log: DeadLetterLog
 ) -> None:
     dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
     await redeliver(gateway, dead_letter, corrected_body=PLAIN.value)
@@ -129,14 +135,16 @@ async def test_a_second_correction_that_differs_is_refused_unless_it_is_asked_fo
     assert corrected(gateway, dead_letter, OTHER, again=True).event_id != dead_letter.redelivered_as
 
 
-async def test_a_correction_that_is_no_event_is_refused_with_its_field(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_correction_that_is_no_event_is_refused_with_its_field(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     dead_letter = await give_up(log, Message(TOPIC, b"docs", b"{}"))
     with pytest.raises(BadField, match="uri: Field required"):
         await redeliver(gateway, dead_letter, corrected_body=b'{"dataset": "docs"}')
     assert log.on_topic(TOPIC) == []
 
 
-async def test_an_event_of_a_compacted_topic_is_not_corrected(gateway: World, log: DeadLetterLog) -> None:
+async def test_an_event_of_a_compacted_topic_is_not_corrected(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     """Else any generation of any deployment could be published past the gate."""
     event = DeploymentChanged(deployment="docs", model="m", generation=3, targets=[], reason="r")
     await log.send([replace(encoded(event, "evt-3"), topic="deployment.changed.dlq")])

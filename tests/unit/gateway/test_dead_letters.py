@@ -23,7 +23,7 @@ from services.kit.messaging.delivery import Delivery
 from services.kit.messaging.envelope import Envelope, Message, encode, id_of
 from services.kit.messaging.in_memory import InMemorySubscribers
 from tests.unit.gateway.dead_letter_log import DeadLetterLog
-from tests.unit.gateway.fakes import World
+from tests.unit.gateway.fakes import GatewayFleet
 
 TOPIC, DEAD = "dataset.ready", "dataset.ready.dlq"
 DATASET = DatasetReady(dataset="docs", uri="file:///data/docs.jsonl", model="topics")
@@ -37,14 +37,14 @@ class NotNow(Invalid):
 
 
 @pytest.fixture
-def gateway() -> World:
-    made = World()
+def gateway() -> GatewayFleet:
+    made = GatewayFleet()
     made.dead_letters = DeadLetterLog(made.clock)
     return made
 
 
 @pytest.fixture
-def log(gateway: World) -> DeadLetterLog:
+def log(gateway: GatewayFleet) -> DeadLetterLog:
     return gateway.dead_letters
 
 
@@ -86,21 +86,23 @@ async def give_up(log: DeadLetterLog, message: Message = PLAIN, service: str = "
     return log.all()[-1]
 
 
-async def redeliver(gateway: World, *dead_letters: DeadLetter, caller: Caller = ADMIN, **options: Any) -> Outcome:
+async def redeliver(
+    gateway: GatewayFleet, *dead_letters: DeadLetter, caller: Caller = ADMIN, **options: Any
+) -> Outcome:
     """All of them, or those that are named."""
     names = tuple(dead_letter.address for dead_letter in dead_letters)
     command = RedeliverDeadLetters(names, None if names else ALL, **options)
     return await redeliver_dead_letters(command, caller, gateway.ports)
 
 
-async def skipped(gateway: World, *dead_letters: DeadLetter, **options: Any) -> list[str]:
+async def skipped(gateway: GatewayFleet, *dead_letters: DeadLetter, **options: Any) -> list[str]:
     return [one.skipped for one in (await redeliver(gateway, *dead_letters, dry_run=True, **options)).redeliveries]
 
 
 # --- what is listed ----------------------------------------------------------------------------
 
 
-async def test_a_letter_says_who_gave_it_up_why_and_what_it_was(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_letter_says_who_gave_it_up_why_and_what_it_was(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     await give_up(log, encoded(DATASET, "evt-1"))
     [dead_letter] = (await handlers.list_dead_letters(ALL, "default", gateway.ports)).dead_letters
     assert (dead_letter.address, dead_letter.status, dead_letter.code, dead_letter.tries) == (
@@ -112,7 +114,7 @@ async def test_a_letter_says_who_gave_it_up_why_and_what_it_was(gateway: World, 
     assert (dead_letter.header("dlq-by"), dead_letter.key, dead_letter.record.event_id) == ("trainer", "docs", "evt-1")
 
 
-async def test_a_listing_is_the_newest_first_and_filtered(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_listing_is_the_newest_first_and_filtered(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     for name in ("evt-1", "evt-2"):
         await give_up(log, encoded(DATASET, name))
         await gateway.clock.advance(60)
@@ -133,7 +135,7 @@ async def test_a_listing_is_the_newest_first_and_filtered(gateway: World, log: D
         await listed(topic="nonsense")
 
 
-async def test_a_redelivered_letter_is_known_by_the_marker_beside_it(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_redelivered_letter_is_known_by_the_marker_beside_it(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     await give_up(log)
     await redeliver(gateway)
     [dead_letter] = log.all()
@@ -142,7 +144,7 @@ async def test_a_redelivered_letter_is_known_by_the_marker_beside_it(gateway: Wo
 
 
 async def test_a_redelivery_whose_marker_was_lost_is_known_by_the_letter_that_it_became(
-    gateway: World, log: DeadLetterLog
+    gateway: GatewayFleet, log: DeadLetterLog
 ) -> None:
     first = await give_up(log)
     await redeliver(gateway)
@@ -161,7 +163,7 @@ def test_a_letter_is_named_by_topic_partition_and_offset() -> None:
         read_position("nonsense/0/1")
 
 
-async def test_a_letter_that_is_not_there_is_not_found(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_letter_that_is_not_there_is_not_found(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     await give_up(log)
     dead_letter, body = await handlers.get_dead_letter("dataset.ready.dlq/0/0", "default", gateway.ports)
     assert (dead_letter.address, body) == ("dataset.ready/0/0", PLAIN.value)
@@ -178,7 +180,7 @@ async def test_a_letter_that_is_not_there_is_not_found(gateway: World, log: Dead
     ids=["plain", "plain in a trace", "binary"],
 )
 async def test_a_redelivery_has_the_bytes_key_headers_and_id_of_the_first_delivery(
-    gateway: World, log: DeadLetterLog, message: Message
+    gateway: GatewayFleet, log: DeadLetterLog, message: Message
 ) -> None:
     await give_up(log, message)
     assert (await redeliver(gateway)).sent == 1
@@ -188,13 +190,15 @@ async def test_a_redelivery_has_the_bytes_key_headers_and_id_of_the_first_delive
     assert [name for name, _ in sent.headers[len(message.headers) :]] == ["redelivery-of", "redelivery-first-at"]
 
 
-async def test_a_dry_run_sends_nothing(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_dry_run_sends_nothing(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     await give_up(log)
     assert [one.event_id for one in (await redeliver(gateway, dry_run=True)).redeliveries] == [id_of(PLAIN)]
     assert len(log.records) == 1
 
 
-async def test_a_letter_sent_twice_to_a_mended_consumer_has_one_effect(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_letter_sent_twice_to_a_mended_consumer_has_one_effect(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     service.mended = True
@@ -206,7 +210,9 @@ async def test_a_letter_sent_twice_to_a_mended_consumer_has_one_effect(gateway: 
     assert service.effects == [id_of(PLAIN)]
 
 
-async def test_a_service_that_handled_the_event_ignores_the_redelivery(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_service_that_handled_the_event_ignores_the_redelivery(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     well, broken = Service(log, "well", mended=True), Service(log, "broken")
     await well.deliver(PLAIN)
     await broken.deliver(PLAIN)
@@ -217,14 +223,16 @@ async def test_a_service_that_handled_the_event_ignores_the_redelivery(gateway: 
     assert (len(well.effects), len(broken.effects)) == (1, 1)
 
 
-async def test_the_letters_of_one_event_from_two_services_are_one_record(gateway: World, log: DeadLetterLog) -> None:
+async def test_the_letters_of_one_event_from_two_services_are_one_record(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     await give_up(log, service="trainer")
     await give_up(log, service="monitor")
     assert (await redeliver(gateway)).sent == 1
     assert [dead_letter.status for dead_letter in log.all()] == ["redelivered", "redelivered"]
 
 
-async def test_a_letter_that_fails_again_refers_to_its_origin(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_letter_that_fails_again_refers_to_its_origin(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     first_at = gateway.clock.now()
@@ -238,7 +246,9 @@ async def test_a_letter_that_fails_again_refers_to_its_origin(gateway: World, lo
 
 
 @pytest.mark.slow
-async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(gateway: World, log: DeadLetterLog) -> None:
+async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     for number in range(250):
         await give_up(log, encoded(DATASET, f"evt-{number}"))
     assert (await redeliver(gateway)).sent == 250
@@ -249,26 +259,32 @@ async def test_many_letters_go_in_batches_each_marked_after_it_was_sent(gateway:
 # --- what is skipped ---------------------------------------------------------------------------
 
 
-async def test_a_letter_is_not_sent_a_second_time_unless_it_is_asked_for(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_dead_letter_is_not_sent_a_second_time_unless_that_is_requested(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     await give_up(log)
     await redeliver(gateway)
     assert await skipped(gateway) == ["redelivered_already"]
     assert await skipped(gateway, again=True) == [""]
 
 
-async def test_what_cannot_be_read_is_not_sent_to_become_a_letter_again(gateway: World, log: DeadLetterLog) -> None:
+async def test_what_cannot_be_read_is_not_sent_to_become_a_letter_again(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     await give_up(log, Message(TOPIC, b"docs", b"\x80\x81"))
     assert await skipped(gateway) == ["malformed"]
 
 
-async def test_a_truncated_letter_is_not_sent(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_truncated_letter_is_not_sent(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     await give_up(log)
     [(message, at)] = log.records
     log.records = [(replace(message, headers=(*message.headers, ("dlq-cut", "2000000"))), at)]
     assert await skipped(gateway) == ["truncated"]
 
 
-async def test_a_letter_is_too_old_once_an_inbox_may_have_lost_its_event(gateway: World, log: DeadLetterLog) -> None:
+async def test_a_letter_is_too_old_once_an_inbox_may_have_lost_its_event(
+    gateway: GatewayFleet, log: DeadLetterLog
+) -> None:
     service = Service(log)
     await service.deliver(PLAIN)
     await gateway.clock.advance(timedelta(days=29).total_seconds())
@@ -279,7 +295,7 @@ async def test_a_letter_is_too_old_once_an_inbox_may_have_lost_its_event(gateway
     assert await skipped(gateway, again=True) == ["too_old", "too_old"]
 
 
-async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(gateway: World, log: DeadLetterLog) -> None:
+async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(gateway: GatewayFleet, log: DeadLetterLog) -> None:
     event = DeploymentChanged(deployment="docs", model="m", generation=3, targets=[], reason="r")
     dead = replace(encoded(event, "evt-3"), topic="deployment.changed.dlq")
     await log.send([replace(dead, headers=(*dead.headers, ("dlq-at", gateway.clock.now().isoformat())))])
@@ -291,7 +307,7 @@ async def test_of_a_compacted_topic_only_the_newest_of_a_key_is_sent(gateway: Wo
 
 
 async def test_nothing_both_and_too_much_are_refused(
-    gateway: World, log: DeadLetterLog, monkeypatch: pytest.MonkeyPatch
+    gateway: GatewayFleet, log: DeadLetterLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead_letter = await give_up(log)
     for command in (RedeliverDeadLetters(), RedeliverDeadLetters((dead_letter.address,), ALL)):

@@ -19,7 +19,7 @@ from services.gateway.domain.vectors import shortened
 from services.gateway.errors import ReplicaLost, RoutesNotRead, TooManyDimensions
 from services.gateway.handlers import embed_all, served
 from services.gateway.ports import Policy, ReplicaRequest
-from tests.unit.gateway.fakes import FakeReplicas, World, command, deployment, report, target, texts_of
+from tests.unit.gateway.fakes import FakeReplicas, GatewayFleet, command, deployment, report, target, texts_of
 
 Behaviour = Callable[[ReplicaRequest], Result]
 
@@ -35,12 +35,12 @@ def embedded(request: ReplicaRequest) -> Result:
     return Result(EMBEDDING.encode_result(result, info), "news", request.version, len(texts))
 
 
-def world_of(*targets: Any, behaviour: Behaviour = embedded, **policy: Any) -> World:
-    world = World(policy=Policy(**policy))
-    world.routes.deployment_changed("default", deployment(*targets), {})
-    world.routes.replica_reported(report("r", *(part.version for part in targets)), at=0)
-    world.replicas.behaviour = lambda _, request: behaviour(request)
-    return world
+def fleet_of(*targets: Any, behaviour: Behaviour = embedded, **policy: Any) -> GatewayFleet:
+    fleet = GatewayFleet(policy=Policy(**policy))
+    fleet.routes.deployment_changed("default", deployment(*targets), {})
+    fleet.routes.replica_reported(report("r", *(part.version for part in targets)), at=0)
+    fleet.replicas.behaviour = lambda _, request: behaviour(request)
+    return fleet
 
 
 def many(texts: int, **changes: Any) -> Predict:
@@ -49,20 +49,20 @@ def many(texts: int, **changes: Any) -> Predict:
 
 
 @pytest.mark.parametrize("texts", [1, 64, 65, 200])
-async def test_many_texts_are_asked_for_in_chunks_and_come_back_in_order(texts: int) -> None:
-    world = world_of(target(1))
-    embedded_all = await embed_all(many(texts), world.ports)
+async def test_many_texts_are_sent_in_chunks_and_come_back_in_order(texts: int) -> None:
+    fleet = fleet_of(target(1))
+    embedded_all = await embed_all(many(texts), fleet.ports)
     assert [values[0] for values in embedded_all.embeddings] == list(range(texts))
     assert (embedded_all.tokens, embedded_all.version) == (texts, 1)
-    asked = [request for _, request in world.replicas.asked]
-    assert all(request.task == "embedding" for request in asked)
-    assert all(len(EMBEDDING.decode(request.payload).texts) <= 64 for request in asked)
-    assert not any(EMBEDDING.decode(request.payload).truncate for request in asked)
-    assert len({request.request_id for request in asked}) == len(asked) == -(-texts // 64)
+    requests = [request for _, request in fleet.replicas.requests]
+    assert all(request.task == "embedding" for request in requests)
+    assert all(len(EMBEDDING.decode(request.payload).texts) <= 64 for request in requests)
+    assert not any(EMBEDDING.decode(request.payload).truncate for request in requests)
+    assert len({request.request_id for request in requests}) == len(requests) == -(-texts // 64)
 
 
 async def test_no_more_chunks_are_under_way_than_may_be() -> None:
-    world = world_of(target(1), chunks_at_once=2)
+    fleet = fleet_of(target(1), chunks_at_once=2)
     under_way = most = 0
 
     class Slow(FakeReplicas):
@@ -75,8 +75,8 @@ async def test_no_more_chunks_are_under_way_than_may_be() -> None:
             under_way -= 1
             yield embedded(request)
 
-    world.replicas = Slow()
-    await embed_all(many(400), world.ports)
+    fleet.replicas = Slow()
+    await embed_all(many(400), fleet.ports)
     assert most == 2
 
 
@@ -84,31 +84,31 @@ async def test_no_more_chunks_are_under_way_than_may_be() -> None:
 async def test_a_canary_that_dies_half_way_leaves_all_vectors_to_one_version(seed: int) -> None:
     chance = random.Random(seed)
     alive = chance.randrange(1, 8)
-    asked_of_canary = 0
+    canary_requests = 0
 
     def behave(request: ReplicaRequest) -> Result:
-        nonlocal asked_of_canary
+        nonlocal canary_requests
         if request.version == 2:
-            asked_of_canary += 1
-            if asked_of_canary > alive:
+            canary_requests += 1
+            if canary_requests > alive:
                 raise ReplicaLost(retry_after_seconds=1)
         return embedded(request)
 
-    world = world_of(target(1, weight=0), target(2, Role.CANARY, 100), behaviour=behave)
-    embedded_all = await embed_all(many(64 * 8), world.ports)
+    fleet = fleet_of(target(1, weight=0), target(2, Role.CANARY, 100), behaviour=behave)
+    embedded_all = await embed_all(many(64 * 8), fleet.ports)
     assert {values[1] for values in embedded_all.embeddings} == {float(embedded_all.version)} == {1.0}
     assert [values[0] for values in embedded_all.embeddings] == list(range(64 * 8))
 
 
 async def test_one_request_goes_to_one_version_whatever_the_weights() -> None:
-    world = world_of(target(1, weight=50), target(2, Role.CANARY, 50))
+    fleet = fleet_of(target(1, weight=50), target(2, Role.CANARY, 50))
     for number in range(20):
-        before = len(world.replicas.asked)
-        await embed_all(many(300, sticky_key=f"user-{number}"), world.ports)
-        assert len({request.version for _, request in world.replicas.asked[before:]}) == 1
+        before = len(fleet.replicas.requests)
+        await embed_all(many(300, sticky_key=f"user-{number}"), fleet.ports)
+        assert len({request.version for _, request in fleet.replicas.requests[before:]}) == 1
 
 
-async def test_a_refusal_names_the_text_by_its_place_among_all_and_ends_the_rest() -> None:
+async def test_an_error_names_the_text_by_its_index_among_all_and_ends_the_rest() -> None:
     def behave(request: ReplicaRequest) -> Result:
         if "text 130" in (texts := list(texts_of(request))):
             field = f"texts[{texts.index('text 130')}]"
@@ -116,13 +116,13 @@ async def test_a_refusal_names_the_text_by_its_place_among_all_and_ends_the_rest
         return embedded(request)
 
     with pytest.raises(MillraceError) as refused:
-        await embed_all(many(300), world_of(target(1), behaviour=behave).ports)
+        await embed_all(many(300), fleet_of(target(1), behaviour=behave).ports)
     assert (refused.value.code, refused.value.body().field) == ("context_length_exceeded", "texts[130]")
 
 
 def test_a_refusal_of_something_else_stays_as_it_is() -> None:
-    for refusal in (BadField(name="a", problem="b", field="version"), ReplicaLost()):
-        assert moved(refusal, by=64) is refusal
+    for error in (BadField(name="a", problem="b", field="version"), ReplicaLost()):
+        assert moved(error, by=64) is error
 
 
 def test_a_shortened_embedding_has_unit_length_again() -> None:
@@ -135,13 +135,13 @@ def test_a_shortened_embedding_has_unit_length_again() -> None:
     assert refused.value.details == {"most": 3, "asked": 4}
 
 
-def test_what_is_served_is_told_by_tenant_and_only_once_it_is_known() -> None:
-    world = world_of(target(1), target(3, Role.CANARY, 10), target(2, Role.DRAINING, 0))
-    world.routes.deployment_changed("other", deployment(target(9)), {})
-    (embedded_all,) = served("default", world.ports)
+def test_what_is_served_is_listed_by_tenant_and_only_once_it_is_known() -> None:
+    fleet = fleet_of(target(1), target(3, Role.CANARY, 10), target(2, Role.DRAINING, 0))
+    fleet.routes.deployment_changed("other", deployment(target(9)), {})
+    (embedded_all,) = served("default", fleet.ports)
     assert (embedded_all.deployment, embedded_all.model, embedded_all.versions) == ("news", "news", (1, 3, 2))
-    assert [part.versions for part in served("other", world.ports)] == [(9,)]
-    assert served("nobody", world.ports) == ()
-    world.routes_read = False
+    assert [part.versions for part in served("other", fleet.ports)] == [(9,)]
+    assert served("nobody", fleet.ports) == ()
+    fleet.routes_read = False
     with pytest.raises(RoutesNotRead):
-        served("default", world.ports)
+        served("default", fleet.ports)

@@ -30,11 +30,11 @@ RULES = LimitRules(usual=USUAL, admin_factor=50)
 
 
 def moments(gaps: list[float]) -> list[float]:
-    told, now = [], 0.0
+    response, now = [], 0.0
     for gap in gaps:
         now += gap
-        told.append(now)
-    return told
+        response.append(now)
+    return response
 
 
 @given(rate=RATES, burst=BURSTS, gaps=GAPS)
@@ -46,8 +46,8 @@ def test_no_stretch_of_time_lets_more_in_than_its_burst_and_its_rate(
         empty_at, wait = take(empty_at, now, 1 / rate, burst)
         if not wait:
             admitted.append(now)
-    for place, start in enumerate(admitted):
-        for further, end in enumerate(admitted[place:], start=1):
+    for index, start in enumerate(admitted):
+        for further, end in enumerate(admitted[index:], start=1):
             assert further <= burst + (end - start) * rate + 1 + 1e-3
 
 
@@ -60,7 +60,7 @@ def test_who_keeps_to_the_rate_is_never_refused(rate: float, burst: int, extra: 
 
 
 @given(rate=RATES, burst=BURSTS, gaps=GAPS)
-def test_waiting_as_long_as_was_told_is_enough_and_a_refusal_costs_nothing(
+def test_waiting_as_long_as_was_announced_is_enough_and_a_refusal_costs_nothing(
     rate: float, burst: int, gaps: list[float]
 ) -> None:
     empty_at = 0.0
@@ -73,7 +73,7 @@ def test_waiting_as_long_as_was_told_is_enough_and_a_refusal_costs_nothing(
 
 
 @given(rate=RATES, burst=BURSTS, gaps=GAPS)
-def test_what_is_said_to_be_left_can_be_taken_at_once_and_no_more(rate: float, burst: int, gaps: list[float]) -> None:
+def test_what_is_shown_as_left_can_be_taken_at_once_and_no_more(rate: float, burst: int, gaps: list[float]) -> None:
     empty_at, now = 0.0, 0.0
     for now in moments(gaps):
         empty_at, _ = take(empty_at, now, 1 / rate, burst)
@@ -107,7 +107,7 @@ def test_tokens_over_any_time_are_the_allowance_the_window_and_the_last_answer(
     assert spent <= per_minute * (now / 60 + 1) + last + 1
 
 
-def test_a_debt_is_over_after_the_time_that_was_told() -> None:
+def test_a_debt_is_over_after_the_time_that_was_announced() -> None:
     empty_at = charge(0.0, 0.0, 60 / 600, 900)
     assert empty_at == pytest.approx(90.0)
     wait = debt(empty_at, 0.0)
@@ -117,8 +117,8 @@ def test_a_debt_is_over_after_the_time_that_was_told() -> None:
     assert TOKEN_WINDOW_SECONDS == 60
 
 
-def who(role: KeyRole, **said: float) -> Principal:
-    limits = {name: value if name == "requests_per_second" else int(value) for name, value in said.items()}
+def who(role: KeyRole, **values: float) -> Principal:
+    limits = {name: value if name == "requests_per_second" else int(value) for name, value in values.items()}
     return Principal("k", role, "default", KeyLimits(**limits))  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from services.contracts.tasks import CLASSIFICATION
 from services.contracts.tasks.classification import ClassificationRequest, ClassificationResult, LabelScore, Prediction
 from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requests import Answer, Predict
-from services.gateway.inbound.oip import messages, wire
+from services.gateway.inbound.oip import grpc_converters, rest_converters
 from services.gateway.inbound.oip.infer import InferRequest, RequestedOutput, outputs_of, predict_command, words
 from services.gateway.inbound.oip.tensors import pack_strings
 from services.kit.core.ids import SeededIds
@@ -43,18 +43,18 @@ JSON_VALUES = st.recursive(
 )
 
 
-def command(asked: InferRequest) -> Predict:
-    return predict_command(asked, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0)
+def command(request: InferRequest) -> Predict:
+    return predict_command(request, tenant="default", ids=SeededIds(7), now=100.0, seconds=30.0)
 
 
 def from_rest(body: Mapping[str, Any], tail: bytes = b"", *, length: str | None = None, version: str = "") -> Predict:
     head = json.dumps(body).encode()
-    told = length if length is not None or not tail else str(len(head))
-    return command(wire.read_request(head + tail, told, model="news", version=version))
+    response = length if length is not None or not tail else str(len(head))
+    return command(rest_converters.read_request(head + tail, response, model="news", version=version))
 
 
 def from_grpc(**fields: Any) -> Predict:
-    return command(messages.read_request(pb.ModelInferRequest(**{"model_name": "news", **fields})))
+    return command(grpc_converters.read_request(pb.ModelInferRequest(**{"model_name": "news", **fields})))
 
 
 def tensor(
@@ -66,8 +66,8 @@ def tensor(
 def outcome(read: Callable[[], Predict]) -> Predict | MillraceError:
     try:
         return read()
-    except MillraceError as refusal:
-        return refusal
+    except MillraceError as error:
+        return error
 
 
 def parameters(**values: Any) -> dict[str, pb.InferParameter]:
@@ -78,20 +78,20 @@ def parameters(**values: Any) -> dict[str, pb.InferParameter]:
 # --- what is asked
 
 
-def test_json_binary_and_both_grpc_forms_ask_the_same() -> None:
+def test_json_binary_and_both_grpc_forms_are_one_request() -> None:
     raw = pack_strings(["a", "é"])
     options = {"sticky_key": "me", "timeout": 2_000_000, "whole_texts": True}
     binary = {"name": "text", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": len(raw)}}
     more: dict[str, Any] = {"id": "req-1", "parameters": options, "outputs": [{"name": "embedding"}]}
     in_grpc = {"id": "req-1", "parameters": parameters(**options), "model_version": "3"}
-    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name="embedding")]
+    outputs = [pb.ModelInferRequest.InferRequestedOutputTensor(name="embedding")]
     contents = pb.InferTensorContents(bytes_contents=[b"a", "é".encode()])
     assert (
         from_rest({"inputs": [TWO], **more}, version="3")
         == from_rest({"inputs": [{**TWO, "shape": [2, 1], "data": [["a"], ["é"]]}], **more}, version="3")
         == from_rest({"inputs": [binary], **more}, raw, version="3")
-        == from_grpc(inputs=[tensor(2)], raw_input_contents=[raw], outputs=wanted, **in_grpc)
-        == from_grpc(inputs=[tensor(2, 1, contents=contents)], outputs=wanted, **in_grpc)
+        == from_grpc(inputs=[tensor(2)], raw_input_contents=[raw], outputs=outputs, **in_grpc)
+        == from_grpc(inputs=[tensor(2, 1, contents=contents)], outputs=outputs, **in_grpc)
         == Predict(
             tenant="default",
             deployment="news",
@@ -105,10 +105,10 @@ def test_json_binary_and_both_grpc_forms_ask_the_same() -> None:
     )
 
 
-def test_unless_it_is_asked_for_there_is_no_embedding_and_the_longest_time_is_the_doors() -> None:
-    asked = from_rest({"inputs": [TWO], "parameters": {"timeout": 0}})
-    assert (asked.deadline, asked.version, asked.request) == (130.0, 0, ClassificationRequest(["a", "é"]))
-    assert asked.request_id, "an id is made where none is given"
+def test_unless_it_is_requested_there_is_no_embedding_and_the_longest_time_is_the_endpoints() -> None:
+    request = from_rest({"inputs": [TWO], "parameters": {"timeout": 0}})
+    assert (request.deadline, request.version, request.request) == (130.0, 0, ClassificationRequest(["a", "é"]))
+    assert request.request_id, "an id is made where none is given"
     assert from_rest({"inputs": [TWO], "parameters": {"timeout": 10**12}}).deadline == 130.0
 
 
@@ -273,7 +273,7 @@ def test_no_body_whatsoever_breaks_the_rest_reader(body: dict[str, Any], tail: b
 @given(st.binary(max_size=200), st.none() | st.text(alphabet="0123456789-+ ", max_size=8))
 def test_no_bytes_whatsoever_break_the_rest_reader(body: bytes, length: str | None) -> None:
     with pytest.raises(MillraceError):
-        command(wire.read_request(body, length, model="news", version=""))
+        command(rest_converters.read_request(body, length, model="news", version=""))
 
 
 @given(
@@ -288,17 +288,19 @@ def test_no_shape_nor_raw_contents_break_the_grpc_reader(shape: list[int], raw: 
 
 
 def test_each_output_has_its_shape_and_its_elements_in_row_major_order() -> None:
-    told = {output.name: output for output in outputs_of(ANSWER, ["label", "score", "labels", "scores", "embedding"])}
-    assert {name: (output.datatype, output.shape) for name, output in told.items()} == {
+    response = {
+        output.name: output for output in outputs_of(ANSWER, ["label", "score", "labels", "scores", "embedding"])
+    }
+    assert {name: (output.datatype, output.shape) for name, output in response.items()} == {
         "label": ("BYTES", (2,)),
         "score": ("FP32", (2,)),
         "labels": ("BYTES", (2, 2)),
         "scores": ("FP32", (2, 2)),
         "embedding": ("FP32", (2, 3)),
     }
-    assert list(told["labels"].elements) == ["dev", "data", "dev", "data"]
-    assert list(told["scores"].elements) == [0.75, 0.25, 0.75, 0.25]
-    assert told["embedding"].raw() == struct.pack("<6f", 0, 1, 0, 1, 0, 0)
+    assert list(response["labels"].elements) == ["dev", "data", "dev", "data"]
+    assert list(response["scores"].elements) == [0.75, 0.25, 0.75, 0.25]
+    assert response["embedding"].raw() == struct.pack("<6f", 0, 1, 0, 1, 0, 0)
 
 
 def test_rows_of_unlike_length_are_an_error_of_ours_and_never_a_crooked_tensor() -> None:
@@ -308,13 +310,13 @@ def test_rows_of_unlike_length_are_an_error_of_ours_and_never_a_crooked_tensor()
             outputs_of(crooked, [name])
 
 
-def asked_for(*wanted: tuple[str, bool | None], otherwise: bool = False) -> InferRequest:
-    outputs = [RequestedOutput(name, {} if binary is None else {"binary_data": binary}) for name, binary in wanted]
+def requesting(*listed: tuple[str, bool | None], otherwise: bool = False) -> InferRequest:
+    outputs = [RequestedOutput(name, {} if binary is None else {"binary_data": binary}) for name, binary in listed]
     return InferRequest("news", "", "", {"binary_data_output": True} if otherwise else {}, [], outputs)
 
 
 def test_binary_outputs_follow_the_head_in_their_order() -> None:
-    body, length = wire.write_answer(ANSWER, asked_for(("score", True), ("label", False), ("labels", True)))
+    body, length = rest_converters.write_answer(ANSWER, requesting(("score", True), ("label", False), ("labels", True)))
     assert length is not None
     head = json.loads(body[:length])
     assert (head["model_name"], head["model_version"], head["id"]) == ("news", "3", "req-1")
@@ -328,12 +330,12 @@ def test_binary_outputs_follow_the_head_in_their_order() -> None:
 
 
 def test_the_requests_choice_of_binary_holds_where_an_output_makes_none() -> None:
-    body, length = wire.write_answer(ANSWER, asked_for(("label", None), ("score", False), otherwise=True))
+    body, length = rest_converters.write_answer(ANSWER, requesting(("label", None), ("score", False), otherwise=True))
     assert length is not None
     assert ["data" in output for output in json.loads(body[:length])["outputs"]] == [False, True]
-    assert wire.write_answer(ANSWER, asked_for())[1] is None
+    assert rest_converters.write_answer(ANSWER, requesting())[1] is None
 
 
 def test_a_string_holds_all_of_a_refusal() -> None:
-    told = words(BadField(name="inputs[0].shape", problem="no", field="inputs[0].shape", hint="try [N]"))
-    assert told == "The field 'inputs[0].shape' is not valid: no. (try [N])"
+    response = words(BadField(name="inputs[0].shape", problem="no", field="inputs[0].shape", hint="try [N]"))
+    assert response == "The field 'inputs[0].shape' is not valid: no. (try [N])"

@@ -16,16 +16,16 @@ from tests.fixtures.rest_routes import OPEN_INFERENCE_ROUTES, is_keyless, role_o
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "parts"),
     [
         ("/v2/models/news/infer", {"model": "news", "version": None}),
         ("/v2/models/news/versions/2/infer", {"model": "news", "version": "2"}),
     ],
 )
-def test_an_inference_is_known_by_its_path(path: str, found: dict[str, str | None]) -> None:
+def test_an_inference_is_known_by_its_path(path: str, parts: dict[str, str | None]) -> None:
     hit = INFER.fullmatch(path)
     assert hit is not None
-    assert hit.groupdict() == found
+    assert hit.groupdict() == parts
 
 
 @pytest.mark.parametrize("path", ["/v2/models/infer", "/v2/models/a/b/infer", "/v2/models/a/infer/", "/v2x"])

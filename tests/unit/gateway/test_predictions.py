@@ -23,11 +23,11 @@ from services.gateway.errors import (
 from services.gateway.handlers import answer, follow_deployment, follow_replica, predict
 from services.gateway.ports import Policy, ReplicaRequest
 from services.kit.messaging.envelope import Envelope
-from tests.unit.gateway.fakes import FakeReplicas, World, answered, command, deployment, report, target
+from tests.unit.gateway.fakes import FakeReplicas, GatewayFleet, answered, command, deployment, report, target
 
 
-def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float = 0.0) -> World:
-    fleet = World()
+def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float = 0.0) -> GatewayFleet:
+    fleet = GatewayFleet()
     fleet.routes.deployment_changed("default", deployment(*targets, mirror=mirror), {})
     for name, ready in replicas.items():
         fleet.routes.replica_reported(report(name, *ready), at=0)
@@ -36,9 +36,9 @@ def serving(*targets: Any, replicas: dict[str, tuple[int, ...]], mirror: float =
 
 def fails_for(failing: dict[tuple[str, int], MillraceError]) -> Any:
     def behave(replica: str, request: ReplicaRequest) -> Result:
-        refusal = failing.get((replica, request.version))
-        if refusal is not None:
-            raise refusal
+        error = failing.get((replica, request.version))
+        if error is not None:
+            raise error
         return answered(request)
 
     return behave
@@ -60,7 +60,7 @@ async def test_a_lost_replica_is_left_for_another() -> None:
     fleet.replicas.behaviour = fails_for({("r1", 1): ReplicaLost()})
     reply = await answer(command(), fleet.ports)
     assert reply.version == 1
-    assert [replica for replica, _ in fleet.replicas.asked] == ["r1", "r2"]
+    assert [replica for replica, _ in fleet.replicas.requests] == ["r1", "r2"]
 
 
 @pytest.mark.parametrize("kind", [Kind.UNAVAILABLE, Kind.INTERNAL, Kind.OVERLOADED, Kind.NOT_FOUND])
@@ -68,18 +68,18 @@ async def test_a_failing_canary_leaves_the_request_to_the_primary(kind: Kind) ->
     fleet = serving(target(1, weight=0), target(2, Role.CANARY, 100), replicas={"r1": (1, 2)})
     fleet.replicas.behaviour = fails_for({("r1", 2): relayed(kind)})
     reply = await answer(command(), fleet.ports)
-    assert [request.version for _, request in fleet.replicas.asked] == [2, 1]
+    assert [request.version for _, request in fleet.replicas.requests] == [2, 1]
     assert reply.version == 1
 
 
 async def test_what_is_wrong_with_the_request_itself_is_not_tried_again() -> None:
     fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
-    for refusal in (relayed(Kind.INVALID), TimedOut(seconds=30)):
-        fleet.replicas.asked.clear()
-        fleet.replicas.behaviour = fails_for({("r1", 1): refusal, ("r2", 1): refusal})
-        with pytest.raises(type(refusal)):
+    for error in (relayed(Kind.INVALID), TimedOut(seconds=30)):
+        fleet.replicas.requests.clear()
+        fleet.replicas.behaviour = fails_for({("r1", 1): error, ("r2", 1): error})
+        with pytest.raises(type(error)):
             await answer(command(), fleet.ports)
-        assert len(fleet.replicas.asked) == 1
+        assert len(fleet.replicas.requests) == 1
 
 
 async def test_full_replicas_refuse_at_once() -> None:
@@ -88,7 +88,7 @@ async def test_full_replicas_refuse_at_once() -> None:
     fleet.replicas.behaviour = fails_for({("r1", 1): full, ("r2", 1): full})
     with pytest.raises(ReplicaFull):
         await answer(command(), fleet.ports)
-    assert len(fleet.replicas.asked) == 2
+    assert len(fleet.replicas.requests) == 2
 
 
 async def test_a_request_that_breaks_every_replica_is_given_up_after_a_few() -> None:
@@ -97,34 +97,34 @@ async def test_a_request_that_breaks_every_replica_is_given_up_after_a_few() -> 
     fleet.replicas.behaviour = fails_for({(f"r{number}", 1): broken for number in range(9)})
     with pytest.raises(Relayed):
         await answer(command(), fleet.ports)
-    assert len(fleet.replicas.asked) == Policy().attempts
+    assert len(fleet.replicas.requests) == Policy().attempts
 
 
 async def test_a_request_waits_for_a_replica_to_become_ready() -> None:
     fleet = serving(target(1), replicas={})
-    asked = asyncio.create_task(answer(command(), fleet.ports))
+    task = asyncio.create_task(answer(command(), fleet.ports))
     await asyncio.sleep(0)
     await fleet.clock.advance(1.0)
-    assert not asked.done()
+    assert not task.done()
     fleet.routes.replica_reported(report("r1", 1), at=fleet.clock.monotonic())
     await fleet.clock.advance(0.1)
-    assert (await asked).version == 1
+    assert (await task).version == 1
 
 
 @pytest.mark.parametrize(
-    ("deadline", "given_up", "refusal"), [(30.0, 5.0, DeploymentNotReady), (2.0, 2.0, DeadlinePassed)]
+    ("deadline", "given_up", "error"), [(30.0, 5.0, DeploymentNotReady), (2.0, 2.0, DeadlinePassed)]
 )
 async def test_the_wait_ends_with_its_limit_or_the_deadline(
-    deadline: float, given_up: float, refusal: type[MillraceError]
+    deadline: float, given_up: float, error: type[MillraceError]
 ) -> None:
     fleet = serving(target(1), replicas={})
-    asked = asyncio.create_task(answer(command(deadline=deadline), fleet.ports))
+    task = asyncio.create_task(answer(command(deadline=deadline), fleet.ports))
     await asyncio.sleep(0)
     await fleet.clock.advance(given_up - 0.2)
-    assert not asked.done()
+    assert not task.done()
     await fleet.clock.advance(0.4)
-    with pytest.raises(refusal) as refused:
-        await asked
+    with pytest.raises(error) as refused:
+        await task
     assert refused.value.retry_after == 1.0
 
 
@@ -133,11 +133,11 @@ async def test_a_request_whose_deadline_has_passed_reaches_no_replica() -> None:
     await fleet.clock.advance(5.0)
     with pytest.raises(DeadlinePassed):
         await answer(command(deadline=5.0), fleet.ports)
-    assert fleet.replicas.asked == []
+    assert fleet.replicas.requests == []
 
 
 async def test_before_the_table_is_read_nothing_is_called_unknown() -> None:
-    fleet = World(routes_read=False)
+    fleet = GatewayFleet(routes_read=False)
     with pytest.raises(RoutesNotRead):
         await answer(command(), fleet.ports)
     fleet.routes_read = True
@@ -157,7 +157,7 @@ async def test_mirrors_carry_the_same_request_to_the_other_version() -> None:
     await answer(command(), fleet.ports)
     ((replica, request),) = fleet.mirrors.sent
     assert (replica, request.version, request.request_id, request.source) == ("r1", 2, "req-1", Source.MIRROR)
-    assert request.payload == fleet.replicas.asked[0][1].payload
+    assert request.payload == fleet.replicas.requests[0][1].payload
 
 
 @pytest.mark.parametrize("source", [Source.BATCH, Source.KAFKA, Source.PROBE])
@@ -165,10 +165,10 @@ async def test_only_live_requests_are_mirrored(source: Source) -> None:
     fleet = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)}, mirror=1.0)
     await answer(command(source=source), fleet.ports)
     assert fleet.mirrors.sent == []
-    assert fleet.replicas.asked[0][1].source is source
+    assert fleet.replicas.requests[0][1].source is source
 
 
-async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> None:
+async def test_a_failed_first_request_lets_the_next_be_the_first() -> None:
     fleet = serving(target(1), replicas={"r1": (1,)})
     fleet.routes = type(fleet.routes)(stale_after_seconds=15.0)
     fleet.routes.deployment_changed("default", deployment(target(1)), {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
@@ -190,34 +190,34 @@ async def test_a_failed_first_request_leaves_the_first_place_to_the_next() -> No
         ({"sticky_key": "k" * 201}, "sticky_key"),
     ],
 )
-async def test_a_bad_request_is_refused_before_any_replica_is_asked(changes: dict[str, Any], field: str) -> None:
+async def test_a_bad_request_is_refused_before_it_is_sent_to_any_replica(changes: dict[str, Any], field: str) -> None:
     fleet = serving(target(1), replicas={"r1": (1,)})
     with pytest.raises(BadField) as refused:
         await answer(command(**changes), fleet.ports)
     assert refused.value.field == field
-    assert not fleet.replicas.asked
+    assert not fleet.replicas.requests
 
 
 async def test_replicas_that_are_silent_and_unreachable_are_forgotten() -> None:
-    fleet = World()
+    fleet = GatewayFleet()
     now = fleet.clock.now()
     for name in ("r1", "r2"):
         await follow_replica(Envelope(id=name, event=report(name, 1), source="t", time=now), fleet.ports)
-    assert fleet.replicas.kept == ["r1", "r2"]
+    assert fleet.replicas.stored == ["r1", "r2"]
     fleet.replicas.loads["r1"] = None
     await fleet.clock.advance(20)
     await follow_replica(Envelope(id="x", event=report("r3", 1), source="t", time=now), fleet.ports)
-    assert fleet.replicas.kept == ["r2", "r3"]
+    assert fleet.replicas.stored == ["r2", "r3"]
 
 
 async def test_the_deployment_event_sets_the_weights() -> None:
-    fleet = World()
+    fleet = GatewayFleet()
     event = Envelope(id="e", event=deployment(target(4)), source="t", time=fleet.clock.now(), tenant="acme")
     await follow_deployment(event, fleet.ports)
     assert fleet.routes.plan("acme", "news", ticket=0.1).versions == (4,)
 
 
-async def test_a_version_that_is_asked_for_answers_whatever_the_weights() -> None:
+async def test_a_version_that_is_requested_answers_whatever_the_weights() -> None:
     fleet = serving(target(1), target(2, Role.CANARY, 0), replicas={"r1": (1, 2)})
     versions = {(await answer(command(version=2), fleet.ports)).version for _ in range(10)}
     assert versions == {2}
@@ -228,21 +228,21 @@ async def test_a_version_that_is_not_served_is_not_replaced_by_another() -> None
     with pytest.raises(VersionNotServed) as refused:
         await answer(command(version=3), fleet.ports)
     assert refused.value.field == "version"
-    assert not fleet.replicas.asked
+    assert not fleet.replicas.requests
 
 
 async def test_a_payload_that_came_encoded_is_passed_on_byte_for_byte() -> None:
     fleet = serving(target(1), replicas={"r1": (1,)})
     payload = command().encoded() + b"\x9a\x06\x03new"  # a field that this gateway does not know yet
     await answer(command(payload=payload), fleet.ports)
-    assert fleet.replicas.asked[0][1].payload is payload
+    assert fleet.replicas.requests[0][1].payload is payload
 
 
 class Breaking(FakeReplicas):
     """Sends a delta, and then breaks."""
 
     async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
-        self.asked.append((replica, request))
+        self.requests.append((replica, request))
         yield Delta(b"some")
         raise ReplicaLost
 
@@ -254,10 +254,10 @@ async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None
     assert await anext(events) == Delta(b"some")
     with pytest.raises(ReplicaLost):
         await anext(events)
-    assert len(fleet.replicas.asked) == 1
+    assert len(fleet.replicas.requests) == 1
 
 
-async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
+async def test_a_task_that_may_not_be_repeated_is_sent_once() -> None:
     class Unrepeatable(Classification):
         repeatable = False
 
@@ -265,10 +265,10 @@ async def test_a_task_that_may_not_be_asked_twice_is_asked_once() -> None:
     fleet.replicas.behaviour = fails_for({("r1", 1): ReplicaLost(), ("r2", 1): ReplicaLost()})
     with pytest.raises(ReplicaLost):
         await answer(command(task=Unrepeatable()), fleet.ports)
-    assert len(fleet.replicas.asked) == 1
+    assert len(fleet.replicas.requests) == 1
 
 
-async def test_whoever_stops_listening_before_the_end_leaves_the_first_place_to_the_next() -> None:
+async def test_whoever_stops_listening_before_the_end_lets_the_next_be_the_first() -> None:
     fleet = serving(target(1), replicas={"r1": (1,)})
     trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
     fleet.routes = type(fleet.routes)(stale_after_seconds=15.0)
@@ -281,13 +281,13 @@ async def test_whoever_stops_listening_before_the_end_leaves_the_first_place_to_
     assert fleet.routes.claim_first("default", "news", 1) is not None
 
 
-async def test_every_replica_is_asked_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
-    fleet = World()
+async def test_every_replica_is_called_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
+    fleet = GatewayFleet()
     changed = deployment(target(1), target(2, Role.CANARY, 0), mirror=1.0)
     fleet.routes.deployment_changed("acme", changed, {})
     ready = report("r1", 1, 2)
     of_acme = [version.model_copy(update={"tenant": "acme"}) for version in ready.versions]
     fleet.routes.replica_reported(ready.model_copy(update={"versions": of_acme}), at=0)
     await answer(command(tenant="acme"), fleet.ports)
-    sent = [request for _, request in (*fleet.replicas.asked, *fleet.mirrors.sent)]
+    sent = [request for _, request in (*fleet.replicas.requests, *fleet.mirrors.sent)]
     assert {(request.tenant, request.version) for request in sent} == {("acme", 1), ("acme", 2)}

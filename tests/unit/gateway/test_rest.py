@@ -23,7 +23,7 @@ from services.gateway.inbound.http.problems import first_problem
 from services.gateway.inbound.http.wire_model import to_json
 from services.gateway.inbound.sampling import Sampler
 from tests.fixtures.rest_routes import CONTROL_ROUTES, find, new_message, request_of, response_of, verb_of
-from tests.unit.gateway.fakes import World
+from tests.unit.gateway.fakes import GatewayFleet
 from tests.unit.gateway.rest import NativeAdapter, RecordingUpstreams, Reply, api_of, send
 
 JSON_VALUES = st.recursive(
@@ -176,7 +176,7 @@ async def test_what_nobody_foresaw_is_500_without_its_insides(caplog: pytest.Log
 
 
 async def native(verb: str, path: str, body: object = None, upstreams: RecordingUpstreams | None = None) -> Reply:
-    return await send(NativeAdapter(api_of(World().ports, upstreams or RecordingUpstreams())), verb, path, body)
+    return await send(NativeAdapter(api_of(GatewayFleet().ports, upstreams or RecordingUpstreams())), verb, path, body)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_sampling_follows_the_caller_and_otherwise_its_ratio() -> None:
     assert always.decide(sampled[:-2] + "00").unsampled == sampled[:-2] + "00"
     assert always.decide(None).sampled
     for broken in (None, "", "x", f"00-{'0' * 32}-{'b' * 16}-01", f"00-{'a' * 32}-{'b' * 16}-01-x", f"ff{sampled[2:]}"):
-        told = never.decide(broken)
-        assert not told.sampled
-        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", told.unsampled)
-        assert told.carrier == {}
+        response = never.decide(broken)
+        assert not response.sampled
+        assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", response.unsampled)
+        assert response.carrier == {}

@@ -37,9 +37,9 @@ def test_another_tenants_deployment_is_unknown() -> None:
 
 def test_a_version_that_is_ready_for_one_tenant_is_so_for_no_other() -> None:
     routes = table()
-    told = report("r-1", 1)
-    theirs = [part.model_copy(update={"tenant": "acme"}) for part in told.versions]
-    routes.replica_reported(told.model_copy(update={"versions": theirs}), at=0.0)
+    response = report("r-1", 1)
+    theirs = [part.model_copy(update={"tenant": "acme"}) for part in response.versions]
+    routes.replica_reported(response.model_copy(update={"versions": theirs}), at=0.0)
     assert routes.pick("news", "news", 1, at=0.0, load=idle) is None
     picked = routes.pick("acme/news", "news", 1, at=0.0, load=idle)
     assert picked is not None
@@ -76,10 +76,10 @@ def test_a_deployment_whose_first_version_loads_is_waited_for() -> None:
 
 
 @given(st.integers(1, 99), st.integers(0, 2**32))
-def test_the_weights_are_kept_over_evenly_spread_tickets(weight: int, seed: int) -> None:
+def test_the_weights_hold_over_evenly_spread_tickets(weight: int, seed: int) -> None:
     routes = table()
     routes.deployment_changed(HERE, deployment(target(1, weight=100 - weight), target(2, Role.CANARY, weight)), {})
-    tickets = [((seed + place) % 1000) / 1000 for place in range(1000)]
+    tickets = [((seed + index) % 1000) / 1000 for index in range(1000)]
     canary = sum(routes.plan(HERE, "news", ticket=ticket).versions[0] == 2 for ticket in tickets)
     assert abs(canary - weight * 10) <= 1
 
@@ -176,7 +176,7 @@ def test_a_forgotten_replica_is_gone() -> None:
     assert routes.pick("news", "news", 1, at=0, load=idle) is None
 
 
-def test_the_mirror_is_the_other_version_for_the_share_that_was_asked() -> None:
+def test_the_mirror_is_the_other_version_for_the_share_that_is_set() -> None:
     routes = table()
     targets = (target(1), target(2, Role.CANARY, 0), target(3, Role.DRAINING, 0))
     routes.deployment_changed(HERE, deployment(*targets, mirror=0.5), {})
@@ -211,12 +211,12 @@ def test_a_deployment_that_moves_to_another_model_is_answered_by_the_one_that_se
     routes.replica_reported(report("r-1").model_copy(update={"versions": [part]}), at=0)
     plan = routes.plan(HERE, "news", ticket=0.0)
     assert (plan.model, plan.versions) == ("news", (1,))
-    assert routes.pick(plan.place, plan.model, 1, at=0, load=idle) is None, "version 1 of essays is another thing"
+    assert routes.pick(plan.key, plan.model, 1, at=0, load=idle) is None, "version 1 of essays is another thing"
     draining = ours.model_copy(update={"role": Role.DRAINING, "weight": 0, "model": "news"})
     moved = deployment(theirs, draining, generation=2).model_copy(update={"model": "essays"})
     routes.deployment_changed(HERE, moved, {})
     plan = routes.plan(HERE, "news", ticket=0.0)
-    assert routes.pick(plan.place, plan.model, 1, at=0, load=idle) is not None
+    assert routes.pick(plan.key, plan.model, 1, at=0, load=idle) is not None
     assert routes.served(HERE)[0].versions == (1,)
 
 

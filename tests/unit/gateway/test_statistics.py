@@ -10,17 +10,17 @@ from services.contracts.tasks.stream import Result
 from services.gateway.domain.statistics import Statistics
 from services.gateway.handlers import answer
 from services.gateway.ports import ReplicaRequest
-from tests.unit.gateway.fakes import World, answered, command, deployment, report, target
+from tests.unit.gateway.fakes import GatewayFleet, answered, command, deployment, report, target
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-NEWS = ("default", "news", 1)
+ARTIFACT = ("default", "news", 1)
 
 
-def canaried() -> World:
+def canaried() -> GatewayFleet:
     """Version 2 fails always; version 1 has the rest of the traffic."""
-    fleet = World()
-    wish = deployment(target(1, weight=0), target(2, Role.CANARY, 100))
-    fleet.routes.deployment_changed("default", wish, {})
+    fleet = GatewayFleet()
+    desired = deployment(target(1, weight=0), target(2, Role.CANARY, 100))
+    fleet.routes.deployment_changed("default", desired, {})
     fleet.routes.replica_reported(report("r1", 1, 2), at=0)
 
     def behave(replica: str, request: ReplicaRequest) -> Result:
@@ -34,10 +34,10 @@ def canaried() -> World:
 
 def test_times_and_texts_add_up() -> None:
     counted = Statistics()
-    counted.answered(NEWS, texts=3, waited_seconds=0.5, computed_seconds=0.25, at=NOON)
-    counted.answered(NEWS, texts=1, waited_seconds=0.0, computed_seconds=0.25, at=NOON)
-    counted.failed(NEWS, seconds=2.0)
-    one = counted.of(NEWS)
+    counted.answered(ARTIFACT, texts=3, waited_seconds=0.5, computed_seconds=0.25, at=NOON)
+    counted.answered(ARTIFACT, texts=1, waited_seconds=0.0, computed_seconds=0.25, at=NOON)
+    counted.failed(ARTIFACT, seconds=2.0)
+    one = counted.of(ARTIFACT)
     assert (one.texts, one.answered.count, one.failed.count, one.last) == (4, 2, 1, NOON)
     assert (one.waited.ns, one.computed.ns, one.answered.ns, one.failed.ns) == (
         500_000_000,
@@ -47,14 +47,14 @@ def test_times_and_texts_add_up() -> None:
     )
 
 
-def test_what_was_never_asked_counts_nothing_and_takes_no_room() -> None:
+def test_what_was_never_requested_counts_nothing_and_takes_no_memory() -> None:
     counted = Statistics(limit=1)
-    counted.failed(NEWS, seconds=1.0)
+    counted.failed(ARTIFACT, seconds=1.0)
     assert counted.of(("default", "other", 1)).answered.count == 0
-    assert counted.of(NEWS).failed.count == 1
+    assert counted.of(ARTIFACT).failed.count == 1
 
 
-def test_beyond_the_limit_those_not_asked_for_longest_are_forgotten() -> None:
+def test_beyond_the_limit_those_unused_for_longest_are_forgotten() -> None:
     counted = Statistics(limit=2)
     for version in (1, 2, 1, 3):
         counted.failed(("default", "news", version), seconds=0.0)
@@ -70,7 +70,7 @@ async def test_a_failing_canary_is_counted_as_failed_and_the_primary_as_having_a
     assert answered_.last == fleet.clock.now()
 
 
-async def test_what_is_refused_before_a_version_is_asked_is_counted_of_none() -> None:
+async def test_what_is_refused_before_a_version_is_chosen_is_counted_of_none() -> None:
     fleet = canaried()
     with pytest.raises(BadField):
         await answer(command([" "]), fleet.ports)

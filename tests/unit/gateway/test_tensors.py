@@ -19,8 +19,8 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 def outcome(read: Callable[[], T]) -> T | MillraceError:
     try:
         return read()
-    except MillraceError as refusal:
-        return refusal
+    except MillraceError as error:
+        return error
 
 
 @given(st.lists(st.text(max_size=30), max_size=64))
@@ -50,8 +50,8 @@ def test_no_bytes_whatsoever_break_the_reader_and_each_refusal_names_the_field(r
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.data())
 def test_a_byte_more_or_fewer_is_refused(strings: list[str], data: st.DataObject) -> None:
     raw = pack_strings(strings)
-    cut = data.draw(st.integers(0, len(raw) - 1))
-    for changed in (raw[:cut], raw + b"\x00"):
+    offset = data.draw(st.integers(0, len(raw) - 1))
+    for changed in (raw[:offset], raw + b"\x00"):
         with pytest.raises(BadField):
             unpack_strings(changed, len(strings), "data")
 

@@ -19,7 +19,7 @@ from services.gateway.handlers import upload_dataset
 from services.gateway.inbound.http.uploads import _decoded
 from services.gateway.ports import Policy
 from services.kit.core.idempotency import KeyReused
-from tests.unit.gateway.fakes import World
+from tests.unit.gateway.fakes import GatewayFleet
 
 CONTENT = '{"text": "Grüße aus dem All", "label": "a"}\n'.encode() * 40
 HASH = hashlib.sha256(CONTENT).hexdigest()
@@ -30,29 +30,31 @@ async def parts(content: bytes, *cuts: int) -> AsyncIterator[bytes]:
         yield content[start:end]
 
 
-async def upload(world: World, content: bytes = CONTENT, *, caller: Caller | None = None, **header: object) -> Uploaded:
-    heard: list[int] = []
+async def upload(
+    fleet: GatewayFleet, content: bytes = CONTENT, *, caller: Caller | None = None, **header: object
+) -> Uploaded:
+    reported: list[int] = []
 
-    async def tell(received: int) -> None:
-        heard.append(received)
+    async def report(received: int) -> None:
+        reported.append(received)
 
-    asked = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
-    done = await upload_dataset(asked, parts(content, 7, 500), caller or Caller("acme"), world.ports, tell)
-    assert heard == [7, 500, len(content)]
+    announced = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
+    done = await upload_dataset(announced, parts(content, 7, 500), caller or Caller("acme"), fleet.ports, report)
+    assert reported == [7, 500, len(content)]
     return done
 
 
-async def test_a_content_is_kept_under_its_tenant_its_data_set_and_its_hash() -> None:
-    world = World()
-    done = await upload(world, size_bytes=len(CONTENT), sha256=HASH)
+async def test_a_content_is_stored_under_its_tenant_its_data_set_and_its_hash() -> None:
+    fleet = GatewayFleet()
+    done = await upload(fleet, size_bytes=len(CONTENT), sha256=HASH)
     assert done.uri == f"fake://acme/texts/{HASH}.jsonl"
     assert (done.content.sha256, done.content.size_bytes, done.already_there) == (HASH, len(CONTENT), False)
-    assert world.uploads.kept == {done.uri: CONTENT}
-    assert (await upload(world)).already_there
+    assert fleet.uploads.stored == {done.uri: CONTENT}
+    assert (await upload(fleet)).already_there
 
 
 @pytest.mark.parametrize(
-    ("header", "refusal", "field"),
+    ("header", "error", "field"),
     [
         ({"dataset": "../texts"}, Malformed, "dataset"),
         ({"dataset": "te\x00xts"}, Malformed, "dataset"),
@@ -65,25 +67,25 @@ async def test_a_content_is_kept_under_its_tenant_its_data_set_and_its_hash() ->
     ],
 )
 async def test_a_bad_header_is_refused_before_anything_is_read(
-    header: dict[str, object], refusal: type[MillraceError], field: str
+    header: dict[str, object], error: type[MillraceError], field: str
 ) -> None:
-    asked = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
-    with pytest.raises(refusal) as refused:
-        check_upload(asked, limit_bytes=1_000_000)
+    announced = NewContent(**{"dataset": "texts", "format": "jsonl", **header})  # type: ignore[arg-type]
+    with pytest.raises(error) as refused:
+        check_upload(announced, limit_bytes=1_000_000)
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize(
     ("header", "field"), [({"size_bytes": 5}, "size_bytes"), ({"sha256": "0" * 64}, "sha256")], ids=["size", "hash"]
 )
-async def test_a_content_that_is_not_the_announced_one_is_refused_and_not_kept(
+async def test_a_content_that_is_not_the_announced_one_is_refused_and_not_stored(
     header: dict[str, Any], field: str
 ) -> None:
-    world = World()
+    fleet = GatewayFleet()
     with pytest.raises(WrongContent) as refused:
-        await upload(world, **header)
+        await upload(fleet, **header)
     assert refused.value.field == field
-    assert world.uploads.kept == {}
+    assert fleet.uploads.stored == {}
 
 
 async def test_an_empty_content_and_one_past_the_limit_are_refused() -> None:
@@ -91,25 +93,25 @@ async def test_an_empty_content_and_one_past_the_limit_are_refused() -> None:
         for part in (b"", b""):
             yield part
 
-    async def tell(_: int) -> None: ...
+    async def report(_: int) -> None: ...
 
-    world = World(policy=Policy(upload_limit_bytes=100))
+    fleet = GatewayFleet(policy=Policy(upload_limit_bytes=100))
     with pytest.raises(EmptyUpload):
-        await upload_dataset(NewContent("texts", "csv"), nothing(), Caller("acme"), world.ports, tell)
+        await upload_dataset(NewContent("texts", "csv"), nothing(), Caller("acme"), fleet.ports, report)
     with pytest.raises(BodyTooLarge):
-        await upload_dataset(NewContent("texts", "csv"), parts(CONTENT), Caller("acme"), world.ports, tell)
-    assert world.uploads.kept == {}
+        await upload_dataset(NewContent("texts", "csv"), parts(CONTENT), Caller("acme"), fleet.ports, report)
+    assert fleet.uploads.stored == {}
 
 
 async def test_a_key_stands_for_one_content() -> None:
-    world, caller = World(), Caller("acme", "key")
-    first = await upload(world, caller=caller)
-    assert (await upload(world, caller=caller)).uri == first.uri
+    fleet, caller = GatewayFleet(), Caller("acme", "key")
+    first = await upload(fleet, caller=caller)
+    assert (await upload(fleet, caller=caller)).uri == first.uri
     with pytest.raises(KeyReused):
-        await upload(world, CONTENT + CONTENT, caller=caller)
+        await upload(fleet, CONTENT + CONTENT, caller=caller)
     with pytest.raises(KeyReused):
-        await upload(world, caller=caller, dataset="others")
-    assert list(world.uploads.kept) == [first.uri]
+        await upload(fleet, caller=caller, dataset="others")
+    assert list(fleet.uploads.stored) == [first.uri]
 
 
 @given(text=st.text(min_size=1), seed=st.integers(0, 99))
@@ -117,26 +119,28 @@ def test_text_is_text_however_it_is_cut(text: str, seed: int) -> None:
     content, check = text.replace("\0", " ").encode(), TextCheck(10_000)
     dice = random.Random(seed)
     while content:
-        cut = dice.randint(1, len(content))
-        check.take(content[:cut])
-        content = content[cut:]
+        offset = dice.randint(1, len(content))
+        check.take(content[:offset])
+        content = content[offset:]
     check.end()
 
 
 @given(
-    good=st.text(max_size=30), cut=st.integers(0, 200), bad=st.sampled_from([b"\xff", b"\0", b"\xc3(", b"\xed\xa0\x80"])
+    good=st.text(max_size=30),
+    offset=st.integers(0, 200),
+    bad=st.sampled_from([b"\xff", b"\0", b"\xc3(", b"\xed\xa0\x80"]),
 )
-def test_the_first_byte_that_is_no_text_is_named(good: str, cut: int, bad: bytes) -> None:
+def test_the_first_byte_that_is_no_text_is_named(good: str, offset: int, bad: bytes) -> None:
     before = good.replace("\0", " ").encode()
     content, check = before + bad + b" more", TextCheck(10_000)
 
     def take() -> None:
-        for part in (content[:cut], content[cut:]):
+        for part in (content[:offset], content[offset:]):
             check.take(part)
 
     with pytest.raises(NotText) as refused:
         take()
-    assert refused.value.details["place"] == len(before)
+    assert refused.value.details["index"] == len(before)
 
 
 def test_a_character_that_is_cut_short_is_no_text() -> None:
@@ -174,6 +178,6 @@ PACKED = gzip.compress(b"abc", mtime=0)
 
 
 @pytest.mark.parametrize("packed", [b"plain", PACKED[:-3], PACKED + b"\0\0\0"])
-async def test_what_is_no_whole_gzip_is_refused(packed: bytes) -> None:
+async def test_what_is_no_complete_gzip_is_refused(packed: bytes) -> None:
     with pytest.raises(Malformed):
         await inflated(packed, 2)

@@ -63,7 +63,7 @@ class FakeArtifacts:
 
     troubles: list[MillraceError] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
-    kept: set[str] | None = None
+    stored: set[str] | None = None
 
     async def fetch(self, ref: ArtifactRef) -> Path:
         self.fetched.append(ref.digest)
@@ -72,7 +72,7 @@ class FakeArtifacts:
         return Path(ref.digest)
 
     async def prune(self, keep: set[str]) -> None:
-        self.kept = keep
+        self.stored = keep
 
 
 @dataclass

@@ -189,9 +189,9 @@ def test_a_file_that_is_no_graph_is_refused_as_such(tmp_path: Path, content: byt
 
 def test_a_graph_cut_anywhere_is_refused(tmp_path: Path) -> None:
     folder = tiny.write(tmp_path)
-    whole = (folder / "fp32.onnx").read_bytes()
-    for cut in random.Random(5).sample(range(1, len(whole) - 1), 40):
-        (folder / "fp32.onnx").write_bytes(whole[:cut])
+    complete = (folder / "fp32.onnx").read_bytes()
+    for length in random.Random(5).sample(range(1, len(complete) - 1), 40):
+        (folder / "fp32.onnx").write_bytes(complete[:length])
         refusal_of(folder)
 
 

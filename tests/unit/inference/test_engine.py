@@ -66,9 +66,9 @@ def test_scores_that_are_no_numbers_are_no_answer_and_other_texts_are_answered(t
 
 
 def test_tokens_are_cut_at_the_models_maximum(engine: OrtEngine) -> None:
-    long, whole = engine.tokenise(["read " * 500, "read"])
+    long, complete = engine.tokenise(["read " * 500, "read"])
     assert (len(long.ids), long.truncated) == (tiny.MAX_LENGTH, True)
-    assert (len(whole.ids), whole.truncated) == (3, False)
+    assert (len(complete.ids), complete.truncated) == (3, False)
 
 
 def test_rows_of_one_length_need_no_padding_and_others_are_padded_on_the_right() -> None:

@@ -69,13 +69,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def answers(call: AsyncIterator[pb.ReplicaEvent], count: int) -> dict[int, pb.ReplicaEvent]:
-    found: dict[int, pb.ReplicaEvent] = {}
+    matches: dict[int, pb.ReplicaEvent] = {}
     async for message in call:
         if message.id:
-            found[message.id] = message
-        if len(found) == count:
+            matches[message.id] = message
+        if len(matches) == count:
             break
-    return found
+    return matches
 
 
 async def test_a_result_is_what_a_client_of_grpc_gets_byte_for_byte(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_a_call_without_a_key_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "field"),
+    ("message", "code", "field"),
     [
         (request(7, deployment="nowhere"), "unknown_deployment", "deployment"),
         (request(7, *["x"] * 65), "bad_field", "texts"),
@@ -109,10 +109,10 @@ async def test_a_call_without_a_key_is_refused(tmp_path: Path) -> None:
     ],
 )
 async def test_bad_requests_end_in_a_code_and_a_field(
-    tmp_path: Path, asked: pb.ReplicaRequest, code: str, field: str
+    tmp_path: Path, message: pb.ReplicaRequest, code: str, field: str
 ) -> None:
     async with served(tmp_path) as client:
-        call = client.stub.Predict(iter([asked]), metadata=client.key)
+        call = client.stub.Predict(iter([message]), metadata=client.key)
         failure = (await answers(call, 1))[7].failure
         assert (failure.code, failure.field) == (code, field)
 
@@ -141,9 +141,9 @@ async def test_a_cancelled_request_ends_without_an_event_and_leaves_nothing_runn
 async def test_a_stream_answers_every_request_by_its_id_and_ends_after_the_last(tmp_path: Path) -> None:
     async with served(tmp_path) as client:
         call = client.stub.Predict(iter([request(number) for number in range(1, 101)]), metadata=client.key)
-        found = await answers(call, 200)
-        assert sorted(found) == list(range(1, 101))
-        assert {answer.result.version for answer in found.values()} == {1}
+        matches = await answers(call, 200)
+        assert sorted(matches) == list(range(1, 101))
+        assert {answer.result.version for answer in matches.values()} == {1}
 
 
 async def test_one_slow_request_holds_up_no_other_on_the_stream(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def apply(replica: ReplicaUnderTest, desired: DesiredDeployment) -> None:
     await replica.settle()
 
 
-async def ask(
+async def send(
     replica: ReplicaUnderTest, *texts: str, version: int = 0, request: str = "", tenant: str = "default"
 ) -> Result:
     payload = CLASSIFICATION.encode(ClassificationRequest(texts or ("a text",)))
@@ -58,7 +58,7 @@ async def test_a_desired_version_ends_in_a_version_that_answers() -> None:
     replica = ReplicaUnderTest()
     await apply(replica, deployment(1, target(1)))
     assert replica.reporter.reports == [[(1, "loading")], [(1, "ready")]]
-    answer = await ask(replica, "one two", "three")
+    answer = await send(replica, "one two", "three")
     assert (answer.version, answer.model, answer.tokens) == (1, "topics", 3)
     assert [one.label for one in CLASSIFICATION.decode_result(answer.payload).predictions] == ["yes", "yes"]
 
@@ -67,12 +67,12 @@ async def test_each_tenant_has_deployments_of_its_own_whatever_their_names() -> 
     replica = ReplicaUnderTest()
     await apply(replica, deployment(7, target(1)))
     await apply(replica, deployment(1, target(2), tenant="acme"))
-    assert ((await ask(replica)).version, (await ask(replica, tenant="acme")).version) == (1, 2)
+    assert ((await send(replica)).version, (await send(replica, tenant="acme")).version) == (1, 2)
     with pytest.raises(UnknownDeployment):
-        await ask(replica, tenant="nobody")
+        await send(replica, tenant="nobody")
     assert [(logged.tenant, logged.record.version) for logged in replica.log.requests] == [("default", 1), ("acme", 2)]
     await apply(replica, deployment(2, tenant="acme"))
-    assert (await ask(replica)).version == 1  # what one tenant stops serves on for the other
+    assert (await send(replica)).version == 1  # what one tenant stops serves on for the other
 
 
 async def test_what_was_desired_is_served_again_after_a_restart_without_broker_and_registry() -> None:
@@ -81,7 +81,7 @@ async def test_what_was_desired_is_served_again_after_a_restart_without_broker_a
     after = ReplicaUnderTest(desired_state=before.desired_state)
     await restore(after.ports)
     await after.settle()
-    assert (await ask(after)).version == 1
+    assert (await send(after)).version == 1
     await apply(after, deployment(3, target(1)))
     assert after.artifacts.fetched == [key(1).digest]
 
@@ -91,28 +91,28 @@ async def test_an_older_generation_that_arrives_late_changes_nothing() -> None:
     await apply(replica, deployment(2, target(2)))
     await apply(replica, deployment(1, target(1)))
     assert replica.engines.engines == {key(2)}
-    assert [kept.changed.generation for kept in replica.desired_state.deployments] == [2]
+    assert [stored.changed.generation for stored in replica.desired_state.deployments] == [2]
 
 
 async def test_the_old_version_answers_while_the_new_one_comes_up_and_until_it_was_idle_for_a_while() -> None:
     replica = ReplicaUnderTest()
     await apply(replica, deployment(1, target(1)))
     replica.engines.gate.clear()
-    running = asyncio.create_task(ask(replica))
+    running = asyncio.create_task(send(replica))
     await replica.settle()
     await apply(replica, deployment(2, target(1, DRAINING, 0), target(2)))
     await replica.pass_time(60)
     assert key(1) in replica.engines.engines
     replica.engines.gate.set()
     assert (await running).version == 1
-    assert (await ask(replica, version=1)).version == 1
+    assert (await send(replica, version=1)).version == 1
     await replica.pass_time(4)
     assert key(1) in replica.engines.engines
     await replica.pass_time(2)
     assert replica.engines.engines == {key(2)}
     assert replica.reporter.reports[-1] == [(2, "ready")]
     with pytest.raises(VersionNotServed):
-        await ask(replica, version=1)
+        await send(replica, version=1)
 
 
 async def test_a_refused_artifact_is_reported_with_its_reason_and_the_old_version_serves_on() -> None:
@@ -124,7 +124,7 @@ async def test_a_refused_artifact_is_reported_with_its_reason_and_the_old_versio
     assert replica.models.actual[key(2)].reason == (
         "mask_ignored: The artifact was refused: padding changes its answers."
     )
-    assert (await ask(replica)).version == 1
+    assert (await send(replica)).version == 1
     await replica.pass_time(120)
     assert replica.artifacts.fetched.count(key(2).digest) == 1
 
@@ -183,14 +183,14 @@ async def test_unloading_drops_the_local_copies_of_what_nobody_wants() -> None:
     await apply(replica, deployment(1, target(1)))
     await apply(replica, deployment(2, target(2)))
     await replica.pass_time(10)
-    assert replica.artifacts.kept == {key(2).digest}
+    assert replica.artifacts.stored == {key(2).digest}
 
 
 async def test_a_request_is_one_record_however_many_texts_it_holds() -> None:
     replica = ReplicaUnderTest()
     await apply(replica, deployment(1, target(1)))
-    await ask(replica, "one", request="r1")
-    await ask(replica, "one", "two", request="r2")
+    await send(replica, "one", request="r1")
+    await send(replica, "one", "two", request="r2")
     first, second = (logged.record for logged in replica.log.requests)
     assert (first.request, second.request) == ("r1", "r2")
     assert first.items == [{"text": "one", "label": "yes", "score": 0.75}]
@@ -205,7 +205,7 @@ async def test_a_record_names_the_variant_that_answered_on_this_device(device: D
     replica = ReplicaUnderTest(models=LoadedModels(device))
     several = target(1).model_copy(update={"variants": [Precision.FP32, Precision.FP16, Precision.INT8]})
     await apply(replica, deployment(1, several))
-    await ask(replica, "one")
+    await send(replica, "one")
     assert [logged.record.variant for logged in replica.log.requests] == [variant]
 
 
@@ -226,7 +226,7 @@ async def test_a_model_that_fails_is_logged_as_a_fault_of_its_version() -> None:
     await apply(replica, deployment(1, target(1)))
     replica.engines.error = EngineFailed()
     with pytest.raises(EngineFailed):
-        await ask(replica)
+        await send(replica)
     assert [(logged.record.outcome, logged.record.items) for logged in replica.log.requests] == [
         ("fault", [{"text": "a text"}])
     ]
@@ -247,7 +247,7 @@ async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_i
     await apply(replica, deployment(1, target(1)))
     replica.engines.error = error
     with pytest.raises(type(error)):
-        await ask(replica)
+        await send(replica)
     assert replica.log.requests == []
     assert replica.observed == [("default", "topics", 1, error.code)]
 
@@ -255,10 +255,10 @@ async def test_what_is_no_fault_of_the_version_is_counted_but_not_held_against_i
 async def test_what_cannot_be_answered_is_refused_before_it_is_queued() -> None:
     replica = ReplicaUnderTest()
     with pytest.raises(UnknownDeployment):
-        await ask(replica)
+        await send(replica)
     await apply(replica, deployment(1, target(1)))
     with pytest.raises(TextTooLong):
-        await ask(replica, "x" * (16 * 32 + 1))
+        await send(replica, "x" * (16 * 32 + 1))
     with pytest.raises(Malformed):
         await anext(predict(Predict("topics", "classification", b"\xff", 30.0), replica.ports))
     with pytest.raises(UnknownTask):

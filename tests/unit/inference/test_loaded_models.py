@@ -179,9 +179,9 @@ def test_a_version_is_idle_only_after_its_last_request_ended() -> None:
     models = models_with(deployment(1, target(1)), ready=(1,))
     models.enter(key(1))
     models.enter(key(1))
-    models.leave(key(1), 5.0)
+    models.exit(key(1), 5.0)
     assert models.idle_for(key(1), 9.0, since=0.0) == 0
-    models.leave(key(1), 8.0)
+    models.exit(key(1), 8.0)
     assert models.idle_for(key(1), 9.0, since=0.0) == 1.0
     assert models.idle_for(key(1), 9.0, since=8.5) == 0.5
 

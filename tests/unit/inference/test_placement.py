@@ -14,7 +14,7 @@ from services.inference.handlers.deployments import on_replica_reported, watch_p
 from services.kit.messaging.envelope import Envelope
 from tests.unit.inference.builders import deployment, key, peer_report, target
 from tests.unit.inference.fakes import ReplicaUnderTest
-from tests.unit.inference.test_handlers import apply, ask
+from tests.unit.inference.test_handlers import apply, send
 
 ONE = Placement(replicas=1)
 
@@ -45,7 +45,7 @@ async def test_a_deployment_for_another_device_is_not_loaded() -> None:
     await apply(replica, deployment(1, target(1), placement=Placement(device=Device.CUDA)))
     assert replica.engines.engines == set()
     with pytest.raises(VersionNotServed):
-        await ask(replica)
+        await send(replica)
 
 
 async def test_a_version_moves_to_a_replica_that_joins_only_once_that_one_has_it_ready() -> None:
@@ -55,7 +55,7 @@ async def test_a_version_moves_to_a_replica_that_joins_only_once_that_one_has_it
     assert replica.reporter.reports[-1] == [(1, "ready")], "the other one has to load it first"
     await hears(replica, peer_report(other, 1, sequence=2))
     assert replica.reporter.reports[-1] == [], "nothing more is routed here"
-    assert (await ask(replica)).version == 1, "what was on its way is answered"
+    assert (await send(replica)).version == 1, "what was on its way is answered"
     await replica.pass_time(10)
     assert replica.engines.engines == set()
 
@@ -117,11 +117,11 @@ async def test_during_a_move_each_model_answers_for_its_own_version() -> None:
     moving = target(1).model_copy(update={"model": "essays", "weight": 0, "role": Role.CANARY})
     moving = moving.model_copy(update={"artifact": target(7).artifact})
     await apply(replica, deployment(1, target(1), moving))
-    assert (await ask(replica)).model == "topics"
+    assert (await send(replica)).model == "topics"
     assert replica.models.route("topics", 1, model="essays").desired.model == "essays"
     await apply(replica, deployment(2, target(1).model_copy(update={"model": "essays", "artifact": target(7).artifact}),
                            target(1, weight=0).model_copy(update={"role": Role.DRAINING}), model="essays"))  # fmt: skip
-    assert (await ask(replica)).model == "essays"
+    assert (await send(replica)).model == "essays"
     with pytest.raises(VersionNotServed):
         replica.models.route("topics", 1, model="nothing")
 

@@ -34,9 +34,9 @@ def record(number: int, text: str = "a text", sampling: Sampling | None = None) 
 
 def test_sampling_keeps_the_stated_share_and_always_the_same_requests() -> None:
     ids = [f"request-{number}" for number in range(4000)]
-    kept = [name for name in ids if is_sampled(name, 0.25)]
-    assert 0.22 < len(kept) / len(ids) < 0.28
-    assert kept == [name for name in ids if is_sampled(name, 0.25)]
+    stored = [name for name in ids if is_sampled(name, 0.25)]
+    assert 0.22 < len(stored) / len(ids) < 0.28
+    assert stored == [name for name in ids if is_sampled(name, 0.25)]
     assert not any(is_sampled(name, 0.0) for name in ids)
     assert all(is_sampled(name, 1.0) for name in ids)
 

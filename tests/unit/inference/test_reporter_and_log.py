@@ -209,10 +209,10 @@ async def test_a_report_that_could_not_be_sent_is_made_anew_when_the_broker_is_b
 
 
 async def test_the_last_report_says_that_the_replica_leaves(reporter: ReporterFixture) -> None:
-    await reporter.reporter.leave()
+    await reporter.reporter.report_leaving()
     assert reporter.broker.values()[-1]["leaving"] is True
     reporter.broker.away = True
-    await reporter.reporter.leave()
+    await reporter.reporter.report_leaving()
 
 
 # --- answers -----------------------------------------------------------------------------------

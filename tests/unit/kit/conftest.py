@@ -14,9 +14,9 @@ from tests.unit.kit.spans import Spans
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
     """Every span that the kit makes in this test; the process's own provider stays as it is."""
-    kept = InMemorySpanExporter()
+    exporter = InMemorySpanExporter()
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(kept))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "tracer", provider.get_tracer("test"))
-    yield Spans(kept)
+    yield Spans(exporter)
     provider.shutdown()

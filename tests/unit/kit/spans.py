@@ -10,10 +10,10 @@ from services.kit.core import telemetry
 
 @dataclass(frozen=True)
 class Spans:
-    kept: InMemorySpanExporter
+    exporter: InMemorySpanExporter
 
     def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.kept.get_finished_spans() if span.name == name]
+        return [span for span in self.exporter.get_finished_spans() if span.name == name]
 
     def only(self, name: str) -> ReadableSpan:
         (span,) = self.named(name)
@@ -25,10 +25,10 @@ class Spans:
 
 
 def trace_of(span: ReadableSpan) -> str:
-    told = span.get_span_context()
-    return f"{told.trace_id:032x}" if told else ""
+    response = span.get_span_context()
+    return f"{response.trace_id:032x}" if response else ""
 
 
 def span_of(span: ReadableSpan) -> str:
-    told = span.get_span_context()
-    return f"{told.span_id:016x}" if told else ""
+    response = span.get_span_context()
+    return f"{response.span_id:016x}" if response else ""

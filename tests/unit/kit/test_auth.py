@@ -119,8 +119,8 @@ async def test_while_the_file_cannot_be_read_the_former_keys_hold(keys: Path, co
     assert ring.authenticate(bearer(key)).role is KeyRole.VIEWER
 
 
-def test_no_more_keys_are_remembered_than_a_thousand(keys: Path) -> None:
+def test_no_more_keys_are_cached_than_a_thousand(keys: Path) -> None:
     ring, key = Keyring(keys, VirtualClock()), read_key(keys, API_KEY_FILE)
     for _ in range(3):
         ring.authenticate(bearer(key))
-    assert len(ring._remembered) == 1
+    assert len(ring._cached) == 1

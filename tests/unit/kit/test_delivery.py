@@ -92,7 +92,7 @@ def subscribers(
 
 
 @dataclass
-class Place:
+class Delivered:
     handler: Handler = field(default_factory=Handler)
     dead: FakeSender = field(default_factory=FakeSender)
     clock: VirtualClock = field(default_factory=VirtualClock)
@@ -127,86 +127,90 @@ class Place:
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
+def delivered() -> Delivered:
+    return Delivered()
 
 
-async def test_a_message_is_handled_once(place: Place) -> None:
-    assert await place.deliver(message("e-1"), message("e-2")) == 0
-    assert (place.handler.taken, place.dead.sent) == (["e-1", "e-2"], [])
+async def test_a_message_is_handled_once(delivered: Delivered) -> None:
+    assert await delivered.deliver(message("e-1"), message("e-2")) == 0
+    assert (delivered.handler.taken, delivered.dead.sent) == (["e-1", "e-2"], [])
 
 
 @pytest.mark.parametrize("away", [Unavailable(what="the database"), Overloaded(queued=9)])
-async def test_a_part_that_is_away_is_waited_for_however_long(place: Place, away: Exception) -> None:
-    place.handler.raises = [away] * 30
-    assert await place.deliver(message()) >= 60
-    assert (place.handler.calls, place.handler.taken, place.dead.sent) == (31, ["e-1"], [])
+async def test_a_part_that_is_away_is_waited_for_however_long(delivered: Delivered, away: Exception) -> None:
+    delivered.handler.raises = [away] * 30
+    assert await delivered.deliver(message()) >= 60
+    assert (delivered.handler.calls, delivered.handler.taken, delivered.dead.sent) == (31, ["e-1"], [])
 
 
-async def test_a_refusal_of_the_event_is_buried_at_once_with_the_original_beside_its_reason(place: Place) -> None:
-    place.handler.raises = [Bad(label="weather")]
+async def test_an_event_that_is_refused_is_a_dead_letter_at_once_with_the_original_beside_its_reason(
+    delivered: Delivered,
+) -> None:
+    delivered.handler.raises = [Bad(label="weather")]
     sent = message("e-1", traceparent=TRACEPARENT)
-    assert await place.deliver(sent, message("e-2")) == 0
-    dead = place.dead.sent[0]
+    assert await delivered.deliver(sent, message("e-2")) == 0
+    dead = delivered.dead.sent[0]
     assert (dead.topic, dead.key, dead.value) == ("feedback.received.dlq", sent.key, sent.value)
-    told = place.headers()
+    response = delivered.headers()
     assert set(sent.headers) <= set(dead.headers)
-    assert (told["dlq-topic"], told["dlq-code"], told["dlq-tries"]) == ("feedback.received", "bad", "1")
-    assert told["dlq-reason"] == "The label weather is not one of ours."
-    assert told["dlq-by"] == "monitor"
-    assert datetime.fromisoformat(told["dlq-at"]) == place.clock.now()
-    assert place.handler.taken == ["e-2"]
+    assert (response["dlq-topic"], response["dlq-code"], response["dlq-tries"]) == ("feedback.received", "bad", "1")
+    assert response["dlq-reason"] == "The label weather is not one of ours."
+    assert response["dlq-by"] == "monitor"
+    assert datetime.fromisoformat(response["dlq-at"]) == delivered.clock.now()
+    assert delivered.handler.taken == ["e-2"]
 
 
-async def test_a_poison_message_is_tried_five_times_then_buried_and_the_next_one_is_handled(place: Place) -> None:
-    place.handler.raises = [RuntimeError("secret: /etc/path")] * 5
-    seconds = await place.deliver(message("poison"), message("e-2"))
+async def test_a_poison_message_is_tried_five_times_then_a_dead_letter_and_the_next_one_is_handled(
+    delivered: Delivered,
+) -> None:
+    delivered.handler.raises = [RuntimeError("secret: /etc/path")] * 5
+    seconds = await delivered.deliver(message("poison"), message("e-2"))
     assert 3.2 < seconds < 4.0
-    assert (place.handler.calls, place.handler.taken) == (6, ["e-2"])
-    assert place.headers()["dlq-tries"] == "5"
-    assert place.headers()["dlq-code"] == "RuntimeError"
-    assert "secret" not in place.headers()["dlq-reason"]
+    assert (delivered.handler.calls, delivered.handler.taken) == (6, ["e-2"])
+    assert delivered.headers()["dlq-tries"] == "5"
+    assert delivered.headers()["dlq-code"] == "RuntimeError"
+    assert "secret" not in delivered.headers()["dlq-reason"]
 
 
-async def test_an_error_that_passes_is_no_dead_letter(place: Place) -> None:
-    place.handler.raises = [RuntimeError()] * 4
-    await place.deliver(message())
-    assert (place.handler.calls, place.handler.taken, place.dead.sent) == (5, ["e-1"], [])
+async def test_an_error_that_passes_is_no_dead_letter(delivered: Delivered) -> None:
+    delivered.handler.raises = [RuntimeError()] * 4
+    await delivered.deliver(message())
+    assert (delivered.handler.calls, delivered.handler.taken, delivered.dead.sent) == (5, ["e-1"], [])
 
 
-async def test_what_is_malformed_never_reaches_the_handler(place: Place) -> None:
-    await place.deliver(Message("feedback.received", b"k", b"\x80pickle"), Message("feedback.received", None, None))
-    assert place.handler.calls == 0
-    assert [place.headers(0)["dlq-code"], place.headers(1)["dlq-code"]] == ["malformed_event"] * 2
-    assert place.headers(0)["dlq-tries"] == "0"
-    assert place.dead.sent[0].value == b"\x80pickle"
+async def test_what_is_malformed_never_reaches_the_handler(delivered: Delivered) -> None:
+    await delivered.deliver(Message("feedback.received", b"k", b"\x80pickle"), Message("feedback.received", None, None))
+    assert delivered.handler.calls == 0
+    assert [delivered.headers(0)["dlq-code"], delivered.headers(1)["dlq-code"]] == ["malformed_event"] * 2
+    assert delivered.headers(0)["dlq-tries"] == "0"
+    assert delivered.dead.sent[0].value == b"\x80pickle"
 
 
-async def test_an_oversize_message_is_cut_so_that_its_dead_letter_can_be_sent(place: Place) -> None:
+async def test_an_oversize_message_is_cut_so_that_its_dead_letter_can_be_sent(delivered: Delivered) -> None:
     size = MAX_EVENT_BYTES + 100_000
     huge = Message("feedback.received", b"k" * 5_000, b"x" * size, (("big", "y" * 50_000),))
-    await place.deliver(huge, message("e-2"))
-    told = place.headers()
-    assert (told["dlq-cut"], told["dlq-code"], "big" in told) == (str(size), "malformed_event", False)
-    assert len(place.dead.sent[0].value or b"") < MAX_EVENT_BYTES
-    assert place.handler.taken == ["e-2"]
+    await delivered.deliver(huge, message("e-2"))
+    response = delivered.headers()
+    assert (response["dlq-cut"], response["dlq-code"], "big" in response) == (str(size), "malformed_event", False)
+    assert len(delivered.dead.sent[0].value or b"") < MAX_EVENT_BYTES
+    assert delivered.handler.taken == ["e-2"]
 
 
-async def test_a_message_whose_dead_letter_cannot_be_sent_is_not_forgotten(place: Place) -> None:
-    place.dead.failures = [Unavailable(what="the broker")]
+async def test_a_message_whose_dead_letter_cannot_be_sent_is_not_forgotten(delivered: Delivered) -> None:
+    delivered.dead.failures = [Unavailable(what="the broker")]
     with pytest.raises(Unavailable):
-        await place.deliver(Message("feedback.received", None, b"{"))
-    assert place.clock.monotonic() >= 2.0, "the redelivery is not at once"
+        await delivered.deliver(Message("feedback.received", None, b"{"))
+    assert delivered.clock.monotonic() >= 2.0, "the redelivery is not at once"
 
 
-async def test_handling_is_a_span_under_the_one_that_sent(place: Place, spans: Spans) -> None:
+async def test_handling_is_a_span_under_the_one_that_sent(delivered: Delivered, spans: Spans) -> None:
     seen: list[str] = []
 
     async def handle(envelope: Envelope[Any]) -> None:
         seen.append(spans.current_trace())
 
-    place.subscribers = subscribers(handle, place.delivery, place.clock)
-    await place.deliver(message("e-1", traceparent=TRACEPARENT))
+    delivered.subscribers = subscribers(handle, delivered.delivery, delivered.clock)
+    await delivered.deliver(message("e-1", traceparent=TRACEPARENT))
     made = spans.only("process feedback.received")
     assert made.kind is SpanKind.CONSUMER
     assert made.parent is not None
@@ -221,25 +225,29 @@ async def test_handling_is_a_span_under_the_one_that_sent(place: Place, spans: S
     }
 
 
-async def test_a_batch_is_handled_whole_and_its_malformed_messages_are_buried_once(place: Place) -> None:
-    place.handler.raises = [Bad(label="z")]
+async def test_a_batch_is_handled_at_once_and_its_malformed_messages_become_dead_letters_once(
+    delivered: Delivered,
+) -> None:
+    delivered.handler.raises = [Bad(label="z")]
     broken = Message("feedback.received", None, b"{")
-    await after(place.clock, place.reader().deliver([message("e-1"), broken, message("e-2")]))
-    codes = [place.headers(number)["dlq-code"] for number in range(3)]
+    await after(delivered.clock, delivered.reader().deliver([message("e-1"), broken, message("e-2")]))
+    codes = [delivered.headers(number)["dlq-code"] for number in range(3)]
     assert codes == ["malformed_event", "bad", "bad"]
-    await after(place.clock, place.reader().deliver([message("e-3"), broken, message("e-4")]))
-    assert place.handler.taken == ["e-3", "e-4"]
-    assert len(place.dead.sent) == 4
+    await after(delivered.clock, delivered.reader().deliver([message("e-3"), broken, message("e-4")]))
+    assert delivered.handler.taken == ["e-3", "e-4"]
+    assert len(delivered.dead.sent) == 4
 
 
 @pytest.mark.parametrize(
     ("errors", "calls", "dead"),
     [([RuntimeError()] * 4, 5, 0), ([RuntimeError()] * 5, 5, 2), ([Unavailable(what="x")] * 9, 10, 0)],
 )
-async def test_a_batch_is_retried_like_a_message(place: Place, errors: list[Exception], calls: int, dead: int) -> None:
-    place.handler.raises = errors
-    await after(place.clock, place.reader().deliver([message("e-1"), message("e-2")]))
-    assert (place.handler.calls, len(place.dead.sent)) == (calls, dead)
+async def test_a_batch_is_retried_like_a_message(
+    delivered: Delivered, errors: list[Exception], calls: int, dead: int
+) -> None:
+    delivered.handler.raises = errors
+    await after(delivered.clock, delivered.reader().deliver([message("e-1"), message("e-2")]))
+    assert (delivered.handler.calls, len(delivered.dead.sent)) == (calls, dead)
 
 
 async def test_the_memory_bus_delivers_in_the_order_of_sending_what_handlers_send_included() -> None:

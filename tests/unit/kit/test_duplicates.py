@@ -12,8 +12,8 @@ words = st.lists(st.sampled_from("abcdefg"), max_size=9).map(" ".join)
 
 
 def terms(text: str) -> set[str]:
-    found = normalised(text).split()
-    return set(found) | {f"{a} {b}" for a, b in pairwise(found)}
+    match = normalised(text).split()
+    return set(match) | {f"{a} {b}" for a, b in pairwise(match)}
 
 
 def by_definition(texts: list[str]) -> list[int | None]:

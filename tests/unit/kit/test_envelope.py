@@ -32,8 +32,8 @@ def plain(value: bytes | None, *headers: tuple[str, str], key: bytes | None = No
 
 
 def structured(**attributes: object) -> Message:
-    told = {"specversion": "1.0", "id": "e-1", "source": "kcat", "data": FEEDBACK.model_dump(), **attributes}
-    return plain(json.dumps(told).encode(), ("content-type", "application/cloudevents+json"))
+    response = {"specversion": "1.0", "id": "e-1", "source": "kcat", "data": FEEDBACK.model_dump(), **attributes}
+    return plain(json.dumps(response).encode(), ("content-type", "application/cloudevents+json"))
 
 
 @pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.topic)
@@ -74,15 +74,15 @@ def test_binary_mode_has_the_headers_of_the_kafka_binding_and_the_key_that_keeps
     }
 
 
-def test_an_event_from_outside_opens_a_story_of_its_own() -> None:
+def test_an_event_from_outside_opens_a_workflow_of_its_own() -> None:
     envelope = decode(structured(), NOON)
-    assert (envelope.id, envelope.correlation, envelope.story) == ("e-1", "", "e-1")
+    assert (envelope.id, envelope.correlation, envelope.correlation_id) == ("e-1", "", "e-1")
 
 
 def test_structured_mode_carries_its_attributes_beside_the_data() -> None:
-    told = decode(structured(type="millrace.feedback.received.v1", tenant="acme", traceparent=TRACEPARENT), NOON)
-    assert told.event == FEEDBACK
-    assert (told.source, told.tenant, told.trace) == ("kcat", "acme", {"traceparent": TRACEPARENT})
+    response = decode(structured(type="millrace.feedback.received.v1", tenant="acme", traceparent=TRACEPARENT), NOON)
+    assert response.event == FEEDBACK
+    assert (response.source, response.tenant, response.trace) == ("kcat", "acme", {"traceparent": TRACEPARENT})
 
 
 def test_plain_json_without_headers_is_an_event_and_its_redelivery_has_the_same_id() -> None:
@@ -98,8 +98,8 @@ def test_the_topic_is_accepted_as_a_type() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    told = json.loads(BODY) | {"colour": "blue"}
-    assert decode(plain(json.dumps(told).encode()), NOON).event == FEEDBACK
+    response = json.loads(BODY) | {"colour": "blue"}
+    assert decode(plain(json.dumps(response).encode()), NOON).event == FEEDBACK
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_a_topic_without_an_event_is_refused() -> None:
 
 
 @pytest.mark.parametrize("time", ["", "yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_time_that_cannot_be_kept_is_replaced_by_the_receivers(time: str) -> None:
+def test_a_time_that_cannot_be_stored_is_replaced_by_the_receivers(time: str) -> None:
     assert decode(plain(BODY, ("ce_time", time)), NOON).time == NOON
 
 
 def test_times_become_utc() -> None:
-    told = decode(plain(BODY, ("ce_time", "2026-11-03T14:00:00+02:00")), datetime(2020, 1, 1, tzinfo=UTC)).time
-    assert (told, told.tzinfo) == (NOON, UTC)
+    response = decode(plain(BODY, ("ce_time", "2026-11-03T14:00:00+02:00")), datetime(2020, 1, 1, tzinfo=UTC)).time
+    assert (response, response.tzinfo) == (NOON, UTC)
 
 
 def test_header_bytes_that_are_no_text_are_replaced_and_a_null_is_nothing() -> None:
@@ -179,14 +179,14 @@ names = st.sampled_from(
 def is_an_event_or_refused(message: Message) -> None:
     try:
         envelope = decode(message, NOON)
-    except (MalformedEvent, UnknownEventType) as refusal:
-        told = refusal.body().message
+    except (MalformedEvent, UnknownEventType) as error:
+        response = error.body().message
     else:
-        told = envelope.event.topic
+        response = envelope.event.topic
         assert id_of(message) == envelope.id
         assert envelope.time.utcoffset() is not None
         encode(envelope)
-    assert told
+    assert response
     assert isinstance(id_of(message), str)  # whatever came has one, or visibly none
 
 
@@ -202,17 +202,17 @@ def test_any_json_is_an_event_or_refused(topic: str, value: object, headers: lis
 
 @given(st.sampled_from(EXAMPLES), st.data())
 def test_any_event_with_one_field_replaced_is_an_event_or_refused(event: Event, data: st.DataObject) -> None:
-    told = event.model_dump(mode="json")
-    told[data.draw(st.sampled_from(sorted(told)))] = data.draw(anything)
-    wrapped = {"specversion": data.draw(anything), "id": data.draw(anything), "data": told}
-    is_an_event_or_refused(Message(event.topic, None, json.dumps(told).encode()))
+    response = event.model_dump(mode="json")
+    response[data.draw(st.sampled_from(sorted(response)))] = data.draw(anything)
+    wrapped = {"specversion": data.draw(anything), "id": data.draw(anything), "data": response}
+    is_an_event_or_refused(Message(event.topic, None, json.dumps(response).encode()))
     is_an_event_or_refused(Message(event.topic, None, json.dumps(wrapped).encode()))
 
 
 @given(st.binary(min_size=1, max_size=3), st.data())
 def test_a_bit_of_damage_anywhere_leaves_an_event_or_a_refusal(damage: bytes, data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(BODY)))
-    is_an_event_or_refused(plain(BODY[:place] + damage + BODY[place + 1 :]))
+    field_name = data.draw(st.integers(0, len(BODY)))
+    is_an_event_or_refused(plain(BODY[:field_name] + damage + BODY[field_name + 1 :]))
 
 
 @pytest.mark.parametrize("depth", [150, 250, 254, 255, 300, 900, 1_100, 100_000])

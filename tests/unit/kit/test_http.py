@@ -26,14 +26,14 @@ BY_KIND = {cls.kind: cls for cls in MillraceError.__subclasses__() if cls.__modu
 FACTS = {"problem": "p", "what": "it", "limit": "1", "queued": 3, "seconds": 2}
 
 
-class Asked:
+class SentRequest:
     """Calls an ASGI app once and keeps what it answered."""
 
     def __init__(self, app: App, key: str = "") -> None:
         self._app, self._key = app, key
         self.status, self.body, self.headers = 0, b"", dict[bytes, bytes]()
 
-    async def __call__(self, path: str, method: str = "GET") -> "Asked":
+    async def __call__(self, path: str, method: str = "GET") -> "SentRequest":
         headers = [(b"authorization", f"Bearer {self._key}".encode())] if self._key else []
 
         async def receive() -> MutableMapping[str, Any]:
@@ -61,13 +61,13 @@ def operations(keys: Path, *, ready: bool = True, inner: App | None = None) -> O
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.INTERNAL])
 def test_every_kind_of_refusal_has_its_status_and_the_one_shape(kind: Kind) -> None:
-    refusal = BY_KIND[kind](field="name", hint="do this", **FACTS)
-    status, body, headers = problem(refusal)
+    error = BY_KIND[kind](field="name", hint="do this", **FACTS)
+    status, body, headers = problem(error)
     assert status == STATUS[kind]
     assert orjson.loads(body) == {
-        "error": {"code": refusal.code, "message": str(refusal), "field": "name", "hint": "do this"}
+        "error": {"code": error.code, "message": str(error), "field": "name", "hint": "do this"}
     }
-    assert (b"retry-after" in dict(headers)) == refusal.retryable
+    assert (b"retry-after" in dict(headers)) == error.retryable
 
 
 def test_each_kind_has_a_status_of_its_own() -> None:
@@ -89,19 +89,19 @@ def test_an_error_of_ours_tells_nothing_of_the_inside() -> None:
 
 async def test_health_is_open_and_readiness_names_its_checks(keys: Path) -> None:
     for method in ("GET", "HEAD"):
-        assert (await Asked(operations(keys))("/healthz", method)).status == 200
-    ready = await Asked(operations(keys))("/readyz")
+        assert (await SentRequest(operations(keys))("/healthz", method)).status == 200
+    ready = await SentRequest(operations(keys))("/readyz")
     assert (ready.status, orjson.loads(ready.body)["status"]) == (200, "ready")
-    waiting = await Asked(operations(keys, ready=False))("/readyz")
+    waiting = await SentRequest(operations(keys, ready=False))("/readyz")
     assert waiting.status == 503
     assert orjson.loads(waiting.body) == {"status": "not ready", "checks": {"started": True, "broker": False}}
 
 
 async def test_metrics_need_a_key(keys: Path, scraped: Scraped) -> None:
-    refused = await Asked(operations(keys))("/metrics")
+    refused = await SentRequest(operations(keys))("/metrics")
     assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (401, "unauthenticated")
     OUTBOX_DEPTH.set(3)
-    shown = await Asked(operations(keys), read_key(keys))("/metrics")
+    shown = await SentRequest(operations(keys), read_key(keys))("/metrics")
     assert shown.status == 200
     assert b"\nmillrace_outbox_depth 3.0\n" in shown.body
     assert scraped.value(OUTBOX_DEPTH) == 3
@@ -119,18 +119,18 @@ async def test_metrics_need_a_key(keys: Path, scraped: Scraped) -> None:
     ],
 )
 async def test_an_unknown_route_is_401_without_a_key_and_404_with_one(keys: Path, path: str, method: str) -> None:
-    assert (await Asked(operations(keys))(path, method)).status == 401
-    known = await Asked(operations(keys), read_key(keys))(path, method)
+    assert (await SentRequest(operations(keys))(path, method)).status == 401
+    known = await SentRequest(operations(keys), read_key(keys))(path, method)
     assert (known.status, orjson.loads(known.body)["error"]["code"]) == (404, "no_such_route")
 
 
-async def test_the_rooms_own_app_answers_the_rest_and_its_refusals_are_mapped(keys: Path) -> None:
+async def test_the_services_own_app_answers_the_rest_and_its_errors_are_mapped(keys: Path) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] != "/own":
             raise NotFound
         await respond(send, 200, b"{}")
 
-    assert (await Asked(operations(keys, inner=inner))("/own")).status == 200
-    assert (await Asked(operations(keys, inner=inner))("/other")).status == 404
-    sized = await Asked(operations(keys, inner=inner))("/own")
+    assert (await SentRequest(operations(keys, inner=inner))("/own")).status == 200
+    assert (await SentRequest(operations(keys, inner=inner))("/other")).status == 404
+    sized = await SentRequest(operations(keys, inner=inner))("/own")
     assert sized.headers[b"content-length"] == b"2"

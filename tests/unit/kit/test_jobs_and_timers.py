@@ -137,7 +137,7 @@ async def test_the_one_that_was_thought_dead_changes_nothing(store: OneJob) -> N
         await store.finish_job(stale[0], JOB_DONE)
 
 
-async def test_a_database_that_is_away_for_a_moment_costs_no_lease(store: OneJob) -> None:
+async def test_a_database_that_is_away_for_a_second_costs_no_lease(store: OneJob) -> None:
     async def work(job: Job) -> None:
         await store.clock.sleep(25)
         await store.finish_job(job, JOB_DONE)
@@ -170,7 +170,7 @@ async def test_a_worker_that_is_stopped_stops_its_work_and_waits_out_a_database_
     assert ended.is_set()
 
 
-async def test_a_job_runs_in_the_trace_that_asked_for_it(store: OneJob, spans: Spans) -> None:
+async def test_a_job_runs_in_the_trace_that_requested_it(store: OneJob, spans: Spans) -> None:
     async def work(job: Job) -> None:
         await store.finish_job(job, JOB_DONE)
 

@@ -136,4 +136,4 @@ def test_scrapes_at_the_same_time_show_each_series_once() -> None:
             shown = list(pool.map(lambda _: lines('test_wait_seconds_count{tenant="at-once-'), range(64)))
     finally:
         sys.setswitchinterval(between)
-    assert {len(found) for found in shown} == {200}
+    assert {len(match) for match in shown} == {200}

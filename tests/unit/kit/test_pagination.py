@@ -24,7 +24,7 @@ def test_paging_newest_first_gives_every_row_exactly_once(rows: int, size: int, 
     while True:
         page = paging("ListWindows", request(token, size))
         below = [number for number in reversed(table) if not page.number or number < page.number]
-        shown, token = page.cut(below[: page.limit], lambda number: number)
+        shown, token = page.slice(below[: page.limit], lambda number: number)
         assert len(shown) <= size
         seen += shown
         if not token:
@@ -40,7 +40,7 @@ def test_paging_by_name_gives_every_name_exactly_once(names: set[str], size: int
     while True:
         page = paging("ListModels", registry_pb2.ListModelsRequest(page=Page(page_size=size, page_token=token)))
         rest = sorted(name for name in names if name > page.after)
-        shown, token = page.cut(rest[: page.limit], lambda name: name)
+        shown, token = page.slice(rest[: page.limit], lambda name: name)
         seen += shown
         if not token:
             break
@@ -48,7 +48,7 @@ def test_paging_by_name_gives_every_name_exactly_once(names: set[str], size: int
 
 
 def token_of(listing: str = "ListWindows", *, version: int = 0) -> str:
-    _, token = paging(listing, request(size=1, version=version)).cut([7, 6], lambda number: number)
+    _, token = paging(listing, request(size=1, version=version)).slice([7, 6], lambda number: number)
     return token
 
 
@@ -79,12 +79,12 @@ def test_any_other_token_is_refused(token: str) -> None:
 @given(st.text(max_size=60))
 def test_no_token_whatsoever_breaks_the_reader(token: str) -> None:
     try:
-        asked = request(token)
+        requested = request(token)
     except UnicodeEncodeError:
         return
     if token:
         with pytest.raises(BadPageToken):
-            paging("ListWindows", asked)
+            paging("ListWindows", requested)
 
 
 def test_no_size_is_the_default_and_a_large_one_is_clamped() -> None:

@@ -49,7 +49,7 @@ def test_an_unknown_setting_is_refused_by_its_name(monkeypatch: pytest.MonkeyPat
     assert error.hint == f"correct or unset {name} in the environment"
 
 
-def test_settings_of_other_rooms_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_other_services_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLRACE_MILLER_STONES", "x")
     monkeypatch.setenv("MILLRACE_GATEWAY_PORT", "1")
     assert MillSettings.load().stones == 2

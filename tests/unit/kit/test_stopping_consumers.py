@@ -20,21 +20,21 @@ class Client:
         await self.answered.wait()
         self.stopped = True
 
-    async def cut(self) -> None:
+    async def disconnect(self) -> None:
         self.cuts += 1
 
 
 async def test_a_client_that_stops_in_time_is_not_cut() -> None:
     client, stops = Client(), Stops()
     client.answered.set()
-    await stops.stop(client.stop, client.cut)
+    await stops.stop(client.stop, client.disconnect)
     await stops.cancel()
     assert (client.stopped, client.cuts) == (True, 0)
 
 
 async def test_a_client_that_is_given_up_keeps_no_connection() -> None:
     client, stops = Client(), Stops(limit_seconds=0.01)
-    await stops.stop(client.stop, client.cut)
+    await stops.stop(client.stop, client.disconnect)
     assert client.cuts == 0, "it goes on stopping beside its successor"
     await stops.cancel()
     assert (client.stopped, client.cuts) == (False, 1)
@@ -42,7 +42,7 @@ async def test_a_client_that_is_given_up_keeps_no_connection() -> None:
 
 async def test_a_client_that_stopped_late_is_not_cut() -> None:
     client, stops = Client(), Stops(limit_seconds=0.01)
-    await stops.stop(client.stop, client.cut)
+    await stops.stop(client.stop, client.disconnect)
     client.answered.set()
     for _ in range(3):
         await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_a_client_that_stopped_late_is_not_cut() -> None:
 
 async def test_a_stop_that_is_cancelled_leaves_the_client_to_be_cut() -> None:
     client, stops = Client(), Stops()
-    stopping = asyncio.create_task(stops.stop(client.stop, client.cut))
+    stopping = asyncio.create_task(stops.stop(client.stop, client.disconnect))
     await asyncio.sleep(0)
     stopping.cancel()
     await asyncio.gather(stopping, return_exceptions=True)
@@ -67,7 +67,7 @@ async def test_one_broken_connection_keeps_no_other_open() -> None:
         raise OSError
 
     await stops.stop(broken.stop, breaks)
-    await stops.stop(client.stop, client.cut)
+    await stops.stop(client.stop, client.disconnect)
     await stops.cancel()
     assert client.cuts == 1
 
@@ -79,7 +79,7 @@ async def test_each_error_of_a_group_is_logged_and_none_is_raised(caplog: pytest
         raise ExceptionGroup("Failed to stop subscribers", [OSError("reset"), KafkaConnectionError("gone")])
 
     client, stops = Client(), Stops()
-    await stops.stop(stop, client.cut)
+    await stops.stop(stop, client.disconnect)
     await stops.cancel()
     assert client.cuts == 0
     assert [record.message.rpartition(": ")[2] for record in caplog.records] == ["reset", "gone"]
@@ -90,7 +90,7 @@ async def test_an_error_that_is_no_lost_broker_is_reported_with_its_trace(caplog
         raise ExceptionGroup("Failed to stop subscribers", [OSError("reset"), ValueError("a mistake")])
 
     client, stops = Client(), Stops()
-    await stops.stop(stop, client.cut)
+    await stops.stop(stop, client.disconnect)
     await stops.cancel()
     [error] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert error.exc_info is not None

@@ -10,26 +10,26 @@ from services.kit.core.tabular import Format, Records, RowLimits, UnusableData, 
 LIMITS = RowLimits(max_bytes=100_000, max_rows=5, max_text_characters=100)
 
 
-def told(path: Path, form: Format) -> list[tuple[int, str]]:
+def response(path: Path, form: Format) -> list[tuple[int, str]]:
     """Each row's number, with its text or the code of its refusal."""
-    found = []
+    match = []
     with Records(path, form, LIMITS) as records:
         for number, record in records:
             text = record.code if isinstance(record, UnusableData) else field_of(number, record, "text")
-            found.append((number, text))
-    return found
+            match.append((number, text))
+    return match
 
 
-def test_a_line_that_is_no_row_is_told_in_its_place_and_those_after_it_are_read(tmp_path: Path) -> None:
+def test_a_line_that_is_no_row_is_reported_in_its_turn_and_those_after_it_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"text": "a"}\nno\n\n[1]\n{"text": "\xff"}\n')
-    assert told(path, "jsonl") == [(1, "a"), (2, "bad_row"), (4, "bad_row"), (5, "not_utf8")]
+    assert response(path, "jsonl") == [(1, "a"), (2, "bad_row"), (4, "bad_row"), (5, "not_utf8")]
 
 
-def test_a_ragged_line_of_a_csv_is_told_in_its_place(tmp_path: Path) -> None:
+def test_a_ragged_line_of_a_csv_is_reported_in_its_turn(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('text,other\n"a\nb",1\nshort\nc,3\n')
-    assert told(path, "csv") == [(1, "a\nb"), (2, "ragged_row"), (3, "c")]
+    assert response(path, "csv") == [(1, "a\nb"), (2, "ragged_row"), (3, "c")]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_makes_the_rest_unreadable_ends_the_reading(
     path = tmp_path / "x"
     path.write_bytes(content)
     with pytest.raises(UnusableData) as caught:
-        told(path, form)
+        response(path, form)
     assert (caught.value.code, caught.value.row) == (code, row)
 
 

@@ -68,9 +68,9 @@ class DocsPage:
         else:
             await self._send_file(request, *FILES[request.path])
 
-    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
-        status, body, headers = refused(refusal)
-        if refusal.kind is Kind.UNAUTHENTICATED:
+    def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
+        status, body, headers = refused(error)
+        if error.kind is Kind.UNAUTHENTICATED:
             headers = [*(header for header in headers if header[0] != REALM[0]), REALM]
         return status, body, headers
 

@@ -14,8 +14,8 @@ from pydantic.json_schema import models_json_schema
 from services.contracts.errors import MillraceError
 from services.gateway.errors import BodyTooLarge, MethodNotAllowed, UnknownRoute
 from services.gateway.inbound.http import error_responses
-from services.gateway.inbound.http.body import ClientGone, discard
 from services.gateway.inbound.http.calls import Control
+from services.gateway.inbound.http.request_reader import ClientGone, discard
 from services.gateway.inbound.http.responses import record_error
 from services.gateway.inbound.http.rest_app import AdmittedRequest, RenderError, read_path
 from services.gateway.inbound.http.routes import ROUTERS

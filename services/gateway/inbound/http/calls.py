@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from services.gateway.domain.requests import Caller
 from services.gateway.inbound.forwarding import passed_on
-from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http.request_reader import BodyLimits
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.ports import Ports, Upstreams
 from services.kit.core import telemetry

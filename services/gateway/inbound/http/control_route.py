@@ -10,11 +10,11 @@ from fastapi import Request
 from services.contracts.errors import BadField, Malformed
 from services.gateway.errors import UnknownRoute
 from services.gateway.handlers import check_deadline
-from services.gateway.inbound.http.body import read_json
 from services.gateway.inbound.http.calls import Control
 from services.gateway.inbound.http.description import describe
 from services.gateway.inbound.http.preconditions import EXPECTED, expected_generation
 from services.gateway.inbound.http.query import check_names, read_pairs
+from services.gateway.inbound.http.request_reader import read_json
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import ReadRequest, RpcRoute, method_of
 from services.gateway.inbound.http.wire_model import PagedQueryModel, QueryModel

@@ -54,7 +54,7 @@ OF_OTHERS: Final[Mapping[int, tuple[ErrorBody, ...]]] = {
 }
 """What the services behind the gateway refuse, in their words."""
 
-_SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
+_EXAMPLES: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
     400: ("It cannot be read.", (Malformed(problem="the body is not JSON (unexpected end of data)", field="body"),)),
     401: ("No key, or one that is not known.", (Unauthenticated(),)),
     403: (
@@ -96,4 +96,4 @@ def _rendered(error: MillraceError) -> Any:
     return orjson.loads(refused(error)[1])
 
 
-ERRORS: Final = ErrorTable("", ErrorResponse, _SAID, _rendered, OF_OTHERS)
+ERRORS: Final = ErrorTable("", ErrorResponse, _EXAMPLES, _rendered, OF_OTHERS)

@@ -9,8 +9,8 @@ from services.contracts.tasks.registry import AnyTask
 from services.gateway.domain.requests import check_name
 from services.gateway.handlers import answer
 from services.gateway.inbound.converters import Edge, read_json, write_json
-from services.gateway.inbound.http import body
-from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http import request_reader
+from services.gateway.inbound.http.request_reader import BodyLimits
 from services.gateway.inbound.http.responses import server_span
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.sampling import Sampler, traced
@@ -44,7 +44,7 @@ class InferenceApp:
         headers, actor = request.headers, request.principal.actor
         check_role(request.principal, METHOD)
         check_name(deployment, "deployment")
-        sent = await body.read_json(request.receive, headers, self._limits)
+        sent = await request_reader.read_json(request.receive, headers, self._limits)
         edge = Edge(request.principal.tenant, request.deadline, self._ports.ids)
         sampling = self._sampler.decide(headers.get(b"traceparent"), headers.get(b"tracestate"))
         route, path = f"{PREFIX}{{deployment}}/{task.verb}", f"{PREFIX}{deployment}/{task.verb}"

@@ -21,5 +21,5 @@ class NativeApi:
         else:
             await self._api.serve(request, self.refused)
 
-    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
-        return refused(refusal)
+    def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
+        return refused(error)

@@ -28,18 +28,18 @@ CLOSING: Final = (BodyTooLarge, SlowBody)
 """The rest of the body is not read, so the connection cannot be used again."""
 
 
-def status_of(refusal: MillraceError) -> int:
-    return ONLY_HTTP.get(type(refusal), STATUS[refusal.kind])
+def status_of(error: MillraceError) -> int:
+    return ONLY_HTTP.get(type(error), STATUS[error.kind])
 
 
-def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
+def refused(error: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers: the kit's shape, with what only HTTP knows."""
-    _, body, headers = problem(refusal)
-    if isinstance(refusal, MethodNotAllowed):
-        headers.append((b"allow", str(refusal.details["allowed"]).encode()))
-    if isinstance(refusal, CLOSING):
+    _, body, headers = problem(error)
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", str(error.details["allowed"]).encode()))
+    if isinstance(error, CLOSING):
         headers.append((b"connection", b"close"))
-    return status_of(refusal), body, headers
+    return status_of(error), body, headers
 
 
 def quota_headers(quota: Quota) -> list[Header]:
@@ -50,9 +50,9 @@ def quota_headers(quota: Quota) -> list[Header]:
     ]
 
 
-def used_up(refusal: RateLimitExceeded) -> Quota:
+def used_up(error: RateLimitExceeded) -> Quota:
     """The quota of a key that was refused: nothing is left until it may try again."""
-    facts: Any = refusal.details
+    facts: Any = error.details
     return Quota(facts["burst"], facts["window_seconds"], 0, facts["retry_after_seconds"])
 
 
@@ -71,8 +71,8 @@ def server_span(
     with http_span(verb, route, path, parent, actor=actor) as opened:
         try:
             yield opened
-        except MillraceError as refusal:
-            opened.set_attribute("http.response.status_code", status_of(refusal))
+        except MillraceError as error:
+            opened.set_attribute("http.response.status_code", status_of(error))
             raise
         opened.set_attribute("http.response.status_code", status)
 

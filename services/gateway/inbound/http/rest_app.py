@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from services.contracts.errors import BadField, InternalError, Malformed, MillraceError
 from services.gateway.domain.limits import Quota
 from services.gateway.errors import BodyTooLarge, ForeignHost, ForeignOrigin, RateLimitExceeded
-from services.gateway.inbound.http.body import ClientGone, discard, read_headers
+from services.gateway.inbound.http.request_reader import ClientGone, discard, read_headers
 from services.gateway.inbound.http.responses import quota_headers, used_up
 from services.gateway.ports import Limiter
 from services.gateway.telemetry import HTTP_REFUSED
@@ -57,7 +57,7 @@ class ProtocolAdapter(Protocol):
         """Answers, or raises a MillraceError before the answer has begun."""
         ...
 
-    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
+    def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
         """Status, body and headers of a refusal."""
         ...
 
@@ -122,15 +122,15 @@ class RestApp:
                 deadline = self._deadline(headers)
                 await adapter.serve(AdmittedRequest(scope, headers, principal, receive, sending, deadline))
             finally:
-                permit.leave()
+                permit.release()
         except ClientGone:
             return
-        except MillraceError as refusal:
-            HTTP_REFUSED.add(1, tenant=tenant, code=refusal.code)
-            if isinstance(refusal, BodyTooLarge):
+        except MillraceError as error:
+            HTTP_REFUSED.add(1, tenant=tenant, code=error.code)
+            if isinstance(error, BodyTooLarge):
                 await discard(scope, receive)
-            quota = used_up(refusal) if isinstance(refusal, RateLimitExceeded) else quota
-            await respond(sending, *adapter.refused(refusal))
+            quota = used_up(error) if isinstance(error, RateLimitExceeded) else quota
+            await respond(sending, *adapter.refused(error))
         except Exception:
             logger.exception("a request failed inside")
             if started:

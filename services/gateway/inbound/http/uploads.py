@@ -17,12 +17,12 @@ from services.gateway.errors import BodyTooLarge, UnsupportedMedia
 from services.gateway.handlers import upload_dataset
 from services.gateway.inbound import converters
 from services.gateway.inbound.grpc_services import GATEWAY
-from services.gateway.inbound.http.body import WINDOW_BITS, ClientGone
 from services.gateway.inbound.http.calls import method_path
 from services.gateway.inbound.http.models.gateway import UploadQuery
 from services.gateway.inbound.http.ndjson import NDJSON
 from services.gateway.inbound.http.problems import first_problem
 from services.gateway.inbound.http.query import check_names, read_pairs
+from services.gateway.inbound.http.request_reader import WINDOW_BITS, ClientGone
 from services.gateway.inbound.http.responses import refused, server_span, trace_parent
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.wire_model import to_json
@@ -41,7 +41,7 @@ PIECE_BYTES: Final = 256 * 1024
 LINGER_SECONDS: Final = 1.0
 CLOSE: Final[Header] = (b"connection", b"close")
 ANY_MEDIA: Final = ("", "application/octet-stream")
-ADVICE: Final = "send application/x-ndjson, text/csv or application/octet-stream; as it is, with gzip or with deflate"
+HINT: Final = "send application/x-ndjson, text/csv or application/octet-stream; as it is, with gzip or with deflate"
 
 
 class UploadApp:
@@ -60,9 +60,9 @@ class UploadApp:
         body = _Body(request.receive, self._timeouts)
         try:
             await self._take(request, body, answer)
-        except MillraceError as refusal:
-            HTTP_REFUSED.add(1, tenant=request.principal.tenant, code=refusal.code)
-            await answer.refuse(refusal, body)
+        except MillraceError as error:
+            HTTP_REFUSED.add(1, tenant=request.principal.tenant, code=error.code)
+            await answer.refuse(error, body)
 
     async def _take(self, request: AdmittedRequest, body: "_Body", answer: "_Answer") -> None:
         path, headers = request.scope["path"], request.headers
@@ -79,10 +79,10 @@ class UploadApp:
                 idempotency_key=headers.get(b"idempotency-key", ""),
                 actor=request.principal.actor,
             )
-            pace = Pace(self._ports.clock, answer.tell)
+            pace = Pace(self._ports.clock, answer.report)
             chunks = _decoded(body.chunks(), headers)
-            async with self._timeouts.whole():
-                uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.tell)
+            async with self._timeouts.time_limit():
+                uploaded = await upload_dataset(content, chunks, caller, self._ports, pace.report)
             await answer.end(converters.uploaded(uploaded))
 
     def _check_length(self, headers: Mapping[bytes, str]) -> None:
@@ -129,7 +129,7 @@ class _Answer:
         self._expects_continue = b"expect" in request.headers
         self._begun = False
 
-    async def tell(self, received_bytes: int) -> None:
+    async def report(self, received_bytes: int) -> None:
         if self._in_lines:
             await self._line({"progress": {"received_bytes": received_bytes}})
 
@@ -140,9 +140,9 @@ class _Answer:
         await self._line({"uploaded": to_json(uploaded)})
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def refuse(self, refusal: MillraceError, body: _Body) -> None:
+    async def refuse(self, error: MillraceError, body: _Body) -> None:
         """A client that is still sending is told first, and its connection is closed then."""
-        status, content, headers = refused(refusal)
+        status, content, headers = refused(error)
         if not self._begun:
             headers = [*headers, (b"content-length", str(len(content)).encode())]
             if not body.complete and CLOSE not in headers:
@@ -185,7 +185,7 @@ def _format(headers: Mapping[bytes, str], form: str) -> str:
         return form or FORMATS[0]
     by_media = next((name for name, types in MEDIA.items() if media in types), None)
     if by_media is None or (form in FORMATS and form != by_media):
-        raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=ADVICE)
+        raise UnsupportedMedia(header="content-type", value=media[:100], field="content-type", hint=HINT)
     return form or by_media
 
 
@@ -194,7 +194,7 @@ def _decoded(chunks: AsyncIterator[bytes], headers: Mapping[bytes, str]) -> Asyn
     if encoding == "identity":
         return chunks
     if encoding not in WINDOW_BITS:
-        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], field="content-encoding", hint=ADVICE)
+        raise UnsupportedMedia(header="content-encoding", value=encoding[:100], field="content-encoding", hint=HINT)
     return _inflated(chunks, WINDOW_BITS[encoding])
 
 

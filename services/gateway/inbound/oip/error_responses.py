@@ -18,7 +18,7 @@ from services.gateway.inbound.oip.infer import words
 from services.gateway.inbound.oip.wire_models import OpenInferenceError
 from services.kit.identity.auth import RoleTooWeak
 
-_SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
+_EXAMPLES: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
     400: (
         "The request is not valid.",
         (BadField(name="inputs[0].shape", problem="it is not [N]", field="shape"),),
@@ -47,4 +47,4 @@ def _rendered(error: MillraceError) -> Any:
     return {"error": words(error)}
 
 
-ERRORS: Final = ErrorTable("OpenInference", OpenInferenceError, _SAID, _rendered)
+ERRORS: Final = ErrorTable("OpenInference", OpenInferenceError, _EXAMPLES, _rendered)

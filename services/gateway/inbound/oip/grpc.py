@@ -13,8 +13,8 @@ from services.contracts.rpc import open_inference_pb2 as pb
 from services.contracts.rpc import open_inference_pb2_grpc as pb_grpc
 from services.gateway.errors import ExtensionNotOffered
 from services.gateway.handlers import answer
+from services.gateway.inbound.oip.grpc_converters import read_request, read_values, refused, write_answer
 from services.gateway.inbound.oip.infer import predict_command
-from services.gateway.inbound.oip.messages import read_request, read_values, refused, write_answer
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
 from services.gateway.inbound.sampling import Sampler
@@ -122,12 +122,12 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
         """Answers in the order of the requests: an error names none, so clients count."""
         principal = caller()
         parent = _metadata(context).get("traceparent")
-        room = asyncio.Semaphore(STREAM_IN_FLIGHT)
+        slots = asyncio.Semaphore(STREAM_IN_FLIGHT)
         answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
 
         async def read(group: asyncio.TaskGroup) -> None:
             async for request in requests:
-                await room.acquire()
+                await slots.acquire()
                 answers.put_nowait(group.create_task(self._streamed(request, principal, parent, context)))
             answers.put_nowait(None)
 
@@ -135,7 +135,7 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
             group.create_task(read(group))
             while (answered := await answers.get()) is not None:
                 await context.write(await answered)
-                room.release()
+                slots.release()
 
     async def _streamed(
         self, request: pb.ModelInferRequest, principal: Principal, parent: str | None, context: Any
@@ -147,9 +147,9 @@ class OpenInferenceRpc(pb_grpc.GRPCInferenceServiceServicer):
                 with telemetry.following(sampling.unsampled or sampling.carrier.get("traceparent", "")):
                     response = await self._answer(request, principal, self._seconds(context))
             finally:
-                permit.leave()
-        except MillraceError as refusal:
-            return refused(request, refusal)
+                permit.release()
+        except MillraceError as error:
+            return refused(request, error)
         except Exception:  # noqa: BLE001 - one request of many; the stream goes on
             logger.exception("a request on a stream failed inside")
             return refused(request, InternalError())

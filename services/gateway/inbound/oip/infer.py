@@ -154,9 +154,9 @@ def outputs_of(answer: Answer, names: Sequence[str]) -> list[Output]:
     return [_output(result, name) for name in names]
 
 
-def words(refusal: MillraceError) -> str:
+def words(error: MillraceError) -> str:
     """All of an error in one string, which is what the protocol has for it."""
-    body = refusal.body()
+    body = error.body()
     at = f" [{body.field}]" if body.field and body.field not in body.message else ""
     return f"{body.message}{at}" + (f" ({body.hint})" if body.hint else "")
 
@@ -184,9 +184,9 @@ def check_parameters(parameters: Parameters) -> None:
 def _read_texts(inputs: Sequence[Input]) -> list[str]:
     if not inputs:
         raise BadField(name="inputs", problem=f"the input '{INPUT}' is missing", field="inputs")
-    for place, given in enumerate(inputs):
+    for index, given in enumerate(inputs):
         if given.name != INPUT:
-            at = f"inputs[{place}].name"
+            at = f"inputs[{index}].name"
             problem = f"the model has no input '{given.name[:100]}'; it takes '{INPUT}'"
             raise BadField(name=at, problem=problem, field=at)
     if len(inputs) > 1:
@@ -207,17 +207,17 @@ def _read_texts(inputs: Sequence[Input]) -> list[str]:
 
 def _check_outputs(outputs: Sequence[RequestedOutput]) -> None:
     seen: set[str] = set()
-    for place, output in enumerate(outputs):
-        at = f"outputs[{place}].name"
+    for index, output in enumerate(outputs):
+        at = f"outputs[{index}].name"
         if output.name not in OUTPUTS:
             known = ", ".join(OUTPUTS)
             raise BadField(name=at, problem=f"the model has no output '{output.name[:100]}'; it has {known}", field=at)
         if output.name in seen:
             raise BadField(name=at, problem=f"the output '{output.name}' is asked for twice", field=at)
         seen.add(output.name)
-        _check_tensor(output.parameters, _OUTPUT_KINDS, f"outputs[{place}].parameters")
+        _check_tensor(output.parameters, _OUTPUT_KINDS, f"outputs[{index}].parameters")
         if output.parameters.get("classification"):
-            at = f"outputs[{place}].parameters.classification"
+            at = f"outputs[{index}].parameters.classification"
             raise BadField(name=at, problem="ask for the outputs 'labels' and 'scores' instead", field=at)
 
 

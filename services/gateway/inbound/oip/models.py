@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services import __version__
 from services.contracts.events import DeploymentChanged, Role
-from services.contracts.names import place_of
+from services.contracts.names import qualified_name
 from services.contracts.tasks.texts import MAX_TEXTS
 from services.gateway.domain.requests import check_name
 from services.gateway.domain.statistics import Duration
@@ -31,31 +31,31 @@ class Models:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
-    def wish(self, tenant: str, model: str) -> DeploymentChanged:
+    def desired(self, tenant: str, model: str) -> DeploymentChanged:
         """What is wanted of the model. Raises Malformed, UnknownDeployment or RoutesNotRead."""
         check_name(model, "model_name")
         if not self._ports.routes.knows(tenant, model) and not self._ports.routes_read():
             raise RoutesNotRead(retry_after_seconds=self._ports.policy.retry_after_seconds)
-        return self._ports.routes.wish(tenant, model)
+        return self._ports.routes.desired(tenant, model)
 
-    def has_ready(self, tenant: str, wish: DeploymentChanged, version: int) -> bool:
+    def has_ready(self, tenant: str, desired: DeploymentChanged, version: int) -> bool:
         """Whether the version is to be served, and a replica that can be reached has it ready."""
-        if version not in served(wish):
+        if version not in served(desired):
             return False
         now, load = self._ports.clock.monotonic(), self._ports.replicas.waiting
-        place = place_of(tenant, wish.deployment)
-        return self._ports.routes.pick(place, wish.model, version, at=now, load=load) is not None
+        name = qualified_name(tenant, desired.deployment)
+        return self._ports.routes.pick(name, desired.model, version, at=now, load=load) is not None
 
-    def answers(self, tenant: str, wish: DeploymentChanged) -> bool:
+    def answers(self, tenant: str, desired: DeploymentChanged) -> bool:
         """Whether a request that names no version would be answered."""
-        taking = [target.version for target in wish.targets if target.weight or target.role is Role.PRIMARY]
-        return any(self.has_ready(tenant, wish, version) for version in taking)
+        receiving = [target.version for target in desired.targets if target.weight or target.role is Role.PRIMARY]
+        return any(self.has_ready(tenant, desired, version) for version in receiving)
 
     def is_ready(self, tenant: str, model: str, version: str) -> bool:
         """Raises what `wish` raises, and BadField."""
-        wish = self.wish(tenant, model)
+        desired = self.desired(tenant, model)
         number = read_version(version, "model_version")
-        return self.has_ready(tenant, wish, number) if number else self.answers(tenant, wish)
+        return self.has_ready(tenant, desired, number) if number else self.answers(tenant, desired)
 
     # --- what is told of the server and of models
 
@@ -64,10 +64,10 @@ class Models:
 
     def metadata(self, tenant: str, model: str, version: str) -> dict[str, Any]:
         """Raises what `wish` raises, BadField and VersionNotServed."""
-        wish = self.wish(tenant, model)
+        desired = self.desired(tenant, model)
         return {
             "name": model,
-            "versions": [str(number) for number in _versions(wish, version)],
+            "versions": [str(number) for number in _versions(desired, version)],
             "platform": PLATFORM,
             "inputs": [{"name": INPUT, "datatype": BYTES, "shape": [-1]}],
             "outputs": [
@@ -78,17 +78,17 @@ class Models:
 
     def config(self, tenant: str, model: str, version: str) -> dict[str, Any]:
         """Raises what `metadata` raises."""
-        wish = self.wish(tenant, model)
+        desired = self.desired(tenant, model)
         facts = {
-            "model": wish.model,
-            "generation": str(wish.generation),
+            "model": desired.model,
+            "generation": str(desired.generation),
             "text_limit_chars": str(self._ports.policy.text_limit_chars),
         }
         return {
             "name": model,
             "platform": PLATFORM,
             "backend": BACKEND,
-            "version_policy": {"specific": {"versions": _versions(wish, version)}},
+            "version_policy": {"specific": {"versions": _versions(desired, version)}},
             "max_batch_size": MAX_TEXTS,
             "input": [{"name": INPUT, "data_type": _CONFIG_TYPES[BYTES], "dims": []}],
             "output": [
@@ -102,28 +102,32 @@ class Models:
 
     def statistics(self, tenant: str, model: str, version: str) -> dict[str, Any]:
         """Of one model, or of every one of the tenant's. Raises what `metadata` raises."""
-        wishes = [self.wish(tenant, model)] if model else self._ports.routes.wishes(tenant)
+        deployments = [self.desired(tenant, model)] if model else self._ports.routes.all_desired(tenant)
         return {
             "model_stats": [
-                self._counted(tenant, wish.deployment, number) for wish in wishes for number in _versions(wish, version)
+                self._counted(tenant, desired.deployment, number)
+                for desired in deployments
+                for number in _versions(desired, version)
             ]
         }
 
     def index(self, tenant: str, *, only_ready: bool) -> list[dict[str, Any]]:
         """An entry for each version that is to be served, and one for each deployment that serves none."""
-        entries = [entry for wish in self._ports.routes.wishes(tenant) for entry in self._entries(tenant, wish)]
+        entries = [
+            entry for desired in self._ports.routes.all_desired(tenant) for entry in self._entries(tenant, desired)
+        ]
         return [entry for entry in entries if entry["state"] == READY] if only_ready else entries
 
-    def _entries(self, tenant: str, wish: DeploymentChanged) -> list[dict[str, Any]]:
-        name = wish.deployment
-        if not served(wish):
-            reason = f"no version is to be served: {wish.reason}"
+    def _entries(self, tenant: str, desired: DeploymentChanged) -> list[dict[str, Any]]:
+        name = desired.deployment
+        if not served(desired):
+            reason = f"no version is to be served: {desired.reason}"
             return [{"name": name, "version": "", "state": UNAVAILABLE, "reason": reason}]
         entries = []
-        for number in served(wish):
-            ready = self.has_ready(tenant, wish, number)
-            said = self._ports.routes.why_unready(place_of(tenant, name), wish.model, number) or "no replica has it"
-            state, reason = (READY, "") if ready else (UNAVAILABLE, said)
+        for number in served(desired):
+            ready = self.has_ready(tenant, desired, number)
+            unready = self._ports.routes.why_unready(qualified_name(tenant, name), desired.model, number)
+            state, reason = (READY, "") if ready else (UNAVAILABLE, unready or "no replica has it")
             entries.append({"name": name, "version": str(number), "state": state, "reason": reason})
         return entries
 
@@ -150,19 +154,19 @@ class Models:
         }
 
 
-def served(wish: DeploymentChanged) -> list[int]:
+def served(desired: DeploymentChanged) -> list[int]:
     """The versions that are to be served, without those that only drain."""
-    return sorted({target.version for target in wish.targets if target.role is not Role.DRAINING})
+    return sorted({target.version for target in desired.targets if target.role is not Role.DRAINING})
 
 
-def _versions(wish: DeploymentChanged, version: str) -> list[int]:
+def _versions(desired: DeploymentChanged, version: str) -> list[int]:
     """The versions that are served, or the one that is asked for. Raises BadField or VersionNotServed."""
-    wanted = served(wish)
+    numbers = served(desired)
     number = read_version(version, "model_version")
     if not number:
-        return wanted
-    if number not in wanted:
-        raise VersionNotServed(version=number, deployment=wish.deployment)
+        return numbers
+    if number not in numbers:
+        raise VersionNotServed(version=number, deployment=desired.deployment)
     return [number]
 
 

@@ -51,13 +51,13 @@ class Repository:
         """
         check_name(order.model, "model_name")
         reference = read_reference(order.parameters)
-        wish = self._wish(order)
-        if not reference and wish is not None and served(wish):
+        desired = self._desired(order)
+        if not reference and desired is not None and served(desired):
             await self._until(order, lambda: self._models.answers(order.tenant, self._now(order)))
             return
-        number = await self._number(order, wish, reference)
+        number = await self._number(order, desired, reference)
         generation = 0
-        if wish is None or number not in served(wish):
+        if desired is None or number not in served(desired):
             request = registry_pb2.StartRolloutRequest(deployment=order.model, version=str(number), reason=REASON)
             generation = await self._move(order, "StartRollout", request)
         await self._until(order, lambda: self._is_loaded(order, number, generation))
@@ -68,37 +68,37 @@ class Repository:
         for name in order.parameters:
             if name != "unload_dependents":
                 raise _unknown_parameter(name)
-        if not served(self._models.wish(order.tenant, order.model)):
+        if not served(self._models.desired(order.tenant, order.model)):
             return
         request = registry_pb2.MoveRolloutRequest(deployment=order.model, reason=REASON)
         generation = await self._move(order, "StopDeployment", request)
         await self._until(order, lambda: self._is_unloaded(order, generation))
 
     def _now(self, order: Order) -> DeploymentChanged:
-        return self._models.wish(order.tenant, order.model)
+        return self._models.desired(order.tenant, order.model)
 
-    def _wish(self, order: Order) -> DeploymentChanged | None:
+    def _desired(self, order: Order) -> DeploymentChanged | None:
         """None for a deployment that has wanted nothing yet."""
         known = self._ports.routes.knows(order.tenant, order.model)
         return self._now(order) if known or not self._ports.routes_read() else None
 
     def _is_loaded(self, order: Order, version: int, generation: int) -> bool:
-        wish = self._wish(order)
-        if wish is None or wish.generation < generation:
+        desired = self._desired(order)
+        if desired is None or desired.generation < generation:
             return False
-        if version not in served(wish):
-            raise LoadFailed(version=version, deployment=order.model, reason=wish.reason)
-        return self._models.has_ready(order.tenant, wish, version) and self._models.answers(order.tenant, wish)
+        if version not in served(desired):
+            raise LoadFailed(version=version, deployment=order.model, reason=desired.reason)
+        return self._models.has_ready(order.tenant, desired, version) and self._models.answers(order.tenant, desired)
 
     def _is_unloaded(self, order: Order, generation: int) -> bool:
-        wish = self._now(order)
-        return wish.generation >= generation and not self._models.answers(order.tenant, wish)
+        desired = self._now(order)
+        return desired.generation >= generation and not self._models.answers(order.tenant, desired)
 
-    async def _number(self, order: Order, wish: DeploymentChanged | None, reference: str) -> int:
+    async def _number(self, order: Order, desired: DeploymentChanged | None, reference: str) -> int:
         """Of the version to load."""
         if reference.isdigit():
             return int(reference)
-        model = wish.model if wish is not None else await self._model_of(order)
+        model = desired.model if desired is not None else await self._model_of(order)
         if reference:
             request = registry_pb2.GetVersionRequest(model=model, version=reference)
             return int((await self._call(order, "GetVersion", request, registry_pb2.Version())).number)

@@ -12,12 +12,12 @@ from services.gateway.domain.requests import Answer
 from services.gateway.errors import ExtensionNotOffered
 from services.gateway.handlers import answer
 from services.gateway.inbound.http.api import GatewayApi
-from services.gateway.inbound.http.body import WINDOW_BITS, BodyLimits
+from services.gateway.inbound.http.request_reader import WINDOW_BITS, BodyLimits
 from services.gateway.inbound.http.responses import refused, server_span
 from services.gateway.inbound.http.rest_app import AdmittedRequest, Health, read_path
 from services.gateway.inbound.oip.infer import InferRequest, predict_command, words
 from services.gateway.inbound.oip.paths import INFER, LIVE, READY
-from services.gateway.inbound.oip.wire import HEAD_LENGTH, read_body, read_request, write_answer
+from services.gateway.inbound.oip.rest_converters import HEAD_LENGTH, read_body, read_request, write_answer
 from services.gateway.inbound.sampling import Sampler, traced
 from services.gateway.ports import Ports
 from services.kit.core import telemetry
@@ -47,13 +47,13 @@ class OpenInferenceApi:
         else:
             await self._api.serve(request, self.refused)
 
-    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
-        status, _, headers = refused(refusal)
-        if refusal.kind is Kind.INVALID:
+    def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
+        status, _, headers = refused(error)
+        if error.kind is Kind.INVALID:
             status = 400
-        elif isinstance(refusal, ExtensionNotOffered):
+        elif isinstance(error, ExtensionNotOffered):
             status = 501
-        return status, orjson.dumps({"error": words(refusal)}), headers
+        return status, orjson.dumps({"error": words(error)}), headers
 
     async def _infer(self, model: str, version: str, request: AdmittedRequest) -> None:
         check_role(request.principal, METHOD)

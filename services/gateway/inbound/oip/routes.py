@@ -8,13 +8,13 @@ from fastapi.responses import JSONResponse
 
 from services.contracts.names import NAME_PATTERN
 from services.contracts.rpc import open_inference_pb2
-from services.gateway.inbound.http.body import BodyLimits
+from services.gateway.inbound.http.request_reader import BodyLimits
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import ReadRequest, RpcRoute, rpc
 from services.gateway.inbound.oip.error_responses import ERRORS
 from services.gateway.inbound.oip.models import Models
 from services.gateway.inbound.oip.repository import Order, Repository
-from services.gateway.inbound.oip.wire import read_body, read_object
+from services.gateway.inbound.oip.rest_converters import read_body, read_object
 from services.gateway.inbound.oip.wire_models import (
     Done,
     ModelConfig,

@@ -56,22 +56,22 @@ def unpack_strings(raw: bytes | memoryview, count: int, at: str) -> list[str]:
     return strings
 
 
-def decoded(element: bytes | memoryview, place: int, at: str) -> str:
+def decoded(element: bytes | memoryview, index: int, at: str) -> str:
     """Raises BadField unless it is UTF-8."""
     try:
         return str(element, "utf-8")
     except UnicodeDecodeError as error:
-        raise BadField(name=at, problem=f"element {place} is not UTF-8", field=at) from error
+        raise BadField(name=at, problem=f"element {index} is not UTF-8", field=at) from error
 
 
-def check_count(found: int, count: int, at: str) -> None:
+def check_count(actual: int, count: int, at: str) -> None:
     """Raises BadField unless there are as many elements as the shape tells of."""
-    if found != count:
-        raise _unlike(found, count, at)
+    if actual != count:
+        raise _unlike(actual, count, at)
 
 
-def _unlike(found: int, count: int, at: str) -> BadField:
-    return BadField(name=at, problem=f"it has {found} elements, and the shape tells of {count}", field=at)
+def _unlike(actual: int, count: int, at: str) -> BadField:
+    return BadField(name=at, problem=f"it has {actual} elements, and the shape tells of {count}", field=at)
 
 
 def pack_floats(values: "array[float]") -> bytes:

@@ -12,7 +12,7 @@ from services.gateway.domain.requests import Embedded, Predict
 from services.gateway.errors import ModelNotFound, UnknownDeployment, VersionNotServed
 from services.gateway.handlers import embed_all
 from services.gateway.inbound.http.api import GatewayApi
-from services.gateway.inbound.http.body import BodyLimits, read_json
+from services.gateway.inbound.http.request_reader import BodyLimits, read_json
 from services.gateway.inbound.http.responses import server_span
 from services.gateway.inbound.http.rest_app import AdmittedRequest, read_path
 from services.gateway.inbound.openai.embeddings import answer, read_request, seconds_of
@@ -48,8 +48,8 @@ class OpenAIApi:
         else:
             await self._api.serve(request, self.refused)
 
-    def refused(self, refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
-        status, body, headers = refused(refusal)
+    def refused(self, error: MillraceError) -> tuple[int, bytes, list[Header]]:
+        status, body, headers = refused(error)
         request_id = current_request_id() or self._ports.ids.new("req")
         return status, body, [*headers, (b"x-request-id", request_id.encode())]
 
@@ -88,8 +88,8 @@ class OpenAIApi:
             embedded = await embed_all(command, self._ports)
         except (UnknownDeployment, VersionNotServed) as unknown:
             raise ModelNotFound(model=sent["model"]) from unknown
-        except MillraceError as refusal:
-            if isinstance(sent["input"], str) and refusal.field == "texts[0]":
-                refusal.field = "input"  # which is one text, and no list of them
+        except MillraceError as error:
+            if isinstance(sent["input"], str) and error.field == "texts[0]":
+                error.field = "input"  # which is one text, and no list of them
             raise
         return answer(embedded, embeddings_request), embedded

@@ -22,7 +22,7 @@ from services.gateway.inbound.openai.models import OpenAIError
 from services.gateway.inbound.openai.responses import refused
 from services.kit.identity.auth import RoleTooWeak
 
-_SAID: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
+_EXAMPLES: Final[Mapping[int, tuple[str, tuple[MillraceError, ...]]]] = {
     400: (
         "The request is not valid.",
         (
@@ -48,4 +48,4 @@ def _rendered(error: MillraceError) -> Any:
     return orjson.loads(refused(error)[1])
 
 
-ERRORS: Final = ErrorTable("OpenAI", OpenAIError, _SAID, _rendered)
+ERRORS: Final = ErrorTable("OpenAI", OpenAIError, _EXAMPLES, _rendered)

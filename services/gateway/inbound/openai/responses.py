@@ -32,17 +32,17 @@ WORDS: Final[Mapping[str, str]] = {"unauthenticated": "Incorrect API key provide
 """Messages of OpenAI's that clients look for: without this one LiteLLM takes a 401 for a bad request."""
 
 
-def status_of(refusal: MillraceError) -> int:
+def status_of(error: MillraceError) -> int:
     for kind, status in ((BodyTooLarge, 413), (MethodNotAllowed, 405), (SlowBody, 408)):
-        if isinstance(refusal, kind):
+        if isinstance(error, kind):
             return status
-    return 400 if refusal.kind in _BAD_REQUEST else STATUS[refusal.kind]
+    return 400 if error.kind in _BAD_REQUEST else STATUS[error.kind]
 
 
-def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
+def refused(error: MillraceError) -> tuple[int, bytes, list[Header]]:
     """Status, body and headers."""
-    status, body = status_of(refusal), refusal.body()
-    error = {
+    status, body = status_of(error), error.body()
+    shown = {
         "message": _message(body),
         "type": _type(status),
         "param": _param(body.field),
@@ -51,17 +51,17 @@ def refused(refusal: MillraceError) -> tuple[int, bytes, list[Header]]:
     headers: list[Header] = [JSON]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if refusal.retryable:
+    if error.retryable:
         seconds = body.retry_after_seconds or 1.0
         headers.append((b"retry-after", str(max(1, round(seconds))).encode()))
         headers.append((b"retry-after-ms", str(round(seconds * 1000)).encode()))
     elif status < 500 and status not in _AGAIN:
         headers.append((b"x-should-retry", b"false"))
-    if isinstance(refusal, MethodNotAllowed):
-        headers.append((b"allow", str(refusal.details["allowed"]).encode()))
-    if isinstance(refusal, CLOSING):
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", str(error.details["allowed"]).encode()))
+    if isinstance(error, CLOSING):
         headers.append((b"connection", b"close"))
-    return status, orjson.dumps({"error": error}), headers
+    return status, orjson.dumps({"error": shown}), headers
 
 
 def _message(body: ErrorBody) -> str:

@@ -10,7 +10,7 @@ from services.kit.core.idempotency import RETENTION
 from services.kit.core.log import logger
 from services.kit.core.retention import INBOX_RETENTION
 from services.kit.persistence.sql.database import Database
-from services.kit.persistence.sql.tables import InboxRow, ReceiptRow
+from services.kit.persistence.sql.tables import IdempotencyKeyRow, InboxRow
 from services.kit.persistence.sql.unit_of_work import columns
 
 EVERY_SECONDS: Final = 3600.0
@@ -27,15 +27,15 @@ class Cleanup:
         while True:
             try:
                 await self.forget()
-            except MillraceError as refusal:
-                logger.warning("inbox and receipts are tidied later: %s", refusal)
+            except MillraceError as error:
+                logger.warning("inbox and idempotency keys are deleted later: %s", error)
             await self._clock.sleep(EVERY_SECONDS)
 
     async def forget(self) -> int:
-        """How many events of the inbox and receipts were old enough. Raises DatabaseDown."""
-        inbox, receipts, now = columns(InboxRow), columns(ReceiptRow), self._clock.now()
+        """How many events of the inbox and idempotency keys were old enough. Raises DatabaseDown."""
+        inbox, idempotency_keys, now = columns(InboxRow), columns(IdempotencyKeyRow), self._clock.now()
         async with self._database.write() as session:
             connection = await session.connection()
             events = await connection.execute(sa.delete(inbox).where(inbox.c.handled_at < now - INBOX_RETENTION))
-            keys = await connection.execute(sa.delete(receipts).where(receipts.c.at < now - RETENTION))
+            keys = await connection.execute(sa.delete(idempotency_keys).where(idempotency_keys.c.at < now - RETENTION))
             return events.rowcount + keys.rowcount

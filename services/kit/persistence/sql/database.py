@@ -156,7 +156,7 @@ async def _connection(engine: AsyncEngine, options: dict[str, Any]) -> AsyncIter
         with _connecting():
             connection = await stack.enter_async_context(engine.connect())
             connection = await connection.execution_options(**options)
-        with _asking():
+        with _querying():
             yield connection
 
 
@@ -170,7 +170,7 @@ def _connecting() -> Iterator[None]:
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _querying() -> Iterator[None]:
     """Only what the database raised means that it is away; an OSError of the block itself stays what it is."""
     try:
         yield

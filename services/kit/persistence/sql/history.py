@@ -86,8 +86,8 @@ async def entries(
 
 
 def _conditions(t: sa.Table, chosen: HistoryFilter) -> list[sa.ColumnElement[bool]]:
-    wanted = {"stream": chosen.stream, "kind": chosen.kind, "actor": chosen.actor}
-    conditions: list[sa.ColumnElement[bool]] = [t.c[name] == value for name, value in wanted.items() if value]
+    criteria = {"stream": chosen.stream, "kind": chosen.kind, "actor": chosen.actor}
+    conditions: list[sa.ColumnElement[bool]] = [t.c[name] == value for name, value in criteria.items() if value]
     if chosen.since is not None:
         conditions.append(t.c.at >= chosen.since)
     if chosen.until is not None:

@@ -54,8 +54,8 @@ class Relay:
                         if not sent:
                             with contextlib.suppress(TimeoutError):
                                 await asyncio.wait_for(self._database.committed.wait(), IDLE_SECONDS)
-            except MillraceError as refusal:
-                logger.warning("the relay waits %.1f s: %s", pause, refusal)
+            except MillraceError as error:
+                logger.warning("the relay waits %.1f s: %s", pause, error)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -90,20 +90,20 @@ class Relay:
             return
         while True:
             async with self._database.read() as session:
-                if await _ask(session, sa.func.pg_try_advisory_lock(ADVISORY_LOCK)):
+                if await _scalar(session, sa.func.pg_try_advisory_lock(ADVISORY_LOCK)):
                     try:
-                        yield lambda: _ask(session, sa.literal(1))
+                        yield lambda: _scalar(session, sa.literal(1))
                     finally:
                         with contextlib.suppress(SQLAlchemyError):
-                            await _ask(session, sa.func.pg_advisory_unlock(ADVISORY_LOCK))
+                            await _scalar(session, sa.func.pg_advisory_unlock(ADVISORY_LOCK))
                     return
             await self._clock.sleep(LONGEST_PAUSE_SECONDS)
 
 
-async def _ask(session: AsyncSession, question: sa.ColumnElement[Any]) -> Any:
+async def _scalar(session: AsyncSession, expression: sa.ColumnElement[Any]) -> Any:
     """The answer; no transaction stays open, which would keep PostgreSQL from cleaning up."""
     connection = await session.connection()
-    answer = (await connection.execute(sa.select(question))).scalar_one()
+    answer = (await connection.execute(sa.select(expression))).scalar_one()
     await session.rollback()
     return answer
 

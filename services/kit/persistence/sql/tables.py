@@ -1,6 +1,7 @@
-"""The tables every room's database has: inbox, outbox, receipts, timers, jobs and history.
+"""The tables every service's database has: inbox, outbox, idempotency keys, timers, jobs and history.
 
-`create_first` is what a room's first migration runs; it is frozen, later changes are migrations: `create_receipts`.
+`create_first` is what a service's first migration runs; it is frozen, and later changes are migrations of their own:
+`create_idempotency_keys`.
 """
 
 from datetime import UTC, datetime
@@ -53,10 +54,10 @@ class OutboxRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
-class ReceiptRow(SQLModel, table=True):
+class IdempotencyKeyRow(SQLModel, table=True):
     """What an idempotency key was used for first."""
 
-    __tablename__ = "receipt"
+    __tablename__ = "idempotency_key"
     tenant: str = Field(primary_key=True)
     key: str = Field(primary_key=True)
     fingerprint: str
@@ -120,7 +121,7 @@ class HistoryHeadRow(SQLModel, table=True):
     hash: str
 
 
-KIT_TABLES: Final = (InboxRow, OutboxRow, ReceiptRow, TimerRow, JobRow, HistoryRow, HistoryHeadRow)
+KIT_TABLES: Final = (InboxRow, OutboxRow, IdempotencyKeyRow, TimerRow, JobRow, HistoryRow, HistoryHeadRow)
 
 
 def create_first(op: Any) -> None:
@@ -158,17 +159,17 @@ def create_first(op: Any) -> None:
     _create_history(op)
 
 
-def create_receipts(op: Any) -> None:
+def create_idempotency_keys(op: Any) -> None:
     """What a room's migration runs that brings it idempotency keys."""
     op.create_table(
-        "receipt",
+        "idempotency_key",
         sa.Column("tenant", sa.String(), primary_key=True),
         sa.Column("key", sa.String(), primary_key=True),
         sa.Column("fingerprint", sa.String(), nullable=False),
         sa.Column("answer", sa.Text(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
     )
-    op.create_index("ix_receipt_at", "receipt", ["at"])
+    op.create_index("ix_idempotency_key_at", "idempotency_key", ["at"])
 
 
 def _create_job(op: Any) -> None:

@@ -19,7 +19,7 @@ from services.kit.core.idempotency import RETENTION, IdempotencyKey, KeyReused
 from services.kit.core.ids import Ids
 from services.kit.messaging.envelope import MAX_EVENT_BYTES, Envelope, EventRef, StoredEventRef, encode
 from services.kit.persistence.sql.database import READ_ONLY
-from services.kit.persistence.sql.tables import InboxRow, JobRow, OutboxRow, ReceiptRow, TimerRow
+from services.kit.persistence.sql.tables import IdempotencyKeyRow, InboxRow, JobRow, OutboxRow, TimerRow
 from services.kit.persistence.unit_of_work import JOB_CANCELLED, Job, JobRequest, LostLease, Timer
 
 WAITING = "waiting"
@@ -32,7 +32,9 @@ def columns(table: type[SQLModel]) -> sa.Table:
 
 
 def _stored_ref(cause: EventRef | None) -> dict[str, str] | None:
-    return asdict(StoredEventRef(id=cause.id, story=cause.story, tenant=cause.tenant)) if cause else None
+    return (
+        asdict(StoredEventRef(id=cause.id, correlation_id=cause.correlation_id, tenant=cause.tenant)) if cause else None
+    )
 
 
 def read_timer(row: Any) -> Timer:
@@ -111,7 +113,7 @@ class SqlUnitOfWork:
             time=self._clock.now(),
             tenant=tenant or (cause.tenant if cause else DEFAULT_TENANT),
             causation=cause.id if cause else "",
-            correlation=cause.story if cause else "",
+            correlation=cause.correlation_id if cause else "",
             trace=telemetry.current_carrier(),
         )
         message = encode(envelope)
@@ -128,10 +130,10 @@ class SqlUnitOfWork:
         await self.execute(sa.insert(columns(OutboxRow)).values(row))
         return envelope.id
 
-    # --- receipts
+    # --- idempotency keys
 
     async def find_idempotent_response(self, key: IdempotencyKey) -> str | None:
-        now, t = self._clock.now(), columns(ReceiptRow)
+        now, t = self._clock.now(), columns(IdempotencyKeyRow)
         mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
         await self.execute(sa.delete(t).where(mine, t.c.at < now - RETENTION))
         row = {
@@ -141,16 +143,16 @@ class SqlUnitOfWork:
             "answer": "",
             "at": now,
         }
-        if await self.insert_once(ReceiptRow, row):
+        if await self.insert_once(IdempotencyKeyRow, row):
             return None
-        kept = (await self.execute(sa.select(t).where(mine))).one()
-        if kept.fingerprint != key.fingerprint:
+        stored = (await self.execute(sa.select(t).where(mine))).one()
+        if stored.fingerprint != key.fingerprint:
             raise KeyReused
-        answer: str = kept.answer
+        answer: str = stored.answer
         return answer
 
     async def save_idempotent_response(self, key: IdempotencyKey, answer: str) -> None:
-        t = columns(ReceiptRow)
+        t = columns(IdempotencyKeyRow)
         mine = sa.and_(t.c.tenant == key.tenant, t.c.key == key.key)
         await self.execute(sa.update(t).where(mine).values(answer=answer))
 

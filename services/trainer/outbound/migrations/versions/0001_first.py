@@ -45,15 +45,15 @@ def upgrade() -> None:
 
 
 def _create_traffic() -> None:
-    place = ("tenant", "deployment", "request")
+    key = ("tenant", "deployment", "request")
     for name, content in (("trainer_text", "text"), ("trainer_label", "label")):
         op.create_table(
             name,
             sa.Column("position", BigKey, primary_key=True, autoincrement=True),
-            *(sa.Column(column, sa.String(), nullable=False) for column in place),
+            *(sa.Column(column, sa.String(), nullable=False) for column in key),
             *([sa.Column("model", sa.String(), nullable=False)] if content == "text" else []),
             sa.Column(content, sa.Text() if content == "text" else sa.String(), nullable=False),
             sa.Column("at", UtcDateTime(), nullable=False),
         )
-        op.create_index(f"ux_{name}_request", name, list(place), unique=True)
+        op.create_index(f"ux_{name}_request", name, list(key), unique=True)
     op.create_index("ix_trainer_text_model", "trainer_text", ["tenant", "model", "at"])

@@ -29,6 +29,6 @@ def upgrade() -> None:
     op.add_column("trainer_run", sa.Column("announced_hash", sa.String(), nullable=True))
     for name in ("content", "recipe"):
         op.add_column("trainer_run", sa.Column(name, sa.JSON(), nullable=True))
-    op.add_column("trainer_run", sa.Column("hold_back", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("trainer_run", sa.Column("deploy", sa.Boolean(), nullable=False, server_default=sa.true()))
     for name in ("started_by", "start_reason", "cancelled_by", "cancel_reason"):
         op.add_column("trainer_run", sa.Column(name, sa.String(), nullable=False, server_default=""))

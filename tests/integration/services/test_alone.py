@@ -22,23 +22,23 @@ LIMIT_SECONDS: Final = 100.0
 RUN: Final = """
 import runpy
 
-runpy.run_module("services.{room}", run_name="__main__")
+runpy.run_module("services.{service}", run_name="__main__")
 """
 
 
 @contextmanager
-def running(room: str, home: Path, bootstrap: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(service: str, home: Path, bootstrap: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A room as a process of its own, with what is not its own made unimportable; its HTTP address."""
     port = any_free()
     environment = {
         **os.environ,
         "MILLRACE_HOME": str(home),
         "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-        f"MILLRACE_{room.upper()}_HTTP_PORT": str(port),
-        f"MILLRACE_{room.upper()}_GRPC_PORT": "0",
+        f"MILLRACE_{service.upper()}_HTTP_PORT": str(port),
+        f"MILLRACE_{service.upper()}_GRPC_PORT": "0",
     }
-    program = without(foreign(room), RUN.format(room=room))
-    with (home / f"{room}.log").open("wb") as log:
+    program = without(foreign(service), RUN.format(service=service))
+    with (home / f"{service}.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=log, stderr=log)
     try:
         yield f"http://127.0.0.1:{port}", process
@@ -59,21 +59,21 @@ def status(url: str) -> int:
         return 0
 
 
-def wait_for(url: str, wanted: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(url: str, expected: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
-    while (found := status(url)) != wanted:
+    while (match := status(url)) != expected:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, f"{url} answers {found}\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"{url} answers {match}\n{log.read_text()}"
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("room", ["gateway", "registry", "monitor"])
+@pytest.mark.parametrize("service", ["gateway", "registry", "monitor"])
 def test_a_light_service_becomes_ready_and_stops_without_torch(
-    room: str, tmp_path: Path, embedded_bootstrap: str
+    service: str, tmp_path: Path, embedded_bootstrap: str
 ) -> None:
-    assert {"torch", "transformers"} <= foreign(room)
-    log = tmp_path / f"{room}.log"
-    with running(room, tmp_path, embedded_bootstrap) as (url, process):
+    assert {"torch", "transformers"} <= foreign(service)
+    log = tmp_path / f"{service}.log"
+    with running(service, tmp_path, embedded_bootstrap) as (url, process):
         wait_for(f"{url}/healthz", 200, process, log)
         wait_for(f"{url}/readyz", 200, process, log)
         assert status(f"{url}/metrics") == 401

@@ -26,10 +26,10 @@ def import_all(package: str, blocked: set[str], left_out: str = "-") -> subproce
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("room", ["gateway", "registry", "monitor", "inference", "cli"])
-def test_a_room_imports_whole_with_only_its_own_packages(room: str) -> None:
-    assert {"torch", "transformers"} <= foreign(room)
-    result = import_all(f"services.{room}", foreign(room))
+@pytest.mark.parametrize("service", ["gateway", "registry", "monitor", "inference", "cli"])
+def test_a_service_imports_with_only_its_own_packages(service: str) -> None:
+    assert {"torch", "transformers"} <= foreign(service)
+    result = import_all(f"services.{service}", foreign(service))
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) >= 5
 

@@ -39,11 +39,11 @@ from tests.integration.gateway.upstreams import FakeRegistry, FakeTrainer
 from tests.waiting import LIMIT_SECONDS
 
 EMBEDDING = (0.0, 0.6, 0.8)
-NEWS = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
+ARTIFACT = ArtifactRef(uri="file:///nowhere", digest="0" * 64, signer="test", size_bytes=1)
 
 
 def target(version: int, role: Role = Role.PRIMARY, weight: int = 100) -> Target:
-    return Target(version=version, artifact=NEWS, precision=Precision.INT8, role=role, weight=weight)
+    return Target(version=version, artifact=ARTIFACT, precision=Precision.INT8, role=role, weight=weight)
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -156,7 +156,7 @@ class FakeReplica(replica_pb2_grpc.ReplicaServiceServicer):
 
 
 @dataclass
-class Place:
+class GatewayUnderTest:
     """The gateway under test and everything around it."""
 
     home: Path
@@ -236,10 +236,10 @@ class Place:
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
         )
 
-        def asked(request: Any, **options: Any) -> Any:
+        def request_of(request: Any, **options: Any) -> Any:
             return call(request, metadata=(*self.metadata, *options.pop("more", ())), **options)
 
-        return asked
+        return request_of
 
 
 def identity(span: ReadableSpan) -> tuple[str, str, str]:
@@ -296,7 +296,7 @@ def _settings(home: Path, bootstrap: str, upstreams: str, knobs: dict[str, Any])
 
 
 @asynccontextmanager
-async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[Place]:
+async def open_gateway(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[GatewayUnderTest]:
     """A running gateway; its knobs are those of GatewaySettings, and `tasks`."""
     ensure_keys(home / "keys")
     keyring = Keyring(home / "keys", SystemClock())
@@ -309,7 +309,7 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
     running = asyncio.create_task(service.run())
     headers = {"authorization": f"Bearer {key}"}
     client = httpx.AsyncClient(base_url=f"http://{rest}", headers=headers, timeout=LIMIT_SECONDS)
-    place = Place(
+    gateway = GatewayUnderTest(
         home=home,
         service=service,
         running=running,
@@ -327,13 +327,13 @@ async def open_place(home: Path, bootstrap: str, **knobs: Any) -> AsyncIterator[
     try:
         await until(lambda: running.done() or all(check() for check in service.checks.values()), "the gateway is ready")
         assert not running.done()
-        yield place
+        yield gateway
     finally:
         await client.aclose()
-        await place.channel.close()
+        await gateway.channel.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await place.writer.close()
-        for replica in place.replicas:
+        await gateway.writer.close()
+        for replica in gateway.replicas:
             await replica.server.close()
         await upstreams.close()

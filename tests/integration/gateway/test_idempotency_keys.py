@@ -16,7 +16,7 @@ from services.kit.core.clock import VirtualClock
 from services.kit.core.idempotency import KeyReused
 from services.kit.core.ids import SystemIds
 from services.kit.persistence.sql.database import Database
-from tests.unit.gateway.fakes import World
+from tests.unit.gateway.fakes import GatewayFleet
 
 EVENT = DatasetReady(dataset="texts", uri="file:///data/texts.jsonl", model="news")
 
@@ -32,9 +32,9 @@ async def former_database(url: str, clock: VirtualClock) -> None:
         command.upgrade(config, "0001")
         at = sa.column("at", sa.DateTime(timezone=True))
         names = ("tenant", "key", "fingerprint", "event", "trace")
-        receipt = sa.table("receipt", *(sa.column(name) for name in names), at)
+        table = sa.table("receipt", *(sa.column(name) for name in names), at)
         row = {"tenant": "default", "key": "key-1", "fingerprint": fingerprint, "event": "evt-1", "trace": "ab" * 16}
-        connection.execute(sa.insert(receipt).values(**row, at=clock.now()))
+        connection.execute(sa.insert(table).values(**row, at=clock.now()))
 
     engine = create_async_engine(url)
     async with engine.begin() as connection:
@@ -43,17 +43,17 @@ async def former_database(url: str, clock: VirtualClock) -> None:
 
 
 async def test_a_key_used_before_the_upgrade_gets_the_answer_that_it_got(database_url: str) -> None:
-    world, caller = World(), Caller(tenant="default", idempotency_key="key-1")
-    await former_database(database_url, world.clock)
+    fleet, caller = GatewayFleet(), Caller(tenant="default", idempotency_key="key-1")
+    await former_database(database_url, fleet.clock)
     database = Database(database_url, MIGRATIONS)
     await database.open()
     try:
-        kept = store(database, world.clock, SystemIds())
-        world.store = kept  # type: ignore[assignment]
-        assert await announce_dataset(EVENT, caller, world.ports) == Accepted("evt-1", "ab" * 16)
-        async with kept.reading() as tx:
+        idempotency_store = store(database, fleet.clock, SystemIds())
+        fleet.store = idempotency_store  # type: ignore[assignment]
+        assert await announce_dataset(EVENT, caller, fleet.ports) == Accepted("evt-1", "ab" * 16)
+        async with idempotency_store.reading() as tx:
             assert await tx.waiting_events() == 0, "nothing is sent a second time"
         with pytest.raises(KeyReused):
-            await announce_dataset(EVENT.model_copy(update={"dataset": "others"}), caller, world.ports)
+            await announce_dataset(EVENT.model_copy(update={"dataset": "others"}), caller, fleet.ports)
     finally:
         await database.close()

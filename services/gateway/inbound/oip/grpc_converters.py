@@ -21,10 +21,10 @@ def read_request(request: pb.ModelInferRequest) -> InferRequest:
         version=request.model_version,
         id=request.id,
         parameters=read_values(request.parameters, "parameters"),
-        inputs=[_input(given, place, raw[place] if raw else None) for place, given in enumerate(request.inputs)],
+        inputs=[_input(given, index, raw[index] if raw else None) for index, given in enumerate(request.inputs)],
         outputs=[
-            RequestedOutput(listed.name, read_values(listed.parameters, f"outputs[{place}].parameters"))
-            for place, listed in enumerate(request.outputs)
+            RequestedOutput(listed.name, read_values(listed.parameters, f"outputs[{index}].parameters"))
+            for index, listed in enumerate(request.outputs)
         ],
     )
 
@@ -43,13 +43,13 @@ def write_answer(answer: Answer, request: InferRequest) -> pb.ModelInferResponse
     )
 
 
-def _input(given: pb.ModelInferRequest.InferInputTensor, place: int, raw: bytes | None) -> Input:
-    at = f"inputs[{place}]"
+def _input(given: pb.ModelInferRequest.InferInputTensor, index: int, raw: bytes | None) -> Input:
+    at = f"inputs[{index}]"
     parameters = read_values(given.parameters, f"{at}.parameters")
     if raw is not None:
         if given.HasField("contents"):
             raise BadField(name=f"{at}.contents", problem="the data is given twice", field=f"{at}.contents")
-        data_at = f"raw_input_contents[{place}]"
+        data_at = f"raw_input_contents[{index}]"
         return Input(given.name, given.datatype, given.shape, parameters, raw=raw, data_at=data_at)
     data_at = f"{at}.contents.bytes_contents"
     elements = given.contents.bytes_contents if given.datatype == BYTES else ()
@@ -69,6 +69,6 @@ def read_values(parameters: Mapping[str, Any], at: str) -> dict[str, Value]:
     return values
 
 
-def refused(request: pb.ModelInferRequest, refusal: MillraceError) -> pb.ModelStreamInferResponse:
+def refused(request: pb.ModelInferRequest, error: MillraceError) -> pb.ModelStreamInferResponse:
     echoed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-    return pb.ModelStreamInferResponse(error_message=words(refusal), infer_response=echoed)
+    return pb.ModelStreamInferResponse(error_message=words(error), infer_response=echoed)

@@ -47,7 +47,7 @@ class Everything(grpc.GenericRpcHandler):
         return build(many if method.server_streaming else one)
 
 
-class Door:
+class Endpoint:
     def __init__(self, keys: Path, callers: Callers, link: grpc.aio.Channel) -> None:
         self.keys = KeyringFile(keys, SystemClock())
         self.callers = callers
@@ -85,66 +85,66 @@ class Door:
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
+async def endpoint(tmp_path: Path) -> AsyncIterator[Endpoint]:
     callers = make_callers(tmp_path)
     server = RpcServer(Keyring(tmp_path, SystemClock()), "127.0.0.1", 0)
     server.add_generic([Everything()], sorted({path.split("/")[1] for path in METHODS}))
     await server.open()
     async with channel(server.address) as link:
-        yield Door(tmp_path, callers, link)
+        yield Endpoint(tmp_path, callers, link)
     await server.close()
 
 
-async def test_every_method_refuses_every_stranger(door: Door) -> None:
+async def test_every_method_refuses_every_stranger(endpoint: Endpoint) -> None:
     for path in SERVED:
-        for name, key in door.callers.strangers.items():
-            assert await door.code(path, key) is grpc.StatusCode.UNAUTHENTICATED, (path, name)
+        for name, key in endpoint.callers.strangers.items():
+            assert await endpoint.code(path, key) is grpc.StatusCode.UNAUTHENTICATED, (path, name)
 
 
-async def test_every_method_lets_in_the_roles_that_suffice_and_no_other(door: Door) -> None:
-    asked = 0
+async def test_every_method_lets_in_the_roles_that_suffice_and_no_other(endpoint: Endpoint) -> None:
+    requested = 0
     for path, needed in SERVED.items():
-        for role, key in door.callers.by_role.items():
+        for role, key in endpoint.callers.by_role.items():
             expected = grpc.StatusCode.OK if suffices(role, needed) else grpc.StatusCode.PERMISSION_DENIED
-            assert await door.code(path, key) is expected, (path, role)
-            asked += 1
-    assert asked == len(SERVED) * len(KeyRole)
+            assert await endpoint.code(path, key) is expected, (path, role)
+            requested += 1
+    assert requested == len(SERVED) * len(KeyRole)
 
 
-async def test_a_role_that_is_too_weak_is_told_which_one_would_do(door: Door) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await door.open("/millrace.v1.RegistryService/SetAlias", door.callers.by_role[KeyRole.CLIENT])
-    refusal = refusal_from(error.value)
-    assert (refusal.kind, refusal.code) == (Kind.FORBIDDEN, "role_too_weak")
-    assert refusal.body().hint == "use a key with the role 'operator'"
+async def test_a_role_that_is_too_weak_learns_which_one_would_do(endpoint: Endpoint) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await endpoint.open("/millrace.v1.RegistryService/SetAlias", endpoint.callers.by_role[KeyRole.CLIENT])
+    error = refusal_from(refused.value)
+    assert (error.kind, error.code) == (Kind.FORBIDDEN, "role_too_weak")
+    assert error.body().hint == "use a key with the role 'operator'"
 
 
-async def test_a_door_for_services_lets_nobody_else_in(tmp_path: Path) -> None:
+async def test_an_endpoint_for_services_lets_nobody_else_in(tmp_path: Path) -> None:
     """Inference knows no tenants: the gateway asks it, for those whom it has let in."""
     callers = make_callers(tmp_path)
     server = RpcServer(Keyring(tmp_path, SystemClock()), "127.0.0.1", 0, services_only=True)
     server.add_generic([Everything()], ["millrace.v1.InferenceService"])
     await server.open()
     async with channel(server.address) as link:
-        door = Door(tmp_path, callers, link)
+        endpoint = Endpoint(tmp_path, callers, link)
         for path in ("/millrace.v1.InferenceService/Classify", "/millrace.v1.InferenceService/Stream"):
             for role, key in callers.by_role.items():
                 allowed = grpc.StatusCode.OK if role is KeyRole.SERVICE else grpc.StatusCode.PERMISSION_DENIED
-                assert await door.code(path, key) is allowed, (path, role)
+                assert await endpoint.code(path, key) is allowed, (path, role)
     await server.close()
 
 
-async def test_an_open_stream_ends_soon_after_its_key_is_revoked(door: Door) -> None:
-    record, secret = door.keys.create(NewKey(KeyRole.VIEWER, "default"), by="test")
+async def test_an_open_stream_ends_soon_after_its_key_is_revoked(endpoint: Endpoint) -> None:
+    record, secret = endpoint.keys.create(NewKey(KeyRole.VIEWER, "default"), by="test")
     await asyncio.sleep(1.1)
-    stub = trainer_pb2_grpc.TrainerServiceStub(door.link)
+    stub = trainer_pb2_grpc.TrainerServiceStub(endpoint.link)
     mine: Any = stub.GetRunLogs(trainer_pb2.GetRunLogsRequest(run="r", follow=True), metadata=metadata(secret))
     other: Any = stub.GetRunLogs(
-        trainer_pb2.GetRunLogsRequest(run="r", follow=True), metadata=metadata(door.callers.by_role[KeyRole.VIEWER])
+        trainer_pb2.GetRunLogsRequest(run="r", follow=True), metadata=metadata(endpoint.callers.by_role[KeyRole.VIEWER])
     )
     for call in (mine, other):
         await call.read()
-    door.keys.revoke(record.id, tenant="default", by="test")
+    endpoint.keys.revoke(record.id, tenant="default", by="test")
     started = time.monotonic()
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await mine.read()
@@ -154,18 +154,18 @@ async def test_an_open_stream_ends_soon_after_its_key_is_revoked(door: Door) -> 
     other.cancel()
 
 
-async def test_a_stream_that_waits_for_its_caller_ends_too(door: Door) -> None:
+async def test_a_stream_that_waits_for_its_caller_ends_too(endpoint: Endpoint) -> None:
     """Messages are read by the behaviour itself there, and none comes."""
-    record, secret = door.keys.create(NewKey(KeyRole.CLIENT, "default"), by="test")
+    record, secret = endpoint.keys.create(NewKey(KeyRole.CLIENT, "default"), by="test")
     await asyncio.sleep(1.1)
-    call = door.open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", secret)
+    call = endpoint.open("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", secret)
     await asyncio.sleep(0.1)
-    door.keys.revoke(record.id, tenant="default", by="test")
+    endpoint.keys.revoke(record.id, tenant="default", by="test")
     async with asyncio.timeout(LIMIT_SECONDS):
         assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_there_is_no_other_grpc_door_than_the_kits() -> None:
+def test_there_is_no_other_grpc_server_than_the_kits() -> None:
     ours = [path for path in python_sources() if path.parts[0] == "services"]
     assert [str(path) for path in ours if "aio.server(" in (ROOT / path).read_text()] == [
         "services/kit/transport/rpc.py"

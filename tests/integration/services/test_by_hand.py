@@ -15,18 +15,21 @@ import pytest
 from services.cli.launcher.ports import is_free
 from services.contracts.addresses import LOOPBACK, PORTS
 from services.kit.identity.auth import API_KEY_FILE, read_key
-from tests.integration.rooms.test_alone import LIMIT_SECONDS, status
+from tests.integration.services.test_alone import LIMIT_SECONDS, status
 from tests.waiting import until
 
 GATEWAY = f"http://{LOOPBACK}:{PORTS['gateway'].http}"
 
 
 @contextmanager
-def running(room: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "KAFKA_"))}
-    with (home / f"{room}.log").open("wb") as log:
+def running(service: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    remaining = {name: value for name, value in os.environ.items() if not name.startswith(("MILLRACE_", "KAFKA_"))}
+    with (home / f"{service}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"services.{room}"], env={**kept, "MILLRACE_HOME": str(home)}, stdout=log, stderr=log
+            [sys.executable, "-m", f"services.{service}"],
+            env={**remaining, "MILLRACE_HOME": str(home)},
+            stdout=log,
+            stderr=log,
         )
     try:
         yield process
@@ -37,7 +40,7 @@ def running(room: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    ports = [port for room in ("gateway", "registry") for port in (PORTS[room].http, PORTS[room].grpc)]
+    ports = [port for service in ("gateway", "registry") for port in (PORTS[service].http, PORTS[service].grpc)]
     if not all(map(is_free, ports)):
         pytest.skip("somebody listens on the default ports of the gateway or the registry")
     return tmp_path
@@ -54,7 +57,7 @@ def models(home: Path) -> object:
         return None
 
 
-def test_a_gateway_reaches_a_registry_though_nobody_told_either_where(home: Path) -> None:
+def test_a_gateway_reaches_a_registry_though_neither_has_an_address_of_the_other(home: Path) -> None:
     with ExitStack() as processes:
         processes.enter_context(running("registry", home))
         until((home / "keys" / "service-key").exists, "the registry made the keys", LIMIT_SECONDS)

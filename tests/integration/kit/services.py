@@ -23,7 +23,7 @@ NOON = datetime.fromisoformat("2026-11-03T12:00:00+00:00")
 
 
 @dataclass
-class Room:
+class KitService:
     """One service's database, as the service sees it."""
 
     database: Database
@@ -36,9 +36,9 @@ class Room:
             return list(await tx.execute(sa.select(t).order_by(*t.primary_key.columns)))
 
 
-def room_at(
+def service_at(
     url: str, clock: Clock | None = None, *, migrations: Path = MIGRATIONS, pool_wait_seconds: float = 5.0
-) -> Room:
+) -> KitService:
     """Not opened yet; several at one URL are several processes as far as the database can tell."""
     database = Database(url, migrations, pool_wait_seconds=pool_wait_seconds)
     clock, ids = clock or VirtualClock(NOON), SystemIds()
@@ -46,7 +46,7 @@ def room_at(
     def begin(session: AsyncSession) -> SqlUnitOfWork:
         return SqlUnitOfWork(session, clock=clock, ids=ids, source="millrace/test")
 
-    return Room(database, clock, SqlStore(database, begin))
+    return KitService(database, clock, SqlStore(database, begin))
 
 
 def feedback(request: str = "req-1", *, deployment: str = "chapters") -> FeedbackReceived:

@@ -31,47 +31,47 @@ def _field(field: FieldDescriptor) -> str:
 
 
 def _messages(message: Descriptor) -> Surface:
-    found: Surface = {message.full_name: {str(field.number): _field(field) for field in message.fields}}
+    match: Surface = {message.full_name: {str(field.number): _field(field) for field in message.fields}}
     for nested in message.nested_types:
-        found |= _messages(nested)
-    return found
+        match |= _messages(nested)
+    return match
 
 
 def _file(file: FileDescriptor) -> Surface:
-    found: Surface = {}
+    match: Surface = {}
     for message in file.message_types_by_name.values():
-        found |= _messages(message)
+        match |= _messages(message)
     for enum in file.enum_types_by_name.values():
-        found[enum.full_name] = {str(value.number): value.name for value in enum.values}
+        match[enum.full_name] = {str(value.number): value.name for value in enum.values}
     for service in file.services_by_name.values():
-        found[service.full_name] = {
+        match[service.full_name] = {
             method.name: f"{'stream ' if method.client_streaming else ''}{method.input_type.full_name} -> "
             f"{'stream ' if method.server_streaming else ''}{method.output_type.full_name}"
             for method in service.methods
         }
-    return found
+    return match
 
 
 def surface() -> Surface:
     """What the generated stubs speak today."""
-    found: Surface = {}
+    match: Surface = {}
     for module in pkgutil.iter_modules(rpc.__path__):
         if module.name.endswith("_pb2"):
-            found |= _file(importlib.import_module(f"{rpc.__name__}.{module.name}").DESCRIPTOR)
-    return dict(sorted(found.items()))
+            match |= _file(importlib.import_module(f"{rpc.__name__}.{module.name}").DESCRIPTOR)
+    return dict(sorted(match.items()))
 
 
-def breaches(released: Surface, present: Surface) -> list[str]:
+def breaches(released: Surface, current: Surface) -> list[str]:
     """Each thing that was released and is now gone, renumbered or changed; empty when clients of old still work."""
-    found = []
+    match = []
     for name, parts in released.items():
-        if name not in present:
-            found.append(f"{name} is gone")
+        if name not in current:
+            match.append(f"{name} is gone")
             continue
         for key, meaning in parts.items():
-            now = present[name].get(key)
+            now = current[name].get(key)
             if now is None:
-                found.append(f"{name}: {key} ({meaning}) is gone")
+                match.append(f"{name}: {key} ({meaning}) is gone")
             elif now != meaning:
-                found.append(f"{name}: {key} was '{meaning}' and is '{now}'")
-    return found
+                match.append(f"{name}: {key} was '{meaning}' and is '{now}'")
+    return match

@@ -11,7 +11,7 @@ import orjson
 from services.contracts.errors import BadField, Malformed, MillraceError
 from services.gateway.domain.requests import Answer
 from services.gateway.errors import UnsupportedMedia
-from services.gateway.inbound.http.body import BodyLimits, read_bytes
+from services.gateway.inbound.http.request_reader import BodyLimits, read_bytes
 from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.oip.infer import InferRequest, Input, Parameters, RequestedOutput, outputs_of
 
@@ -49,9 +49,9 @@ def read_request(body: bytes, head_length: str | None, *, model: str, version: s
     head, tail = _split(body, head_length)
     sent = read_object(head)
     _check_fields(sent, _FIELDS, "")
-    inputs = [_input(given, f"inputs[{place}]", tail) for place, given in enumerate(_objects(sent, "inputs"))]
+    inputs = [_input(given, f"inputs[{index}]", tail) for index, given in enumerate(_objects(sent, "inputs"))]
     tail.check_empty()
-    outputs = [_wanted(listed, f"outputs[{place}]") for place, listed in enumerate(_objects(sent, "outputs"))]
+    outputs = [_requested_output(listed, f"outputs[{index}]") for index, listed in enumerate(_objects(sent, "outputs"))]
     return InferRequest(
         model=model,
         version=version,
@@ -144,7 +144,7 @@ def _input(given: Mapping[str, Any], at: str, tail: _Tail) -> Input:
     return Input(name, datatype, shape, parameters, strings=strings, data_at=f"{at}.data")
 
 
-def _wanted(listed: Mapping[str, Any], at: str) -> RequestedOutput:
+def _requested_output(listed: Mapping[str, Any], at: str) -> RequestedOutput:
     _check_fields(listed, _OUTPUT_FIELDS, f"{at}.")
     return RequestedOutput(_text(listed, "name", f"{at}.name"), _parameters(listed, f"{at}.parameters"))
 
@@ -156,9 +156,9 @@ def _strings(data: object, datatype: str, at: str) -> list[str]:
     if datatype != "BYTES":
         return []  # of another type, which is refused as such
     strings = [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
-    for place, string in enumerate(strings):
+    for index, string in enumerate(strings):
         if not isinstance(string, str):
-            raise _wrong(f"{at}[{place}]", "a string")
+            raise _wrong(f"{at}[{index}]", "a string")
     return strings
 
 
@@ -187,9 +187,9 @@ def _objects(sent: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
         return []
     if not isinstance(listed, list):
         raise _wrong(field, "a list")
-    for place, entry in enumerate(listed):
+    for index, entry in enumerate(listed):
         if not isinstance(entry, dict):
-            raise _wrong(f"{field}[{place}]", "a JSON object")
+            raise _wrong(f"{field}[{index}]", "a JSON object")
     return listed
 
 

@@ -64,7 +64,7 @@ async def link(server: RpcServer) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-async def refusal(link: grpc.aio.Channel, keys: Path, model: str) -> MillraceError:
+async def error(link: grpc.aio.Channel, keys: Path, model: str) -> MillraceError:
     stub = registry_pb2_grpc.RegistryServiceStub(link)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.GetModel(wire.GetModelRequest(model=model), metadata=metadata(read_key(keys)))
@@ -84,13 +84,13 @@ def methods() -> Iterator[str]:
 @pytest.mark.parametrize("key", ["", "mr_wrong_key"])
 async def test_every_method_asks_for_a_key(link: grpc.aio.Channel, key: str) -> None:
     sent = metadata(key) if key else ()
-    asked = 0
+    requested = 0
     for path in methods():
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await raw(link, path)(b"", metadata=sent)
         assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        asked += 1
-    assert asked >= 12
+        requested += 1
+    assert requested >= 12
     for version in ("v1", "v1alpha"):
         call: Any = link.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")(
             metadata=sent
@@ -130,7 +130,7 @@ async def test_reflection_lists_the_services_and_gives_their_files(
 @pytest.mark.parametrize("kind", sorted(BY_KIND))
 async def test_a_refusal_arrives_as_it_was_raised(link: grpc.aio.Channel, keys: Path, kind: str) -> None:
     raised = BY_KIND[kind](field="model", hint="do this", retry_after_seconds=7.5, **FACTS)
-    came = await refusal(link, keys, kind)
+    came = await error(link, keys, kind)
     assert came.body() == raised.body()
     assert (came.kind, came.code, came.retryable, str(came)) == (Kind(kind), raised.code, raised.retryable, str(raised))
 
@@ -145,12 +145,12 @@ async def test_a_service_asks_for_the_tenant_that_it_names_and_nobody_else_does(
     link: grpc.aio.Channel, keys: Path, file: str, tenant: str
 ) -> None:
     stub: Any = registry_pb2_grpc.RegistryServiceStub(link)
-    told = await stub.GetModel(wire.GetModelRequest(model="whose"), metadata=metadata(read_key(keys, file), "acme"))
-    assert told.name == tenant
+    output = await stub.GetModel(wire.GetModelRequest(model="whose"), metadata=metadata(read_key(keys, file), "acme"))
+    assert output.name == tenant
 
 
 async def test_an_error_of_ours_tells_nothing_of_the_inside(link: grpc.aio.Channel, keys: Path) -> None:
-    came = await refusal(link, keys, "crash")
+    came = await error(link, keys, "crash")
     assert (came.kind, came.code) == (Kind.INTERNAL, "internal_error")
     assert "secret" not in str(came.body())
 
@@ -181,12 +181,12 @@ async def test_a_call_is_a_span_in_the_trace_of_its_caller(link: grpc.aio.Channe
     attributes = dict(made.attributes or {})
     assert str(attributes.pop("millrace.actor")).startswith("service:")
     assert attributes == {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": "GetModel"}
-    await refusal(link, keys, "not_found")
+    await error(link, keys, "not_found")
     failed = spans.named(f"{SERVICE}/GetModel")[1]
     assert (failed.attributes or {})["error.type"] == "not_found"
     assert not failed.status.is_ok
 
 
-async def test_a_port_that_is_taken_is_said_so(server: RpcServer, keys: Path) -> None:
+async def test_a_port_that_is_taken_is_reported(server: RpcServer, keys: Path) -> None:
     with pytest.raises(PortTaken, match=str(server.port)):
         RpcServer(Keyring(keys, SystemClock()), "127.0.0.1", server.port)
