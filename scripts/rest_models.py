@@ -26,6 +26,9 @@ PAGE: Final = "millrace.v1.Page"
 UPLOAD: Final = ("UploadHeader", "UploadedDataset")
 """What of the one client stream REST has: its header is the query, its last message the answer."""
 
+WITH_JSON_OF_ITS_OWN: Final = frozenset({"Generate"})
+"""Methods whose request by REST is not their message in JSON: `http/generation_models.py` has it."""
+
 MODULES: Final = {"common": "fragments"}
 """Modules with a name of their own: the messages of common.proto are parts of others."""
 
@@ -126,7 +129,7 @@ def _reached(files: Iterable[FileDescriptor]) -> tuple[set[str], set[str]]:
     for file in files:
         for service in file.services_by_name.values():
             for method in service.methods:
-                if method.client_streaming:
+                if method.client_streaming or method.name in WITH_JSON_OF_ITS_OWN:
                     continue
                 reads = method.name.startswith(("Get", "List"))
                 _reach(method.input_type, others if reads else bodies)

@@ -91,7 +91,7 @@ METHOD_ROLES: Final[Mapping[str, KeyRole]] = {
     **_methods(
         "millrace.v1.MonitorService", {KeyRole.VIEWER: ("GetHealth", "ListWindows", "GetWindow", "ListVerdicts")}
     ),
-    **_methods("millrace.v1.InferenceService", {KeyRole.CLIENT: ("Classify", "Embed", "Stream")}),
+    **_methods("millrace.v1.InferenceService", {KeyRole.CLIENT: ("Classify", "Embed", "Generate", "Stream")}),
     **_methods("millrace.v1.ReplicaService", {KeyRole.SERVICE: ("Predict",)}),
     **_methods(
         "millrace.v1.GatewayService",

@@ -189,7 +189,8 @@ class Relayed(MillraceError):
     """Another service refused."""
 
     def __init__(self, kind: Kind, body: ErrorBody) -> None:
-        super().__init__()
+        super().__init__(field=body.field)
+        self.hint = body.hint
         self.kind = kind
         self.retryable = kind in (Kind.OVERLOADED, Kind.UNAVAILABLE, Kind.TIMED_OUT)
         self._body = body
@@ -199,7 +200,8 @@ class Relayed(MillraceError):
         return self._body.code
 
     def body(self) -> ErrorBody:
-        return self._body
+        """As it came, but for the field: each protocol has its own name for that."""
+        return self._body.model_copy(update={"field": self.field})
 
     def __str__(self) -> str:
         return self._body.message

@@ -269,6 +269,7 @@ def _is_ready(service: Service[Ports]) -> bool:
 def _policy(settings: GatewaySettings) -> Policy:
     return Policy(
         text_limit_chars=settings.text_limit_chars,
+        stream_seconds=settings.stream_seconds,
         ready_wait_seconds=settings.ready_wait_seconds,
         outbox_limit=settings.outbox_limit,
         chunks_at_once=settings.chunks_at_once,

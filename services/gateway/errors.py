@@ -47,6 +47,18 @@ class TokensNotText(Invalid):
     hint = "LangChain sends texts with OpenAIEmbeddings(check_embedding_ctx_length=False)"
 
 
+class UnsupportedParameter(Invalid):
+    """The parameter '{name}' asks for what is not built here."""
+
+    hint = "leave it out"
+
+
+class FirstTokenTooLate(TimedOut):
+    """No token of the answer came within {seconds} seconds."""
+
+    hint = "send a shorter prompt, or add a replica"
+
+
 class TooManyDimensions(Invalid):
     """This model's embeddings have {most} dimensions; {asked} were asked for."""
 

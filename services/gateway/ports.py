@@ -39,6 +39,8 @@ class ReplicaRequest:
     payload: bytes
     deadline: float
     source: Source = Source.LIVE
+    streams: bool = False
+    """Its answer comes in chunks, and may wait long for the first: that says nothing of the replica."""
 
 
 class Replicas(Protocol):
@@ -290,6 +292,8 @@ class Policy:
     """How long the gateway bears with its replicas, and how much it keeps for the broker."""
 
     text_limit_chars: int = 10_000
+    stream_seconds: float = 300.0
+    """The longest an answer that comes in chunks may take."""
     ready_wait_seconds: float = 5.0
     ready_poll_seconds: float = 0.05
     retry_after_seconds: float = 1.0

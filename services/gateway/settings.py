@@ -38,6 +38,13 @@ class GatewaySettings(ServiceSettings):
     upload_limit: int = Field(default=4, ge=1, le=1_000, description="uploads under way at once; then 429")
     text_limit_chars: int = Field(default=10_000, ge=1, le=1_000_000)
     request_seconds: float = Field(default=30.0, gt=0, description="the longest any request but a log may take")
+    stream_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        le=3_600,
+        description="the longest an answer that is generated may take; its first token"
+        " must be there within request_seconds",
+    )
     follow_seconds: float = Field(default=3_600.0, gt=0, description="the longest a log is followed")
     attempt_seconds: float = Field(default=10.0, gt=0, description="the longest one replica is waited for")
     ready_wait_seconds: float = Field(default=5.0, ge=0, description="the longest a request waits for a ready replica")

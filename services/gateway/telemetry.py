@@ -62,6 +62,13 @@ BATCH_ROWS: Final = Counter(
     ["tenant", "outcome"],
     unit="{row}",
 )
+FIRST_TOKEN_SECONDS: Final = Histogram(
+    "millrace.gateway.first_token",
+    "From a streamed request's arrival to the first part of its answer, waiting at the replica included.",
+    ["tenant", "deployment"],
+    unit="s",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 BATCHES_ENDED: Final = Counter(
     "millrace.gateway.batches_ended",
     "Batches by how they ended: succeeded, failed or cancelled.",

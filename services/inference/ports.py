@@ -138,7 +138,7 @@ class Bounds:
 
     characters_per_token: int = 32
     default_deadline_seconds: float = 30.0
-    longest_deadline_seconds: float = 60.0
+    longest_deadline_seconds: float = 3_600.0
     bring_up_attempts: int = 6
     drain_grace_seconds: float = 5.0
 

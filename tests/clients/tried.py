@@ -15,6 +15,7 @@ from tests.fixtures.presence import left_out
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 RESULTS: Final = ROOT / ".cache/tests/clients.json"
 LIMIT_SECONDS: Final = 180.0
+KAFKA: Final = ("producer_", "consumer_")
 CANNOT: Final = 77
 """A script's exit code where the program that it tries is not on this machine; its stderr says which."""
 
@@ -29,10 +30,12 @@ class Call:
     result: str
 
 
-def scripts(*, kafka: bool = False) -> list[str]:
-    """Names of the scripts, those of Kafka's producers and consumers apart."""
+def scripts(*prefixes: str) -> list[str]:
+    """Names of the scripts that begin so; without a prefix, of those that are for any fleet."""
     names = sorted(path.stem for path in SCRIPTS.glob("*.py"))
-    return [name for name in names if name.startswith(("producer_", "consumer_")) == kafka]
+    if prefixes:
+        return [name for name in names if name.startswith(prefixes)]
+    return [name for name in names if not name.startswith((*KAFKA, "generation_"))]
 
 
 def run(script: str, environment: Mapping[str, str], broker: str = "") -> list[Call]:

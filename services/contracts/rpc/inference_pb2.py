@@ -22,43 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from services.contracts.rpc import generation_pb2 as millrace_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmillrace/v1/inference.proto\x12\x0bmillrace.v1\"\xbd\x01\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08mirrored\x18\x06 \x01(\x08\x12\x17\n\x0fwith_embeddings\x18\x07 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x08 \x01(\x08\x12\x0e\n\x06tenant\x18\t \x01(\t\"\x7f\n\x0c\x45mbedRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x13\n\x0bwhole_texts\x18\x06 \x01(\x08\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x93\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12*\n\nembeddings\x18\x05 \x03(\x0b\x32\x16.millrace.v1.Embedding\x12\x0e\n\x06tokens\x18\x06 \x01(\r\"S\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\'\n\x06scores\x18\x03 \x03(\x0b\x32\x17.millrace.v1.LabelScore\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"\xc4\x01\n\x10\x43lassifyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12,\n\x0bpredictions\x18\x05 \x03(\x0b\x32\x17.millrace.v1.Prediction\x12\x0e\n\x06tokens\x18\x06 \x01(\r\x12*\n\nembeddings\x18\x07 \x03(\x0b\x32\x16.millrace.v1.Embedding\"\xcd\x01\n\rStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1c.millrace.v1.ClassifyRequest\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12(\n\x05\x65mbed\x18\x05 \x01(\x0b\x32\x19.millrace.v1.EmbedRequest\x12,\n\x07predict\x18\x06 \x01(\x0b\x32\x1b.millrace.v1.PredictRequest\"|\n\x0ePredictRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x12\n\nsticky_key\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"z\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\"\x1f\n\x0cPredictDelta\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\xb2\x02\n\x0eStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.millrace.v1.ClassifyResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.millrace.v1.FailureH\x00\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x11.millrace.v1.LoadH\x00\x12/\n\tembedding\x18\x05 \x01(\x0b\x32\x1a.millrace.v1.EmbedResponseH\x00\x12.\n\x06result\x18\x06 \x01(\x0b\x32\x1c.millrace.v1.PredictResponseH\x00\x12*\n\x05\x64\x65lta\x18\x07 \x01(\x0b\x32\x19.millrace.v1.PredictDeltaH\x00\x42\x08\n\x06\x61nswer\"p\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x06 \x01(\x01\"(\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r2\xe2\x01\n\x10InferenceService\x12G\n\x08\x43lassify\x12\x1c.millrace.v1.ClassifyRequest\x1a\x1d.millrace.v1.ClassifyResponse\x12>\n\x05\x45mbed\x12\x19.millrace.v1.EmbedRequest\x1a\x1a.millrace.v1.EmbedResponse\x12\x45\n\x06Stream\x12\x1a.millrace.v1.StreamRequest\x1a\x1b.millrace.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmillrace/v1/inference.proto\x12\x0bmillrace.v1\x1a\x1cmillrace/v1/generation.proto\"\xbd\x01\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08mirrored\x18\x06 \x01(\x08\x12\x17\n\x0fwith_embeddings\x18\x07 \x01(\x08\x12\x13\n\x0bwhole_texts\x18\x08 \x01(\x08\x12\x0e\n\x06tenant\x18\t \x01(\t\"\x7f\n\x0c\x45mbedRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x12\n\nsticky_key\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x13\n\x0bwhole_texts\x18\x06 \x01(\x08\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x93\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12*\n\nembeddings\x18\x05 \x03(\x0b\x32\x16.millrace.v1.Embedding\x12\x0e\n\x06tokens\x18\x06 \x01(\r\"S\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\'\n\x06scores\x18\x03 \x03(\x0b\x32\x17.millrace.v1.LabelScore\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"\xc4\x01\n\x10\x43lassifyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12,\n\x0bpredictions\x18\x05 \x03(\x0b\x32\x17.millrace.v1.Prediction\x12\x0e\n\x06tokens\x18\x06 \x01(\r\x12*\n\nembeddings\x18\x07 \x03(\x0b\x32\x16.millrace.v1.Embedding\"\xcd\x01\n\rStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x08\x63lassify\x18\x02 \x01(\x0b\x32\x1c.millrace.v1.ClassifyRequest\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12(\n\x05\x65mbed\x18\x05 \x01(\x0b\x32\x19.millrace.v1.EmbedRequest\x12,\n\x07predict\x18\x06 \x01(\x0b\x32\x1b.millrace.v1.PredictRequest\"|\n\x0ePredictRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x12\n\nsticky_key\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\r\"z\n\x0fPredictResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x0e\n\x06tokens\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\"\x1f\n\x0cPredictDelta\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\xb2\x02\n\x0eStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x31\n\x08response\x18\x02 \x01(\x0b\x32\x1d.millrace.v1.ClassifyResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.millrace.v1.FailureH\x00\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x11.millrace.v1.LoadH\x00\x12/\n\tembedding\x18\x05 \x01(\x0b\x32\x1a.millrace.v1.EmbedResponseH\x00\x12.\n\x06result\x18\x06 \x01(\x0b\x32\x1c.millrace.v1.PredictResponseH\x00\x12*\n\x05\x64\x65lta\x18\x07 \x01(\x0b\x32\x19.millrace.v1.PredictDeltaH\x00\x42\x08\n\x06\x61nswer\"p\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12\x0c\n\x04hint\x18\x05 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x06 \x01(\x01\"(\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\r2\xaa\x02\n\x10InferenceService\x12G\n\x08\x43lassify\x12\x1c.millrace.v1.ClassifyRequest\x1a\x1d.millrace.v1.ClassifyResponse\x12>\n\x05\x45mbed\x12\x19.millrace.v1.EmbedRequest\x1a\x1a.millrace.v1.EmbedResponse\x12\x46\n\x08Generate\x12\x1c.millrace.v1.GenerateRequest\x1a\x1a.millrace.v1.GenerateEvent0\x01\x12\x45\n\x06Stream\x12\x1a.millrace.v1.StreamRequest\x1a\x1b.millrace.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLASSIFYREQUEST']._serialized_start=45
-  _globals['_CLASSIFYREQUEST']._serialized_end=234
-  _globals['_EMBEDREQUEST']._serialized_start=236
-  _globals['_EMBEDREQUEST']._serialized_end=363
-  _globals['_EMBEDDING']._serialized_start=365
-  _globals['_EMBEDDING']._serialized_end=392
-  _globals['_EMBEDRESPONSE']._serialized_start=395
-  _globals['_EMBEDRESPONSE']._serialized_end=542
-  _globals['_PREDICTION']._serialized_start=544
-  _globals['_PREDICTION']._serialized_end=627
-  _globals['_LABELSCORE']._serialized_start=629
-  _globals['_LABELSCORE']._serialized_end=671
-  _globals['_CLASSIFYRESPONSE']._serialized_start=674
-  _globals['_CLASSIFYRESPONSE']._serialized_end=870
-  _globals['_STREAMREQUEST']._serialized_start=873
-  _globals['_STREAMREQUEST']._serialized_end=1078
-  _globals['_PREDICTREQUEST']._serialized_start=1080
-  _globals['_PREDICTREQUEST']._serialized_end=1204
-  _globals['_PREDICTRESPONSE']._serialized_start=1206
-  _globals['_PREDICTRESPONSE']._serialized_end=1328
-  _globals['_PREDICTDELTA']._serialized_start=1330
-  _globals['_PREDICTDELTA']._serialized_end=1361
-  _globals['_STREAMRESPONSE']._serialized_start=1364
-  _globals['_STREAMRESPONSE']._serialized_end=1670
-  _globals['_FAILURE']._serialized_start=1672
-  _globals['_FAILURE']._serialized_end=1784
-  _globals['_LOAD']._serialized_start=1786
-  _globals['_LOAD']._serialized_end=1826
-  _globals['_INFERENCESERVICE']._serialized_start=1829
-  _globals['_INFERENCESERVICE']._serialized_end=2055
+  _globals['_CLASSIFYREQUEST']._serialized_start=75
+  _globals['_CLASSIFYREQUEST']._serialized_end=264
+  _globals['_EMBEDREQUEST']._serialized_start=266
+  _globals['_EMBEDREQUEST']._serialized_end=393
+  _globals['_EMBEDDING']._serialized_start=395
+  _globals['_EMBEDDING']._serialized_end=422
+  _globals['_EMBEDRESPONSE']._serialized_start=425
+  _globals['_EMBEDRESPONSE']._serialized_end=572
+  _globals['_PREDICTION']._serialized_start=574
+  _globals['_PREDICTION']._serialized_end=657
+  _globals['_LABELSCORE']._serialized_start=659
+  _globals['_LABELSCORE']._serialized_end=701
+  _globals['_CLASSIFYRESPONSE']._serialized_start=704
+  _globals['_CLASSIFYRESPONSE']._serialized_end=900
+  _globals['_STREAMREQUEST']._serialized_start=903
+  _globals['_STREAMREQUEST']._serialized_end=1108
+  _globals['_PREDICTREQUEST']._serialized_start=1110
+  _globals['_PREDICTREQUEST']._serialized_end=1234
+  _globals['_PREDICTRESPONSE']._serialized_start=1236
+  _globals['_PREDICTRESPONSE']._serialized_end=1358
+  _globals['_PREDICTDELTA']._serialized_start=1360
+  _globals['_PREDICTDELTA']._serialized_end=1391
+  _globals['_STREAMRESPONSE']._serialized_start=1394
+  _globals['_STREAMRESPONSE']._serialized_end=1700
+  _globals['_FAILURE']._serialized_start=1702
+  _globals['_FAILURE']._serialized_end=1814
+  _globals['_LOAD']._serialized_start=1816
+  _globals['_LOAD']._serialized_end=1856
+  _globals['_INFERENCESERVICE']._serialized_start=1859
+  _globals['_INFERENCESERVICE']._serialized_end=2157
 # @@protoc_insertion_point(module_scope)

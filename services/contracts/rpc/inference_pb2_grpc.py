@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from services.contracts.rpc import generation_pb2 as millrace_dot_v1_dot_generation__pb2
 from services.contracts.rpc import inference_pb2 as millrace_dot_v1_dot_inference__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -44,6 +45,11 @@ class InferenceServiceStub:
                 request_serializer=millrace_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=millrace_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Generate = channel.unary_stream(
+                '/millrace.v1.InferenceService/Generate',
+                request_serializer=millrace_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=millrace_dot_v1_dot_generation__pb2.GenerateEvent.FromString,
+                _registered_method=True)
         self.Stream = channel.stream_stream(
                 '/millrace.v1.InferenceService/Stream',
                 request_serializer=millrace_dot_v1_dot_inference__pb2.StreamRequest.SerializeToString,
@@ -68,6 +74,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Generate(self, request, context):
+        """Continues texts or answers conversations: the parts as they come, then the result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stream(self, request_iterator, context):
         """One persistent stream: requests of any task in any number, answers in the order they are ready.
         """
@@ -87,6 +100,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=millrace_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
                     response_serializer=millrace_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Generate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Generate,
+                    request_deserializer=millrace_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
+                    response_serializer=millrace_dot_v1_dot_generation__pb2.GenerateEvent.SerializeToString,
             ),
             'Stream': grpc.stream_stream_rpc_method_handler(
                     servicer.Stream,
@@ -148,6 +166,33 @@ class InferenceService:
             '/millrace.v1.InferenceService/Embed',
             millrace_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
             millrace_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Generate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/millrace.v1.InferenceService/Generate',
+            millrace_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+            millrace_dot_v1_dot_generation__pb2.GenerateEvent.FromString,
             options,
             channel_credentials,
             insecure,

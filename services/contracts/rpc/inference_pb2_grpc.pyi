@@ -5,6 +5,7 @@ Requests of every task, as clients send them to the gateway."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from services.contracts.rpc import generation_pb2 as _generation_pb2
 from services.contracts.rpc import inference_pb2 as _inference_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -35,6 +36,8 @@ class InferenceServiceStub:
     """Classifies up to 64 texts with the version that the deployment's routing picks."""
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
     """Gives the pooled embedding of each of up to 64 texts."""
+    Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateEvent]
+    """Continues texts or answers conversations: the parts as they come, then the result."""
     Stream: _grpc.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]
     """One persistent stream: requests of any task in any number, answers in the order they are ready."""
 
@@ -45,6 +48,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Classifies up to 64 texts with the version that the deployment's routing picks."""
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
     """Gives the pooled embedding of each of up to 64 texts."""
+    Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateEvent]  # type: ignore[assignment]
+    """Continues texts or answers conversations: the parts as they come, then the result."""
     Stream: _aio.StreamStreamMultiCallable[_inference_pb2.StreamRequest, _inference_pb2.StreamResponse]  # type: ignore[assignment]
     """One persistent stream: requests of any task in any number, answers in the order they are ready."""
 
@@ -64,6 +69,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
         """Gives the pooled embedding of each of up to 64 texts."""
+
+    @_abc_1.abstractmethod
+    def Generate(
+        self,
+        request: _generation_pb2.GenerateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateEvent], _abc.AsyncIterator[_generation_pb2.GenerateEvent]]:
+        """Continues texts or answers conversations: the parts as they come, then the result."""
 
     @_abc_1.abstractmethod
     def Stream(

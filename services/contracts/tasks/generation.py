@@ -184,6 +184,10 @@ class Generation(StreamingTask[GenerationRequest, GenerationResult, GenerationCh
         reason = _reason(message.finish_reason) if message.finish_reason else None
         return GenerationChunk(message.index, message.text, reason, [_logprob(one) for one in message.logprobs])
 
+    def show_chunk(self, chunk: GenerationChunk) -> dict[str, Any]:
+        shown: dict[str, Any] = {"index": chunk.index, "text": chunk.text, "finish_reason": chunk.finish_reason}
+        return shown | ({"logprobs": [_shown_logprob(one) for one in chunk.logprobs]} if chunk.logprobs else {})
+
     # --- what is logged, and how it is judged
 
     def items(self, request: GenerationRequest, result: GenerationResult | None, *, with_inputs: bool) -> list[Item]:

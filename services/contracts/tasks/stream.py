@@ -6,9 +6,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A chunk of an answer, encoded by its task."""
+    """A chunk of an answer, encoded by its task, and who gives it, where that is known."""
 
     payload: bytes
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

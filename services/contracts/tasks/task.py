@@ -134,3 +134,7 @@ class StreamingTask(Task[Q, R], Generic[Q, R, C]):
     @abstractmethod
     def decode_chunk(self, payload: bytes) -> C:
         """Raises Malformed."""
+
+    @abstractmethod
+    def show_chunk(self, chunk: C) -> dict[str, Any]:
+        """As JSON."""

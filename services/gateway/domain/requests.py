@@ -10,6 +10,7 @@ from services.contracts.errors import BadField, Malformed, MillraceError, Relaye
 from services.contracts.names import Identifier, Name
 from services.contracts.tasks.records import Source
 from services.contracts.tasks.registry import AnyTask
+from services.contracts.tasks.stream import Result
 from services.contracts.tasks.vectors import Embedding
 
 MAX_STICKY_KEY_CHARS: Final = 200
@@ -65,6 +66,18 @@ class Answer:
     def result(self) -> Any:
         """As the task has it; decoded anew with each call."""
         return self.task.decode_result(self.payload)
+
+
+def answer_of(command: Predict, result: Result) -> Answer:
+    return Answer(
+        request_id=command.request_id,
+        deployment=command.deployment,
+        task=command.task,
+        payload=result.payload,
+        model=result.model,
+        version=result.version,
+        tokens=result.tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Final, Self
 from services.contracts.errors import InternalError, Kind, MillraceError
 from services.contracts.names import qualified_name
 from services.contracts.tasks.records import Source
-from services.contracts.tasks.stream import PredictEvent, Result
-from services.contracts.tasks.task import RequestLimits
-from services.gateway.domain.requests import Answer, Predict, check_request_id, check_sticky_key
+from services.contracts.tasks.stream import Delta, PredictEvent, Result
+from services.contracts.tasks.task import RequestLimits, StreamingTask
+from services.gateway.domain.requests import Answer, Predict, answer_of, check_request_id, check_sticky_key
 from services.gateway.domain.routing import Replica, sticky_ticket
 from services.gateway.errors import DeadlinePassed, DeploymentNotReady, RoutesNotRead, UnknownDeployment
 from services.gateway.ports import Policy, Ports, ReplicaRequest, spend
@@ -51,15 +51,7 @@ async def answer(command: Predict, ports: Ports) -> Answer:
     async with aclosing(predict(command, ports)) as events:
         async for event in events:
             if isinstance(event, Result):
-                return Answer(
-                    request_id=command.request_id,
-                    deployment=command.deployment,
-                    task=command.task,
-                    payload=event.payload,
-                    model=event.model,
-                    version=event.version,
-                    tokens=event.tokens,
-                )
+                return answer_of(command, event)
     raise InternalError
 
 
@@ -93,7 +85,7 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                                 counted.answered(event)
                                 _mirror(command, payload, event.version, ports)
                             passed_on = True
-                            yield event
+                            yield event if isinstance(event, Result) else Delta(event.payload, choice.version)
                 return
             except MillraceError as error:
                 if passed_on or not command.task.repeatable or error.kind not in ELSEWHERE:
@@ -285,6 +277,7 @@ def _replica_request(command: Predict, payload: bytes, model: str, version: int,
         payload=payload,
         deadline=command.deadline,
         source=source,
+        streams=isinstance(command.task, StreamingTask),
     )
 
 

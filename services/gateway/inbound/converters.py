@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from services.contracts.errors import BadField, Malformed
 from services.contracts.events import DatasetReady, FeedbackReceived
-from services.contracts.rpc import gateway_pb2
+from services.contracts.rpc import gateway_pb2, generation_pb2
 from services.contracts.rpc import inference_pb2 as pb
-from services.contracts.rpc.replica_pb2 import StreamRequestFrame, StreamResponseFrame
-from services.contracts.tasks import CLASSIFICATION, EMBEDDING, Tasks
+from services.contracts.rpc.replica_pb2 import GenerateEventFrame, StreamRequestFrame, StreamResponseFrame
+from services.contracts.tasks import CLASSIFICATION, EMBEDDING, GENERATION, Tasks
 from services.contracts.tasks.protobuf import parse
 from services.contracts.tasks.registry import AnyTask
 from services.contracts.tasks.stream import Delta, PredictEvent
@@ -53,6 +53,18 @@ def read_embed(payload: bytes, edge: Edge) -> Predict:
     """Raises Malformed."""
     message = parse(pb.EmbedRequest, payload)
     return _command(message, EMBEDDING, EMBEDDING.from_message(message), payload, edge)
+
+
+def read_generate(payload: bytes, edge: Edge) -> Predict:
+    """Raises Malformed."""
+    message = parse(generation_pb2.GenerateRequest, payload)
+    return _command(message, GENERATION, GENERATION.from_message(message), payload, edge)
+
+
+def write_generated(event: PredictEvent) -> GenerateEventFrame:
+    if isinstance(event, Delta):
+        return GenerateEventFrame(chunk=event.payload)
+    return GenerateEventFrame(result=event.payload)
 
 
 def read_frame(frame: StreamRequestFrame, edge: Edge, tasks: Tasks) -> Predict:

@@ -11,11 +11,20 @@ import grpc
 
 from services.contracts.errors import InternalError, MillraceError
 from services.contracts.rpc import inference_pb2
-from services.contracts.rpc.replica_pb2 import StreamRequestFrame, StreamResponseFrame
+from services.contracts.rpc.replica_pb2 import GenerateEventFrame, StreamRequestFrame, StreamResponseFrame
 from services.contracts.tasks.stream import Delta
 from services.gateway.domain.requests import Predict
 from services.gateway.handlers import answer, predict
-from services.gateway.inbound.converters import Converter, Edge, read_classify, read_embed, read_frame, write_event
+from services.gateway.inbound.converters import (
+    Converter,
+    Edge,
+    read_classify,
+    read_embed,
+    read_frame,
+    read_generate,
+    write_event,
+    write_generated,
+)
 from services.gateway.inbound.grpc import seconds_left
 from services.gateway.inbound.sampling import Sampler
 from services.gateway.ports import Limiter, Ports
@@ -44,6 +53,9 @@ class InferenceRpc:
         methods = {
             "Classify": grpc.unary_unary_rpc_method_handler(partial(self._unary, read_classify)),
             "Embed": grpc.unary_unary_rpc_method_handler(partial(self._unary, read_embed)),
+            "Generate": grpc.unary_stream_rpc_method_handler(
+                self._generate, response_serializer=GenerateEventFrame.SerializeToString
+            ),
             "Stream": grpc.stream_stream_rpc_method_handler(
                 self._stream,
                 request_deserializer=StreamRequestFrame.FromString,
@@ -55,6 +67,12 @@ class InferenceRpc:
     async def _unary(self, read: Converter, payload: bytes, context: Any) -> bytes:
         edge = self._edge(caller(), seconds_left(context, self._request_seconds))
         return (await answer(read(payload, edge), self._ports)).payload
+
+    async def _generate(self, payload: bytes, context: Any) -> AsyncIterator[GenerateEventFrame]:
+        edge = self._edge(caller(), seconds_left(context, self._ports.policy.stream_seconds))
+        async with aclosing(predict(read_generate(payload, edge), self._ports)) as events:
+            async for event in events:
+                yield write_generated(event)
 
     async def _stream(self, frames: AsyncIterator[StreamRequestFrame], context: Any) -> None:
         principal = caller()

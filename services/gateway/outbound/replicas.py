@@ -107,7 +107,7 @@ class _ReplicaConnection:
         outgoing.put_nowait(_to_message(number, request, left))
         try:
             while not ended:
-                event = await self._next(events, request.deadline)
+                event = await self._next(events, request)
                 ended = not isinstance(event, Delta)
                 if isinstance(event, MillraceError):
                     raise event
@@ -118,22 +118,29 @@ class _ReplicaConnection:
                 outgoing.put_nowait(pb.ReplicaRequest(id=number, cancel=pb.Cancel()))
             self._end_when_retired()
 
-    async def _next(self, events: _Events, deadline: float) -> PredictEvent | MillraceError:
-        """The next event; an answer that is on its way may take long, if only something comes of it in between."""
-        left = deadline - self._clock.monotonic()
-        try:
-            async with asyncio.timeout(min(left, self._attempt_seconds)):
-                return await events.get()
-        except TimeoutError as error:
-            self._suspect()
-            if left <= self._attempt_seconds:
-                raise TimedOut(seconds=round(left, 3)) from error
-            raise ReplicaSilent(seconds=self._attempt_seconds, retry_after_seconds=RETRY_AFTER_SECONDS) from error
+    async def _next(self, events: _Events, request: ReplicaRequest) -> PredictEvent | MillraceError:
+        """The next event; an answer that is on its way may take long, if only something comes of it in between.
 
-    def _suspect(self) -> None:
-        """A stream on which nothing at all was heard for so long is given up and opened anew."""
-        if self._conversation is not None and self._clock.monotonic() - self._received_at >= self._attempt_seconds:
-            self._conversation.cancel()
+        One that is generated waits for others to end: while anything comes on the stream, the replica is at work.
+        """
+        while True:
+            left = request.deadline - self._clock.monotonic()
+            try:
+                async with asyncio.timeout(min(left, self._attempt_seconds)):
+                    return await events.get()
+            except TimeoutError as error:
+                silent = self._is_silent()
+                if silent and self._conversation is not None:
+                    self._conversation.cancel()  # given up, and opened anew
+                if left <= self._attempt_seconds:
+                    raise TimedOut(seconds=round(left, 3)) from error
+                if silent or not request.streams:
+                    seconds = self._attempt_seconds
+                    raise ReplicaSilent(seconds=seconds, retry_after_seconds=RETRY_AFTER_SECONDS) from error
+
+    def _is_silent(self) -> bool:
+        """Nothing at all came on the stream for so long."""
+        return self._clock.monotonic() - self._received_at >= self._attempt_seconds
 
     def _end_when_retired(self) -> None:
         if self._retired and not self._pending:

@@ -18,6 +18,7 @@ from tests.fixtures.rest_routes import (
     CONTROL_ROUTES,
     OPEN_INFERENCE_ROUTES,
     OPENAI_ROUTES,
+    OTHER_ROUTES,
     is_keyless,
     role_of,
     verb_of,
@@ -46,7 +47,9 @@ REPLICAS_OWN = "/millrace.v1.ReplicaService/Predict"
 
 def methods() -> list[RoutedMethod]:
     """From the routes that FastAPI serves and describes."""
-    routes = [one for one in (*CONTROL_ROUTES, *OPENAI_ROUTES, *OPEN_INFERENCE_ROUTES) if not is_keyless(one)]
+    routes = [
+        one for one in (*CONTROL_ROUTES, *OTHER_ROUTES, *OPENAI_ROUTES, *OPEN_INFERENCE_ROUTES) if not is_keyless(one)
+    ]
     endpoints = [
         RoutedMethod(verb_of(one), re.sub(r"{\w+}", "news", one.path.replace("{version}", "1")), role_of(one))
         for one in routes

@@ -71,6 +71,9 @@ class Counting(StreamingTask[Texts, Counts, int]):
         count: int = orjson.loads(payload)
         return count
 
+    def show_chunk(self, chunk: int) -> dict[str, Any]:
+        return {"count": chunk}
+
     def items(self, request: Texts, result: Counts | None, *, with_inputs: bool) -> list[Item]:
         items: list[Item] = logged_texts(request.texts) if with_inputs else [{} for _ in request.texts]
         if result is not None:

@@ -1,4 +1,4 @@
-"""A gateway, a replica and a monitor that know the third task; the test is the registry."""
+"""A gateway, a replica and a monitor that know a task more than the others; the test is the registry."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,10 +13,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from services.cli.launcher.ports import any_free
 from services.contracts.events import DeploymentChanged, ReplicaReported, Role, RolloutStep
 from services.contracts.rpc import replica_pb2_grpc
+from services.contracts.tasks import Tasks
 from services.inference.handlers.deployments import on_deployment_changed
 from services.inference.inbound.grpc import SERVICE_NAME, ReplicaRpc
 from services.inference.outbound.logs import Logging, LogWriter
-from services.inference.ports import Ports
+from services.inference.ports import Artifacts, Engines, Ports
 from services.kit.core.clock import SystemClock
 from services.kit.core.ids import SystemIds
 from services.kit.messaging.envelope import Envelope
@@ -113,18 +114,33 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
+async def fleet(
+    home: Path,
+    bootstrap: str,
+    *,
+    engines: Engines | None = None,
+    artifacts: Artifacts | None = None,
+    tasks: Tasks = WITH_COUNTING,
+    **knobs: Any,
+) -> AsyncIterator[Fleet]:
+    """With `engines` that count words, if no others are given."""
     settings = {"database_url": f"sqlite+aiosqlite:///{home / 'gateway.db'}", "batch_part_rows": 4, "batch_texts": 2}
-    async with open_gateway(home, bootstrap, tasks=WITH_COUNTING, **settings) as gateway:
+    async with open_gateway(home, bootstrap, tasks=tasks, **settings, **knobs) as gateway:
         parts = ReplicaUnderTest(clock=SystemClock())
         log = LogWriter(
             Logging(REPLICA, gateway.writer, SystemClock(), SystemIds(), seconds=0.05, records=100, capacity=1_000)
         )
-        ports = replace(parts.ports, engines=CountingEngines(), log=log, tasks=WITH_COUNTING)
+        ports = replace(
+            parts.ports,
+            engines=engines or CountingEngines(),
+            artifacts=artifacts or parts.artifacts,
+            log=log,
+            tasks=tasks,
+        )
         server, rpc = RpcServer(gateway.keyring, "127.0.0.1", 0, services_only=True), ReplicaRpc(ports, 0.05)
         server.add(replica_pb2_grpc.add_ReplicaServiceServicer_to_server, rpc, SERVICE_NAME)
         await server.open()
-        monitor = build_monitor(_monitor_settings(home, bootstrap), Adapters(tasks=WITH_COUNTING))
+        monitor = build_monitor(_monitor_settings(home, bootstrap), Adapters(tasks=tasks))
         running = [asyncio.create_task(monitor.run()), asyncio.create_task(log.run())]
         try:
             await until(lambda: all(check() for check in monitor.checks.values()), "the monitor is ready")
@@ -133,6 +149,7 @@ async def fleet(home: Path, bootstrap: str) -> AsyncIterator[Fleet]:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            await rpc.close()
             await server.close()
 
 

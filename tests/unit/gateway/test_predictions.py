@@ -251,7 +251,7 @@ async def test_a_request_is_tried_elsewhere_only_before_its_first_byte() -> None
     fleet = serving(target(1), replicas={"r1": (1,), "r2": (1,)})
     fleet.replicas = Breaking()
     events = predict(command(), fleet.ports)
-    assert await anext(events) == Delta(b"some")
+    assert await anext(events) == Delta(b"some", version=1)
     with pytest.raises(ReplicaLost):
         await anext(events)
     assert len(fleet.replicas.requests) == 1
@@ -276,7 +276,7 @@ async def test_whoever_stops_listening_before_the_end_lets_the_next_be_the_first
     fleet.routes.replica_reported(report("r1", 1), at=0)
     fleet.replicas = Breaking()
     events = predict(command(), fleet.ports)
-    assert await anext(events) == Delta(b"some")
+    assert await anext(events) == Delta(b"some", version=1)
     await events.aclose()
     assert fleet.routes.claim_first("default", "news", 1) is not None
 

@@ -1,4 +1,4 @@
-"""`/v1`: embeddings by raw ASGI, everything else by FastAPI, and errors in OpenAI's shape."""
+"""`/v1`: embeddings and completions by raw ASGI, everything else by FastAPI, and errors in OpenAI's shape."""
 
 from functools import partial
 from typing import Any, Final
@@ -16,6 +16,7 @@ from services.gateway.inbound.http.request_reader import BodyLimits, read_json
 from services.gateway.inbound.http.responses import server_span
 from services.gateway.inbound.http.rest_app import AdmittedRequest, read_path
 from services.gateway.inbound.openai.embeddings import answer, read_request, seconds_of
+from services.gateway.inbound.openai.generation import READERS, Completions
 from services.gateway.inbound.openai.request_id import current_request_id, set_request_id
 from services.gateway.inbound.openai.responses import refused, status_of
 from services.gateway.inbound.sampling import Sampler, traced
@@ -40,11 +41,15 @@ class OpenAIApi:
         self._sampler = sampler
         self._limits = limits
         self._api = api
+        self._completions = Completions(ports, sampler, limits)
 
     async def serve(self, request: AdmittedRequest) -> None:
         set_request_id(self._ports.ids.new("req"))
-        if request.verb == "POST" and read_path(request.scope) == EMBEDDINGS:
+        path = read_path(request.scope) if request.verb == "POST" else ""
+        if path == EMBEDDINGS:
             await self._embed(request)
+        elif path in READERS:
+            await self._completions.serve(path, request)
         else:
             await self._api.serve(request, self.refused)
 

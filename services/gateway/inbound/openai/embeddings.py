@@ -47,12 +47,12 @@ def read_request(sent: Mapping[str, Any]) -> EmbeddingsRequest:
     for name in sent:
         if name not in _FIELDS:
             raise BadField(name=name[:100], problem="there is no such parameter", field=name[:100])
-    model = _text(sent, "model")
+    model = read_text(sent, "model")
     if not model:
         raise BadField(name="model", problem="it is required", field="model")
     deployment, version = read_model(model)
     texts = _texts(sent.get("input"))
-    return EmbeddingsRequest(deployment, version, texts, _encoding(sent), _dimensions(sent), _user(sent))
+    return EmbeddingsRequest(deployment, version, texts, _encoding(sent), _dimensions(sent), read_user(sent))
 
 
 def answer(embedded: Embedded, request: EmbeddingsRequest) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _texts(sent: object) -> list[str]:
     return sent
 
 
-def _text(sent: Mapping[str, Any], name: str) -> str:
+def read_text(sent: Mapping[str, Any], name: str) -> str:
     value = sent.get(name)
     if value is None:
         return ""
@@ -102,8 +102,8 @@ def _text(sent: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _user(sent: Mapping[str, Any]) -> str:
-    value = _text(sent, "user")
+def read_user(sent: Mapping[str, Any]) -> str:
+    value = read_text(sent, "user")
     if len(value) > MAX_STICKY_KEY_CHARS or not value.isprintable():
         problem = f"it must be printable, and at most {MAX_STICKY_KEY_CHARS} characters long"
         raise BadField(name="user", problem=problem, field="user")

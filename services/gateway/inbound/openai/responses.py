@@ -22,6 +22,7 @@ CODES: Final[Mapping[str, str]] = {
     "bad_field": "invalid_value",
     "malformed": "invalid_request",
     "method_not_allowed": "method_not_supported",
+    "prompt_too_long": "context_length_exceeded",
     "role_too_weak": "insufficient_permissions",
     "unauthenticated": "invalid_api_key",
     "unknown_route": "unknown_url",

@@ -1,4 +1,4 @@
-"""The routes of `/v1` that OpenAI's clients know, but for embeddings, which raw ASGI serves."""
+"""The routes of `/v1` that OpenAI's clients know; raw ASGI serves embeddings and completions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +17,12 @@ from services.gateway.inbound.http.rest_app import AdmittedRequest
 from services.gateway.inbound.http.rpc_route import RpcRoute, rpc
 from services.gateway.inbound.openai.embeddings import MAX_INPUTS, read_model
 from services.gateway.inbound.openai.error_responses import ERRORS
+from services.gateway.inbound.openai.generation_models import (
+    OpenAIChatCompletion,
+    OpenAIChatRequest,
+    OpenAICompletion,
+    OpenAICompletionRequest,
+)
 from services.gateway.inbound.openai.models import (
     OpenAIEmbeddings,
     OpenAIEmbeddingsRequest,
@@ -94,6 +100,32 @@ async def get_model(model: ModelId, request: Request) -> OpenAIModel:
 )
 @rpc(INFERENCE, "Embed")
 async def create_embeddings(body: OpenAIEmbeddingsRequest) -> None:
+    """Raw ASGI serves it before FastAPI is reached: this is for the document alone."""
+
+
+@router.post(
+    "/v1/chat/completions",
+    operation_id="openaiCreateChatCompletion",
+    summary="Answers a conversation.",
+    response_description="The answer; with `stream`, chunks of it as Server-Sent Events, and `[DONE]`.",
+    response_model=OpenAIChatCompletion,
+    responses=ERRORS.references(ERRORS.statuses),
+)
+@rpc(INFERENCE, "Generate")
+async def create_chat_completion(body: OpenAIChatRequest) -> None:
+    """Raw ASGI serves it before FastAPI is reached: this is for the document alone."""
+
+
+@router.post(
+    "/v1/completions",
+    operation_id="openaiCreateCompletion",
+    summary="Continues a text, or several.",
+    response_description="The answer; with `stream`, chunks of it as Server-Sent Events, and `[DONE]`.",
+    response_model=OpenAICompletion,
+    responses=ERRORS.references(ERRORS.statuses),
+)
+@rpc(INFERENCE, "Generate")
+async def create_completion(body: OpenAICompletionRequest) -> None:
     """Raw ASGI serves it before FastAPI is reached: this is for the document alone."""
 
 
