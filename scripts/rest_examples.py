@@ -149,6 +149,8 @@ SAMPLES: Final[dict[str, Any]] = {
     "whole_chain": False,
     "minimum_requests": 200,
     "step_timeout_seconds": 3600.0,
+    "load_timeout_seconds": 1800.0,
+    "waits_for": "1 more of 1 replicas must have it ready: inference-0 loading",
     "mirror": 0.5,
     # --- requests and what is watched of them
     "answered": 214,

@@ -73,6 +73,7 @@ def rules_of(settings: RegistrySettings) -> Rules:
             bake_seconds=settings.bake_seconds,
             minimum_requests=settings.minimum_requests,
             step_timeout_seconds=settings.step_timeout_seconds,
+            load_timeout_seconds=settings.load_timeout_seconds,
             mirror=settings.mirror,
             drain_seconds=settings.drain_seconds,
         )

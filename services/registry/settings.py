@@ -21,6 +21,9 @@ class RegistrySettings(ServiceSettings):
     bake_seconds: float = Field(default=60.0, ge=0)
     minimum_requests: int = Field(default=50, ge=0)
     step_timeout_seconds: float = Field(default=3600.0, gt=0)
+    load_timeout_seconds: float = Field(
+        default=1800.0, gt=0, description="after which a version that too few replicas have ready is given up"
+    )
     mirror: float = Field(default=0.5, ge=0, le=1)
     drain_seconds: float = Field(default=30.0, ge=0)
     gate_minimum_test_rows: int = Field(default=100, ge=1)

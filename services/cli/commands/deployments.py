@@ -336,6 +336,8 @@ def _moved(session: Session, reply: dict[str, Any]) -> None:
     session.out.text(f"{reply['name']}, generation {reply['generation']}: {traffic(reply) or _unserved(reply)}")
     if line := rollout_line(reply):
         session.out.text(f"rollout: {line}; {reply['rollout'].get('reason') or ''}")
+        if waits_for := reply["rollout"].get("waits_for"):
+            session.out.text(f"waits for: {waits_for}")
 
 
 def _specified(session: Session, deployment: dict[str, Any]) -> None:

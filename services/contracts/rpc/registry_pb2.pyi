@@ -808,6 +808,7 @@ class Rollout(_message.Message):
     CHANGED_AT_FIELD_NUMBER: _builtins.int
     EVIDENCE_JSON_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     version: _builtins.int
     state: _builtins.str
@@ -817,6 +818,8 @@ class Rollout(_message.Message):
     reason: _builtins.str
     evidence_json: _builtins.str
     model: _builtins.str
+    waits_for: _builtins.str
+    """While replicas load the version: how many must still have it ready, and what each says."""
     @_builtins.property
     def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -837,12 +840,15 @@ class Rollout(_message.Message):
         changed_at: _timestamp_pb2.Timestamp | None = ...,
         evidence_json: _builtins.str = ...,
         model: _builtins.str = ...,
+        waits_for: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_waits_for", b"_waits_for", "changed_at", b"changed_at", "started_at", b"started_at", "waits_for", b"waits_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed_at", b"changed_at", "evidence_json", b"evidence_json", "id", b"id", "model", b"model", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step", b"step", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waits_for", b"_waits_for", "actor", b"actor", "changed_at", b"changed_at", "evidence_json", b"evidence_json", "id", b"id", "model", b"model", "reason", b"reason", "started_at", b"started_at", "state", b"state", "step", b"step", "version", b"version", "waits_for", b"waits_for", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__waits_for: _TypeAlias = _typing.Literal["waits_for"]  # noqa: Y015
+    _WhichOneofArgType__waits_for: _TypeAlias = _typing.Literal["_waits_for", b"_waits_for"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waits_for) -> _WhichOneofReturnType__waits_for | None: ...
 
 Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
 
@@ -900,12 +906,15 @@ class RolloutPolicy(_message.Message):
     STEP_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MIRROR_FIELD_NUMBER: _builtins.int
     DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
+    LOAD_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     bake_seconds: _builtins.float
     minimum_requests: _builtins.int
     step_timeout_seconds: _builtins.float
     mirror: _builtins.float
     drain_seconds: _builtins.float
     """how long a replaced version stays loaded"""
+    load_timeout_seconds: _builtins.float
+    """After which a version that too few replicas have ready is given up, where another serves."""
     @_builtins.property
     def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """percent for the canary, step by step; none: unset"""
@@ -919,15 +928,18 @@ class RolloutPolicy(_message.Message):
         step_timeout_seconds: _builtins.float | None = ...,
         mirror: _builtins.float | None = ...,
         drain_seconds: _builtins.float | None = ...,
+        load_timeout_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_load_timeout_seconds", b"_load_timeout_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "load_timeout_seconds", b"load_timeout_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds", "_drain_seconds", b"_drain_seconds", "_load_timeout_seconds", b"_load_timeout_seconds", "_minimum_requests", b"_minimum_requests", "_mirror", b"_mirror", "_step_timeout_seconds", b"_step_timeout_seconds", "bake_seconds", b"bake_seconds", "drain_seconds", b"drain_seconds", "load_timeout_seconds", b"load_timeout_seconds", "minimum_requests", b"minimum_requests", "mirror", b"mirror", "step_timeout_seconds", b"step_timeout_seconds", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bake_seconds: _TypeAlias = _typing.Literal["bake_seconds"]  # noqa: Y015
     _WhichOneofArgType__bake_seconds: _TypeAlias = _typing.Literal["_bake_seconds", b"_bake_seconds"]  # noqa: Y015
     _WhichOneofReturnType__drain_seconds: _TypeAlias = _typing.Literal["drain_seconds"]  # noqa: Y015
     _WhichOneofArgType__drain_seconds: _TypeAlias = _typing.Literal["_drain_seconds", b"_drain_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__load_timeout_seconds: _TypeAlias = _typing.Literal["load_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__load_timeout_seconds: _TypeAlias = _typing.Literal["_load_timeout_seconds", b"_load_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__minimum_requests: _TypeAlias = _typing.Literal["minimum_requests"]  # noqa: Y015
     _WhichOneofArgType__minimum_requests: _TypeAlias = _typing.Literal["_minimum_requests", b"_minimum_requests"]  # noqa: Y015
     _WhichOneofReturnType__mirror: _TypeAlias = _typing.Literal["mirror"]  # noqa: Y015
@@ -938,6 +950,8 @@ class RolloutPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bake_seconds) -> _WhichOneofReturnType__bake_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drain_seconds) -> _WhichOneofReturnType__drain_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_timeout_seconds) -> _WhichOneofReturnType__load_timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum_requests) -> _WhichOneofReturnType__minimum_requests | None: ...
     @_typing.overload

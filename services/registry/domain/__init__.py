@@ -2,7 +2,7 @@
 
 from services.registry.domain.decide_deployment import decide_deployment
 from services.registry.domain.decide_model import decide_model
-from services.registry.domain.desired import TimerSpec, desired, elapsed, replicas_missing, timers
+from services.registry.domain.desired import TimerSpec, awaited, desired, elapsed, replicas_missing, timers
 from services.registry.domain.evolve import evolve, fold
 from services.registry.domain.facts import AnyFact, Decided, parse, payload
 from services.registry.domain.policy import GatePolicy, RolloutPolicy, Rules
@@ -22,6 +22,7 @@ __all__ = [
     "SpecChanges",
     "TimerSpec",
     "VersionRef",
+    "awaited",
     "canonical_json",
     "decide_deployment",
     "decide_model",

@@ -198,6 +198,15 @@ class StepTimedOut:
 
 
 @dataclass(frozen=True)
+class LoadTimedOut:
+    """`entered` is the generation in which the replicas were to begin loading."""
+
+    deployment: DeploymentName
+    rollout: RolloutId
+    entered: int
+
+
+@dataclass(frozen=True)
 class DrainElapsed:
     """`since` is the generation in which the version began to drain."""
 
@@ -224,5 +233,6 @@ DeploymentCommand: TypeAlias = (
     | ApplyBreach
     | BakeElapsed
     | StepTimedOut
+    | LoadTimedOut
     | DrainElapsed
 )

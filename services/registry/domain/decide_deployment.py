@@ -248,6 +248,19 @@ def _(command: commands.StepTimedOut, draft: Decision[Deployment]) -> None:
 
 
 @_decide.register
+def _(command: commands.LoadTimedOut, draft: Decision[Deployment]) -> None:
+    """Only where something serves: a first version goes on waiting, since nothing is better than it."""
+    rollout = draft.state.active_rollout
+    if rollout is None or rollout.state is not RolloutState.LOADING or draft.state.version is None:
+        return
+    if (rollout.id, rollout.entered) == (command.rollout, command.entered):
+        seconds, number = rollout.policy.load_timeout_seconds, rollout.version.version
+        reason = f"version {number} was not ready on enough replicas within {seconds:g} s"
+        rollouts.roll_back(draft, rollout, actor=REGISTRY, reason=reason)
+        rollouts.start_waiting(draft)
+
+
+@_decide.register
 def _(command: commands.DrainElapsed, draft: Decision[Deployment]) -> None:
     target = draft.state.target(command.version)
     if target is not None and target.role is Role.DRAINING and target.since == command.since:

@@ -10,16 +10,21 @@ from pydantic import TypeAdapter
 from services.contracts.artifact import Device
 from services.contracts.events import DeploymentChanged, ReplicaReported, RolloutStep, Target
 from services.contracts.placement import Placement
-from services.registry.domain.commands import BakeElapsed, DrainElapsed, StepTimedOut
+from services.registry.domain.commands import BakeElapsed, DrainElapsed, LoadTimedOut, StepTimedOut
 from services.registry.domain.spec import VersionRef
 from services.registry.domain.state import Deployment, ModelState, Rollout, RolloutState, Served
 
 BAKE: Final = "rollout.bake"
 STEP_TIMEOUT: Final = "rollout.step_timeout"
+LOAD_TIMEOUT: Final = "rollout.load_timeout"
 DRAIN: Final = "deployment.drain"
 
 _STEP: Final[TypeAdapter[Literal["loading", "canary", "paused"]]] = TypeAdapter(Literal["loading", "canary", "paused"])
-_OF_STEP: Final[dict[str, type[BakeElapsed | StepTimedOut]]] = {BAKE: BakeElapsed, STEP_TIMEOUT: StepTimedOut}
+_OF_STEP: Final[dict[str, type[BakeElapsed | StepTimedOut | LoadTimedOut]]] = {
+    BAKE: BakeElapsed,
+    STEP_TIMEOUT: StepTimedOut,
+    LOAD_TIMEOUT: LoadTimedOut,
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def timers(deployment: Deployment) -> dict[str, TimerSpec]:
     return {spec.key: spec for spec in _timers(deployment)}
 
 
-def elapsed(kind: str, payload: dict[str, str | int]) -> BakeElapsed | StepTimedOut | DrainElapsed:
+def elapsed(kind: str, payload: dict[str, str | int]) -> BakeElapsed | StepTimedOut | LoadTimedOut | DrainElapsed:
     """The command of a timer that fell due. Raises KeyError on what is not a timer of the registry."""
     name = str(payload["deployment"])
     if kind == DRAIN:
@@ -118,13 +123,8 @@ def _step(deployment: Deployment) -> RolloutStep | None:
 
 def _timers(deployment: Deployment) -> Iterator[TimerSpec]:
     name, rollout = deployment.name, deployment.rollout
-    if rollout is not None and rollout.state is RolloutState.CANARY:
-        step: dict[str, str | int] = {"deployment": name, "rollout": rollout.id, "entered": rollout.entered}
-        key, policy = f"{rollout.id}:{rollout.entered}", rollout.policy
-        if not rollout.baked:
-            yield TimerSpec(f"bake:{key}", BAKE, rollout.entered_at + timedelta(seconds=policy.bake_seconds), step)
-        limit = rollout.entered_at + timedelta(seconds=policy.step_timeout_seconds)
-        yield TimerSpec(f"timeout:{key}", STEP_TIMEOUT, limit, step)
+    if rollout is not None:
+        yield from _of_rollout(deployment, rollout)
     for served in deployment.targets:
         if served.until is not None:
             version: dict[str, str | int] = {"model": served.version.model, "version": served.version.version}
@@ -134,3 +134,45 @@ def _timers(deployment: Deployment) -> Iterator[TimerSpec]:
                 due=served.until,
                 payload={"deployment": name, **version, "since": served.since},
             )
+
+
+def _of_rollout(deployment: Deployment, rollout: Rollout) -> Iterator[TimerSpec]:
+    step: dict[str, str | int] = {"deployment": deployment.name, "rollout": rollout.id, "entered": rollout.entered}
+    key, policy, entered_at = f"{rollout.id}:{rollout.entered}", rollout.policy, rollout.entered_at
+    if rollout.state is RolloutState.LOADING and deployment.version is not None:
+        limit = entered_at + timedelta(seconds=policy.load_timeout_seconds)
+        yield TimerSpec(f"load:{key}", LOAD_TIMEOUT, limit, step)
+    if rollout.state is RolloutState.CANARY:
+        if not rollout.baked:
+            yield TimerSpec(f"bake:{key}", BAKE, entered_at + timedelta(seconds=policy.bake_seconds), step)
+        limit = entered_at + timedelta(seconds=policy.step_timeout_seconds)
+        yield TimerSpec(f"timeout:{key}", STEP_TIMEOUT, limit, step)
+
+
+def awaited(deployment: Deployment, reports: Iterable[ReplicaReported], *, qualified_name: str) -> str:
+    """What a rollout that loads waits for, in words; empty for any other, and once enough replicas are ready.
+
+    `reports` are those that `replicas_missing` takes.
+    """
+    rollout, live = deployment.active_rollout, list(reports)
+    if rollout is None or rollout.state is not RolloutState.LOADING:
+        return ""
+    missing = replicas_missing(deployment, live, qualified_name=qualified_name)
+    if not missing:
+        return ""
+    placement = deployment.require_spec().placement
+    devices = {report.replica: report.device or Device.CPU for report in live}
+    assigned = placement.assigned(qualified_name, devices)
+    if not assigned:
+        kind = f" with the device {placement.device}" if placement.device is not None else ""
+        return f"no replica{kind} reports"
+    states = "; ".join(_load_state(report, deployment.name, rollout) for report in live if report.replica in assigned)
+    return f"{missing} more of {placement.required_ready(len(assigned))} replicas must have it ready: {states}"
+
+
+def _load_state(report: ReplicaReported, name: str, rollout: Rollout) -> str:
+    desired = (name, rollout.version.model, rollout.version.version)
+    for part in report.versions:
+        if (part.deployment, part.model, part.version) == desired:
+            return f"{report.replica} {part.state}" + (f" ({part.reason})" if part.reason else "")
+    return f"{report.replica} has not begun"

@@ -24,6 +24,7 @@ class PolicyChanges(Fact):
     bake_seconds: float | None = None
     minimum_requests: int | None = None
     step_timeout_seconds: float | None = None
+    load_timeout_seconds: float | None = None
     mirror: float | None = None
     drain_seconds: float | None = None
 
@@ -38,6 +39,11 @@ class RolloutPolicy(Fact):
     minimum_requests: int = Field(default=50, ge=0, description="canary requests a promote verdict must rest on")
     step_timeout_seconds: float = Field(
         default=3600.0, gt=0, description="after which thin evidence pauses the rollout"
+    )
+    load_timeout_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        description="after which a version that is not ready on enough replicas is given up, where another serves",
     )
     mirror: float = Field(
         default=0.5, ge=0, le=1, description="share of requests the other version answers too, unseen"

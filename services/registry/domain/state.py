@@ -227,6 +227,8 @@ class DeploymentView:
 
     state: Deployment
     models: Mapping[str, ModelState]
+    awaited: str = ""
+    """What its rollout waits for while replicas load the version."""
 
     def resolve(self, text: str) -> VersionNumber:
         """The version of its model that `2`, `@previous` or an alias of the model names.

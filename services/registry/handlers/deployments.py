@@ -8,7 +8,7 @@ from services.contracts.events import ReplicaReported, RolloutJudged, SloBreache
 from services.contracts.names import qualified_name
 from services.kit.messaging.envelope import Envelope, StoredEventRef
 from services.kit.persistence.unit_of_work import Timer
-from services.registry.domain import desired, elapsed, replicas_missing
+from services.registry.domain import awaited, desired, elapsed, replicas_missing
 from services.registry.domain.commands import (
     ApplyBreach,
     ApplyReport,
@@ -187,7 +187,10 @@ async def get_deployment(tenant: str, name: str, ports: Ports) -> DeploymentView
     async with ports.store.reading() as tx:
         state = await tx.deployment(tenant, name)
         state.require_spec()
-        return DeploymentView(state, await tx.find_models(tenant, models_of(state)))
+        live = await tx.live_replicas(tenant, ports.clock.now() - ports.replica_timeout)
+        reports = [of_tenant(report, tenant) for report in live]
+        waits_for = awaited(state, reports, qualified_name=qualified_name(tenant, name))
+        return DeploymentView(state, await tx.find_models(tenant, models_of(state)), waits_for)
 
 
 async def list_deployments(tenant: str, ports: Ports, *, after: str, limit: int) -> list[DeploymentView]:

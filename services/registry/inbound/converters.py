@@ -80,7 +80,7 @@ def deployment(view: DeploymentView, *, dry_run: bool = False) -> registry_pb2.D
         generation=item.generation,
         version=item.version.version if item.version is not None else 0,
         targets=[_target(served, view.models[served.version.model]) for served in item.targets],
-        rollout=_rollout(item.rollout) if item.rollout else None,
+        rollout=_rollout(item.rollout, view.awaited) if item.rollout else None,
         stopped=item.stopped,
         dry_run=dry_run or None,
         aliases={alias: _version_name(ref) for alias, ref in item.aliases.items()},
@@ -110,8 +110,9 @@ def _placement(placement: Placement) -> registry_pb2.Placement:
     return registry_pb2.Placement(replicas=placement.replicas, device=placement.device or "", quorum=placement.quorum)
 
 
-def _rollout(item: Rollout) -> registry_pb2.Rollout:
+def _rollout(item: Rollout, awaited: str) -> registry_pb2.Rollout:
     return registry_pb2.Rollout(
+        waits_for=awaited or None,
         id=item.id,
         model=item.version.model,
         version=item.version.version,

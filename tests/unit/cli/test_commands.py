@@ -201,6 +201,14 @@ def test_a_stopped_deployment_is_shown_and_how_to_bring_it_back(gateway: Gateway
     assert "next: millrace deployments rollout topics @previous" in done.stderr
 
 
+def test_what_a_rollout_waits_for_is_shown(gateway: Gateway) -> None:
+    words = "1 more of 1 replicas must have it ready: inference-0 failed (its graph is empty)"
+    rollout = {"version": 2, "state": "loading", "weights": [10], "step": 0, "reason": "by hand", "waits_for": words}
+    gateway.answers["POST", "/api/v1/deployments/topics/rollouts:pause"] = (200, {**DEPLOYMENT, "rollout": rollout})
+    done = run("deployments", "pause", "topics")
+    assert f"rollout: v2 loading; by hand\nwaits for: {words}\n" in done.stdout
+
+
 def test_every_change_carries_a_key_of_its_own(gateway: Gateway) -> None:
     gateway.answers["POST", "/api/v1/deployments/topics/rollouts:pause"] = (200, DEPLOYMENT)
     gateway.answers["PUT", "/api/v1/models/topics/aliases/stable"] = (200, {"name": "topics", "aliases": {"stable": 1}})

@@ -1,11 +1,12 @@
 """How a version takes over, waits, stops and goes back."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from services.contracts.events import Verdict
-from services.registry.domain import VersionRef, commands
+from services.registry.domain import SpecChanges, VersionRef, commands
 from services.registry.errors import (
     AlreadyServing,
     GateRefused,
@@ -272,6 +273,48 @@ def test_a_version_that_waited_is_left_alone_when_a_person_stops_the_rollout_or_
     assert "rollout_started" not in overtaken.promotes()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{"deploy": False}, {"macro_f1": 0.3}, {"against": None}],
+    ids=["it is not to be rolled out", "it failed its gate", "it was compared with nobody"],
+)
+def test_what_may_not_start_by_itself_does_not_start_when_another_ends(how: dict[str, Any]) -> None:
+    scenario = canary_of_two()
+    scenario.trains("run-3", **{"against": 1, **how})
+    assert "rollout_started" not in scenario.judges(Verdict.ROLL_BACK)
+
+
+def test_nothing_starts_by_itself_where_rollouts_are_not_automatic() -> None:
+    scenario = canary_of_two()
+    scenario.trains("run-3", against=1)
+    scenario.changes(SpecChanges(automatic=False))
+    assert "rollout_started" not in scenario.judges(Verdict.ROLL_BACK)
+
+
+def test_a_version_that_was_rolled_back_does_not_start_again_by_itself() -> None:
+    scenario = canary_of_two()
+    scenario.trains("run-3", against=1)
+    scenario.judges(Verdict.ROLL_BACK)
+    scenario.reports(3)
+    assert scenario.judges(Verdict.ROLL_BACK) == ["rollout_rolled_back"]
+
+
+def test_the_newest_that_waited_starts_and_not_one_before_it() -> None:
+    scenario = canary_of_two()
+    scenario.trains("run-3", against=1)
+    scenario.trains("run-4", against=1)
+    scenario.judges(Verdict.ROLL_BACK)
+    assert scenario.rollout.version.version == 4
+
+
+def test_a_version_that_waited_starts_when_another_is_not_ready_in_time() -> None:
+    scenario = serving_one()
+    scenario.trains("run-2", against=1)
+    scenario.trains("run-3", against=1)
+    assert scenario.wait(1800) == ["rollout_rolled_back", "rollout_started"]
+    assert scenario.rollout.version.version == 3
+
+
 def test_one_call_rolls_a_rollout_back() -> None:
     scenario = canary_of_two()
     assert scenario.rolls_back() == ["rollout_rolled_back"]
@@ -323,7 +366,7 @@ def test_a_version_that_drains_can_be_rolled_out_again() -> None:
     scenario.rolls_back()
     scenario.starts(2)
     assert scenario.roles == {1: "primary", 2: "canary"}
-    assert scenario.wait(3600) == []
+    assert scenario.wait(1700) == []
 
 
 def test_timers_follow_from_the_state_alone() -> None:

@@ -121,6 +121,11 @@ class Rollout(ResponseModel):
         examples=['[{"indicator":"correctness","pairs":214,"candidate":0.86,"champion":0.85,"decision":"safe"}]']
     )
     model: str = Field(examples=["topics"])
+    waits_for: str | Absent = Field(
+        default=None,
+        description=("While replicas load the version: how many must still have it ready, and what each says."),
+        examples=["1 more of 1 replicas must have it ready: inference-0 loading"],
+    )
 
 
 class Placement(ResponseModel):
@@ -141,6 +146,11 @@ class RolloutPolicy(BodyModel):
     mirror: float | None = Field(default=None, examples=[0.5])
     drain_seconds: float | None = Field(
         default=None, description=("how long a replaced version stays loaded"), examples=[30.0]
+    )
+    load_timeout_seconds: float | None = Field(
+        default=None,
+        description=("After which a version that too few replicas have ready is given up, where another serves."),
+        examples=[1800.0],
     )
 
 
