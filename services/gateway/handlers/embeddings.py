@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from services.contracts.errors import MillraceError
 from services.contracts.tasks.embedding import EmbeddingRequest
+from services.contracts.tasks.records import Source
 from services.contracts.tasks.task import RequestLimits
 from services.contracts.tasks.texts import MAX_TEXTS
 from services.gateway.domain.requests import Answer, Embedded, Predict, moved
@@ -39,17 +40,20 @@ async def embed_all(command: Predict, ports: Ports) -> Embedded:
 
 
 def _chunks(command: Predict) -> list[Predict]:
-    """All under one sticky key, so that one version gets them."""
+    """All under one sticky key, so that one version gets them.
+
+    The first stands for the request, under its id: it is one observation of the traffic, however many chunks it takes.
+    """
     request: EmbeddingRequest = command.request
     key = command.sticky_key or command.request_id
     starts = range(0, max(1, len(request.texts)), MAX_TEXTS)
-    name = "{id}" if len(starts) == 1 else "{id}.{index}"
     return [
         replace(
             command,
             request=replace(request, texts=request.texts[start : start + MAX_TEXTS]),
-            request_id=name.format(id=command.request_id, index=index),
+            request_id=f"{command.request_id}.{index}" if index else command.request_id,
             sticky_key=key,
+            source=Source.BATCH if index else command.source,
         )
         for index, start in enumerate(starts)
     ]

@@ -12,6 +12,7 @@ from services.contracts.errors import BadField, ErrorBody, Kind, MillraceError, 
 from services.contracts.events import Role
 from services.contracts.tasks import EMBEDDING
 from services.contracts.tasks.embedding import EmbeddingRequest, EmbeddingResult
+from services.contracts.tasks.records import Source
 from services.contracts.tasks.stream import PredictEvent, Result
 from services.contracts.tasks.task import AnswerInfo
 from services.gateway.domain.requests import Predict, moved
@@ -145,3 +146,15 @@ def test_what_is_served_is_listed_by_tenant_and_only_once_it_is_known() -> None:
     fleet.routes_read = False
     with pytest.raises(RoutesNotRead):
         served("default", fleet.ports)
+
+
+async def test_a_request_of_many_chunks_is_one_observation_under_its_own_id() -> None:
+    fleet = fleet_of(target(1))
+    await embed_all(many(200, request_id="req-7"), fleet.ports)
+    sources = {request.request_id: request.source for _, request in fleet.replicas.requests}
+    assert sources == {
+        "req-7": Source.LIVE,
+        "req-7.1": Source.BATCH,
+        "req-7.2": Source.BATCH,
+        "req-7.3": Source.BATCH,
+    }
