@@ -33,7 +33,7 @@ SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     "services/inference/domain": ("tests/unit/inference",),
     "services/monitor/domain": ("tests/unit/monitor", "tests/integration/monitor"),
     "services/registry/domain": ("tests/unit/registry", "tests/integration/registry"),
-    "services/trainer/domain": ("tests/unit/trainer", "tests/integration/trainer/test_room.py"),
+    "services/trainer/domain": ("tests/unit/trainer", "tests/integration/trainer/test_service.py"),
     "services/kit/messaging": ("tests/unit/kit", "tests/integration/kit/test_messaging.py"),
     "services/kit/persistence": (
         "tests/integration/kit/test_inbox_and_outbox.py",
@@ -100,19 +100,22 @@ class Runner:
         return [mutant for path in chosen for mutant in mutants_of(path, (self._root / path).read_text())]
 
     def run(self, mutant: Mutant) -> Result:
-        """Raises BaselineFailed."""
-        tests = self._tests(mutant.path)
+        """The nearest tests first; what survives them meets the others of its suite. Raises BaselineFailed."""
+        source, started, outcome = (self._root / mutant.path).read_text(), time.monotonic(), SURVIVED
+        for tests in filter(None, self._tests(mutant.path)):
+            if outcome == SURVIVED:
+                outcome = self._outcome(mutant, source, tests)
+        return Result(mutant, outcome, mutant.diff(source), round(time.monotonic() - started, 1))
+
+    def _outcome(self, mutant: Mutant, source: str, tests: tuple[str, ...]) -> str:
         if tests not in self._baselines:
             self._baselines[tests] = self._baseline(tests)
-        source = (self._root / mutant.path).read_text()
-        started = time.monotonic()
         self._write(mutant.path, mutant.apply(source))
         try:
             code = self._pytest(tests, self._baselines[tests] * SLOWER + self._grace_seconds)
         finally:
             self._write(mutant.path, source)
-        outcome = TIMED_OUT if code is None else SURVIVED if code == 0 else KILLED
-        return Result(mutant, outcome, mutant.diff(source), round(time.monotonic() - started, 1))
+        return TIMED_OUT if code is None else SURVIVED if code == 0 else KILLED
 
     def _write(self, path: Path, text: str) -> None:
         """Each time with a time of its own: a compiled module is known by its source's size and second alone."""
@@ -144,13 +147,27 @@ class Runner:
             process.wait()
             return None
 
-    def _tests(self, path: Path) -> tuple[str, ...]:
-        """Those of the folder's suite that import the module or its package; all of them where none does."""
+    def _tests(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Of the folder's suite, those that import the module, by a package's name or through its neighbours too; and
+        the others."""
         folder = max((name for name in self._suites if path.as_posix().startswith(f"{name}/")), key=len)
         files = [file for name in self._suites[folder] for file in self._files(name)]
-        module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-        knowing = [file for file in files if module in imported(self._root / file, self._root)]
-        return tuple(knowing or files)
+        near = [file for file in files if path in self._reached(self._root / file, folder)]
+        return tuple(near), tuple(file for file in files if file not in near)
+
+    def _reached(self, test: Path, folder: str) -> set[Path]:
+        """Modules of the folder that a test imports, and what these import of it."""
+        reached: set[Path] = set()
+        waiting = [file for name in imported(test, self._root) for file in modules_of(name, self._root)]
+        while waiting:
+            file = waiting.pop()
+            path = file.relative_to(self._root)
+            if path in reached or not path.as_posix().startswith(f"{folder}/"):
+                continue
+            reached.add(path)
+            if file.name != "__init__.py":  # whose every import would be taken for one that the test needs
+                waiting += [one for name in names_in(file) for one in modules_of(name, self._root)]
+        return reached
 
     def _files(self, name: str) -> list[str]:
         path = self._root / name
@@ -158,14 +175,37 @@ class Runner:
         return [file.relative_to(self._root).as_posix() for file in files if file.name not in LEFT_OUT]
 
 
-def imported(file: Path, root: Path, seen: frozenset[Path] = frozenset()) -> set[str]:
-    """Every dotted name that a test imports, and what these are imported from; through its fixtures and helpers too."""
-    names = set()
+def names_in(file: Path) -> set[str]:
+    """Every dotted name that a module imports, and what these are imported from."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+    return names
+
+
+def modules_of(name: str, root: Path) -> list[Path]:
+    """The file of a module, or those from which a package has a name."""
+    path = root.joinpath(*name.split("."))
+    if path.with_suffix(".py").is_file():
+        return [path.with_suffix(".py")]
+    package, _, attribute = name.rpartition(".")
+    init = root.joinpath(*package.split("."), "__init__.py")
+    if path.is_dir() or not init.is_file():
+        return [path / "__init__.py"] if (path / "__init__.py").is_file() else []
+    sources = [
+        node.module
+        for node in ast.parse(init.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module and attribute in {alias.name for alias in node.names}
+    ]
+    return [file for source in sources if source != package for file in modules_of(source, root)]
+
+
+def imported(file: Path, root: Path, seen: frozenset[Path] = frozenset()) -> set[str]:
+    """Every dotted name that a test imports, and what these are imported from; through its fixtures and helpers too."""
+    names = names_in(file)
     helpers = {root.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("tests.")}
     helpers |= {file.with_name("conftest.py")}
     for helper in helpers - seen - {file}:

@@ -42,7 +42,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
         (root / "domain/fees.py").write_text(SOURCE)
         (root / "tests/helpers.py").write_text("from domain.fees import countdown, fee\n")
         (root / "tests/test_fees.py").write_text(TEST)
-        (root / "tests/test_else.py").write_text("def test_else(): assert False\n")
+        (root / "tests/test_else.py").write_text("def test_else(): pass\n")
         (root / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     return Runner(tmp_path / "root", tmp_path / "copy", {"domain": ["tests"]}, grace_seconds=2.0)
 
@@ -53,7 +53,6 @@ def mutant_of(runner: Runner, operator: str, line: int) -> Mutant:
 
 @pytest.mark.slow
 def test_a_mutant_is_killed_survives_or_hangs_and_neither_tree_is_changed(runner: Runner, tmp_path: Path) -> None:
-    """Only the tests that know the module are run, if by a helper: the other file would fail always."""
     killed = runner.run(mutant_of(runner, "and/or", 2))
     survived = runner.run(mutant_of(runner, "comparison", 2))  # no test has an amount of exactly 100
     hung = runner.run(mutant_of(runner, "removed", 9))
@@ -61,6 +60,36 @@ def test_a_mutant_is_killed_survives_or_hangs_and_neither_tree_is_changed(runner
     assert survived.diff.splitlines() == ["-    if member and amount > 100:", "+    if member and amount >= 100:"]
     for root in ("root", "copy"):
         assert (tmp_path / root / "domain/fees.py").read_text() == SOURCE
+
+
+@pytest.mark.slow
+def test_what_survives_the_nearest_tests_meets_the_others(runner: Runner, tmp_path: Path) -> None:
+    far = (
+        "from pathlib import Path\n\n\ndef test_far():\n    assert '>= 100' not in Path('domain/fees.py').read_text()\n"
+    )
+    (tmp_path / "copy/tests/test_else.py").write_text(far)
+    assert runner.run(mutant_of(runner, "comparison", 2)).outcome == KILLED
+
+
+def test_a_module_is_known_by_its_package_and_through_its_neighbours(tmp_path: Path) -> None:
+    files = {
+        "domain/__init__.py": "from domain.prices import price\nfrom domain.other import other\n",
+        "domain/prices.py": "from domain.fees import fee\n",
+        "domain/fees.py": "X = 1\n",
+        "domain/other.py": "X = 1\n",
+        "tests/test_price.py": "from domain import price\n",
+        "tests/test_other.py": "def f():\n    import domain.other\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    runner = Runner(tmp_path, tmp_path, {"domain": ["tests"]})
+    near = {name: runner._tests(Path(f"domain/{name}.py"))[0] for name in ("prices", "fees", "other")}
+    assert near == {
+        "prices": ("tests/test_price.py",),
+        "fees": ("tests/test_price.py",),
+        "other": ("tests/test_other.py",),
+    }
 
 
 def test_tests_that_fail_without_a_mutant_are_no_measure(runner: Runner, tmp_path: Path) -> None:
