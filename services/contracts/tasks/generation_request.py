@@ -20,6 +20,7 @@ MAX_STOPS: Final = 16
 MAX_STOP_CHARACTERS: Final = 200
 MAX_BIASES: Final = 1_024
 MAX_TOP_LOGPROBS: Final = 20
+_SHORTEN: Final = "shorten the prompt, or leave out the oldest messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,9 @@ def _check_prompt(prompt: Prompt, at: str, limits: RequestLimits) -> None:
         _check_conversation(prompt, at)
         characters = sum(len(message.content) for message in prompt)
     if limits.tokens is not None and characters > limits.characters:
-        raise ContextLengthExceeded(limit=limits.tokens, unit="tokens", field=at)
+        raise ContextLengthExceeded(limit=limits.tokens, unit="tokens", field=at, hint=_SHORTEN)
     if characters > MAX_CHARACTERS:
-        raise ContextLengthExceeded(limit=MAX_CHARACTERS, unit="characters", field=at)
+        raise ContextLengthExceeded(limit=MAX_CHARACTERS, unit="characters", field=at, hint=_SHORTEN)
 
 
 def _check_conversation(messages: Conversation, at: str) -> None:

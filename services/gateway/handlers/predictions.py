@@ -84,6 +84,8 @@ async def predict(command: Predict, ports: Ports) -> AsyncGenerator[PredictEvent
                                 attempt.answered()
                                 counted.answered(event)
                                 _mirror(command, payload, event.version, ports)
+                            else:
+                                counted.passed_on()
                             passed_on = True
                             yield event if isinstance(event, Result) else Delta(event.payload, choice.version)
                 return
@@ -108,17 +110,21 @@ class _Choice:
 class _Counted:
     """One request, from its arrival to its end, however it ends."""
 
-    __slots__ = ("_command", "_outcome", "_ports", "_version", "began")
+    __slots__ = ("_chunks", "_command", "_outcome", "_ports", "_version", "began")
 
     def __init__(self, command: Predict, ports: Ports) -> None:
         self._command = command
         self._ports = ports
-        self._version, self._outcome = 0, ""
+        self._version, self._outcome, self._chunks = 0, "", 0
         self.began = ports.clock.monotonic()
 
     def answered(self, result: Result) -> None:
         self._version, self._outcome = result.version, "ok"
         spend(result.tokens)
+
+    def passed_on(self) -> None:
+        """A chunk of an answer, which costs a token at least."""
+        self._chunks += 1
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +132,8 @@ class _Counted:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._outcome and isinstance(error, _GONE):  # who hangs up before the end pays for what came
+            spend(self._chunks)
         outcome = self._outcome or ("cancelled" if isinstance(error, _GONE) else "internal")
         if isinstance(error, MillraceError):
             outcome = error.code

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from services.gateway.errors import (
     VersionNotServed,
 )
 from services.gateway.handlers import answer, follow_deployment, follow_replica, predict
-from services.gateway.ports import Policy, ReplicaRequest
+from services.gateway.ports import Policy, ReplicaRequest, current_permit
 from services.kit.messaging.envelope import Envelope
 from tests.unit.gateway.fakes import FakeReplicas, GatewayFleet, answered, command, deployment, report, target
 
@@ -279,6 +280,32 @@ async def test_whoever_stops_listening_before_the_end_lets_the_next_be_the_first
     assert await anext(events) == Delta(b"some", version=1)
     await events.aclose()
     assert fleet.routes.claim_first("default", "news", 1) is not None
+
+
+async def test_whoever_hangs_up_pays_for_the_chunks_that_came_and_a_failure_costs_nothing() -> None:
+    class Endless(FakeReplicas):
+        async def predict(self, replica: str, request: ReplicaRequest) -> AsyncGenerator[PredictEvent, None]:
+            while True:
+                yield Delta(b"some")
+
+    fleet = serving(target(1), replicas={"r1": (1,)})
+    permit = SimpleNamespace(tokens=0)
+    token = current_permit.set(permit)  # type: ignore[arg-type]
+    try:
+        fleet.replicas = Endless()
+        events = predict(command(), fleet.ports)
+        for _ in range(3):
+            await anext(events)
+        await events.aclose()
+        assert permit.tokens == 3
+        fleet.replicas = Breaking()
+        events = predict(command(), fleet.ports)
+        await anext(events)
+        with pytest.raises(ReplicaLost):
+            await anext(events)
+        assert permit.tokens == 3
+    finally:
+        current_permit.reset(token)
 
 
 async def test_every_replica_is_called_in_the_name_of_the_requests_tenant_the_mirrored_version_too() -> None:
