@@ -4,22 +4,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import asynchronous, events, idle, serving
+from bench import asynchronous, events, generation, idle, serving
 from bench.fleet import running_fleet
 from bench.report import Figure, keep, machine, show
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", choices=["events", "fleet"], help="one half of it")
+    parser.add_argument("--only", choices=["events", "generation", "fleet"], help="one part of it")
     parser.add_argument("--out", type=Path, default=Path("bench/results/latest.json"))
     options = parser.parse_args()
     facts = machine()
     figures: list[Figure] = []
-    if options.only != "fleet":
+    if options.only in (None, "events"):
         _say("an event from one service to the next")
         figures += events.measure()
-    if options.only != "events":
+    if options.only in (None, "generation"):
+        _say("generation, in turn with onnxruntime-genai")
+        figures += generation.measure()
+    if options.only in (None, "fleet"):
         _say("starting a fleet")
         with running_fleet() as fleet:
             figures += idle.start(fleet)

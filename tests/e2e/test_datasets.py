@@ -54,7 +54,7 @@ def cli(scenario: Scenario, *arguments: str) -> Any:
 
 
 def push(scenario: Scenario, file: Path) -> Any:
-    options = ("--model", "subjects", "--name", DATASET, "--recipe", json.dumps(RECIPE), "--hold-back")
+    options = ("--model", "subjects", "--name", DATASET, "--recipe", json.dumps(RECIPE), "--no-deploy")
     return cli(scenario, "datasets", "push", str(file), *options)
 
 
@@ -94,7 +94,7 @@ def test_pushing_the_same_again_is_the_same_event_and_no_second_run(scenario: Sc
 
 def test_a_run_on_an_older_version_reads_that_one(scenario: Scenario, pushed: list[Path]) -> None:
     older = hash_of(pushed[0])
-    run = cli(scenario, "runs", "start", DATASET, "--version", older[:10], "--hold-back", "--reason", "once more")
+    run = cli(scenario, "runs", "start", DATASET, "--version", older[:10], "--no-deploy", "--reason", "once more")
     until(lambda: trained(scenario, older), "the run has ended", TRAINED_SECONDS)
     done = cli(scenario, "runs", "show", run["run"])
     assert (done["content_hash"], done["start_reason"], done["hold_back"]) == (older, "once more", True)

@@ -172,8 +172,8 @@ async def test_every_refusal_has_the_status_and_the_code_that_clients_know(gatew
 @pytest.mark.parametrize(
     ("verb", "path"),
     [
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/v1/completions"),
+        ("GET", "/v1/chat"),
+        ("POST", "/v1/chat/completions/"),
         ("POST", "/v1/responses"),
         ("GET", "/v1/files"),
         ("GET", "/v1"),

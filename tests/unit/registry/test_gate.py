@@ -1,6 +1,7 @@
 """The gate: what passes, what is refused, and how often it errs on data like the demo's."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,23 @@ def test_with_a_champion_a_comparison_against_it_is_needed() -> None:
     assert failed(champion=2, against=1) == {"stale_comparison"}
     assert failed(champion=2, against=2) == set()
     assert failed(champion=2, against=2, slices=[counts(both=0, gained=0, lost=0, neither=0)]) == {"stale_comparison"}
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({}, "compared with nothing, but version 2 serves now: retrain"),
+        ({"against": 1}, "compared with version 1, but version 2 serves now: retrain"),
+        ({"against": 2}, "compared with version 2, which serves now"),
+        (
+            {"against": 2, "slices": [counts(both=0, gained=0, lost=0, neither=0)]},
+            "the comparison with version 2 has no rows",
+        ),
+    ],
+)
+def test_what_a_candidate_was_compared_with_is_named(how: dict[str, Any], words: str) -> None:
+    gate = judge(trained("run-1", **how), 2, GATE)
+    assert next(check.detail for check in gate.checks if check.name == "stale_comparison") == words
 
 
 def test_being_shown_worse_on_one_slice_is_enough_to_be_refused() -> None:

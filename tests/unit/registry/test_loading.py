@@ -106,6 +106,14 @@ def test_a_device_that_no_replica_has_is_named() -> None:
     assert words == "no replica with the device cuda reports"
 
 
+def test_a_replica_that_names_no_device_computes_on_a_cpu() -> None:
+    scenario = loading_two()
+    scenario.changes(SpecChanges(device=Device.CPU))
+    silent = report("a", 9, version=2, state="loading").model_copy(update={"device": None})
+    words = awaited(scenario.deployment, [silent], qualified_name=MODEL)
+    assert words == "1 more of 1 replicas must have it ready: a loading"
+
+
 def test_a_rollout_that_does_not_load_waits_for_nothing() -> None:
     scenario = loading_two()
     scenario.reports(2)

@@ -181,6 +181,15 @@ def test_resuming_goes_on_where_it_stopped() -> None:
     assert scenario.wait(60) == ["step_baked"]
 
 
+def test_a_step_is_known_by_the_generation_in_which_it_began() -> None:
+    scenario = canary_of_two()
+    assert scenario.rollout.entered == scenario.deployment.generation
+    first = scenario.rollout.entered
+    scenario.judges(Verdict.PROMOTE)
+    scenario.wait(60)
+    assert first < scenario.rollout.entered == scenario.deployment.generation
+
+
 def test_a_timer_set_before_a_pause_does_not_count_after_it() -> None:
     scenario = canary_of_two()
     entered = scenario.rollout.entered
