@@ -51,7 +51,7 @@ check: $(VENV)/.ready-dev ## ruff, mypy --strict, import-linter, the contract di
 .PHONY: compatibility
 compatibility: $(VENV)/.ready-dev ## try the real clients, and write what came of it into docs/compatibility.md
 	@rm -f .cache/tests/clients.json
-	@$(BIN)/python -m pytest -q -n 0 tests/clients/test_clients.py
+	@$(BIN)/python -m pytest -q -n 0 tests/clients/test_clients.py tests/clients/test_generation.py
 	@$(BIN)/python -m tests.clients.page
 
 .PHONY: contracts

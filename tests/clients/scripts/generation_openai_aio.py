@@ -33,7 +33,7 @@ async def main():
         together = await asyncio.gather(*(answer_to(client, number, stream=True) for number in range(12)))
         assert together == alone
     call = "chat.completions.create, 12 streams at once"
-    print(json.dumps({"client": "openai, async", "version": openai.__version__, "call": call, "result": "works"}))
+    print(json.dumps({"client": "openai (async)", "version": openai.__version__, "call": call, "result": "works"}))
 
 
 asyncio.run(main())

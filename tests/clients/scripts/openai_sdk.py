@@ -136,9 +136,12 @@ def bad_requests():
 
 def not_built():
     messages = [{"role": "user", "content": "hello"}]
-    error = refused(openai.NotFoundError, lambda: client.chat.completions.create(model=DEPLOYMENT, messages=messages))
-    assert error.code == "unknown_url"
-    report("chat.completions.create", "refused: NotFoundError, unknown_url, asked once")
+    error = refused(openai.BadRequestError, lambda: client.chat.completions.create(model=DEPLOYMENT, messages=messages))
+    assert error.code == "task_not_served"
+    report(
+        "chat.completions.create of a model that does not generate",
+        "refused: BadRequestError, task_not_served, asked once",
+    )
 
 
 for check in (

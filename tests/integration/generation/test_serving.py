@@ -240,7 +240,7 @@ def _fail(model: Any) -> None:
         (CHAT, {"messages": MESSAGES, "n": 17}, 400, "invalid_value", "n"),
         ("/v1/completions", {"prompt": [1, 2]}, 400, "tokens_not_text", "prompt"),
         ("/v1/completions", {"prompt": "a", "echo": True}, 400, "unsupported_parameter", "echo"),
-        ("/v1/embeddings", {"input": "a"}, 415, "task_not_served", None),
+        ("/v1/embeddings", {"input": "a"}, 400, "task_not_served", None),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

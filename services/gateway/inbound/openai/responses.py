@@ -15,6 +15,8 @@ from services.gateway.inbound.http.responses import CLOSING
 from services.kit.transport.http import JSON, STATUS, Header
 
 _BAD_REQUEST: Final = (Kind.INVALID, Kind.TOO_LARGE)
+_BAD_REQUEST_CODES: Final = frozenset({"task_not_served"})
+"""A replica says it, whose kind would be the media type's."""
 _AGAIN: Final = (408, 429)
 """Of the statuses below 500, those that pass by themselves."""
 
@@ -37,7 +39,7 @@ def status_of(error: MillraceError) -> int:
     for kind, status in ((BodyTooLarge, 413), (MethodNotAllowed, 405), (SlowBody, 408)):
         if isinstance(error, kind):
             return status
-    return 400 if error.kind in _BAD_REQUEST else STATUS[error.kind]
+    return 400 if error.kind in _BAD_REQUEST or error.code in _BAD_REQUEST_CODES else STATUS[error.kind]
 
 
 def refused(error: MillraceError) -> tuple[int, bytes, list[Header]]:
