@@ -30,9 +30,12 @@ def test_a_breach_is_shown_with_its_line_and_with_the_word_instead() -> None:
     )
 
 
-def test_fields_that_clients_send_by_a_banned_word_are_used_in_the_contracts() -> None:
-    contracts = "".join(path.read_text() for path in (ROOT / "proto" / "millrace" / "v1").glob("*.proto"))
-    assert all(re.search(rf"\bbool {name} = ", contracts) for name in WIRE_FIELDS)
+def test_a_field_that_clients_send_by_a_banned_word_is_let_through_where_it_is_declared_alone() -> None:
+    banned = [Ban("whole", "word", "`truncate=False`")]
+    for name, paths in WIRE_FIELDS.items():
+        assert all(f" {name}: " in (ROOT / path).read_text() for path in paths)
+        assert list(banned_in(next(iter(paths)), f"{name} = 1", banned)) == []
+        assert len(list(banned_in(HERE, f"{name} = 1", banned))) == 1
 
 
 def test_the_glossary_bans_each_identifier_once_and_has_a_word_instead() -> None:

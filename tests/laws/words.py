@@ -11,8 +11,10 @@ from tests.laws.source import ROOT, python_sources
 
 GLOSSARY: Final = ROOT / "docs" / "glossary.md"
 HEADING: Final = "## Banned identifiers"
-WIRE_FIELDS: Final = frozenset({"hold_back", "whole_texts"})
-"""Fields of the first version of the contracts: clients send them by these names."""
+WIRE_FIELDS: Final = {
+    "whole_texts": {Path("services/contracts/events.py"), Path("services/gateway/inbound/oip/wire_models.py")}
+}
+"""Fields of the contracts' first version, which clients send by these names, and the modules that declare them."""
 
 WORDS: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 ROW: Final = re.compile(r"^\| `(?P<identifier>\w+)` \| (?P<kind>[a-z ]+) \| (?P<instead>.+) \|$")
@@ -42,7 +44,7 @@ class Ban:
         return f"{self.identifier} ({self.kind})"
 
     def forbids(self, defined: Identifier) -> bool:
-        if defined.name in WIRE_FIELDS:
+        if defined.path in WIRE_FIELDS.get(defined.name, ()):
             return False
         if self.kind == "word":
             return f"_{'_'.join(words_of(self.identifier))}_" in f"_{'_'.join(words_of(defined.name))}_"
