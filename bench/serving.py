@@ -68,7 +68,7 @@ def _post(fleet: Fleet, path: str, body: dict[str, str]) -> None:
 
 
 def measure(fleet: Fleet, texts: list[str]) -> list[Figure]:
-    artifact = next((fleet.home / "data" / "inference" / "artifacts").glob("*/int8.onnx")).parent
+    artifact = next((fleet.home / "data" / "inference").glob("*/artifacts/*/int8.onnx")).parent
     through, bare, client = [], [], []
     asyncio.run(load(fleet, texts, 2.0))
     for _ in range(ROUNDS):
