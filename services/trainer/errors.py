@@ -3,7 +3,8 @@
 MillraceError
 ├── UnusableData       the data set cannot be trained on; the kit's, with those of files that cannot be read
 │   ├── UnknownSplit, ContentChanged
-│   └── EmptyData, OneClass, TooManyLabels, TooFewRows
+│   ├── EmptyData, OneClass, TooManyLabels, TooFewRows
+│   └── PromptIsNoPrefix, EndlessTurns
 ├── QualityRefused     the model is not fit to leave
 │   ├── ParityFailed
 │   └── ExportFailed
@@ -53,6 +54,18 @@ class TooFewRows(UnusableData):
     """{what} has {actual} usable rows; at least {needed} are needed."""
 
     hint = "duplicates and contradictory rows do not count"
+
+
+class PromptIsNoPrefix(UnusableData):
+    """The tokens of row {row}'s prompt do not begin those of the prompt with its completion."""
+
+    hint = "the chat template has to write a prompt alike with and without its answer; what is learned is unknown else"
+
+
+class EndlessTurns(UnusableData):
+    """No special token ends the completion of row {row}."""
+
+    hint = "the chat template has to end the assistant's turn, or the model would never learn to stop"
 
 
 class QualityRefused(MillraceError):
