@@ -78,6 +78,10 @@ class ParityFailed(QualityRefused):
     """The exported graph differs from the trained model by {difference:.2g}, more than {limit:.2g}."""
 
 
+class TokensDiffer(QualityRefused):
+    """The exported graph chooses other tokens than the trained model in {differing} of {steps} steps."""
+
+
 class ExportFailed(QualityRefused):
     """The {precision} variant could not be made: {reason}."""
 
