@@ -87,16 +87,16 @@ METRICS: Final[dict[str, Callable[[GeneratedAnswer], float]]] = {
 
 
 def _mean(values_N: Values, weights_RN: Values) -> AnswerScore:
-    return AnswerScore(float(values_N.mean()), _interval(weights_RN @ values_N))
+    return AnswerScore(float(values_N.mean()), interval(weights_RN @ values_N))
 
 
 def _length_ratio(answers: Sequence[GeneratedAnswer], weights_RN: Values) -> AnswerScore:
     answers_N = np.array([len(answer.text.split()) for answer in answers], dtype=np.float64)
     references_N = np.array([max(1, len(answer.reference.split())) for answer in answers], dtype=np.float64)
     ratios_R = (weights_RN @ answers_N) / (weights_RN @ references_N)
-    return AnswerScore(float(answers_N.sum() / references_N.sum()), _interval(ratios_R))
+    return AnswerScore(float(answers_N.sum() / references_N.sum()), interval(ratios_R))
 
 
-def _interval(values_R: Values) -> Interval:
+def interval(values_R: Values) -> Interval:
     low, high = np.percentile(values_R, [2.5, 97.5])
     return Interval(low=float(low), high=float(high))
